@@ -1,0 +1,293 @@
+//! `admission.k8s.io/v1` on the wire: a borrowed view of the few fields that matter,
+//! and the answer. The Pod itself is never decoded.
+//! Source: <https://kubernetes.io/docs/reference/config-api/apiserver-admission.v1/>.
+//!
+//! kube has types for this, but they write the patch as an array of numbers where the
+//! API says base64 (kube#1781), and copy the whole object.
+
+use crate::problem::{Class, Problem, Reason};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use json_patch::Patch;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+
+const API_VERSION: &str = "admission.k8s.io/v1";
+const KIND: &str = "AdmissionReview";
+
+#[derive(Deserialize)]
+struct Review<'a> {
+    #[serde(borrow, rename = "apiVersion", default)]
+    api_version: Cow<'a, str>,
+    #[serde(borrow, default)]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    request: Request<'a>,
+}
+
+/// What is read of an admission request.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Request<'a> {
+    /// The request's id, to be echoed.
+    #[serde(borrow)]
+    pub uid: Cow<'a, str>,
+    /// The namespace; the object's own may be empty.
+    #[serde(borrow, default)]
+    pub namespace: Cow<'a, str>,
+    #[serde(borrow)]
+    operation: Cow<'a, str>,
+    #[serde(borrow)]
+    resource: Resource<'a>,
+    #[serde(borrow, default)]
+    sub_resource: Option<Cow<'a, str>>,
+    /// Whether nothing may be made.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// The Pod.
+    #[serde(borrow, default, deserialize_with = "null_is_default")]
+    pub object: PodView<'a>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Resource<'a> {
+    #[serde(borrow, default)]
+    group: Cow<'a, str>,
+    #[serde(borrow)]
+    resource: Cow<'a, str>,
+}
+
+/// What is read of a Pod.
+#[derive(Debug, Default, Deserialize)]
+pub struct PodView<'a> {
+    #[serde(borrow, default)]
+    pub(super) metadata: Metadata<'a>,
+    #[serde(borrow, default)]
+    pub(super) spec: Spec<'a>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Metadata<'a> {
+    #[serde(borrow, default)]
+    name: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    generate_name: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    pub annotations: Option<Annotations<'a>>,
+    #[serde(borrow, default)]
+    pub labels: Option<Labels<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Annotations<'a> {
+    #[serde(borrow, default, rename = "acr-pull.dev/access-token")]
+    pub access_token: Option<Cow<'a, str>>,
+    #[serde(borrow, default, rename = "acr-pull.dev/pull-secrets")]
+    pub pull_secrets: Option<Cow<'a, str>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Labels<'a> {
+    #[serde(borrow, default, rename = "acr-pull.dev/injected")]
+    pub injected: Option<Cow<'a, str>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Spec<'a> {
+    #[serde(borrow, default)]
+    service_account_name: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    pub image_pull_secrets: Option<Vec<LocalReference<'a>>>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct LocalReference<'a> {
+    #[serde(borrow, default)]
+    pub name: Cow<'a, str>,
+}
+
+/// What was decided.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Not our Pod.
+    Untouched,
+    /// Admitted with its pull secrets; with a warning when a token is still to come.
+    Patched {
+        /// The operations; none on a second call.
+        patch: Patch,
+        /// Why a token is still to come.
+        warning: Option<Problem>,
+    },
+    /// Refused: somebody has to mend something.
+    Denied(Problem),
+    /// Not decided: `failurePolicy` decides.
+    Failed(Problem),
+}
+
+/// An AdmissionReview to send back.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Answer<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    response: Response<'a>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Response<'a> {
+    uid: &'a str,
+    allowed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Status {
+    code: u16,
+    reason: &'static str,
+    message: String,
+}
+
+/// Reads a review; on failure with the uid, if at least that could be read.
+pub fn parse(body: &[u8]) -> Result<Request<'_>, (Option<String>, Problem)> {
+    let invalid = |why: String| {
+        Problem::new(
+            Reason::InvalidReview,
+            format!("the AdmissionReview cannot be read: {why}"),
+        )
+    };
+    match serde_json::from_slice::<Review>(body) {
+        Ok(review) if review.api_version == API_VERSION && review.kind == KIND => Ok(review.request),
+        Ok(review) => Err((
+            Some(review.request.uid.into_owned()),
+            invalid(format!(
+                "it is {} {}, not {API_VERSION} {KIND}",
+                review.api_version, review.kind
+            )),
+        )),
+        Err(error) => Err((uid(body), invalid(error.to_string()))),
+    }
+}
+
+/// The uid alone, from a review that is wrong elsewhere.
+fn uid(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct OnlyUid {
+        request: Uid,
+    }
+    #[derive(Deserialize)]
+    struct Uid {
+        uid: String,
+    }
+    serde_json::from_slice::<OnlyUid>(body)
+        .ok()
+        .map(|r| r.request.uid)
+}
+
+fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+// === impl Request ===
+
+impl Request<'_> {
+    /// The annotation, where this is the creation of a Pod.
+    pub fn wanted(&self) -> Option<&str> {
+        let pod = self.resource.group.is_empty() && self.resource.resource == "pods";
+        let whole = self.sub_resource.as_ref().is_none_or(|s| s.is_empty());
+        if !(pod && whole && self.operation == "CREATE") {
+            return None;
+        }
+        self.object.metadata.annotations.as_ref()?.access_token.as_deref()
+    }
+}
+
+// === impl PodView ===
+
+impl PodView<'_> {
+    /// The Pod's name, or what it will begin with.
+    pub fn name(&self) -> &str {
+        let Metadata {
+            name, generate_name, ..
+        } = &self.metadata;
+        name.as_deref().or(generate_name.as_deref()).unwrap_or_default()
+    }
+
+    /// The service account, where the Pod names one.
+    pub fn service_account(&self) -> Option<&str> {
+        self.spec
+            .service_account_name
+            .as_deref()
+            .filter(|name| !name.is_empty())
+    }
+}
+
+// === impl Answer ===
+
+impl<'a> Answer<'a> {
+    /// The answer to the request of this uid.
+    pub fn new(uid: &'a str, verdict: &Verdict) -> Self {
+        let mut response = Response {
+            uid,
+            allowed: matches!(verdict, Verdict::Untouched | Verdict::Patched { .. }),
+            patch_type: None,
+            patch: None,
+            status: None,
+            warnings: Vec::new(),
+        };
+        match verdict {
+            Verdict::Untouched => {}
+            Verdict::Patched { patch, warning } => {
+                // A patch type without a patch is refused, and the other way round.
+                if !patch.0.is_empty() {
+                    response.patch_type = Some("JSONPatch");
+                    response.patch = serde_json::to_vec(patch).ok().map(|json| STANDARD.encode(json));
+                }
+                response.warnings.extend(warning.as_ref().map(|w| {
+                    format!(
+                        "acr-pull-webhook: the Pod is admitted, its images follow when the token comes: {w}"
+                    )
+                }));
+            }
+            Verdict::Denied(problem) | Verdict::Failed(problem) => {
+                let (code, reason) = status(problem.reason);
+                response.status = Some(Status {
+                    code,
+                    reason,
+                    message: problem.to_string(),
+                });
+            }
+        }
+        Self {
+            api_version: API_VERSION,
+            kind: KIND,
+            response,
+        }
+    }
+}
+
+/// The code and reason of a refusal in Kubernetes' terms (metav1.StatusReason).
+fn status(reason: Reason) -> (u16, &'static str) {
+    match reason.class() {
+        _ if reason == Reason::InvalidReview => (400, "BadRequest"),
+        Class::Invalid => (422, "Invalid"),
+        Class::Forbidden => (403, "Forbidden"),
+        Class::Upstream => (503, "ServiceUnavailable"),
+        Class::ApiServer => (500, "InternalError"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+use super::*;
+use crate::admission::annotation::ACCESS_TOKEN;
+use json_patch::Patch;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+fn review(object: Value) -> Value {
+    json!({
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "request": {
+            "uid": "u-1",
+            "kind": {"group": "", "version": "v1", "kind": "Pod"},
+            "resource": {"group": "", "version": "v1", "resource": "pods"},
+            "namespace": "team-a",
+            "operation": "CREATE",
+            "object": object,
+            "oldObject": null,
+            "dryRun": false,
+            "options": {"kind": "CreateOptions"},
+        },
+    })
+}
+
+#[test]
+fn the_few_fields_that_matter_are_read() {
+    let body = review(json!({
+        "metadata": {"generateName": "app-", "annotations": {ACCESS_TOKEN: "con\u{e9}toso\n"}, "creationTimestamp": null},
+        "spec": {"serviceAccountName": "app", "imagePullSecrets": [{"name": "mine"}], "containers": [{"name": "c"}]},
+    }))
+    .to_string();
+    let request = parse(body.as_bytes()).unwrap();
+    assert_eq!(request.uid, "u-1");
+    assert_eq!(request.namespace, "team-a");
+    assert_eq!(request.wanted(), Some("con\u{e9}toso\n"));
+    assert_eq!(request.object.service_account(), Some("app"));
+    assert_eq!(request.object.name(), "app-");
+}
+
+#[test]
+fn only_the_creation_of_a_pod_is_ours() {
+    let pod = json!({"metadata": {"annotations": {ACCESS_TOKEN: "contoso"}}});
+    let wanted = |edit: &dyn Fn(&mut Value)| {
+        let mut body = review(pod.clone());
+        edit(&mut body["request"]);
+        parse(body.to_string().as_bytes()).unwrap().wanted().is_some()
+    };
+    assert!(wanted(&|_| ()));
+    assert!(!wanted(&|r| r["operation"] = json!("UPDATE")));
+    assert!(!wanted(&|r| r["subResource"] = json!("ephemeralcontainers")));
+    assert!(!wanted(&|r| r["resource"]["resource"] = json!("deployments")));
+    assert!(!wanted(&|r| r["resource"]["group"] = json!("metrics.k8s.io")));
+    assert!(!wanted(&|r| r["object"] = json!(null)));
+    assert!(!wanted(&|r| r["object"]["metadata"]["annotations"] = json!(null)));
+}
+
+#[test]
+fn a_review_that_is_wrong_elsewhere_still_gives_its_uid() {
+    let mut body = review(json!({"metadata": {"annotations": {ACCESS_TOKEN: ["not", "text"]}}}));
+    let (uid, problem) = parse(body.to_string().as_bytes()).unwrap_err();
+    assert_eq!(uid.as_deref(), Some("u-1"));
+    assert_eq!(problem.reason, Reason::InvalidReview);
+    body["apiVersion"] = json!("admission.k8s.io/v1beta1");
+    body["request"]["object"] = json!({});
+    let (uid, problem) = parse(body.to_string().as_bytes()).unwrap_err();
+    assert_eq!(uid.as_deref(), Some("u-1"));
+    assert!(problem.message.contains("v1beta1"), "{problem}");
+    assert_eq!(parse(b"{").unwrap_err().0, None);
+}
+
+#[test]
+fn an_answer_has_a_patch_in_base64_with_its_type_or_neither() {
+    let text = review(json!({"metadata": {}})).to_string();
+    let request = parse(text.as_bytes()).unwrap();
+    let answer = |patch| {
+        let verdict = Verdict::Patched { patch, warning: None };
+        serde_json::to_value(Answer::new("u-1", &verdict)).unwrap()["response"].clone()
+    };
+    let full = answer(crate::admission::patch(&request.object, &["a".to_owned()]));
+    assert_eq!(full["patchType"], "JSONPatch");
+    let decoded = STANDARD.decode(full["patch"].as_str().unwrap()).unwrap();
+    assert!(serde_json::from_slice::<Patch>(&decoded).is_ok());
+    let empty = answer(Patch(vec![]));
+    assert_eq!(empty, json!({"uid": "u-1", "allowed": true}));
+}
+
+#[test]
+fn a_refusal_tells_its_reason_and_a_code() {
+    let verdict = Verdict::Denied(Problem::new(Reason::RegistryNotAllowed, "no"));
+    let answer = serde_json::to_value(Answer::new("u-1", &verdict)).unwrap();
+    assert_eq!(
+        answer["response"],
+        json!({"uid": "u-1", "allowed": false, "status": {"code": 403, "reason": "Forbidden", "message": "RegistryNotAllowed: no"}})
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_body_panics(body in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = parse(&body);
+    }
+
+    #[test]
+    fn no_json_panics(text in "\\PC*") {
+        let _ = parse(json!({"request": {"uid": text, "object": text}}).to_string().as_bytes());
+    }
+}

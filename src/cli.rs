@@ -1,0 +1,105 @@
+//! Command line: every flag documented here, once.
+
+use crate::{admission::OnUpstreamFailure, registry::RegistrySuffixes, telemetry::LogArgs};
+use clap::{Args, Parser, Subcommand};
+use std::{net::SocketAddr, path::PathBuf};
+
+/// Gives annotated Pods image pull secrets for Azure Container Registry, by their own identity.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the admission webhook
+    Serve(Box<ServeArgs>),
+    /// Print the custom resource definitions as YAML
+    Crds,
+}
+
+/// How to serve.
+#[derive(Clone, Debug, Args)]
+pub struct ServeArgs {
+    /// Where the API server reaches the webhook (HTTPS, POST /mutate)
+    #[arg(
+        long,
+        env = "ACR_PULL_WEBHOOK_LISTEN_ADDR",
+        default_value = "0.0.0.0:8443",
+        value_name = "ADDRESS"
+    )]
+    pub listen_addr: SocketAddr,
+
+    /// Where /livez, /readyz and /metrics are served (plain HTTP)
+    #[arg(
+        long,
+        env = "ACR_PULL_WEBHOOK_ADMIN_ADDR",
+        default_value = "0.0.0.0:8080",
+        value_name = "ADDRESS"
+    )]
+    pub admin_addr: SocketAddr,
+
+    /// PEM file with the serving certificate chain
+    #[arg(long, env = "ACR_PULL_WEBHOOK_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: PathBuf,
+
+    /// PEM file with the serving certificate's private key
+    #[arg(long, env = "ACR_PULL_WEBHOOK_TLS_KEY", value_name = "FILE")]
+    pub tls_key: PathBuf,
+
+    /// Entra tenant where neither the service account nor the generator names one
+    #[arg(long, env = "AZURE_TENANT_ID", value_name = "ID")]
+    pub tenant_id: Option<String>,
+
+    /// PEM file with certificate authorities to trust for Azure, beside the public ones
+    #[arg(long, env = "ACR_PULL_WEBHOOK_EXTRA_CA_FILE", value_name = "FILE")]
+    pub extra_ca_file: Option<PathBuf>,
+
+    /// Domain suffixes of registries that may be sent a token, separated by commas
+    #[arg(long, env = "ACR_PULL_WEBHOOK_REGISTRY_SUFFIXES", default_value = crate::registry::DEFAULT_SUFFIXES, value_name = "LIST")]
+    pub registry_suffixes: RegistrySuffixes,
+
+    /// Audience of the service account token that Entra exchanges; the federated credential must name the same
+    #[arg(
+        long,
+        env = "ACR_PULL_WEBHOOK_TOKEN_AUDIENCE",
+        default_value = "api://AzureADTokenExchange",
+        value_name = "AUDIENCE"
+    )]
+    pub token_audience: String,
+
+    /// Audience of the Entra token that the registry exchanges
+    #[arg(
+        long,
+        env = "ACR_PULL_WEBHOOK_ACR_AUDIENCE",
+        default_value = "https://containerregistry.azure.net",
+        value_name = "AUDIENCE"
+    )]
+    pub acr_audience: String,
+
+    /// What to do with a Pod whose token Azure does not give just now
+    #[arg(
+        long,
+        env = "ACR_PULL_WEBHOOK_ON_UPSTREAM_FAILURE",
+        default_value = "admit",
+        value_name = "ANSWER"
+    )]
+    pub on_upstream_failure: OnUpstreamFailure,
+
+    /// Seconds between SIGTERM and the last new connection, so that every API server has heard of our end
+    #[arg(
+        long,
+        env = "ACR_PULL_WEBHOOK_SHUTDOWN_DELAY",
+        default_value_t = 5,
+        value_name = "SECONDS"
+    )]
+    pub shutdown_delay: u64,
+
+    #[command(flatten)]
+    /// How to log.
+    pub log: LogArgs,
+}

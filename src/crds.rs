@@ -1,0 +1,33 @@
+//! The custom resource definitions, as YAML.
+
+use crate::{generator::ACRAccessToken, pull_secret::ACRPullSecret};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, CustomResourceSubresourceStatus, CustomResourceSubresources,
+};
+use kube::CustomResourceExt;
+use serde_json::json;
+
+/// Both kinds, as one YAML stream.
+pub fn yaml() -> Result<String, String> {
+    let mut text = String::new();
+    for crd in all() {
+        text.push_str("---\n");
+        text.push_str(
+            &serde_saphyr::to_string(&crd).map_err(|e| format!("a CRD cannot be written as YAML: {e}"))?,
+        );
+    }
+    Ok(text)
+}
+
+/// Both kinds.
+pub fn all() -> [CustomResourceDefinition; 2] {
+    let mut access_token = ACRAccessToken::crd();
+    for version in &mut access_token.spec.versions {
+        // External Secrets Operator's has one, without a schema.
+        version.subresources = Some(CustomResourceSubresources {
+            status: Some(CustomResourceSubresourceStatus(json!({}))),
+            scale: None,
+        });
+    }
+    [ACRPullSecret::crd(), access_token]
+}

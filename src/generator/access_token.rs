@@ -1,0 +1,148 @@
+//! The `ACRAccessToken` kind, field for field External Secrets Operator's own.
+//! Source: <https://external-secrets.io/latest/api/generator/acr/>.
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How to get a token for an Azure Container Registry.
+#[derive(Clone, Debug, CustomResource, Deserialize, Serialize, JsonSchema)]
+#[kube(
+    group = "generators.external-secrets.io",
+    version = "v1alpha1",
+    kind = "ACRAccessToken",
+    namespaced,
+    category = "external-secrets",
+    category = "external-secrets-generators",
+    doc = "ACRAccessToken says how to get a token for an Azure Container Registry: which registry, which identity, which scope."
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ACRAccessTokenSpec {
+    /// The identity that asks for the token. With several set, the order is servicePrincipal, managedIdentity, workloadIdentity.
+    pub auth: Auth,
+    /// The Entra tenant id. A service account's own annotation comes first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant_id: Option<String>,
+    /// The registry's login server, such as contoso.azurecr.io.
+    pub registry: String,
+    /// What the token opens, such as repository:team/app:pull; several are separated by blanks, wildcards are not available. Without it the token opens what the identity may open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// The Azure cloud.
+    #[serde(default)]
+    pub environment_type: EnvironmentType,
+}
+
+/// The identity that asks for the token.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Auth {
+    /// A service principal with a client secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_principal: Option<ServicePrincipalAuth>,
+    /// A managed identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub managed_identity: Option<ManagedIdentityAuth>,
+    /// A Kubernetes service account that Entra trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload_identity: Option<WorkloadIdentityAuth>,
+}
+
+/// A service principal with a client secret.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServicePrincipalAuth {
+    /// Where the client id and the client secret are kept.
+    pub secret_ref: ServicePrincipalSecretRef,
+}
+
+/// Where the client id and the client secret are kept.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServicePrincipalSecretRef {
+    /// The client id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<SecretKeySelector>,
+    /// The client secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_secret: Option<SecretKeySelector>,
+}
+
+/// A key of a Secret.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+pub struct SecretKeySelector {
+    /// The name of the Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
+    pub name: Option<String>,
+    /// The key in the Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    pub key: Option<String>,
+    /// The namespace of the Secret; only a ClusterGenerator may name one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    )]
+    pub namespace: Option<String>,
+}
+
+/// A managed identity.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ManagedIdentityAuth {
+    /// The client id or resource id of a user-assigned identity; without it, the system-assigned one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_id: Option<String>,
+}
+
+/// A Kubernetes service account that Entra trusts.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadIdentityAuth {
+    /// The service account; without it, the Pod's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account_ref: Option<ServiceAccountRef>,
+}
+
+/// A service account.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+pub struct ServiceAccountRef {
+    /// The name of the service account.
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
+    pub name: String,
+    /// The namespace of the service account; only a ClusterGenerator may name another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    )]
+    pub namespace: Option<String>,
+    /// Audiences of the assertion beside the default one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub audiences: Vec<String>,
+}
+
+/// The Azure cloud.
+#[expect(clippy::enum_variant_names, reason = "the names are the API's")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum EnvironmentType {
+    /// The public cloud.
+    #[default]
+    PublicCloud,
+    /// Azure Government.
+    USGovernmentCloud,
+    /// Azure operated by 21Vianet.
+    ChinaCloud,
+    /// Azure Germany, closed in 2021.
+    GermanCloud,
+    /// Azure Stack Hub.
+    AzureStackCloud,
+}

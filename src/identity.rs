@@ -1,0 +1,37 @@
+//! Who asks Entra, and the token Entra gives: a service account's assertion
+//! (TokenRequest API) exchanged by `azure_identity`.
+
+mod assertion;
+mod cloud;
+mod entra;
+mod entra_error;
+mod entra_transport;
+
+pub use assertion::{Assertion, AssertionSource};
+pub use cloud::Cloud;
+pub use entra::{EntraClient, EntraToken};
+
+/// A workload identity: a service account, and the Entra application that trusts it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct WorkloadIdentity {
+    /// The namespace of the service account.
+    pub namespace: String,
+    /// The service account that the assertion is made for.
+    pub service_account: String,
+    /// The Entra application (client) id.
+    pub client_id: String,
+    /// The Entra tenant id.
+    pub tenant_id: String,
+    /// The cloud whose Entra is asked.
+    pub cloud: Cloud,
+}
+
+impl WorkloadIdentity {
+    /// The subject that Entra sees.
+    pub fn subject(&self) -> String {
+        format!(
+            "system:serviceaccount:{}:{}",
+            self.namespace, self.service_account
+        )
+    }
+}

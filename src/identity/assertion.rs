@@ -1,0 +1,107 @@
+//! The assertion: a service account token from the TokenRequest API, for Entra's audience.
+//! Source: <https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-request-v1/>.
+
+use super::WorkloadIdentity;
+use crate::{
+    kubernetes::{self, api_problem},
+    problem::{Problem, Reason},
+    telemetry::{Hop, Metrics},
+};
+use azure_core::{error::ErrorKind, http::ClientMethodOptions};
+use azure_identity::ClientAssertion;
+use k8s_openapi::api::{
+    authentication::v1::{TokenRequest, TokenRequestSpec},
+    core::v1::ServiceAccount,
+};
+use kube::{Api, Client, api::PostParams};
+use secrecy::{ExposeSecret, SecretString};
+use std::fmt;
+
+/// The shortest life the API server grants; the assertion is used once, at once.
+const EXPIRATION_SECONDS: i64 = 600;
+
+/// Asks the API server for assertions.
+#[derive(Clone)]
+pub struct AssertionSource {
+    client: Client,
+    audience: String,
+    metrics: Metrics,
+}
+
+/// One assertion, in the form that azure_identity takes.
+pub struct Assertion(SecretString);
+
+// === impl AssertionSource ===
+
+impl AssertionSource {
+    /// A source of assertions for this audience.
+    pub fn new(client: Client, audience: String, metrics: Metrics) -> Self {
+        Self {
+            client,
+            audience,
+            metrics,
+        }
+    }
+
+    /// One assertion for the identity's service account.
+    pub async fn assertion(&self, identity: &WorkloadIdentity) -> Result<Assertion, Problem> {
+        let WorkloadIdentity {
+            namespace,
+            service_account,
+            ..
+        } = identity;
+        let api = Api::<ServiceAccount>::namespaced(self.client.clone(), namespace);
+        let request = TokenRequest {
+            spec: TokenRequestSpec {
+                audiences: vec![self.audience.clone()],
+                expiration_seconds: Some(EXPIRATION_SECONDS),
+                bound_object_ref: None,
+            },
+            ..TokenRequest::default()
+        };
+        let what = format!("the token request for service account {namespace}/{service_account}");
+        let params = PostParams::default();
+        let call = api.create_token_request(service_account, &params, &request);
+        self.metrics
+            .hop(Hop::TokenRequest, async {
+                let reply = kubernetes::bounded(&what, call).await.map_err(|e| match e {
+                    kubernetes::CallError::Api(s) if s.code == 404 => Problem::new(
+                        Reason::ServiceAccountNotFound,
+                        format!("service account {service_account} does not exist in namespace {namespace}; create it, or correct the Pod's serviceAccountName"),
+                    ),
+                    kubernetes::CallError::Api(s) if s.code == 403 || s.code == 422 => Problem::new(
+                        Reason::TokenRequestForbidden,
+                        format!("{what} was refused: {}", s.message),
+                    ),
+                    other => api_problem(&what, other),
+                })?;
+                reply
+                    .status
+                    .map(|s| Assertion(s.token.into()))
+                    .ok_or_else(|| Problem::new(Reason::ApiServerUnavailable, format!("{what} was answered without a token")))
+            })
+            .await
+    }
+}
+
+// === impl Assertion ===
+
+#[async_trait::async_trait]
+impl ClientAssertion for Assertion {
+    async fn secret(&self, _: Option<ClientMethodOptions<'_>>) -> azure_core::Result<String> {
+        let token = self.0.expose_secret();
+        if token.is_empty() {
+            return Err(azure_core::Error::with_message(
+                ErrorKind::Credential,
+                "the assertion is empty",
+            ));
+        }
+        Ok(token.to_owned())
+    }
+}
+
+impl fmt::Debug for Assertion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Assertion([REDACTED])")
+    }
+}

@@ -1,0 +1,129 @@
+//! The HTTP transport under azure_identity's credentials.
+//!
+//! azure_identity 1.0 cannot parse a description with JSON escapes, nor a quoted
+//! `expires_in`, and then loses status and code; so replies are read here, errors
+//! leave typed, and a token leaves in the one form that the crate understands.
+
+use super::entra_error::EntraError;
+use crate::transport::{self, Reply};
+use azure_core::{
+    error::ErrorKind,
+    http::{AsyncRawResponse, Body, HttpClient, Method, Request, StatusCode, headers::Headers},
+};
+use serde::{Deserialize, Serialize};
+
+/// Sends azure_identity's requests through the shared client.
+#[derive(Debug)]
+pub struct EntraTransport(reqwest::Client);
+
+#[derive(Deserialize)]
+struct TokenReply {
+    access_token: String,
+    #[serde(default)]
+    expires_in: Seconds,
+}
+
+/// Entra v2 sends a number, v1 and managed identity endpoints a string.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Seconds {
+    Number(i64),
+    Text(String),
+}
+
+#[derive(Serialize)]
+struct CanonicalReply<'a> {
+    token_type: &'static str,
+    expires_in: i64,
+    access_token: &'a str,
+}
+
+// === impl EntraTransport ===
+
+impl EntraTransport {
+    pub fn new(http: reqwest::Client) -> Self {
+        Self(http)
+    }
+}
+
+#[async_trait::async_trait]
+impl HttpClient for EntraTransport {
+    async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
+        let (Method::Post, Body::Bytes(body)) = (request.method(), request.body()) else {
+            return Err(azure_core::Error::with_message(
+                ErrorKind::Other,
+                "only POST with a form is expected here",
+            ));
+        };
+        let mut send = self.0.post(request.url().clone()).body(body.clone());
+        for (name, value) in request.headers().iter() {
+            send = send.header(name.as_str(), value.as_str());
+        }
+        match transport::send(send).await {
+            Ok(reply) => canonical(&reply).map_err(|e| azure_core::Error::new(ErrorKind::Credential, e)),
+            Err(cause) => Err(azure_core::Error::new(
+                ErrorKind::Io,
+                EntraError::unreachable(cause),
+            )),
+        }
+    }
+}
+
+fn canonical(reply: &Reply) -> Result<AsyncRawResponse, EntraError> {
+    let error = || EntraError::answered(reply.status.as_u16(), &reply.body, reply.retry_after);
+    if reply.status != reqwest::StatusCode::OK {
+        return Err(error());
+    }
+    let token: TokenReply = serde_json::from_slice(&reply.body).map_err(|_| error())?;
+    let body = serde_json::to_vec(&CanonicalReply {
+        token_type: "Bearer",
+        expires_in: token.expires_in.value(),
+        access_token: &token.access_token,
+    })
+    .map_err(|_| error())?;
+    Ok(AsyncRawResponse::from_bytes(StatusCode::Ok, Headers::new(), body))
+}
+
+// === impl Seconds ===
+
+impl Seconds {
+    fn value(&self) -> i64 {
+        match self {
+            Seconds::Number(n) => *n,
+            Seconds::Text(text) => text.parse().unwrap_or_default(),
+        }
+    }
+}
+
+impl Default for Seconds {
+    fn default() -> Self {
+        Seconds::Number(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(status: u16, body: &str) -> Reply {
+        Reply {
+            status: reqwest::StatusCode::from_u16(status).unwrap(),
+            retry_after: None,
+            body: body.into(),
+        }
+    }
+
+    #[test]
+    fn a_token_is_taken_with_a_number_a_string_or_no_expiry() {
+        for expires in [r#","expires_in":3599"#, r#","expires_in":"3599""#, ""] {
+            let body = format!(r#"{{"token_type":"Bearer","access_token":"t"{expires},"extra":1}}"#);
+            assert!(canonical(&reply(200, &body)).is_ok(), "{body}");
+        }
+    }
+
+    #[test]
+    fn neither_a_broken_body_nor_a_token_in_it_reaches_the_error() {
+        let error = canonical(&reply(200, r#"{"access_token":"very-secret","#)).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("very-secret"));
+    }
+}

@@ -1,0 +1,76 @@
+//! Calls to our own API server: each bounded in time, each error told in one way.
+
+use crate::problem::{Problem, Reason};
+use kube::{Client, Config, core::Status};
+use std::time::Duration;
+
+/// Bounds one call. kube's own default is to wait for ever.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a call did not succeed.
+pub enum CallError {
+    /// The API server answered with a Status.
+    Api(Box<Status>),
+    /// There was no answer.
+    Transport(String),
+}
+
+/// The client of the API server, without kube's own retries: they outlive any admission.
+pub async fn client() -> Result<Client, String> {
+    let mut config = Config::infer().await.map_err(|e| {
+        format!("no Kubernetes configuration was found ({e}); run in a Pod, or set KUBECONFIG")
+    })?;
+    config.default_retry = false;
+    // HTTPS_PROXY is for Azure. kube would send the API server's traffic there too.
+    config.proxy_url = None;
+    Client::try_from(config).map_err(|e| format!("the Kubernetes client cannot be built: {e}"))
+}
+
+/// Runs one call with the time-out.
+pub async fn bounded<T>(
+    what: &str,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, CallError> {
+    match tokio::time::timeout(CALL_TIMEOUT, call).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(kube::Error::Api(status))) => Err(CallError::Api(status)),
+        Ok(Err(error)) => {
+            tracing::debug!(what, %error, "a call to the API server failed");
+            Err(CallError::Transport(error.to_string()))
+        }
+        Err(_) => Err(CallError::Transport(format!(
+            "no answer within {} s",
+            CALL_TIMEOUT.as_secs()
+        ))),
+    }
+}
+
+/// The problem behind a failed call that the caller has no better words for.
+pub fn api_problem(what: &str, error: CallError) -> Problem {
+    match error {
+        CallError::Api(s) if is_terminating(&s) => Problem::new(
+            Reason::NamespaceTerminating,
+            format!("{what} was refused because the namespace is being deleted"),
+        ),
+        CallError::Api(s) if s.code == 403 => Problem::new(
+            Reason::WriteForbidden,
+            format!("{what} was refused: {}", s.message),
+        ),
+        CallError::Api(s) => Problem::new(
+            Reason::ApiServerUnavailable,
+            format!("{what} failed with {} {}: {}", s.code, s.reason, s.message),
+        ),
+        CallError::Transport(cause) => {
+            Problem::new(Reason::ApiServerUnavailable, format!("{what} failed: {cause}"))
+        }
+    }
+}
+
+/// Source: `NamespaceTerminatingCause` in k8s.io/api/core/v1.
+fn is_terminating(status: &Status) -> bool {
+    status
+        .details
+        .iter()
+        .flat_map(|d| &d.causes)
+        .any(|c| c.reason == "NamespaceTerminating")
+}

@@ -1,0 +1,24 @@
+//! acr-pull-webhook: a Kubernetes mutating admission webhook that gives an annotated Pod
+//! an image pull secret for Azure Container Registry, got with the Pod's own identity.
+//!
+//! The way of one Pod, and the room of each step:
+//! [`admission`] reads the review and the annotation → [`generator`] resolves who asks
+//! which registry for what → [`pull_secret`] names the Secret and, where it is not fresh,
+//! has [`identity`] ask Entra and [`registry`] exchange the token, and writes it →
+//! [`admission`] patches the Pod.
+
+pub mod admission;
+pub mod cli;
+pub mod crds;
+pub mod deadline;
+pub mod generator;
+pub mod identity;
+pub mod kubernetes;
+pub mod problem;
+pub mod pull_secret;
+pub mod registry;
+pub mod serve;
+pub mod telemetry;
+pub mod tls;
+pub mod transport;
+pub mod watch;

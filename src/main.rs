@@ -1,0 +1,33 @@
+//! The `acr-pull-webhook` program.
+
+use acr_pull_webhook::{
+    cli::{Cli, Command},
+    crds, serve, telemetry,
+};
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(sentence) => {
+            eprintln!("acr-pull-webhook: {sentence}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), String> {
+    match cli.command {
+        Command::Crds => crds::yaml().map(|yaml| print!("{yaml}")),
+        Command::Serve(args) => {
+            telemetry::init_log(&args.log)?;
+            rustls::crypto::ring::default_provider()
+                .install_default()
+                .map_err(|_| "another TLS provider is installed already".to_owned())?;
+            tokio::runtime::Runtime::new()
+                .map_err(|e| format!("the runtime cannot be started: {e}"))?
+                .block_on(serve::run(*args))
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What went wrong, in the three forms that everything downstream needs: whether
+//! trying again can help, a short stable reason, and a sentence for a person.
+
+use std::{fmt, time::Duration};
+
+/// A failure on the way of a Pod to its pull secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The stable word, the same in messages, metrics and conditions.
+    pub reason: Reason,
+    /// What is wrong, where, and what to do. Never holds a credential.
+    pub message: String,
+    /// How long the other side asked us to wait before the next try.
+    pub retry_after: Option<Duration>,
+}
+
+/// Who has to act before another try can succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The request names something invalid or missing: a person has to mend an object.
+    Invalid,
+    /// The request is understood and not permitted: a person has to grant something.
+    Forbidden,
+    /// Azure is slow, throttling, down, or has not yet heard of a change: time may mend it.
+    Upstream,
+    /// The Kubernetes API server did not do its part: `failurePolicy` decides.
+    ApiServer,
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident => $class:ident,)*) => {
+        /// The stable reasons of a [`Problem`].
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason { $($(#[$doc])* $name,)* }
+
+        impl Reason {
+            /// Every reason, for documentation and tests.
+            pub const ALL: &'static [Reason] = &[$(Reason::$name,)*];
+
+            /// The reason as metrics, conditions and messages spell it.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Reason::$name => stringify!($name),)* }
+            }
+
+            /// Who has to act.
+            pub fn class(self) -> Class {
+                match self { $(Reason::$name => Class::$class,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The AdmissionReview could not be understood.
+    InvalidReview => Invalid,
+    /// The Pod's annotation does not follow the grammar.
+    InvalidAnnotation => Invalid,
+    /// No generator of that name exists.
+    GeneratorNotFound => Invalid,
+    /// The generator exists and cannot be used as it is.
+    GeneratorInvalid => Invalid,
+    /// The generator's `scope` does not follow the grammar.
+    ScopeInvalid => Invalid,
+    /// The service account does not exist.
+    ServiceAccountNotFound => Invalid,
+    /// The service account names no Entra client id.
+    ClientIdMissing => Invalid,
+    /// Nothing says which Entra tenant to ask.
+    TenantIdMissing => Invalid,
+    /// The registry is not under a permitted suffix.
+    RegistryNotAllowed => Forbidden,
+    /// The generator points at another namespace's service account.
+    CrossNamespaceNotAllowed => Forbidden,
+    /// A Secret of the pull secret's name belongs to somebody else.
+    SecretConflict => Forbidden,
+    /// A ResourceQuota, or another admission rule of the cluster, forbids the write.
+    WriteForbidden => Forbidden,
+    /// The namespace is being deleted.
+    NamespaceTerminating => Forbidden,
+    /// The API server will not issue a token for the service account.
+    TokenRequestForbidden => Forbidden,
+    /// Entra refused for good.
+    EntraRefused => Forbidden,
+    /// The registry refused the identity.
+    RegistryRefused => Forbidden,
+    /// Entra knows no federated credential for the assertion (a fresh one takes minutes to spread).
+    FederatedCredentialNotFound => Upstream,
+    /// Entra asked us to slow down.
+    EntraThrottled => Upstream,
+    /// Entra was not reached, or did not answer properly.
+    EntraUnavailable => Upstream,
+    /// The registry asked us to slow down.
+    RegistryThrottled => Upstream,
+    /// The registry was not reached, or did not answer properly.
+    RegistryUnavailable => Upstream,
+    /// The token was not there before the API server's time-out.
+    UpstreamTimeout => Upstream,
+    /// A call to our own API server failed.
+    ApiServerUnavailable => ApiServer,
+}
+
+// === impl Problem ===
+
+impl Problem {
+    /// A problem with its sentence.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+            retry_after: None,
+        }
+    }
+
+    /// The same problem, with the wait that the other side asked for.
+    pub fn retry_after(mut self, wait: Option<Duration>) -> Self {
+        self.retry_after = wait;
+        self
+    }
+
+    /// Whether waiting can help, without anybody changing an object.
+    pub fn is_transient(&self) -> bool {
+        matches!(self.reason.class(), Class::Upstream | Class::ApiServer)
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.reason.as_str(), self.message)
+    }
+}
+
+impl std::error::Error for Problem {}

@@ -1,0 +1,15 @@
+//! Pull secrets: their names, their content, the `ACRPullSecret` that owns each of
+//! them, and how they come into being.
+
+mod docker_config;
+mod flight;
+mod freshness;
+mod issuer;
+mod name;
+mod resource;
+mod writer;
+
+pub use issuer::{Issuer, Order};
+pub use name::name;
+pub use resource::{ACRPullSecret, ACRPullSecretSpec, ACRPullSecretStatus, GeneratorReference};
+pub use writer::Writer;

@@ -1,0 +1,215 @@
+//! Single flight: one issue of a pull secret at a time, however many Pods wait for it.
+//!
+//! A flight is a task of its own: it outlives the admission that started it, so a short
+//! time-out of one Pod does not spoil the wait of the others. It remembers its outcome
+//! for a moment, which bridges the lag of the watch after a success and keeps a burst
+//! of Pods from repeating a refusal.
+
+use super::Order;
+use crate::problem::{Class, Problem, Reason};
+use backon::{BackoffBuilder, ExponentialBuilder};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    sync::{Notify, watch},
+    task::AbortHandle,
+    time::{Instant, sleep},
+};
+
+/// The watch shows what we wrote well within this.
+const REMEMBER_SUCCESS: Duration = Duration::from_secs(30);
+/// Long enough for a burst, short enough for a person who has just mended something.
+const REMEMBER_REFUSAL: Duration = Duration::from_secs(1);
+/// Between two tries against an Azure in trouble, however many Pods arrive.
+const MIN_RETRY: Duration = Duration::from_secs(5);
+const MAX_RETRY: Duration = Duration::from_secs(300);
+
+type Key = (String, String);
+
+/// The flights under way, and those just landed.
+#[derive(Clone, Default)]
+pub struct Flights(Arc<Mutex<HashMap<Key, Flight>>>);
+
+struct Flight {
+    inputs_hash: String,
+    state: watch::Receiver<State>,
+    retry_now: Arc<Notify>,
+    task: AbortHandle,
+}
+
+/// A passenger's view of a flight.
+pub struct Passenger {
+    state: watch::Receiver<State>,
+    retry_now: Arc<Notify>,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    Flying,
+    Landed(Result<(), Problem>),
+    /// Failed for now; not tried again before this moment.
+    Waiting(Problem, Instant),
+}
+
+// === impl Flights ===
+
+impl Flights {
+    /// Joins the flight of this order, or starts it.
+    pub fn join<F>(
+        &self,
+        order: Order,
+        issue: impl Fn(Order) -> F + Send + Sync + 'static,
+        keep_trying: bool,
+    ) -> Passenger
+    where
+        F: Future<Output = Result<(), Problem>> + Send,
+    {
+        let key = (order.namespace.clone(), order.name.clone());
+        let mut flights = self.lock();
+        if let Some(flight) = flights.get(&key) {
+            if flight.inputs_hash == order.inputs_hash {
+                return flight.passenger();
+            }
+            // What the token depends on has changed: the old flight serves nobody.
+            flight.task.abort();
+        }
+        let (sender, state) = watch::channel(State::Flying);
+        let retry_now = Arc::new(Notify::new());
+        let inputs_hash = order.inputs_hash.clone();
+        let (all, wake, ended) = (self.clone(), retry_now.clone(), key.clone());
+        let task = tokio::spawn(async move {
+            fly(order, issue, keep_trying, &sender, &wake).await;
+            let mut flights = all.lock();
+            // Another flight may have taken the place of this one meanwhile.
+            if flights
+                .get(&ended)
+                .is_some_and(|f| Arc::ptr_eq(&f.retry_now, &wake))
+            {
+                flights.remove(&ended);
+            }
+        })
+        .abort_handle();
+        let flight = Flight {
+            inputs_hash,
+            state,
+            retry_now,
+            task,
+        };
+        let passenger = flight.passenger();
+        flights.insert(key, flight);
+        passenger
+    }
+
+    /// Forgets a success: the object is gone.
+    pub fn forget(&self, namespace: &str, name: &str) {
+        let key = (namespace.to_owned(), name.to_owned());
+        let mut flights = self.lock();
+        if flights.get(&key).is_some_and(Flight::has_landed)
+            && let Some(flight) = flights.remove(&key)
+        {
+            flight.task.abort();
+        }
+    }
+
+    /// Never held across an await; a panic elsewhere leaves the map whole.
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Flight>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn fly<F>(
+    order: Order,
+    issue: impl Fn(Order) -> F,
+    keep_trying: bool,
+    state: &watch::Sender<State>,
+    retry_now: &Notify,
+) where
+    F: Future<Output = Result<(), Problem>>,
+{
+    let backoff = ExponentialBuilder::default()
+        .with_min_delay(MIN_RETRY)
+        .with_max_delay(MAX_RETRY)
+        .with_jitter()
+        .without_max_times();
+    for delay in backoff.build() {
+        let outcome = issue(order.clone()).await;
+        match outcome {
+            Err(problem) if keep_trying && problem.reason.class() == Class::Upstream => {
+                let floor = problem
+                    .retry_after
+                    .unwrap_or(MIN_RETRY)
+                    .clamp(MIN_RETRY, MAX_RETRY);
+                let earliest = Instant::now() + floor;
+                state.send_replace(State::Waiting(problem, earliest));
+                sleep(floor).await;
+                tokio::select! {
+                    () = sleep(delay.saturating_sub(floor)) => {}
+                    () = retry_now.notified() => {}
+                }
+                state.send_replace(State::Flying);
+            }
+            outcome => {
+                let remember = if outcome.is_ok() {
+                    REMEMBER_SUCCESS
+                } else {
+                    REMEMBER_REFUSAL
+                };
+                state.send_replace(State::Landed(outcome));
+                sleep(remember).await;
+                return;
+            }
+        }
+    }
+}
+
+// === impl Flight ===
+
+impl Flight {
+    fn passenger(&self) -> Passenger {
+        Passenger {
+            state: self.state.clone(),
+            retry_now: self.retry_now.clone(),
+        }
+    }
+
+    fn has_landed(&self) -> bool {
+        matches!(*self.state.borrow(), State::Landed(_))
+    }
+}
+
+// === impl Passenger ===
+
+impl Passenger {
+    /// The outcome of the flight, or of its last try when it waits for the next one.
+    pub async fn outcome(mut self) -> Result<(), Problem> {
+        let overdue = match &*self.state.borrow_and_update() {
+            State::Waiting(_, earliest) => *earliest <= Instant::now(),
+            _ => false,
+        };
+        if overdue {
+            self.retry_now.notify_one();
+            if self.state.changed().await.is_err() {
+                return Err(interrupted());
+            }
+        }
+        let settled = self.state.wait_for(|s| !matches!(s, State::Flying)).await;
+        match settled.as_deref() {
+            Ok(State::Landed(outcome)) => outcome.clone(),
+            Ok(State::Waiting(problem, _)) => Err(problem.clone()),
+            Ok(State::Flying) | Err(_) => Err(interrupted()),
+        }
+    }
+}
+
+fn interrupted() -> Problem {
+    Problem::new(
+        Reason::ApiServerUnavailable,
+        "getting the token was interrupted by a change of the generator or service account; try again",
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,90 @@
+//! The name of a pull secret: a pure function of the generator and, where it decides
+//! the identity, the Pod's service account. It never changes, because the kubelet
+//! remembers pulled images by the Secret's coordinates (KEP-2535).
+
+use crate::generator::Account;
+use sha2::{Digest, Sha256};
+use std::fmt::Write;
+
+/// The longest name of a Secret (a DNS subdomain, RFC 1123).
+const MAX_NAME: usize = 253;
+/// 40 bits tell apart what the readable part cannot.
+const HASH_BYTES: usize = 5;
+
+/// The name of the Secret, and of the `ACRPullSecret` that owns it.
+pub fn name(generator: &str, account: Account<'_>) -> String {
+    let mut hash = Sha256::new();
+    let mut readable = format!("acr-pull-{generator}");
+    hash.update("ACRAccessToken\0");
+    hash.update(generator);
+    if let Account::Pods(service_account) = account {
+        hash.update("\0");
+        hash.update(service_account);
+        readable.push('-');
+        readable.push_str(service_account);
+    }
+    // Names are ASCII, checked by the annotation's grammar and by the API server.
+    readable.truncate(readable.floor_char_boundary(MAX_NAME - 1 - 2 * HASH_BYTES));
+    let mut name = readable.trim_end_matches(['-', '.']).to_owned();
+    name.push('-');
+    for byte in &hash.finalize()[..HASH_BYTES] {
+        let _ = write!(name, "{byte:02x}");
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SUBDOMAIN: &str = "[a-z0-9]([-a-z0-9]{0,40}[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]{0,40}[a-z0-9])?){0,4}";
+
+    fn is_subdomain(name: &str) -> bool {
+        let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        name.len() <= MAX_NAME
+            && name.split('.').all(|label| {
+                edge(label.chars().next())
+                    && edge(label.chars().last())
+                    && label
+                        .chars()
+                        .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+            })
+    }
+
+    #[test]
+    fn the_name_is_readable_and_stays_as_it_is() {
+        // These are in clusters: a change here would orphan every pull secret.
+        assert_eq!(
+            name("contoso", Account::Pods("app")),
+            "acr-pull-contoso-app-7a2226b454"
+        );
+        assert_eq!(
+            name("contoso", Account::Generators("app")),
+            "acr-pull-contoso-55c603dd73"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn names_are_valid_and_stable(generator in SUBDOMAIN, account in SUBDOMAIN) {
+            for account in [Account::Pods(&account), Account::Generators(&account)] {
+                let made = name(&generator, account);
+                prop_assert!(is_subdomain(&made), "{}", made);
+                prop_assert_eq!(made, name(&generator, account));
+            }
+        }
+
+        #[test]
+        fn different_inputs_have_different_names(a in SUBDOMAIN, b in SUBDOMAIN, x in SUBDOMAIN, y in SUBDOMAIN) {
+            prop_assume!((&a, &x) != (&b, &y));
+            prop_assert_ne!(name(&a, Account::Pods(&x)), name(&b, Account::Pods(&y)));
+            prop_assert_ne!(name(&a, Account::Pods(&x)), name(&a, Account::Generators(&x)));
+        }
+    }
+
+    #[test]
+    fn where_the_generator_and_the_account_meet_does_not_matter() {
+        assert_ne!(name("a-b", Account::Pods("c")), name("a", Account::Pods("b-c")));
+    }
+}

@@ -1,0 +1,112 @@
+//! `ACRPullSecret`: owner and visible status of one pull secret.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What one pull secret is made from.
+#[derive(Clone, Debug, PartialEq, CustomResource, Deserialize, Serialize, JsonSchema)]
+#[kube(
+    group = "acr-pull.dev",
+    version = "v1alpha1",
+    kind = "ACRPullSecret",
+    plural = "acrpullsecrets",
+    shortname = "acrps",
+    namespaced,
+    status = "ACRPullSecretStatus",
+    doc = "ACRPullSecret owns the image pull Secret of the same name and tells its state. acr-pull-webhook makes it when a Pod asks; deleting it deletes the Secret.",
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type=='Ready')].status"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type=='Ready')].reason"}"#,
+    printcolumn = r#"{"name":"Registry","type":"string","jsonPath":".status.registry"}"#,
+    printcolumn = r#"{"name":"Service Account","type":"string","jsonPath":".spec.serviceAccountName"}"#,
+    printcolumn = r#"{"name":"Expires","type":"string","jsonPath":".status.expirationTime"}"#,
+    printcolumn = r#"{"name":"Client ID","type":"string","jsonPath":".status.clientID","priority":1}"#,
+    printcolumn = r#"{"name":"Scope","type":"string","jsonPath":".status.scope","priority":1}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ACRPullSecretSpec {
+    /// The generator that the token comes from.
+    pub generator: GeneratorReference,
+    /// The service account, in this namespace, whose identity gets the token.
+    pub service_account_name: String,
+}
+
+/// A generator in the namespace of the ACRPullSecret.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+pub struct GeneratorReference {
+    /// The kind: ACRAccessToken.
+    pub kind: String,
+    /// The name.
+    pub name: String,
+}
+
+/// What was last observed of one pull secret. Holds no credential.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ACRPullSecretStatus {
+    /// Ready says whether the Secret holds a token, and if not, why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// The registry that the token opens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry: Option<String>,
+    /// The scope of the token; absent when it opens all that the identity may pull.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// The subject that Entra saw.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// The Entra application (client) id.
+    #[serde(default, rename = "clientID", skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// The Entra tenant id.
+    #[serde(default, rename = "tenantID", skip_serializing_if = "Option::is_none")]
+    pub tenant_id: Option<String>,
+    /// When the token ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expiration_time: Option<Time>,
+    /// When the token was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_renewal_time: Option<Time>,
+    /// A fingerprint of everything the token depends on; another one means the token is to be remade.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs_hash: Option<String>,
+    /// The uid of the Secret that was written.
+    #[serde(default, rename = "secretUID", skip_serializing_if = "Option::is_none")]
+    pub secret_uid: Option<String>,
+}
+
+/// The type of the one condition.
+pub const READY: &str = "Ready";
+
+// === impl ACRPullSecretStatus ===
+
+impl ACRPullSecretStatus {
+    /// Sets the Ready condition; the transition time moves only when the status does.
+    pub fn set_ready(
+        &mut self,
+        ready: bool,
+        reason: &str,
+        message: &str,
+        generation: Option<i64>,
+        now: Time,
+    ) {
+        let status = if ready { "True" } else { "False" };
+        let since = self
+            .conditions
+            .iter()
+            .find(|c| c.type_ == READY && c.status == status)
+            .map_or(now, |c| c.last_transition_time.clone());
+        self.conditions = vec![Condition {
+            type_: READY.to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+            observed_generation: generation,
+            last_transition_time: since,
+        }];
+    }
+}

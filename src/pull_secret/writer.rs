@@ -1,0 +1,223 @@
+//! Writes `ACRPullSecret`s and Secrets without the right to read a Secret.
+//!
+//! Without a known uid the Secret is applied unforced: the API server creates it,
+//! updates our own, and answers 409 or 422 for somebody else's, whose fields another
+//! manager holds. With the uid from an earlier answer it is applied by force, bound
+//! to that one object.
+
+use super::{
+    ACRPullSecret, ACRPullSecretSpec, ACRPullSecretStatus, GeneratorReference, Order,
+    docker_config::docker_config,
+};
+use crate::{
+    kubernetes::{self, CallError, api_problem},
+    problem::{Problem, Reason},
+    registry::PullToken,
+};
+use jiff::Timestamp;
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::Secret,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
+};
+use kube::{
+    Api, Client, Resource,
+    api::{Patch, PatchParams},
+};
+use secrecy::ExposeSecret;
+use serde_json::json;
+use std::collections::BTreeMap;
+
+/// Our name in `managedFields`.
+const FIELD_MANAGER: &str = "acr-pull-webhook";
+const SECRET_TYPE: &str = "kubernetes.io/dockerconfigjson";
+
+/// Writes to the API server.
+#[derive(Clone)]
+pub struct Writer(Client);
+
+// === impl Writer ===
+
+impl Writer {
+    /// A writer over this client.
+    pub fn new(client: Client) -> Self {
+        Self(client)
+    }
+
+    /// Creates the `ACRPullSecret`, or brings its spec up to date.
+    pub async fn apply_owner(&self, order: &Order) -> Result<ACRPullSecret, Problem> {
+        let what = format!("writing ACRPullSecret {}/{}", order.namespace, order.name);
+        let mut owner = ACRPullSecret::new(
+            &order.name,
+            ACRPullSecretSpec {
+                generator: GeneratorReference {
+                    kind: "ACRAccessToken".to_owned(),
+                    name: order.generator.clone(),
+                },
+                service_account_name: order.inputs.identity.service_account.clone(),
+            },
+        );
+        owner.metadata.labels = Some(labels());
+        let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), &order.namespace);
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        kubernetes::bounded(&what, api.patch(&order.name, &params, &Patch::Apply(&owner)))
+            .await
+            .map_err(|e| api_problem(&what, e))
+    }
+
+    /// Creates or updates the Secret; returns its uid.
+    pub async fn apply_secret(
+        &self,
+        owner: &ACRPullSecret,
+        order: &Order,
+        token: &PullToken,
+    ) -> Result<String, Problem> {
+        let known = owner.status.as_ref().and_then(|s| s.secret_uid.clone());
+        if known.is_some() {
+            match self.try_apply_secret(owner, order, token, known).await {
+                // The object of that uid is gone; what bears its name now is looked at afresh.
+                Err(CallError::Api(s)) if s.code == 409 || s.code == 422 => {}
+                other => return other.map_err(|e| secret_problem(order, e)),
+            }
+        }
+        self.try_apply_secret(owner, order, token, None)
+            .await
+            .map_err(|e| secret_problem(order, e))
+    }
+
+    async fn try_apply_secret(
+        &self,
+        owner: &ACRPullSecret,
+        order: &Order,
+        token: &PullToken,
+        uid: Option<String>,
+    ) -> Result<String, CallError> {
+        let config = docker_config(&order.inputs.registry, &token.secret);
+        let params = PatchParams {
+            force: uid.is_some(),
+            ..PatchParams::apply(FIELD_MANAGER)
+        };
+        let secret = Secret {
+            metadata: ObjectMeta {
+                name: Some(order.name.clone()),
+                uid,
+                labels: Some(labels()),
+                owner_references: Some(vec![owner_reference(owner)]),
+                ..ObjectMeta::default()
+            },
+            type_: Some(SECRET_TYPE.to_owned()),
+            data: Some(BTreeMap::from([(
+                ".dockerconfigjson".to_owned(),
+                ByteString(config.expose_secret().as_bytes().to_vec()),
+            )])),
+            ..Secret::default()
+        };
+        let api = Api::<Secret>::namespaced(self.0.clone(), &order.namespace);
+        let patch = Patch::Apply(&secret);
+        let call = api.patch(&order.name, &params, &patch);
+        let written = kubernetes::bounded("writing a Secret", call).await?;
+        Ok(written.metadata.uid.unwrap_or_default())
+    }
+
+    /// Tells of a written Secret.
+    pub async fn report_success(
+        &self,
+        owner: &ACRPullSecret,
+        order: &Order,
+        token: &PullToken,
+        secret_uid: String,
+        now: Timestamp,
+    ) -> Result<(), Problem> {
+        let inputs = &order.inputs;
+        let mut status = ACRPullSecretStatus {
+            conditions: owner.status.clone().unwrap_or_default().conditions,
+            registry: Some(inputs.registry.to_string()),
+            scope: inputs.scope.as_ref().map(ToString::to_string),
+            subject: Some(inputs.identity.subject()),
+            client_id: Some(inputs.identity.client_id.clone()),
+            tenant_id: Some(inputs.identity.tenant_id.clone()),
+            expiration_time: Some(Time(token.expires)),
+            last_renewal_time: Some(Time(now)),
+            inputs_hash: Some(order.inputs_hash.clone()),
+            secret_uid: Some(secret_uid),
+        };
+        let message = "the Secret holds a token";
+        status.set_ready(true, "Issued", message, owner.metadata.generation, Time(now));
+        self.apply_status(order, &status).await
+    }
+
+    /// Tells of a failure; what was observed before stays.
+    pub async fn report_failure(
+        &self,
+        owner: &ACRPullSecret,
+        order: &Order,
+        problem: &Problem,
+        now: Timestamp,
+    ) -> Result<(), Problem> {
+        let mut status = owner.status.clone().unwrap_or_default();
+        let reason = problem.reason.as_str();
+        status.set_ready(
+            false,
+            reason,
+            &problem.message,
+            owner.metadata.generation,
+            Time(now),
+        );
+        self.apply_status(order, &status).await
+    }
+
+    async fn apply_status(&self, order: &Order, status: &ACRPullSecretStatus) -> Result<(), Problem> {
+        let what = format!(
+            "writing the status of ACRPullSecret {}/{}",
+            order.namespace, order.name
+        );
+        let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), &order.namespace);
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let body = json!({
+            "apiVersion": ACRPullSecret::api_version(&()),
+            "kind": ACRPullSecret::kind(&()),
+            "status": status,
+        });
+        kubernetes::bounded(
+            &what,
+            api.patch_status(&order.name, &params, &Patch::Apply(&body)),
+        )
+        .await
+        .map(drop)
+        .map_err(|e| api_problem(&what, e))
+    }
+}
+
+fn labels() -> BTreeMap<String, String> {
+    BTreeMap::from([(
+        "app.kubernetes.io/managed-by".to_owned(),
+        FIELD_MANAGER.to_owned(),
+    )])
+}
+
+/// `blockOwnerDeletion` is left out: it would need a right on the owner's finalizers.
+fn owner_reference(owner: &ACRPullSecret) -> OwnerReference {
+    OwnerReference {
+        api_version: ACRPullSecret::api_version(&()).into_owned(),
+        kind: ACRPullSecret::kind(&()).into_owned(),
+        name: owner.metadata.name.clone().unwrap_or_default(),
+        uid: owner.metadata.uid.clone().unwrap_or_default(),
+        controller: Some(true),
+        block_owner_deletion: None,
+    }
+}
+
+/// Only these sentences leave here: the API server's own could quote the data it refused.
+fn secret_problem(order: &Order, error: CallError) -> Problem {
+    let Order { namespace, name, .. } = order;
+    match error {
+        CallError::Api(s) if s.code == 409 || s.code == 422 => Problem::new(
+            Reason::SecretConflict,
+            format!(
+                "Secret {name} in namespace {namespace} belongs to somebody else and was left as it is; \
+                 delete it if nobody needs it: kubectl delete secret --namespace {namespace} {name}"
+            ),
+        ),
+        other => api_problem(&format!("writing Secret {namespace}/{name}"), other),
+    }
+}

@@ -1,0 +1,15 @@
+//! Azure Container Registry: which hosts may receive a token, the scope grammar,
+//! and the exchange of an Entra token for a pull token.
+
+mod exchange;
+mod expiry;
+mod host;
+mod scope;
+
+pub use exchange::{PullToken, RegistryClient};
+pub use host::{DEFAULT_SUFFIXES, RegistryHost, RegistrySuffixes};
+pub use scope::Scope;
+
+/// The user name that ACR expects beside a refresh or access token.
+/// Source: <https://github.com/Azure/acr/blob/main/docs/AAD-OAuth.md>.
+pub const TOKEN_USER: &str = "00000000-0000-0000-0000-000000000000";

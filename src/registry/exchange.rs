@@ -1,0 +1,208 @@
+//! ACR's token exchange: Entra token → refresh token (3 h) → access token (75 min, with a scope).
+//! Source: <https://github.com/Azure/acr/blob/main/docs/AAD-OAuth.md>.
+
+use super::{RegistryHost, Scope, expiry::expiry};
+use crate::{
+    identity::EntraToken,
+    problem::{Problem, Reason},
+    telemetry::{Hop, Metrics},
+    transport::{self, Reply},
+};
+use jiff::Timestamp;
+use reqwest::StatusCode;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, de::DeserializeOwned};
+
+/// A token that pulls, and when it ends.
+#[derive(Debug)]
+pub struct PullToken {
+    /// The token.
+    pub secret: SecretString,
+    /// Its own `exp`.
+    pub expires: Timestamp,
+}
+
+/// Talks to the token endpoints of registries.
+#[derive(Clone)]
+pub struct RegistryClient {
+    http: reqwest::Client,
+    metrics: Metrics,
+}
+
+#[derive(Deserialize)]
+struct RefreshReply {
+    refresh_token: SecretString,
+}
+
+#[derive(Deserialize)]
+struct AccessReply {
+    access_token: SecretString,
+}
+
+/// ACR's error document: `{"errors":[{"code":…,"message":…}]}`.
+#[derive(Deserialize)]
+struct AcrErrors {
+    errors: Vec<AcrError>,
+}
+
+#[derive(Deserialize)]
+struct AcrError {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
+}
+
+// === impl RegistryClient ===
+
+impl RegistryClient {
+    /// A client over the shared transport.
+    pub fn new(http: reqwest::Client, metrics: Metrics) -> Self {
+        Self { http, metrics }
+    }
+
+    /// Exchanges an Entra token for the token that goes into the pull secret.
+    pub async fn pull_token(
+        &self,
+        host: &RegistryHost,
+        tenant: &str,
+        scope: Option<&Scope>,
+        entra: &EntraToken,
+    ) -> Result<PullToken, Problem> {
+        let form = [
+            ("grant_type", "access_token"),
+            ("service", host.as_str()),
+            ("tenant", tenant),
+            ("access_token", entra.expose()),
+        ];
+        let reply: RefreshReply = self
+            .post(Hop::RegistryExchange, host, "/oauth2/exchange", &form)
+            .await?;
+        let Some(scope) = scope else {
+            return pull_token(host, reply.refresh_token);
+        };
+        let scope = scope.to_string();
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("service", host.as_str()),
+            ("scope", &scope),
+            ("refresh_token", reply.refresh_token.expose_secret()),
+        ];
+        let reply: AccessReply = self
+            .post(Hop::RegistryToken, host, "/oauth2/token", &form)
+            .await?;
+        pull_token(host, reply.access_token)
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        hop: Hop,
+        host: &RegistryHost,
+        path: &str,
+        form: &[(&str, &str)],
+    ) -> Result<T, Problem> {
+        let request = self.http.post(format!("https://{host}{path}")).form(form);
+        self.metrics
+            .hop(hop, async {
+                let reply = transport::send(request).await.map_err(|cause| {
+                    Problem::new(
+                        Reason::RegistryUnavailable,
+                        format!("{host}{path} was not reached: {cause}"),
+                    )
+                })?;
+                if reply.status != StatusCode::OK {
+                    return Err(refusal(host, path, &reply));
+                }
+                // serde's own words could quote the token, so they are not passed on.
+                serde_json::from_slice(&reply.body).map_err(|_| {
+                    Problem::new(
+                        Reason::RegistryUnavailable,
+                        format!("{host}{path} answered 200 without a token"),
+                    )
+                })
+            })
+            .await
+    }
+}
+
+fn pull_token(host: &RegistryHost, secret: SecretString) -> Result<PullToken, Problem> {
+    let expires = expiry(secret.expose_secret()).ok_or_else(|| {
+        Problem::new(
+            Reason::RegistryUnavailable,
+            format!("{host} answered with a token whose expiry cannot be read"),
+        )
+    })?;
+    Ok(PullToken { secret, expires })
+}
+
+/// What a reply other than 200 means, and what to do about it.
+fn refusal(host: &RegistryHost, path: &str, reply: &Reply) -> Problem {
+    let status = reply.status.as_u16();
+    let said = serde_json::from_slice::<AcrErrors>(&reply.body)
+        .ok()
+        .and_then(|e| e.errors.into_iter().next())
+        .map(|e| format!(" ({}: {})", e.code, e.message))
+        .unwrap_or_default();
+    let (reason, hint) = match status {
+        401 => (
+            Reason::RegistryRefused,
+            "; grant the identity AcrPull on the registry (Container Registry Repository Reader where it uses ABAC), \
+             and check that the registry belongs to the tenant",
+        ),
+        403 => (
+            Reason::RegistryRefused,
+            "; the registry's network rules may refuse the webhook's address",
+        ),
+        404 => (
+            Reason::RegistryRefused,
+            "; check spec.registry: this host has no such token endpoint",
+        ),
+        400 | 405..=407 | 410..=428 => (Reason::RegistryRefused, ""),
+        429 => (Reason::RegistryThrottled, "; it asks us to slow down"),
+        _ => (Reason::RegistryUnavailable, ""),
+    };
+    Problem::new(reason, format!("{host}{path} answered {status}{said}{hint}")).retry_after(reply.retry_after)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::RegistrySuffixes;
+
+    #[test]
+    fn a_refusal_is_told_apart_from_an_outage() {
+        let host = "azurecr.io"
+            .parse::<RegistrySuffixes>()
+            .unwrap()
+            .permit("contoso.azurecr.io")
+            .unwrap();
+        let classify = |status: u16, body: &str| {
+            refusal(
+                &host,
+                "/oauth2/token",
+                &Reply {
+                    status: StatusCode::from_u16(status).unwrap(),
+                    retry_after: None,
+                    body: body.into(),
+                },
+            )
+        };
+        let denied = classify(
+            401,
+            r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required","detail":null}]}"#,
+        );
+        assert_eq!(denied.reason, Reason::RegistryRefused);
+        assert!(denied.message.contains("(UNAUTHORIZED: authentication required)"));
+        for (status, reason) in [
+            (403, Reason::RegistryRefused),
+            (404, Reason::RegistryRefused),
+            (429, Reason::RegistryThrottled),
+            (500, Reason::RegistryUnavailable),
+            (503, Reason::RegistryUnavailable),
+            (307, Reason::RegistryUnavailable),
+            (408, Reason::RegistryUnavailable),
+        ] {
+            assert_eq!(classify(status, "<html>").reason, reason, "{status}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Registry host names, and the suffixes that may receive an Entra token.
+
+use crate::problem::{Problem, Reason};
+use std::{fmt, str::FromStr};
+
+/// The login servers of Azure's clouds.
+pub const DEFAULT_SUFFIXES: &str = "azurecr.io,azurecr.cn,azurecr.us,azurecr.de";
+
+/// The domain suffixes under which a registry must lie to be sent a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegistrySuffixes(Vec<String>);
+
+/// A registry's login server, lower case, under a permitted suffix.
+///
+/// Only [`RegistrySuffixes::permit`] makes one, so whoever holds one may send it a token.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RegistryHost(String);
+
+// === impl RegistrySuffixes ===
+
+impl RegistrySuffixes {
+    /// Checks the generator's `spec.registry`.
+    pub fn permit(&self, registry: &str) -> Result<RegistryHost, Problem> {
+        let host = registry.to_ascii_lowercase();
+        if !is_dns_name(&host) {
+            return Err(Problem::new(
+                Reason::RegistryNotAllowed,
+                format!(
+                    "spec.registry {registry:?} is not a plain host name; write the login server alone, \
+                     such as contoso.azurecr.io, without scheme, port or path"
+                ),
+            ));
+        }
+        let permitted = self
+            .0
+            .iter()
+            .any(|suffix| host.strip_suffix(suffix).is_some_and(|rest| rest.ends_with('.')));
+        if !permitted {
+            return Err(Problem::new(
+                Reason::RegistryNotAllowed,
+                format!(
+                    "spec.registry {registry:?} is not under a permitted suffix ({self}); correct it, or ask \
+                     your cluster administrator to add its suffix to --registry-suffixes"
+                ),
+            ));
+        }
+        Ok(RegistryHost(host))
+    }
+}
+
+impl FromStr for RegistrySuffixes {
+    type Err = String;
+
+    fn from_str(list: &str) -> Result<Self, String> {
+        list.split(',')
+            .map(|item| {
+                let suffix = item.trim().trim_start_matches('.').to_ascii_lowercase();
+                // A top-level domain as suffix would permit nearly every host.
+                if is_dns_name(&suffix) && suffix.contains('.') {
+                    Ok(suffix)
+                } else {
+                    Err(format!("{item:?} is not a domain suffix such as azurecr.io"))
+                }
+            })
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+impl fmt::Display for RegistrySuffixes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join(", "))
+    }
+}
+
+// === impl RegistryHost ===
+
+impl RegistryHost {
+    /// The host name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RegistryHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// RFC 1123 labels separated by dots, at most 253 characters.
+fn is_dns_name(name: &str) -> bool {
+    let label = |l: &str| {
+        (1..=63).contains(&l.len())
+            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+    };
+    name.len() <= 253 && name.split('.').all(label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn permit(registry: &str) -> Result<RegistryHost, Problem> {
+        DEFAULT_SUFFIXES
+            .parse::<RegistrySuffixes>()
+            .unwrap()
+            .permit(registry)
+    }
+
+    #[test]
+    fn azure_login_servers_are_permitted_in_lower_case() {
+        for host in [
+            "contoso.azurecr.io",
+            "contoso-a1b2.azurecr.cn",
+            "contoso.eastus.geo.azurecr.io",
+        ] {
+            assert_eq!(permit(host).unwrap().as_str(), host);
+        }
+        assert_eq!(
+            permit("Contoso.AzureCR.io").unwrap().as_str(),
+            "contoso.azurecr.io"
+        );
+    }
+
+    #[test]
+    fn a_host_outside_the_suffixes_never_receives_a_token() {
+        for host in [
+            "evil.example.com",
+            "contoso.azurecr.io.evil.example.com",
+            "evilazurecr.io",
+            "azurecr.io",
+            ".azurecr.io",
+            "contoso.azurecr.io.",
+            "https://contoso.azurecr.io",
+            "contoso.azurecr.io:8443",
+            "contoso.azurecr.io/team",
+            "evil.example.com/.azurecr.io",
+            "user@contoso.azurecr.io",
+            "evil.example.com#.azurecr.io",
+            "evil.example.com?.azurecr.io",
+            "-contoso.azurecr.io",
+            "",
+            "contoso.azurecr.io\n",
+        ] {
+            assert_eq!(
+                permit(host).unwrap_err().reason,
+                Reason::RegistryNotAllowed,
+                "{host:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_top_level_domain_is_no_suffix() {
+        assert!("io".parse::<RegistrySuffixes>().is_err());
+        assert!("".parse::<RegistrySuffixes>().is_err());
+        assert!("azurecr.io,".parse::<RegistrySuffixes>().is_err());
+        assert_eq!(
+            ".corp.example".parse::<RegistrySuffixes>().unwrap().to_string(),
+            "corp.example"
+        );
+    }
+}

@@ -1,0 +1,107 @@
+//! Wiring: from flags to a running webhook.
+
+use crate::{
+    admission::{self, Admission, OnUpstreamFailure},
+    cli::ServeArgs,
+    generator::{ANNOTATIONS, Generators, Resolver, ServiceAccounts},
+    identity::{AssertionSource, EntraClient},
+    kubernetes,
+    pull_secret::Issuer,
+    registry::RegistryClient,
+    telemetry::{Health, Metrics, Readiness},
+    tls, transport,
+};
+use std::{net::SocketAddr, time::Duration};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+/// Serves until SIGTERM or SIGINT; an error is a sentence for the operator.
+pub async fn run(args: ServeArgs) -> Result<(), String> {
+    let mut terminate =
+        signal(SignalKind::terminate()).map_err(|e| format!("SIGTERM cannot be awaited: {e}"))?;
+    let mut interrupt =
+        signal(SignalKind::interrupt()).map_err(|e| format!("SIGINT cannot be awaited: {e}"))?;
+    let tls = tls::server_config(&args.tls_cert, &args.tls_key)?;
+    let http = transport::client(args.extra_ca_file.as_deref())?;
+    let (webhook, listen_addr) = listen("--listen-addr", args.listen_addr).await?;
+    let (admin, admin_addr) = listen("--admin-addr", args.admin_addr).await?;
+
+    let metrics = Metrics::new();
+    let readiness = Readiness::default();
+    let admission = admission(&args, http, &metrics, &readiness).await?;
+
+    let (drain, draining) = watch::channel(false);
+    let health = Health::new(readiness.clone(), metrics).router();
+    // The health listener goes on to the very end; it is dropped with the process.
+    let (_stay, never) = watch::channel(false);
+    tokio::spawn(tls::serve(admin, None, health, never));
+    let serving = tokio::spawn(tls::serve(
+        webhook,
+        Some(tls),
+        admission::router(admission),
+        draining,
+    ));
+    tracing::info!(%listen_addr, %admin_addr, version = env!("CARGO_PKG_VERSION"), "serving");
+
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    // Not ready first: the API servers' proxies need a moment to send their requests elsewhere.
+    readiness.wait_for("shutting down");
+    tracing::info!(delay = args.shutdown_delay, "shutting down");
+    tokio::select! {
+        () = tokio::time::sleep(Duration::from_secs(args.shutdown_delay)) => {}
+        _ = interrupt.recv() => {}
+    }
+    let _ = drain.send(true);
+    serving
+        .await
+        .map_err(|e| format!("the webhook listener ended badly: {e}"))
+}
+
+async fn admission(
+    args: &ServeArgs,
+    http: reqwest::Client,
+    metrics: &Metrics,
+    readiness: &Readiness,
+) -> Result<Admission, String> {
+    let client = kubernetes::client().await?;
+    let assertions = AssertionSource::new(client.clone(), args.token_audience.clone(), metrics.clone());
+    let entra = EntraClient::new(http.clone(), &args.acr_audience, metrics.clone());
+    let registry = RegistryClient::new(http, metrics.clone());
+    let keep_trying = args.on_upstream_failure == OnUpstreamFailure::Admit;
+    let issuer = Issuer::new(
+        &client,
+        readiness,
+        assertions,
+        entra,
+        registry,
+        keep_trying,
+        metrics.clone(),
+    );
+    let resolver = Resolver {
+        suffixes: args.registry_suffixes.clone(),
+        tenant_id: args.tenant_id.clone().filter(|id| !id.is_empty()),
+        token_audience: args.token_audience.clone(),
+    };
+    Ok(Admission::new(
+        Generators::watch(&client, readiness),
+        ServiceAccounts::watch(&client, readiness, ANNOTATIONS),
+        resolver,
+        issuer,
+        args.on_upstream_failure,
+        metrics.clone(),
+    ))
+}
+
+/// Binds, and tells the address in use: port 0 asks for any free one.
+async fn listen(flag: &str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), String> {
+    let failed = |e| format!("{flag} {address} cannot be listened on: {e}");
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}

@@ -1,0 +1,9 @@
+//! Metrics, logs and health: what an operator sees.
+
+mod health;
+mod log;
+mod metrics;
+
+pub use health::{Health, Readiness};
+pub use log::{LogArgs, init as init_log};
+pub use metrics::{Hop, Metrics};

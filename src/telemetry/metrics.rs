@@ -1,0 +1,155 @@
+//! Metrics in the OpenMetrics text format, all under the prefix `acr_pull_webhook_`.
+
+use crate::problem::Problem;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// The metrics; clones share them.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Arc<Mutex<Registry>>,
+    admissions: Family<AdmissionLabels, Counter>,
+    admission_seconds: Family<OutcomeLabels, Histogram>,
+    hops: Family<HopLabels, Counter>,
+    hop_seconds: Family<HopOnly, Histogram>,
+    /// Pull secrets whose token is being got right now.
+    pub issuing: Gauge,
+}
+
+/// A call on the way to a pull token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Hop {
+    /// Our API server's TokenRequest.
+    TokenRequest,
+    /// Entra's token endpoint.
+    Entra,
+    /// The registry's `/oauth2/exchange`.
+    RegistryExchange,
+    /// The registry's `/oauth2/token`.
+    RegistryToken,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AdmissionLabels {
+    outcome: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HopLabels {
+    hop: Hop,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HopOnly {
+    hop: Hop,
+}
+
+/// From a warm answer (microseconds) to the API server's longest time-out.
+const SECONDS: [f64; 14] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0,
+];
+const OK: &str = "Ok";
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// Fresh metrics.
+    pub fn new() -> Self {
+        let histogram: fn() -> Histogram = || Histogram::new(SECONDS);
+        let metrics = Self {
+            registry: Arc::new(Mutex::new(Registry::with_prefix("acr_pull_webhook"))),
+            admissions: Family::default(),
+            admission_seconds: Family::new_with_constructor(histogram),
+            hops: Family::default(),
+            hop_seconds: Family::new_with_constructor(histogram),
+            issuing: Gauge::default(),
+        };
+        let mut registry = metrics.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        registry.register(
+            "admissions",
+            "Admission requests answered, by outcome and reason",
+            metrics.admissions.clone(),
+        );
+        registry.register_with_unit(
+            "admission_duration",
+            "Time to the answer of an admission request",
+            Unit::Seconds,
+            metrics.admission_seconds.clone(),
+        );
+        registry.register(
+            "upstream_requests",
+            "Calls on the way to a pull token, by hop and result",
+            metrics.hops.clone(),
+        );
+        registry.register_with_unit(
+            "upstream_request_duration",
+            "Time of a call on the way to a pull token",
+            Unit::Seconds,
+            metrics.hop_seconds.clone(),
+        );
+        registry.register(
+            "pull_secrets_issuing",
+            "Pull secrets whose token is being got right now",
+            metrics.issuing.clone(),
+        );
+        drop(registry);
+        metrics
+    }
+
+    /// Counts one answered admission request.
+    pub fn admission(&self, outcome: &'static str, problem: Option<&Problem>, took: Duration) {
+        let reason = problem.map_or(OK, |p| p.reason.as_str());
+        self.admissions
+            .get_or_create(&AdmissionLabels { outcome, reason })
+            .inc();
+        self.admission_seconds
+            .get_or_create(&OutcomeLabels { outcome })
+            .observe(took.as_secs_f64());
+    }
+
+    /// Runs one call, counting and timing it.
+    pub async fn hop<T>(
+        &self,
+        hop: Hop,
+        call: impl Future<Output = Result<T, Problem>>,
+    ) -> Result<T, Problem> {
+        let start = Instant::now();
+        let result = call.await;
+        let reason = result.as_ref().err().map_or(OK, |p| p.reason.as_str());
+        self.hops.get_or_create(&HopLabels { hop, reason }).inc();
+        self.hop_seconds
+            .get_or_create(&HopOnly { hop })
+            .observe(start.elapsed().as_secs_f64());
+        result
+    }
+
+    /// The text that `/metrics` answers.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        encode(
+            &mut text,
+            &self.registry.lock().unwrap_or_else(PoisonError::into_inner),
+        )?;
+        Ok(text)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
