@@ -35,7 +35,12 @@ pub enum LogFormat {
 
 /// Starts logging.
 pub fn init(args: &LogArgs) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&args.log_level)
+    // At info, libraries tell of each call what we tell of the whole.
+    let directives = match args.log_level.as_str() {
+        "info" => "warn,acr_pull_webhook=info",
+        other => other,
+    };
+    let filter = EnvFilter::try_new(directives)
         .map_err(|e| format!("--log-level {:?} is not a level or filter: {e}", args.log_level))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

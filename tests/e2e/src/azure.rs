@@ -1,0 +1,76 @@
+//! The Azure that the tests meet: every team an application of its own, and hops as
+//! slow as Azure's. It is told to the emulator once, through the API server's proxy.
+
+use crate::team::TEAMS;
+use azure_emulator::{Credentials, RequestRecord};
+use kube::Client;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::{path::Path, process::Stdio};
+use tokio::{process::Command, sync::OnceCell};
+
+pub const TENANT: &str = "72f988bf-0000-4000-8000-000000000001";
+pub const REGISTRY: &str = "contoso.azurecr.io";
+const CONTROL: &str = "/api/v1/namespaces/azure-emulator/services/azure-emulator:control/proxy";
+
+/// Makes sure, once a run, that Azure knows the teams and holds their images.
+pub async fn ready(client: &Client) {
+    static READY: OnceCell<()> = OnceCell::const_new();
+    READY
+        .get_or_init(|| async {
+            push_images().await;
+            let world = world(client).await.to_string();
+            let request = http::Request::post(format!("{CONTROL}/world")).body(world.into_bytes()).unwrap();
+            client.request_text(request).await.expect("the emulator takes the world");
+        })
+        .await;
+}
+
+/// Every request that Azure got from this subject.
+pub async fn requests_of(client: &Client, subject: &str) -> Vec<RequestRecord> {
+    let all: Vec<RequestRecord> = get(client, "/requests").await;
+    all.into_iter().filter(|r| r.subject.as_deref() == Some(subject)).collect()
+}
+
+/// Every token issued and every credential presented since the emulator started.
+pub async fn credentials(client: &Client) -> Credentials {
+    get(client, "/credentials").await
+}
+
+async fn get<T: DeserializeOwned>(client: &Client, path: &str) -> T {
+    let request = http::Request::get(format!("{CONTROL}{path}")).body(Vec::new()).unwrap();
+    client.request(request).await.expect("the emulator answers through the API server")
+}
+
+async fn world(client: &Client) -> Value {
+    let raw = async |path: &str| {
+        let request = http::Request::get(path).body(Vec::new()).unwrap();
+        client.request::<Value>(request).await.unwrap()
+    };
+    let issuer = raw("/.well-known/openid-configuration").await["issuer"].clone();
+    let applications: Vec<_> = TEAMS
+        .iter()
+        .map(|team| json!({"clientId": team.client_id(), "federatedCredentials": [{"issuer": issuer, "subject": team.subject()}]}))
+        .collect();
+    let rights: Vec<_> = TEAMS
+        .iter()
+        .map(|team| json!({"clientId": team.client_id(), "repositories": [team.repository()], "actions": ["pull"]}))
+        .collect();
+    json!({
+        "tenants": [{"id": TENANT, "applications": applications}],
+        "issuers": [{"issuer": issuer, "jwks": raw("/openid/v1/jwks").await}],
+        "registries": [{"host": REGISTRY, "tenant": TENANT, "upstream": "http://127.0.0.1:5000", "rights": rights}],
+        "faults": [
+            {"endpoint": "entra.token", "delay": "300ms"},
+            {"endpoint": "acr.exchange", "delay": "150ms"},
+            {"endpoint": "acr.token", "delay": "100ms"},
+        ],
+    })
+}
+
+async fn push_images() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("push-image.sh");
+    let images = TEAMS.iter().map(|team| format!("{}:1", team.repository()));
+    let status = Command::new(script).args(images).stdin(Stdio::null()).status().await.unwrap();
+    assert!(status.success(), "tests/e2e/push-image.sh says above what is wrong");
+}

@@ -1,0 +1,121 @@
+//! Pods on a real node pull private images by their own identity.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use e2e::{
+    azure, client, eventually,
+    team::{Settled, TEAMS, Team},
+};
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+use kube::{Api, api::PostParams};
+use serde_json::json;
+
+const TEN: std::ops::Range<usize> = 6..16;
+
+#[tokio::test]
+async fn without_the_annotation_the_image_is_refused_and_with_it_the_pod_runs() {
+    let client = client().await;
+    let team = TEAMS[0].settle(&client, json!({})).await;
+    team.create_pod("plain", &team.team.image(), None).await;
+    team.create_pod("annotated", &team.team.image(), Some("contoso")).await;
+    team.runs("annotated").await;
+    team.cannot_pull("plain").await;
+    let asked = azure::requests_of(&client, &team.team.subject()).await;
+    assert!(!asked.is_empty(), "Entra saw the Pod's own service account");
+}
+
+#[tokio::test]
+async fn two_teams_pull_by_two_subjects_and_neither_pulls_the_others_image() {
+    let client = client().await;
+    let (a, b) = (TEAMS[1].settle(&client, json!({})).await, TEAMS[2].settle(&client, json!({})).await);
+    for (own, others) in [(&a, &b), (&b, &a)] {
+        own.create_pod("own", &own.team.image(), Some("contoso")).await;
+        own.create_pod("others", &others.team.image(), Some("contoso")).await;
+    }
+    for team in [&a, &b] {
+        team.runs("own").await;
+        team.cannot_pull("others").await;
+        assert!(!azure::requests_of(&client, &team.team.subject()).await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_scoped_token_pulls_what_it_names() {
+    let client = client().await;
+    let scope = format!("repository:{}:pull", TEAMS[3].repository());
+    let team = TEAMS[3].settle(&client, json!({"scope": scope})).await;
+    team.create_pod("app", &team.team.image(), Some("contoso")).await;
+    team.runs("app").await;
+    assert_eq!(team.pull_secret().await.status.unwrap().scope, Some(scope));
+}
+
+/// As a developer sees it: everything applied in one go, and no first pull fails.
+#[tokio::test]
+async fn ten_fresh_namespaces_start_without_one_failed_pull() {
+    let client = client().await;
+    let mut teams = Vec::new();
+    for team in &TEAMS[TEN] {
+        teams.push(team.settle_namespace(&client).await);
+    }
+    for team in &teams {
+        team.settle_identity(json!({})).await;
+        team.create_pod("first", &team.team.image(), Some("contoso")).await;
+    }
+    for team in &teams {
+        team.runs("first").await;
+        let troubles = team.pull_troubles("first").await;
+        assert!(troubles.is_empty(), "{}: {troubles:?}", team.team.namespace());
+    }
+}
+
+#[tokio::test]
+async fn a_job_and_its_init_container_pull_with_the_same_secret() {
+    let client = client().await;
+    let team = TEAMS[4].settle(&client, json!({})).await;
+    let sidecar = json!({"name": "sidecar", "image": team.team.image(), "restartPolicy": "Always"});
+    let template = json!({
+        "metadata": {"annotations": {"acr-pull.dev/access-token": "contoso"}},
+        "spec": {
+            "serviceAccountName": "app",
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 1,
+            "initContainers": [sidecar],
+            "containers": [{"name": "app", "image": team.team.image()}],
+        },
+    });
+    let job = json!({"metadata": {"name": "job"}, "spec": {"template": template}});
+    let jobs: Api<Job> = team.api();
+    jobs.create(&PostParams::default(), &serde_json::from_value(job).unwrap()).await.unwrap();
+    let pods: Api<Pod> = team.api();
+    eventually("the Job's Pod runs", async || {
+        let pod = pods.list(&Default::default()).await.unwrap().items.into_iter().next()?;
+        let status = pod.status?;
+        let all = status.container_statuses?.into_iter().chain(status.init_container_statuses?);
+        all.into_iter().all(|c| c.ready).then_some(())
+    })
+    .await;
+    assert_eq!(azure::requests_of(&client, &TEAMS[4].subject()).await.len(), 1);
+}
+
+#[tokio::test]
+async fn deleting_the_acr_pull_secret_takes_the_secret_with_it() {
+    let client = client().await;
+    let team: Settled = one(TEAMS[5], &client).await;
+    let owner = team.pull_secret().await;
+    let name = owner.metadata.name.unwrap();
+    assert_eq!(team.secret(&name).await.type_.as_deref(), Some("kubernetes.io/dockerconfigjson"));
+    team.api::<acr_pull_webhook::pull_secret::ACRPullSecret>().delete(&name, &Default::default()).await.unwrap();
+    let secrets = team.api::<k8s_openapi::api::core::v1::Secret>();
+    eventually("the garbage collector takes it", async || {
+        secrets.get_opt(&name).await.unwrap().is_none().then_some(())
+    })
+    .await;
+}
+
+/// A team with one running Pod.
+async fn one(team: Team, client: &kube::Client) -> Settled {
+    let settled = team.settle(client, json!({})).await;
+    settled.create_pod("app", &team.image(), Some("contoso")).await;
+    settled.runs("app").await;
+    settled
+}

@@ -1,0 +1,181 @@
+//! A real Kubernetes control plane, started once for all tests of this run.
+
+use acr_pull_webhook::crds;
+use k8s_openapi::api::{
+    admissionregistration::v1::MutatingWebhookConfiguration,
+    authentication::v1::{TokenRequest, TokenRequestSpec},
+    core::v1::{Namespace, ServiceAccount},
+    rbac::v1::{ClusterRole, ClusterRoleBinding},
+};
+use kube::{
+    Api, Client, Config, Resource, ResourceExt,
+    api::{Patch, PatchParams, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use std::{
+    fmt::Debug,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::OnceLock,
+};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+/// The control plane, and what the manifests of `deploy/` say.
+pub struct ControlPlane {
+    dir: TempDir,
+    kubeconfig: PathBuf,
+    /// Lives until its standard input closes, so until this process ends, however it does.
+    _child: Child,
+    prepared: OnceCell<Prepared>,
+}
+
+/// What every webhook under test needs from the cluster.
+pub struct Prepared {
+    /// The registration as deployed, to be pointed at a webhook under test.
+    pub registration: MutatingWebhookConfiguration,
+    /// A kubeconfig with the rights of the deployed webhook, and no others.
+    pub webhook_kubeconfig: PathBuf,
+    /// The cluster's service account issuer.
+    pub issuer: String,
+    /// The keys of that issuer.
+    pub jwks: String,
+}
+
+const NAMESPACE: &str = "acr-pull-webhook";
+
+pub fn shared() -> &'static ControlPlane {
+    static SHARED: OnceLock<ControlPlane> = OnceLock::new();
+    SHARED.get_or_init(ControlPlane::start)
+}
+
+/// The root of the repository.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+// === impl ControlPlane ===
+
+impl ControlPlane {
+    fn start() -> Self {
+        let dir = TempDir::with_prefix("acr-pull-webhook-test-").unwrap();
+        let mut child = Command::new(root().join("tests/cluster/control-plane.sh"))
+            .arg(dir.path().join("cluster"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("tests/cluster/control-plane.sh can be started");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let kubeconfig = line
+            .trim()
+            .strip_prefix("ready kubeconfig=")
+            .expect("the control plane starts; its own message is above");
+        Self {
+            kubeconfig: kubeconfig.into(),
+            dir,
+            _child: child,
+            prepared: OnceCell::new(),
+        }
+    }
+
+    /// A client with all rights.
+    pub async fn admin(&self) -> Client {
+        client(&self.kubeconfig, None).await
+    }
+
+    /// A client that acts as the deployed webhook's account, by impersonation.
+    pub async fn as_webhook(&self) -> Client {
+        client(&self.kubeconfig, Some(format!("system:serviceaccount:{NAMESPACE}:{NAMESPACE}"))).await
+    }
+
+    /// The deployed manifests, applied once.
+    pub async fn prepared(&self) -> &Prepared {
+        self.prepared.get_or_init(|| self.prepare()).await
+    }
+
+    async fn prepare(&self) -> Prepared {
+        let client = self.admin().await;
+        for crd in crds::all() {
+            apply(&Api::all(client.clone()), &crd).await;
+        }
+        let manifests = self.kustomize("deploy/kustomize/base");
+        apply(&Api::<Namespace>::all(client.clone()), &find(&manifests)).await;
+        apply(&Api::<ServiceAccount>::namespaced(client.clone(), NAMESPACE), &find(&manifests)).await;
+        apply(&Api::<ClusterRole>::all(client.clone()), &find(&manifests)).await;
+        apply(&Api::<ClusterRoleBinding>::all(client.clone()), &find(&manifests)).await;
+        let discovery = raw(&client, "/.well-known/openid-configuration").await;
+        let discovery: serde_json::Value = serde_json::from_str(&discovery).unwrap();
+        Prepared {
+            registration: find(&manifests),
+            webhook_kubeconfig: self.webhook_kubeconfig(&client).await,
+            issuer: discovery["issuer"].as_str().unwrap().to_owned(),
+            jwks: raw(&client, "/openid/v1/jwks").await,
+        }
+    }
+
+    /// The manifests as `kubectl apply -k` would send them.
+    fn kustomize(&self, folder: &str) -> Vec<serde_json::Value> {
+        let output = Command::new(self.kubeconfig.with_file_name("bin").join("kubectl"))
+            .arg("kustomize")
+            .arg(root().join(folder))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_saphyr::from_multiple(std::str::from_utf8(&output.stdout).unwrap()).unwrap()
+    }
+
+    async fn webhook_kubeconfig(&self, admin: &Client) -> PathBuf {
+        let request = TokenRequest {
+            spec: TokenRequestSpec {
+                expiration_seconds: Some(7200),
+                ..TokenRequestSpec::default()
+            },
+            ..TokenRequest::default()
+        };
+        let token = Api::<ServiceAccount>::namespaced(admin.clone(), NAMESPACE)
+            .create_token_request(NAMESPACE, &PostParams::default(), &request)
+            .await
+            .unwrap();
+        let mut config = serde_json::to_value(Kubeconfig::read_from(&self.kubeconfig).unwrap()).unwrap();
+        config["users"][0]["user"] = serde_json::json!({"token": token.status.unwrap().token});
+        let path = self.dir.path().join("webhook.kubeconfig");
+        std::fs::write(&path, config.to_string()).unwrap();
+        path
+    }
+}
+
+async fn client(kubeconfig: &Path, impersonate: Option<String>) -> Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
+    for user in &mut kubeconfig.auth_infos {
+        if let Some(info) = &mut user.auth_info {
+            info.impersonate.clone_from(&impersonate);
+        }
+    }
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    config.proxy_url = None;
+    Client::try_from(config).unwrap()
+}
+
+/// The one object of this kind among the manifests.
+fn find<K: DeserializeOwned + Resource<DynamicType = ()>>(manifests: &[serde_json::Value]) -> K {
+    let kind = K::kind(&());
+    let found = manifests.iter().find(|m| m["kind"] == *kind).unwrap_or_else(|| panic!("a {kind} is in deploy/"));
+    serde_json::from_value(found.clone()).unwrap()
+}
+
+/// Server-side apply as the administrator.
+pub async fn apply<K>(api: &Api<K>, object: &K)
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
+{
+    let params = PatchParams::apply("test").force();
+    api.patch(&object.name_any(), &params, &Patch::Apply(object)).await.unwrap();
+}
+
+async fn raw(client: &Client, path: &str) -> String {
+    client.request_text(http::Request::get(path).body(Vec::new()).unwrap()).await.unwrap()
+}

@@ -1,0 +1,19 @@
+//! Integration tests: the webhook's own binary against a real API server and the Azure
+//! emulator. No node, no root: Pods are admitted and stay Pending.
+//!
+//! One control plane serves all tests of a run; each test has a webhook, an emulator
+//! and namespaces of its own.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod control_plane;
+mod site;
+mod webhook;
+
+mod admission;
+mod permissions;
+mod protocol;
+mod refusals;
+mod sharing;
+mod upstream;
+mod writing;

@@ -1,0 +1,29 @@
+//! What the deployed account may not do, asked of the real authorizer.
+
+use super::{control_plane, site::Site};
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, ListParams},
+};
+
+#[tokio::test]
+async fn the_webhooks_account_can_neither_read_nor_delete_a_secret() {
+    let site = Site::start().await;
+    let namespace = &site.a.namespace;
+    let webhook: Client = control_plane::shared().as_webhook().await;
+    let secrets: Api<Secret> = Api::namespaced(webhook.clone(), namespace);
+    forbidden("get", secrets.get("any").await.err());
+    forbidden("list", secrets.list(&ListParams::default()).await.err());
+    forbidden("list", Api::<Secret>::all(webhook.clone()).list(&ListParams::default()).await.err());
+    forbidden("delete", secrets.delete("any", &DeleteParams::default()).await.err());
+    forbidden("delete", secrets.delete_collection(&DeleteParams::default(), &ListParams::default()).await.err());
+    forbidden("list", Api::<Pod>::all(webhook).list(&ListParams::default()).await.err());
+}
+
+fn forbidden(verb: &str, error: Option<kube::Error>) {
+    match error {
+        Some(kube::Error::Api(status)) => assert_eq!(status.code, 403, "{verb}: {}", status.message),
+        other => panic!("{verb} was not forbidden: {other:?}"),
+    }
+}

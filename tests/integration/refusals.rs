@@ -1,0 +1,210 @@
+//! Each thing that is wrong, and the sentence for it.
+
+use super::site::{ANNOTATION, REGISTRY, Site, TENANT, eventually, from, pod, pull_secret_name};
+use acr_pull_webhook::generator::ACRAccessToken;
+use azure_emulator::Endpoint;
+use k8s_openapi::{
+    api::core::v1::{Namespace, Pod, ResourceQuota, Secret, ServiceAccount},
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api,
+    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+
+/// Asserts that a Pod with this annotation is refused with this code, reason and words.
+async fn refuses(site: &Site, pod: &Pod, code: u16, reason: &str, words: &[&str]) {
+    let status = site.refused(&site.a.namespace, pod).await;
+    assert_eq!(status.code, code, "{}", status.message);
+    assert!(status.message.contains(reason), "{reason}: {}", status.message);
+    for word in words {
+        assert!(status.message.contains(word), "{word:?} is missing: {}", status.message);
+    }
+}
+
+#[tokio::test]
+async fn a_bad_annotation() {
+    let site = Site::start().await;
+    for bad in ["", "Not a name", "a,,b", "ClusterGenerator/contoso", "a,none"] {
+        refuses(&site, &pod("app", bad), 422, "InvalidAnnotation", &[ANNOTATION]).await;
+    }
+    assert!(site.emulator.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_missing_generator() {
+    let site = Site::start().await;
+    let words = ["\"fabrikam\"", &site.a.namespace, "create it"];
+    refuses(&site, &pod("app", "fabrikam"), 422, "GeneratorNotFound", &words).await;
+    refuses(&site, &pod("app", "contoso,fabrikam"), 422, "GeneratorNotFound", &words).await;
+    assert!(site.emulator.requests().is_empty(), "nothing is half-done");
+    assert!(site.pull_secrets(&site.a.namespace).list(&Default::default()).await.unwrap().items.is_empty());
+}
+
+#[tokio::test]
+async fn a_registry_that_may_not_be_sent_a_token() {
+    let site = Site::start().await;
+    for host in ["evil.example.com", "contoso.azurecr.io.evil.example.com", "https://contoso.azurecr.io", "evilazurecr.io"] {
+        site.generator(&site.a.namespace, "evil", json!({"registry": host})).await;
+        eventually("the refusal names the registry", async || {
+            let status = site.refused(&site.a.namespace, &pod("app", "evil")).await;
+            assert_eq!(status.code, 403);
+            (status.message.contains("RegistryNotAllowed") && status.message.contains(host)).then_some(())
+        })
+        .await;
+    }
+    assert!(site.emulator.requests().is_empty(), "no token was asked for");
+}
+
+#[tokio::test]
+async fn a_scope_with_a_wildcard() {
+    let site = Site::start().await;
+    site.generator(&site.a.namespace, "wild", json!({"scope": "repository:team-a/*:pull"})).await;
+    refuses(&site, &pod("app", "wild"), 422, "ScopeInvalid", &["character 19", "wildcards"]).await;
+}
+
+#[tokio::test]
+async fn a_service_account_without_client_or_tenant_id() {
+    let site = Site::start().await;
+    let namespace = &site.a.namespace;
+    let mut other = pod("app", "contoso");
+    other.spec.as_mut().unwrap().service_account_name = Some("default".to_owned());
+    refuses(&site, &other, 422, "ClientIdMissing", &["kubectl annotate serviceaccount", namespace, "default"]).await;
+    site.generator(namespace, "homeless", json!({"tenantId": ""})).await;
+    refuses(&site, &pod("app", "homeless"), 422, "TenantIdMissing", &["--tenant-id"]).await;
+}
+
+#[tokio::test]
+async fn a_generator_that_this_version_cannot_serve() {
+    let site = Site::start().await;
+    let namespace = &site.a.namespace;
+    site.generator(namespace, "managed", json!({"auth": {"managedIdentity": {}}})).await;
+    refuses(&site, &pod("app", "managed"), 422, "GeneratorInvalid", &["managedIdentity"]).await;
+    let foreign = json!({"workloadIdentity": {"serviceAccountRef": {"name": "app", "namespace": "elsewhere"}}});
+    site.generator(namespace, "foreign", json!({"auth": foreign})).await;
+    refuses(&site, &pod("app", "foreign"), 403, "CrossNamespaceNotAllowed", &["serviceAccountRef.namespace"]).await;
+    let missing = json!({"workloadIdentity": {"serviceAccountRef": {"name": "missing"}}});
+    site.generator(namespace, "missing", json!({"auth": missing})).await;
+    refuses(&site, &pod("app", "missing"), 422, "ServiceAccountNotFound", &["\"missing\""]).await;
+}
+
+#[tokio::test]
+async fn an_invalid_generator_is_refused_by_name_and_blinds_nobody_to_the_others() {
+    let site = Site::start().await;
+    let namespace = &site.a.namespace;
+    // What an older or foreign CRD would let through: a registry that is no string.
+    let loose: ApiResource = ApiResource::erase::<ACRAccessToken>(&());
+    let crds = Api::<CustomResourceDefinition>::all(site.client.clone());
+    let schema = json!([{"op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema/properties/spec",
+        "value": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}]);
+    let patch: json_patch::Patch = serde_json::from_value(schema).unwrap();
+    crds.patch("acraccesstokens.generators.external-secrets.io", &PatchParams::default(), &Patch::Json::<()>(patch))
+        .await
+        .unwrap();
+    let api = Api::<DynamicObject>::namespaced_with(site.client.clone(), namespace, &loose);
+    let broken: Value = json!({"apiVersion": loose.api_version, "kind": loose.kind,
+        "metadata": {"name": "broken"}, "spec": {"registry": 7}});
+    let broken: DynamicObject = from(broken);
+    eventually("the looser schema is in force", async || api.create(&PostParams::default(), &broken).await.ok()).await;
+
+    refuses(&site, &pod("app", "broken"), 422, "GeneratorInvalid", &["broken"]).await;
+    site.generator(namespace, "later", json!({})).await;
+    site.create(namespace, &pod("app", "contoso,later")).await;
+}
+
+#[tokio::test]
+async fn a_foreign_secret_of_our_name_is_left_as_it_is() {
+    let site = Site::start().await;
+    let namespace = &site.a.namespace;
+    let dry_run = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    let name = pull_secret_name(&site.pods(namespace).create(&dry_run, &pod("app", "contoso")).await.unwrap());
+    let config = json!({"auths": {REGISTRY: {"username": "me", "password": "mine"}}}).to_string();
+    for foreign in [
+        json!({"type": "Opaque", "stringData": {"mine": "yes"}}),
+        json!({"type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": config}}),
+    ] {
+        let mut foreign = foreign;
+        foreign["metadata"] = json!({"name": name});
+        let before = site.secrets(namespace).create(&PostParams::default(), &from::<Secret>(foreign)).await.unwrap();
+        eventually("the refusal of the Secret", async || {
+            let status = site.refused(namespace, &pod("app", "contoso")).await;
+            assert_eq!(status.code, 403);
+            assert!(!status.message.contains("password"), "{}", status.message);
+            (status.message.contains("SecretConflict") && status.message.contains(&name)).then_some(())
+        })
+        .await;
+        let after = site.secrets(namespace).get(&name).await.unwrap();
+        assert_eq!((before.data, before.metadata.uid), (after.data, after.metadata.uid));
+        let condition = site.pull_secrets(namespace).get(&name).await.unwrap().status.unwrap().conditions.remove(0);
+        assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "SecretConflict"));
+        site.delete_secret(namespace, &name).await;
+    }
+    eventually("once it is gone, a Pod gets its own", async || {
+        site.pods(namespace).create(&PostParams::default(), &pod("app", "contoso")).await.ok()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_quota_on_secrets() {
+    let site = Site::start().await;
+    let namespace = &site.a.namespace;
+    let quotas = Api::<ResourceQuota>::namespaced(site.client.clone(), namespace);
+    let quota = from(json!({"metadata": {"name": "no-secrets"}, "spec": {"hard": {"secrets": "0"}}}));
+    quotas.create(&PostParams::default(), &quota).await.unwrap();
+    eventually("the quota is in force", async || quotas.get("no-secrets").await.unwrap().status?.hard).await;
+    refuses(&site, &pod("app", "contoso"), 403, "WriteForbidden", &["exceeded quota", "no-secrets"]).await;
+    quotas.delete("no-secrets", &DeleteParams::default()).await.unwrap();
+    eventually("without the quota the Pod is admitted", async || {
+        site.pods(namespace).create(&PostParams::default(), &pod("app", "contoso")).await.ok()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_namespace_that_is_being_deleted() {
+    let site = Site::start().await;
+    let namespace = &site.a.namespace;
+    // Finalizers keep what the Pod refers to, and so the namespace, for as long as the test needs it.
+    let finalizers = |list: Value| Patch::Merge(json!({"metadata": {"finalizers": list}}));
+    let generators = Api::<ACRAccessToken>::namespaced(site.client.clone(), namespace);
+    let accounts = Api::<ServiceAccount>::namespaced(site.client.clone(), namespace);
+    let params = PatchParams::default();
+    generators.patch("contoso", &params, &finalizers(json!(["test.dev/held"]))).await.unwrap();
+    accounts.patch("app", &params, &finalizers(json!(["test.dev/held"]))).await.unwrap();
+    let namespaces = Api::<Namespace>::all(site.client.clone());
+    namespaces.delete(namespace, &DeleteParams::default()).await.unwrap();
+    // The API server refuses such Pods itself before it asks us, but for the moment that
+    // its own cache lags; so the review is sent as it would be then.
+    let answer = eventually("the refusal", async || {
+        let answer = super::protocol::post(&site, &super::protocol::review(namespace, &pod("app", "contoso"))).await;
+        let message = answer["response"]["status"]["message"].as_str()?;
+        message.contains("NamespaceTerminating").then_some(answer)
+    })
+    .await;
+    assert_eq!((&answer["response"]["allowed"], &answer["response"]["status"]["code"]), (&json!(false), &json!(403)));
+    generators.patch("contoso", &params, &finalizers(json!(null))).await.unwrap();
+    accounts.patch("app", &params, &finalizers(json!(null))).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_entra_refuses_for_good() {
+    let site = Site::start().await;
+    let namespace = &site.a.namespace;
+    let unknown = "cccccccc-cccc-cccc-cccc-cccccccccccc";
+    site.service_account(namespace, "stranger", &[("azure.workload.identity/client-id", unknown)]).await;
+    let mut stranger = pod("app", "contoso");
+    stranger.spec.as_mut().unwrap().service_account_name = Some("stranger".to_owned());
+    refuses(&site, &stranger, 403, "EntraRefused", &["AADSTS700016", unknown, "check the client id"]).await;
+
+    let nowhere = "99999999-9999-9999-9999-999999999999";
+    site.generator(namespace, "nowhere", json!({"tenantId": nowhere})).await;
+    refuses(&site, &pod("app", "nowhere"), 403, "EntraRefused", &["AADSTS90002", "check the tenant id"]).await;
+    assert_ne!(nowhere, TENANT);
+    assert_eq!(site.calls(Endpoint::AcrExchange), 0);
+    site.assert_no_secret_was_logged();
+}

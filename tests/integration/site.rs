@@ -1,0 +1,316 @@
+//! One test's own place: two teams in namespaces of their own, an Azure that knows
+//! them, and a webhook registered for their namespaces alone.
+
+use super::{
+    control_plane::{self, apply},
+    webhook::Webhook,
+};
+use acr_pull_webhook::{generator::ACRAccessToken, pull_secret::ACRPullSecret};
+use azure_emulator::{Emulator, Endpoint, Options, RequestRecord, World};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use k8s_openapi::{
+    ByteString,
+    api::{
+        core::v1::{Namespace, Pod, Secret, ServiceAccount},
+    },
+};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, PostParams},
+    core::Status,
+};
+use serde_json::{Value, json};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+pub const TENANT: &str = "11111111-1111-1111-1111-111111111111";
+pub const REGISTRY: &str = "contoso.azurecr.io";
+pub const ANNOTATION: &str = "acr-pull.dev/access-token";
+
+/// A team: a namespace, the service account `app` in it, and what it may pull.
+pub struct Team {
+    pub namespace: String,
+    pub client_id: &'static str,
+    pub repository: &'static str,
+}
+
+pub struct Site {
+    id: String,
+    pub client: Client,
+    pub emulator: Emulator,
+    pub webhook: Webhook,
+    pub a: Team,
+    pub b: Team,
+}
+
+// === impl Site ===
+
+impl Site {
+    pub async fn start() -> Self {
+        Self::with_flags(&[]).await
+    }
+
+    /// A site whose webhook has further flags.
+    pub async fn with_flags(flags: &[&str]) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let id = format!("site-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let prepared = control_plane::shared().prepared().await;
+        let client = control_plane::shared().admin().await;
+        let a = Team {
+            namespace: format!("{id}-a"),
+            client_id: "aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa",
+            repository: "team-a/app",
+        };
+        let b = Team {
+            namespace: format!("{id}-b"),
+            client_id: "bbbbbbbb-bbbb-bbbb-bbbb-bbbbbbbbbbbb",
+            repository: "team-b/app",
+        };
+        let world = World::parse(&world(&prepared.issuer, &prepared.jwks, &[&a, &b])).unwrap();
+        let emulator = Emulator::start(world, Options::default()).await.unwrap();
+        let webhook = Webhook::start(&emulator.proxy_url(), &emulator.ca_pem(), flags).await;
+        let site = Self {
+            id,
+            client,
+            emulator,
+            webhook,
+            a,
+            b,
+        };
+        for team in [&site.a, &site.b] {
+            site.settle(team).await;
+        }
+        site.register().await;
+        site
+    }
+
+    /// Starts the webhook anew, as after a crash, and points the API server to it.
+    pub async fn restart_webhook(&mut self) {
+        self.webhook = Webhook::start(&self.emulator.proxy_url(), &self.emulator.ca_pem(), &[]).await;
+        self.register().await;
+    }
+
+    /// The namespace, the annotated service account, the generator `contoso`.
+    async fn settle(&self, team: &Team) {
+        let id = &self.id;
+        let namespace = from(json!({"metadata": {"name": team.namespace, "labels": {"test": id}}}));
+        Api::<Namespace>::all(self.client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
+        self.service_account(&team.namespace, "app", &[("azure.workload.identity/client-id", team.client_id)]).await;
+        self.generator(&team.namespace, "contoso", json!({})).await;
+        // The account `default` is made by a controller a moment after the namespace.
+        let accounts = Api::<ServiceAccount>::namespaced(self.client.clone(), &team.namespace);
+        eventually("the default service account exists", async || accounts.get_opt("default").await.unwrap()).await;
+    }
+
+    /// Registers the webhook as `deploy/` does, but for this site's namespaces and address.
+    async fn register(&self) {
+        let id = &self.id;
+        let mut registration = control_plane::shared().prepared().await.registration.clone();
+        registration.metadata.name = Some(id.clone());
+        let hook = &mut registration.webhooks.as_mut().unwrap()[0];
+        hook.client_config.service = None;
+        hook.client_config.url = Some(self.webhook.url());
+        hook.client_config.ca_bundle = Some(ByteString(self.webhook.ca_pem.clone().into_bytes()));
+        let selector = hook.namespace_selector.get_or_insert_default();
+        selector.match_labels = Some([("test".to_owned(), id.clone())].into());
+        apply(&Api::all(self.client.clone()), &registration).await;
+        // The API server learns of a registration with a little delay.
+        eventually("the API server calls the webhook", async || {
+            let mut probe = pod("probe", "not a name");
+            probe.metadata.namespace = Some(self.a.namespace.clone());
+            let dry_run = PostParams {
+                dry_run: true,
+                ..PostParams::default()
+            };
+            let refused = self.pods(&self.a.namespace).create(&dry_run, &probe).await.err();
+            refused.filter(|e| e.to_string().contains("InvalidAnnotation")).map(drop)
+        })
+        .await;
+    }
+
+    pub fn pods(&self, namespace: &str) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    pub fn pull_secrets(&self, namespace: &str) -> Api<ACRPullSecret> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    pub fn secrets(&self, namespace: &str) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// Creates a Pod and returns it as the API server keeps it.
+    pub async fn create(&self, namespace: &str, pod: &Pod) -> Pod {
+        self.pods(namespace).create(&PostParams::default(), pod).await.unwrap()
+    }
+
+    /// Creates a Pod that must be refused, and returns the refusal.
+    pub async fn refused(&self, namespace: &str, pod: &Pod) -> Box<Status> {
+        match self.pods(namespace).create(&PostParams::default(), pod).await {
+            Ok(_) => panic!("the Pod was admitted"),
+            Err(kube::Error::Api(status)) => status,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Creates or changes a service account.
+    pub async fn service_account(&self, namespace: &str, name: &str, annotations: &[(&str, &str)]) {
+        let annotations: Value = annotations.iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect();
+        let account = from(json!({"metadata": {"name": name, "annotations": annotations}}));
+        apply(&Api::<ServiceAccount>::namespaced(self.client.clone(), namespace), &account).await;
+    }
+
+    /// Creates or changes a generator for the registry by the Pod's own identity; `spec` overrides.
+    pub async fn generator(&self, namespace: &str, name: &str, spec: Value) {
+        let mut whole = json!({"registry": REGISTRY, "tenantId": TENANT, "auth": {"workloadIdentity": {}}});
+        for (key, value) in spec.as_object().unwrap() {
+            whole[key] = value.clone();
+        }
+        let generator = from(json!({"metadata": {"name": name}, "spec": whole}));
+        apply(&Api::<ACRAccessToken>::namespaced(self.client.clone(), namespace), &generator).await;
+    }
+
+    /// How often a service of the emulator was asked.
+    pub fn calls(&self, endpoint: Endpoint) -> usize {
+        self.records(endpoint).len()
+    }
+
+    /// The requests that a service of the emulator got.
+    pub fn records(&self, endpoint: Endpoint) -> Vec<RequestRecord> {
+        self.emulator.requests().into_iter().filter(|r| r.endpoint == Some(endpoint)).collect()
+    }
+
+    /// User name and password that the kubelet would find for the registry in a Secret.
+    pub async fn credentials(&self, namespace: &str, name: &str) -> (String, String) {
+        let secret = self.secrets(namespace).get(name).await.unwrap();
+        assert_eq!(secret.type_.as_deref(), Some("kubernetes.io/dockerconfigjson"));
+        let config: Value = serde_json::from_slice(&secret.data.unwrap()[".dockerconfigjson"].0).unwrap();
+        let entry = &config["auths"][REGISTRY];
+        let (user, password) = (entry["username"].as_str().unwrap(), entry["password"].as_str().unwrap());
+        assert_eq!(entry["auth"], STANDARD.encode(format!("{user}:{password}")));
+        (user.to_owned(), password.to_owned())
+    }
+
+    /// What the credentials of a Secret may pull of a repository: the status of a request for its tags.
+    pub async fn opens(&self, namespace: &str, name: &str, repository: &str) -> u16 {
+        let (user, password) = self.credentials(namespace, name).await;
+        let client = self.azure_client();
+        let scope = format!("repository:{repository}:pull");
+        let token = client
+            .get(format!("https://{REGISTRY}/oauth2/token"))
+            .query(&[("service", REGISTRY), ("scope", &scope)])
+            .basic_auth(user, Some(password))
+            .send()
+            .await
+            .unwrap();
+        if token.status() != 200 {
+            return token.status().as_u16();
+        }
+        let token: Value = token.json().await.unwrap();
+        let tags = client
+            .get(format!("https://{REGISTRY}/v2/{repository}/manifests/1"))
+            .bearer_auth(token["access_token"].as_str().unwrap())
+            .send()
+            .await
+            .unwrap();
+        tags.status().as_u16()
+    }
+
+    fn azure_client(&self) -> reqwest::Client {
+        let ca = reqwest::Certificate::from_pem(self.emulator.ca_pem().as_bytes()).unwrap();
+        reqwest::Client::builder()
+            .proxy(reqwest::Proxy::all(self.emulator.proxy_url()).unwrap())
+            .tls_certs_only([ca])
+            .build()
+            .unwrap()
+    }
+
+    /// Deletes one object by name and waits until it is gone.
+    pub async fn delete_secret(&self, namespace: &str, name: &str) {
+        self.secrets(namespace).delete(name, &DeleteParams::default()).await.unwrap();
+    }
+
+    /// Fails when anything secret stands in the webhook's log, which is at its most verbose.
+    pub fn assert_no_secret_was_logged(&self) {
+        let credentials = self.emulator.credentials();
+        let secrets: Vec<_> = credentials.issued.iter().chain(&credentials.presented).collect();
+        assert!(!secrets.is_empty());
+        let log = self.webhook.log();
+        assert!(log.iter().any(|line| line.contains("TRACE")), "the log is at its most verbose");
+        for line in log {
+            for secret in &secrets {
+                // A signature is enough to recognise a token by, encoded or not.
+                let tail = &secret[secret.len().saturating_sub(24)..];
+                assert!(!line.contains(tail), "a secret was logged: {}", line.replace(tail, "[…]"));
+            }
+            assert!(!line.contains("dockerconfigjson\":\""), "a docker config was logged");
+        }
+    }
+}
+
+/// Azure as these teams know it.
+fn world(issuer: &str, jwks: &str, teams: &[&Team]) -> String {
+    let applications: Vec<_> = teams
+        .iter()
+        .map(|team| {
+            let trust = |account: &str| {
+                let subject = format!("system:serviceaccount:{}:{account}", team.namespace);
+                json!({"issuer": issuer, "subject": subject})
+            };
+            json!({"clientId": team.client_id, "federatedCredentials": [trust("app"), trust("default"), trust("puller")]})
+        })
+        .collect();
+    let rights: Vec<_> = teams
+        .iter()
+        .map(|team| json!({"clientId": team.client_id, "repositories": [team.repository], "actions": ["pull"]}))
+        .collect();
+    json!({
+        "tenants": [{"id": TENANT, "applications": applications}],
+        "issuers": [{"issuer": issuer, "jwks": serde_json::from_str::<Value>(jwks).unwrap()}],
+        // Nothing is pulled here: that is what the end-to-end tests are for.
+        "registries": [{"host": REGISTRY, "tenant": TENANT, "upstream": "http://127.0.0.1:1", "rights": rights}],
+    })
+    .to_string()
+}
+
+/// A Pod of service account `app` with this annotation.
+pub fn pod(name: &str, annotation: &str) -> Pod {
+    from(json!({
+        "metadata": {"name": name, "annotations": {ANNOTATION: annotation}},
+        "spec": {"serviceAccountName": "app", "containers": [{"name": "app", "image": format!("{REGISTRY}/team-a/app:1")}]},
+    }))
+}
+
+/// An object from its JSON.
+pub fn from<K: serde::de::DeserializeOwned>(json: Value) -> K {
+    serde_json::from_value(json).unwrap()
+}
+
+/// The names of a Pod's pull secrets.
+pub fn pull_secret_names(pod: &Pod) -> Vec<String> {
+    let all = pod.spec.as_ref().unwrap().image_pull_secrets.clone().unwrap_or_default();
+    all.into_iter().map(|s| s.name).collect()
+}
+
+/// The one pull secret of a Pod.
+pub fn pull_secret_name(pod: &Pod) -> String {
+    let names = pull_secret_names(pod);
+    assert_eq!(names.len(), 1, "{} names {names:?}", pod.name_any());
+    names[0].clone()
+}
+
+/// Waits until `check` gives something, for at most half a minute.
+pub async fn eventually<T>(what: &str, check: impl AsyncFn() -> Option<T>) -> T {
+    let found = tokio::time::timeout(Duration::from_secs(30), async {
+        loop {
+            if let Some(found) = check().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    found.await.unwrap_or_else(|_| panic!("within 30 s: {what}"))
+}

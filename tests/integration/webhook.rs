@@ -1,0 +1,122 @@
+//! The webhook's own binary, as a process.
+
+use super::{control_plane, site::eventually};
+use rcgen::{CertificateParams, KeyPair, SanType};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+    process::Stdio,
+    sync::{Arc, Mutex},
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+};
+
+/// A running webhook; it ends with this value.
+pub struct Webhook {
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+    pub ca_pem: String,
+    log: Arc<Mutex<Vec<String>>>,
+    child: Child,
+    _files: TempDir,
+}
+
+impl Webhook {
+    /// Starts it with the deployed webhook's rights, reaching Azure through `proxy`.
+    pub async fn start(proxy: &str, azure_ca: &str, flags: &[&str]) -> Self {
+        let files = TempDir::with_prefix("acr-pull-webhook-test-").unwrap();
+        let ca_pem = write_certificate(files.path());
+        std::fs::write(files.path().join("azure-ca.crt"), azure_ca).unwrap();
+        let prepared = control_plane::shared().prepared().await;
+        let mut child = Command::new(env!("CARGO_BIN_EXE_acr-pull-webhook"))
+            .args(["serve", "--listen-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0"])
+            .args(["--tls-cert=tls.crt", "--tls-key=tls.key", "--extra-ca-file=azure-ca.crt"])
+            // Everything the program and its libraries have to say, so that a leaked token would show.
+            .args(["--log-level=trace", "--log-format=json", "--shutdown-delay=0"])
+            .args(flags)
+            .current_dir(files.path())
+            .env("KUBECONFIG", &prepared.webhook_kubeconfig)
+            .env("HTTPS_PROXY", proxy)
+            .env_remove("NO_PROXY")
+            .env_remove("no_proxy")
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let written = log.clone();
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                written.lock().unwrap().push(line);
+            }
+        });
+        let find = |field: &str| {
+            let lines = log.lock().unwrap();
+            lines.iter().find_map(|line| {
+                let entry: serde_json::Value = serde_json::from_str(line).ok()?;
+                (entry["message"] == "serving").then(|| entry[field].as_str()?.parse().ok())?
+            })
+        };
+        let address = eventually("the webhook says where it listens", async || find("listen_addr")).await;
+        let admin = find("admin_addr").unwrap();
+        let webhook = Self {
+            address,
+            admin,
+            ca_pem,
+            log,
+            child,
+            _files: files,
+        };
+        eventually("the webhook is ready", async || {
+            (webhook.admin_get("/readyz").await.0 == 200).then_some(())
+        })
+        .await;
+        webhook
+    }
+
+    /// A path of the admin listener: status and body.
+    pub async fn admin_get(&self, path: &str) -> (u16, String) {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        match client.get(format!("http://{}{path}", self.admin)).send().await {
+            Ok(reply) => (reply.status().as_u16(), reply.text().await.unwrap_or_default()),
+            Err(error) => (0, error.to_string()),
+        }
+    }
+
+    /// A client that trusts the webhook's certificate.
+    pub fn client(&self) -> reqwest::Client {
+        let ca = reqwest::Certificate::from_pem(self.ca_pem.as_bytes()).unwrap();
+        reqwest::Client::builder().no_proxy().tls_certs_only([ca]).build().unwrap()
+    }
+
+    /// The URL that the API server calls.
+    pub fn url(&self) -> String {
+        format!("https://{}/mutate", self.address)
+    }
+
+    /// Everything logged so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Asks it to end, and waits until it has; true when it ended by itself, without an error.
+    pub async fn terminate(&mut self) -> bool {
+        let pid = self.child.id().unwrap().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+        self.child.wait().await.unwrap().success()
+    }
+}
+
+fn write_certificate(folder: &Path) -> String {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST))];
+    let certificate = params.self_signed(&key).unwrap();
+    std::fs::write(folder.join("tls.crt"), certificate.pem()).unwrap();
+    std::fs::write(folder.join("tls.key"), key.serialize_pem()).unwrap();
+    certificate.pem()
+}

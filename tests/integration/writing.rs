@@ -1,0 +1,48 @@
+//! Writing Secrets without reading them.
+
+use super::site::{Site, eventually, pod, pull_secret_name};
+use azure_emulator::Endpoint;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+
+#[tokio::test]
+async fn a_secret_deleted_by_hand_is_written_anew_at_the_next_issue() {
+    let site = Site::start().await;
+    let namespace = &site.a.namespace;
+    let name = pull_secret_name(&site.create(namespace, &pod("one", "contoso")).await);
+    site.delete_secret(namespace, &name).await;
+    reissue(&site).await;
+    site.credentials(namespace, &name).await;
+}
+
+#[tokio::test]
+async fn a_secret_overwritten_by_hand_is_put_right_in_place_at_the_next_issue() {
+    let site = Site::start().await;
+    let namespace = &site.a.namespace;
+    let name = pull_secret_name(&site.create(namespace, &pod("one", "contoso")).await);
+    let (_, good) = site.credentials(namespace, &name).await;
+    let before = site.secrets(namespace).get(&name).await.unwrap();
+    let broken = json!({"stringData": {".dockerconfigjson": "{\"auths\":{}}"}});
+    let overwrite = Patch::Merge::<serde_json::Value>(broken);
+    site.secrets(namespace).patch(&name, &PatchParams::default(), &overwrite).await.unwrap();
+    reissue(&site).await;
+    let after: Secret = site.secrets(namespace).get(&name).await.unwrap();
+    assert_eq!(before.metadata.uid, after.metadata.uid);
+    assert_ne!(site.credentials(namespace, &name).await.1, good, "a new token in the same Secret");
+}
+
+/// Makes what the token depends on change, and waits for the token that follows.
+async fn reissue(site: &Site) {
+    let namespace = &site.a.namespace;
+    let calls = site.calls(Endpoint::AcrExchange);
+    site.generator(namespace, "contoso", json!({"scope": "repository:team-a/app:pull"})).await;
+    eventually("a Pod after the change has a new token", async || {
+        let mut next = pod("next", "contoso");
+        next.metadata.name = None;
+        next.metadata.generate_name = Some("next-".to_owned());
+        site.create(namespace, &next).await;
+        (site.calls(Endpoint::AcrExchange) > calls).then_some(())
+    })
+    .await;
+}
