@@ -123,6 +123,12 @@ impl Problem {
     }
 }
 
+/// Somebody else's words, cut to what fits into a message.
+pub fn shortened(words: &str) -> &str {
+    const MOST: usize = 400;
+    &words[..words.floor_char_boundary(MOST)]
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.reason.as_str(), self.message)

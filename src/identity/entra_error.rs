@@ -1,6 +1,7 @@
 //! Entra's error document, and what each AADSTS code asks for.
 //! Source: <https://learn.microsoft.com/entra/identity-platform/reference-error-codes>.
 
+use crate::problem::shortened;
 use serde::Deserialize;
 use std::{fmt, time::Duration};
 
@@ -101,7 +102,7 @@ impl EntraError {
         let text = document.error_description.as_str();
         let text = text.split("Trace ID:").next().unwrap_or(text);
         let text = text.lines().next().unwrap_or(text).trim().trim_end_matches('.');
-        if text.is_empty() { &document.error } else { text }
+        shortened(if text.is_empty() { &document.error } else { text })
     }
 
     /// What a person can do about a refusal, by code.

@@ -4,7 +4,7 @@
 use super::{RegistryHost, Scope, expiry::expiry};
 use crate::{
     identity::EntraToken,
-    problem::{Problem, Reason},
+    problem::{Problem, Reason, shortened},
     telemetry::{Hop, Metrics},
     transport::{self, Reply},
 };
@@ -141,7 +141,7 @@ fn refusal(host: &RegistryHost, path: &str, reply: &Reply) -> Problem {
     let said = serde_json::from_slice::<AcrErrors>(&reply.body)
         .ok()
         .and_then(|e| e.errors.into_iter().next())
-        .map(|e| format!(" ({}: {})", e.code, e.message))
+        .map(|e| format!(" ({}: {})", shortened(&e.code), shortened(&e.message)))
         .unwrap_or_default();
     let (reason, hint) = match status {
         401 => (

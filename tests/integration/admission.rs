@@ -13,15 +13,28 @@ async fn an_annotated_pod_names_a_secret_that_exists_and_pulls_with_its_own_iden
     let made = site.create(&team.namespace, &pod("app", "contoso")).await;
     let name = pull_secret_name(&made);
 
-    assert_eq!(site.opens(&team.namespace, &name, team.repository).await, 502, "authorised; no registry is behind it");
-    assert_eq!(site.credentials(&team.namespace, &name).await.0, "00000000-0000-0000-0000-000000000000");
+    assert_eq!(
+        site.opens(&team.namespace, &name, team.repository).await,
+        502,
+        "authorised; no registry is behind it"
+    );
+    assert_eq!(
+        site.credentials(&team.namespace, &name).await.0,
+        "00000000-0000-0000-0000-000000000000"
+    );
     assert_eq!(made.labels()["acr-pull.dev/injected"], "true");
     assert_eq!(made.annotations()["acr-pull.dev/pull-secrets"], name);
 
     let asked = site.records(Endpoint::EntraToken).remove(0);
-    assert_eq!(asked.subject.unwrap(), format!("system:serviceaccount:{}:app", team.namespace));
+    assert_eq!(
+        asked.subject.unwrap(),
+        format!("system:serviceaccount:{}:app", team.namespace)
+    );
     assert_eq!(asked.audience.as_deref(), Some("api://AzureADTokenExchange"));
-    assert_eq!(asked.scope.as_deref(), Some("https://containerregistry.azure.net/.default"));
+    assert_eq!(
+        asked.scope.as_deref(),
+        Some("https://containerregistry.azure.net/.default")
+    );
     site.assert_no_secret_was_logged();
 }
 
@@ -34,33 +47,70 @@ async fn the_acr_pull_secret_owns_the_secret_and_tells_its_state() {
     let owner = site.pull_secrets(namespace).get(&name).await.unwrap();
     let secret = site.secrets(namespace).get(&name).await.unwrap();
     let reference = &secret.owner_references()[0];
-    assert_eq!((reference.kind.as_str(), &reference.uid), ("ACRPullSecret", owner.metadata.uid.as_ref().unwrap()));
+    assert_eq!(
+        (reference.kind.as_str(), &reference.uid),
+        ("ACRPullSecret", owner.metadata.uid.as_ref().unwrap())
+    );
 
-    assert_eq!((owner.spec.generator.kind.as_str(), owner.spec.generator.name.as_str()), ("ACRAccessToken", "contoso"));
+    assert_eq!(
+        (
+            owner.spec.generator.kind.as_str(),
+            owner.spec.generator.name.as_str()
+        ),
+        ("ACRAccessToken", "contoso")
+    );
     assert_eq!(owner.spec.service_account_name, "app");
     let status = owner.status.unwrap();
     let ready = &status.conditions[0];
-    assert_eq!((ready.type_.as_str(), ready.status.as_str(), ready.reason.as_str()), ("Ready", "True", "Issued"));
+    assert_eq!(
+        (ready.type_.as_str(), ready.status.as_str(), ready.reason.as_str()),
+        ("Ready", "True", "Issued")
+    );
     assert_eq!(status.registry.as_deref(), Some(REGISTRY));
     assert_eq!(status.client_id.as_deref(), Some(site.a.client_id));
     assert_eq!(status.tenant_id.as_deref(), Some(TENANT));
     assert_eq!(status.secret_uid, secret.metadata.uid);
-    let life = status.expiration_time.unwrap().0.duration_since(status.last_renewal_time.unwrap().0);
-    assert!((10_700..=10_800).contains(&life.as_secs()), "an ACR refresh token lives three hours: {life}");
+    let life = status
+        .expiration_time
+        .unwrap()
+        .0
+        .duration_since(status.last_renewal_time.unwrap().0);
+    assert!(
+        (10_700..=10_800).contains(&life.as_secs()),
+        "an ACR refresh token lives three hours: {life}"
+    );
 }
 
 #[tokio::test]
 async fn a_scope_in_the_generator_narrows_the_token() {
     let site = Site::start().await;
     let namespace = &site.a.namespace;
-    site.generator(namespace, "scoped", json!({"scope": "repository:team-a/app:pull"})).await;
+    site.generator(
+        namespace,
+        "scoped",
+        json!({"scope": "repository:team-a/app:pull"}),
+    )
+    .await;
     let name = pull_secret_name(&site.create(namespace, &pod("app", "scoped")).await);
     assert_eq!(site.calls(Endpoint::AcrToken), 1);
     assert_eq!(site.opens(namespace, &name, "team-a/app").await, 502);
-    let status = site.pull_secrets(namespace).get(&name).await.unwrap().status.unwrap();
+    let status = site
+        .pull_secrets(namespace)
+        .get(&name)
+        .await
+        .unwrap()
+        .status
+        .unwrap();
     assert_eq!(status.scope.as_deref(), Some("repository:team-a/app:pull"));
-    let life = status.expiration_time.unwrap().0.duration_since(status.last_renewal_time.unwrap().0);
-    assert!(life.as_secs() <= 4500, "an ACR access token lives 75 minutes: {life}");
+    let life = status
+        .expiration_time
+        .unwrap()
+        .0
+        .duration_since(status.last_renewal_time.unwrap().0);
+    assert!(
+        life.as_secs() <= 4500,
+        "an ACR access token lives 75 minutes: {life}"
+    );
 }
 
 #[tokio::test]
@@ -71,12 +121,25 @@ async fn a_dry_run_answers_the_same_patch_and_touches_nothing() {
         dry_run: true,
         ..PostParams::default()
     };
-    let tried = site.pods(namespace).create(&dry_run, &pod("app", "contoso")).await.unwrap();
+    let tried = site
+        .pods(namespace)
+        .create(&dry_run, &pod("app", "contoso"))
+        .await
+        .unwrap();
     let name = pull_secret_name(&tried);
-    assert!(site.pull_secrets(namespace).get_opt(&name).await.unwrap().is_none());
+    assert!(
+        site.pull_secrets(namespace)
+            .get_opt(&name)
+            .await
+            .unwrap()
+            .is_none()
+    );
     assert!(site.secrets(namespace).get_opt(&name).await.unwrap().is_none());
     assert!(site.emulator.requests().is_empty());
-    assert_eq!(pull_secret_name(&site.create(namespace, &pod("app", "contoso")).await), name);
+    assert_eq!(
+        pull_secret_name(&site.create(namespace, &pod("app", "contoso")).await),
+        name
+    );
 }
 
 #[tokio::test]
@@ -102,8 +165,17 @@ async fn existing_pull_secrets_stay_first_and_a_second_call_adds_nothing() {
 async fn several_references_give_several_pull_secrets() {
     let site = Site::start().await;
     let namespace = &site.a.namespace;
-    site.generator(namespace, "scoped", json!({"scope": "repository:team-a/app:pull"})).await;
-    let names = pull_secret_names(&site.create(namespace, &pod("app", "contoso, scoped,contoso")).await);
+    site.generator(
+        namespace,
+        "scoped",
+        json!({"scope": "repository:team-a/app:pull"}),
+    )
+    .await;
+    let names = pull_secret_names(
+        &site
+            .create(namespace, &pod("app", "contoso, scoped,contoso"))
+            .await,
+    );
     assert_eq!(names.len(), 2);
     for name in &names {
         site.credentials(namespace, name).await;
@@ -114,7 +186,12 @@ async fn several_references_give_several_pull_secrets() {
 async fn generated_names_and_the_default_service_account_work() {
     let site = Site::start().await;
     let namespace = &site.a.namespace;
-    site.service_account(namespace, "default", &[("azure.workload.identity/client-id", site.a.client_id)]).await;
+    site.service_account(
+        namespace,
+        "default",
+        &[("azure.workload.identity/client-id", site.a.client_id)],
+    )
+    .await;
     let nameless: Pod = from(json!({
         "metadata": {"generateName": "app-", "annotations": {ANNOTATION: "contoso"}},
         "spec": {"containers": [{"name": "app", "image": "x"}]},
@@ -129,7 +206,12 @@ async fn generated_names_and_the_default_service_account_work() {
 async fn a_service_account_named_by_the_generator_is_used_for_every_pod() {
     let site = Site::start().await;
     let namespace = &site.a.namespace;
-    site.service_account(namespace, "puller", &[("kubernetes.azure.com/acr-client-id", site.a.client_id)]).await;
+    site.service_account(
+        namespace,
+        "puller",
+        &[("kubernetes.azure.com/acr-client-id", site.a.client_id)],
+    )
+    .await;
     let auth = json!({"workloadIdentity": {"serviceAccountRef": {"name": "puller"}}});
     site.generator(namespace, "shared", json!({"auth": auth})).await;
     let mut other = pod("other", "shared");
@@ -138,7 +220,10 @@ async fn a_service_account_named_by_the_generator_is_used_for_every_pod() {
     assert_eq!(pull_secret_name(&site.create(namespace, &other).await), name);
     let asked = site.records(Endpoint::EntraToken);
     assert_eq!(asked.len(), 1);
-    assert_eq!(asked[0].subject.as_deref().unwrap(), format!("system:serviceaccount:{namespace}:puller"));
+    assert_eq!(
+        asked[0].subject.as_deref().unwrap(),
+        format!("system:serviceaccount:{namespace}:puller")
+    );
 }
 
 #[tokio::test]
@@ -162,13 +247,24 @@ async fn an_edited_service_account_or_generator_is_honoured_by_the_next_pod() {
     let name = pull_secret_name(&site.create(namespace, &pod("one", "contoso")).await);
     let uid = site.secrets(namespace).get(&name).await.unwrap().metadata.uid;
 
-    site.generator(namespace, "contoso", json!({"scope": "repository:team-a/app:pull"})).await;
+    site.generator(
+        namespace,
+        "contoso",
+        json!({"scope": "repository:team-a/app:pull"}),
+    )
+    .await;
     let status = super::site::eventually("a Pod gets the narrower token", async || {
         let mut next = pod("next", "contoso");
         next.metadata.name = None;
         next.metadata.generate_name = Some("next-".to_owned());
         assert_eq!(pull_secret_name(&site.create(namespace, &next).await), name);
-        let status = site.pull_secrets(namespace).get(&name).await.unwrap().status.unwrap();
+        let status = site
+            .pull_secrets(namespace)
+            .get(&name)
+            .await
+            .unwrap()
+            .status
+            .unwrap();
         status.scope.is_some().then_some(status)
     })
     .await;

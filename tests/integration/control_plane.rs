@@ -68,7 +68,9 @@ impl ControlPlane {
             .spawn()
             .expect("tests/cluster/control-plane.sh can be started");
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
         let kubeconfig = line
             .trim()
             .strip_prefix("ready kubeconfig=")
@@ -88,7 +90,11 @@ impl ControlPlane {
 
     /// A client that acts as the deployed webhook's account, by impersonation.
     pub async fn as_webhook(&self) -> Client {
-        client(&self.kubeconfig, Some(format!("system:serviceaccount:{NAMESPACE}:{NAMESPACE}"))).await
+        client(
+            &self.kubeconfig,
+            Some(format!("system:serviceaccount:{NAMESPACE}:{NAMESPACE}")),
+        )
+        .await
     }
 
     /// The deployed manifests, applied once.
@@ -103,7 +109,11 @@ impl ControlPlane {
         }
         let manifests = self.kustomize("deploy/kustomize/base");
         apply(&Api::<Namespace>::all(client.clone()), &find(&manifests)).await;
-        apply(&Api::<ServiceAccount>::namespaced(client.clone(), NAMESPACE), &find(&manifests)).await;
+        apply(
+            &Api::<ServiceAccount>::namespaced(client.clone(), NAMESPACE),
+            &find(&manifests),
+        )
+        .await;
         apply(&Api::<ClusterRole>::all(client.clone()), &find(&manifests)).await;
         apply(&Api::<ClusterRoleBinding>::all(client.clone()), &find(&manifests)).await;
         let discovery = raw(&client, "/.well-known/openid-configuration").await;
@@ -123,7 +133,11 @@ impl ControlPlane {
             .arg(root().join(folder))
             .output()
             .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         serde_saphyr::from_multiple(std::str::from_utf8(&output.stdout).unwrap()).unwrap()
     }
 
@@ -155,7 +169,9 @@ async fn client(kubeconfig: &Path, impersonate: Option<String>) -> Client {
             info.impersonate.clone_from(&impersonate);
         }
     }
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .unwrap();
     config.proxy_url = None;
     Client::try_from(config).unwrap()
 }
@@ -163,7 +179,10 @@ async fn client(kubeconfig: &Path, impersonate: Option<String>) -> Client {
 /// The one object of this kind among the manifests.
 fn find<K: DeserializeOwned + Resource<DynamicType = ()>>(manifests: &[serde_json::Value]) -> K {
     let kind = K::kind(&());
-    let found = manifests.iter().find(|m| m["kind"] == *kind).unwrap_or_else(|| panic!("a {kind} is in deploy/"));
+    let found = manifests
+        .iter()
+        .find(|m| m["kind"] == *kind)
+        .unwrap_or_else(|| panic!("a {kind} is in deploy/"));
     serde_json::from_value(found.clone()).unwrap()
 }
 
@@ -173,9 +192,14 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
 {
     let params = PatchParams::apply("test").force();
-    api.patch(&object.name_any(), &params, &Patch::Apply(object)).await.unwrap();
+    api.patch(&object.name_any(), &params, &Patch::Apply(object))
+        .await
+        .unwrap();
 }
 
 async fn raw(client: &Client, path: &str) -> String {
-    client.request_text(http::Request::get(path).body(Vec::new()).unwrap()).await.unwrap()
+    client
+        .request_text(http::Request::get(path).body(Vec::new()).unwrap())
+        .await
+        .unwrap()
 }

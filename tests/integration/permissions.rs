@@ -15,10 +15,28 @@ async fn the_webhooks_account_can_neither_read_nor_delete_a_secret() {
     let secrets: Api<Secret> = Api::namespaced(webhook.clone(), namespace);
     forbidden("get", secrets.get("any").await.err());
     forbidden("list", secrets.list(&ListParams::default()).await.err());
-    forbidden("list", Api::<Secret>::all(webhook.clone()).list(&ListParams::default()).await.err());
-    forbidden("delete", secrets.delete("any", &DeleteParams::default()).await.err());
-    forbidden("delete", secrets.delete_collection(&DeleteParams::default(), &ListParams::default()).await.err());
-    forbidden("list", Api::<Pod>::all(webhook).list(&ListParams::default()).await.err());
+    forbidden(
+        "list",
+        Api::<Secret>::all(webhook.clone())
+            .list(&ListParams::default())
+            .await
+            .err(),
+    );
+    forbidden(
+        "delete",
+        secrets.delete("any", &DeleteParams::default()).await.err(),
+    );
+    forbidden(
+        "delete",
+        secrets
+            .delete_collection(&DeleteParams::default(), &ListParams::default())
+            .await
+            .err(),
+    );
+    forbidden(
+        "list",
+        Api::<Pod>::all(webhook).list(&ListParams::default()).await.err(),
+    );
 }
 
 fn forbidden(verb: &str, error: Option<kube::Error>) {

@@ -19,7 +19,11 @@ async fn refuses(site: &Site, pod: &Pod, code: u16, reason: &str, words: &[&str]
     assert_eq!(status.code, code, "{}", status.message);
     assert!(status.message.contains(reason), "{reason}: {}", status.message);
     for word in words {
-        assert!(status.message.contains(word), "{word:?} is missing: {}", status.message);
+        assert!(
+            status.message.contains(word),
+            "{word:?} is missing: {}",
+            status.message
+        );
     }
 }
 
@@ -37,16 +41,36 @@ async fn a_missing_generator() {
     let site = Site::start().await;
     let words = ["\"fabrikam\"", &site.a.namespace, "create it"];
     refuses(&site, &pod("app", "fabrikam"), 422, "GeneratorNotFound", &words).await;
-    refuses(&site, &pod("app", "contoso,fabrikam"), 422, "GeneratorNotFound", &words).await;
+    refuses(
+        &site,
+        &pod("app", "contoso,fabrikam"),
+        422,
+        "GeneratorNotFound",
+        &words,
+    )
+    .await;
     assert!(site.emulator.requests().is_empty(), "nothing is half-done");
-    assert!(site.pull_secrets(&site.a.namespace).list(&Default::default()).await.unwrap().items.is_empty());
+    assert!(
+        site.pull_secrets(&site.a.namespace)
+            .list(&Default::default())
+            .await
+            .unwrap()
+            .items
+            .is_empty()
+    );
 }
 
 #[tokio::test]
 async fn a_registry_that_may_not_be_sent_a_token() {
     let site = Site::start().await;
-    for host in ["evil.example.com", "contoso.azurecr.io.evil.example.com", "https://contoso.azurecr.io", "evilazurecr.io"] {
-        site.generator(&site.a.namespace, "evil", json!({"registry": host})).await;
+    for host in [
+        "evil.example.com",
+        "contoso.azurecr.io.evil.example.com",
+        "https://contoso.azurecr.io",
+        "evilazurecr.io",
+    ] {
+        site.generator(&site.a.namespace, "evil", json!({"registry": host}))
+            .await;
         eventually("the refusal names the registry", async || {
             let status = site.refused(&site.a.namespace, &pod("app", "evil")).await;
             assert_eq!(status.code, 403);
@@ -60,8 +84,20 @@ async fn a_registry_that_may_not_be_sent_a_token() {
 #[tokio::test]
 async fn a_scope_with_a_wildcard() {
     let site = Site::start().await;
-    site.generator(&site.a.namespace, "wild", json!({"scope": "repository:team-a/*:pull"})).await;
-    refuses(&site, &pod("app", "wild"), 422, "ScopeInvalid", &["character 19", "wildcards"]).await;
+    site.generator(
+        &site.a.namespace,
+        "wild",
+        json!({"scope": "repository:team-a/*:pull"}),
+    )
+    .await;
+    refuses(
+        &site,
+        &pod("app", "wild"),
+        422,
+        "ScopeInvalid",
+        &["character 19", "wildcards"],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -70,23 +106,63 @@ async fn a_service_account_without_client_or_tenant_id() {
     let namespace = &site.a.namespace;
     let mut other = pod("app", "contoso");
     other.spec.as_mut().unwrap().service_account_name = Some("default".to_owned());
-    refuses(&site, &other, 422, "ClientIdMissing", &["kubectl annotate serviceaccount", namespace, "default"]).await;
-    site.generator(namespace, "homeless", json!({"tenantId": ""})).await;
-    refuses(&site, &pod("app", "homeless"), 422, "TenantIdMissing", &["--tenant-id"]).await;
+    refuses(
+        &site,
+        &other,
+        422,
+        "ClientIdMissing",
+        &["kubectl annotate serviceaccount", namespace, "default"],
+    )
+    .await;
+    site.generator(namespace, "homeless", json!({"tenantId": ""}))
+        .await;
+    refuses(
+        &site,
+        &pod("app", "homeless"),
+        422,
+        "TenantIdMissing",
+        &["--tenant-id"],
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn a_generator_that_this_version_cannot_serve() {
     let site = Site::start().await;
     let namespace = &site.a.namespace;
-    site.generator(namespace, "managed", json!({"auth": {"managedIdentity": {}}})).await;
-    refuses(&site, &pod("app", "managed"), 422, "GeneratorInvalid", &["managedIdentity"]).await;
-    let foreign = json!({"workloadIdentity": {"serviceAccountRef": {"name": "app", "namespace": "elsewhere"}}});
-    site.generator(namespace, "foreign", json!({"auth": foreign})).await;
-    refuses(&site, &pod("app", "foreign"), 403, "CrossNamespaceNotAllowed", &["serviceAccountRef.namespace"]).await;
+    site.generator(namespace, "managed", json!({"auth": {"managedIdentity": {}}}))
+        .await;
+    refuses(
+        &site,
+        &pod("app", "managed"),
+        422,
+        "GeneratorInvalid",
+        &["managedIdentity"],
+    )
+    .await;
+    let foreign =
+        json!({"workloadIdentity": {"serviceAccountRef": {"name": "app", "namespace": "elsewhere"}}});
+    site.generator(namespace, "foreign", json!({"auth": foreign}))
+        .await;
+    refuses(
+        &site,
+        &pod("app", "foreign"),
+        403,
+        "CrossNamespaceNotAllowed",
+        &["serviceAccountRef.namespace"],
+    )
+    .await;
     let missing = json!({"workloadIdentity": {"serviceAccountRef": {"name": "missing"}}});
-    site.generator(namespace, "missing", json!({"auth": missing})).await;
-    refuses(&site, &pod("app", "missing"), 422, "ServiceAccountNotFound", &["\"missing\""]).await;
+    site.generator(namespace, "missing", json!({"auth": missing}))
+        .await;
+    refuses(
+        &site,
+        &pod("app", "missing"),
+        422,
+        "ServiceAccountNotFound",
+        &["\"missing\""],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -99,14 +175,21 @@ async fn an_invalid_generator_is_refused_by_name_and_blinds_nobody_to_the_others
     let schema = json!([{"op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema/properties/spec",
         "value": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}]);
     let patch: json_patch::Patch = serde_json::from_value(schema).unwrap();
-    crds.patch("acraccesstokens.generators.external-secrets.io", &PatchParams::default(), &Patch::Json::<()>(patch))
-        .await
-        .unwrap();
+    crds.patch(
+        "acraccesstokens.generators.external-secrets.io",
+        &PatchParams::default(),
+        &Patch::Json::<()>(patch),
+    )
+    .await
+    .unwrap();
     let api = Api::<DynamicObject>::namespaced_with(site.client.clone(), namespace, &loose);
     let broken: Value = json!({"apiVersion": loose.api_version, "kind": loose.kind,
         "metadata": {"name": "broken"}, "spec": {"registry": 7}});
     let broken: DynamicObject = from(broken);
-    eventually("the looser schema is in force", async || api.create(&PostParams::default(), &broken).await.ok()).await;
+    eventually("the looser schema is in force", async || {
+        api.create(&PostParams::default(), &broken).await.ok()
+    })
+    .await;
 
     refuses(&site, &pod("app", "broken"), 422, "GeneratorInvalid", &["broken"]).await;
     site.generator(namespace, "later", json!({})).await;
@@ -121,7 +204,13 @@ async fn a_foreign_secret_of_our_name_is_left_as_it_is() {
         dry_run: true,
         ..PostParams::default()
     };
-    let name = pull_secret_name(&site.pods(namespace).create(&dry_run, &pod("app", "contoso")).await.unwrap());
+    let name = pull_secret_name(
+        &site
+            .pods(namespace)
+            .create(&dry_run, &pod("app", "contoso"))
+            .await
+            .unwrap(),
+    );
     let config = json!({"auths": {REGISTRY: {"username": "me", "password": "mine"}}}).to_string();
     for foreign in [
         json!({"type": "Opaque", "stringData": {"mine": "yes"}}),
@@ -129,7 +218,11 @@ async fn a_foreign_secret_of_our_name_is_left_as_it_is() {
     ] {
         let mut foreign = foreign;
         foreign["metadata"] = json!({"name": name});
-        let before = site.secrets(namespace).create(&PostParams::default(), &from::<Secret>(foreign)).await.unwrap();
+        let before = site
+            .secrets(namespace)
+            .create(&PostParams::default(), &from::<Secret>(foreign))
+            .await
+            .unwrap();
         eventually("the refusal of the Secret", async || {
             let status = site.refused(namespace, &pod("app", "contoso")).await;
             assert_eq!(status.code, 403);
@@ -138,13 +231,30 @@ async fn a_foreign_secret_of_our_name_is_left_as_it_is() {
         })
         .await;
         let after = site.secrets(namespace).get(&name).await.unwrap();
-        assert_eq!((before.data, before.metadata.uid), (after.data, after.metadata.uid));
-        let condition = site.pull_secrets(namespace).get(&name).await.unwrap().status.unwrap().conditions.remove(0);
-        assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "SecretConflict"));
+        assert_eq!(
+            (before.data, before.metadata.uid),
+            (after.data, after.metadata.uid)
+        );
+        let condition = site
+            .pull_secrets(namespace)
+            .get(&name)
+            .await
+            .unwrap()
+            .status
+            .unwrap()
+            .conditions
+            .remove(0);
+        assert_eq!(
+            (condition.status.as_str(), condition.reason.as_str()),
+            ("False", "SecretConflict")
+        );
         site.delete_secret(namespace, &name).await;
     }
     eventually("once it is gone, a Pod gets its own", async || {
-        site.pods(namespace).create(&PostParams::default(), &pod("app", "contoso")).await.ok()
+        site.pods(namespace)
+            .create(&PostParams::default(), &pod("app", "contoso"))
+            .await
+            .ok()
     })
     .await;
 }
@@ -156,11 +266,27 @@ async fn a_quota_on_secrets() {
     let quotas = Api::<ResourceQuota>::namespaced(site.client.clone(), namespace);
     let quota = from(json!({"metadata": {"name": "no-secrets"}, "spec": {"hard": {"secrets": "0"}}}));
     quotas.create(&PostParams::default(), &quota).await.unwrap();
-    eventually("the quota is in force", async || quotas.get("no-secrets").await.unwrap().status?.hard).await;
-    refuses(&site, &pod("app", "contoso"), 403, "WriteForbidden", &["exceeded quota", "no-secrets"]).await;
-    quotas.delete("no-secrets", &DeleteParams::default()).await.unwrap();
+    eventually("the quota is in force", async || {
+        quotas.get("no-secrets").await.unwrap().status?.hard
+    })
+    .await;
+    refuses(
+        &site,
+        &pod("app", "contoso"),
+        403,
+        "WriteForbidden",
+        &["exceeded quota", "no-secrets"],
+    )
+    .await;
+    quotas
+        .delete("no-secrets", &DeleteParams::default())
+        .await
+        .unwrap();
     eventually("without the quota the Pod is admitted", async || {
-        site.pods(namespace).create(&PostParams::default(), &pod("app", "contoso")).await.ok()
+        site.pods(namespace)
+            .create(&PostParams::default(), &pod("app", "contoso"))
+            .await
+            .ok()
     })
     .await;
 }
@@ -174,21 +300,43 @@ async fn a_namespace_that_is_being_deleted() {
     let generators = Api::<ACRAccessToken>::namespaced(site.client.clone(), namespace);
     let accounts = Api::<ServiceAccount>::namespaced(site.client.clone(), namespace);
     let params = PatchParams::default();
-    generators.patch("contoso", &params, &finalizers(json!(["test.dev/held"]))).await.unwrap();
-    accounts.patch("app", &params, &finalizers(json!(["test.dev/held"]))).await.unwrap();
+    generators
+        .patch("contoso", &params, &finalizers(json!(["test.dev/held"])))
+        .await
+        .unwrap();
+    accounts
+        .patch("app", &params, &finalizers(json!(["test.dev/held"])))
+        .await
+        .unwrap();
     let namespaces = Api::<Namespace>::all(site.client.clone());
-    namespaces.delete(namespace, &DeleteParams::default()).await.unwrap();
+    namespaces
+        .delete(namespace, &DeleteParams::default())
+        .await
+        .unwrap();
     // The API server refuses such Pods itself before it asks us, but for the moment that
     // its own cache lags; so the review is sent as it would be then.
     let answer = eventually("the refusal", async || {
-        let answer = super::protocol::post(&site, &super::protocol::review(namespace, &pod("app", "contoso"))).await;
+        let answer =
+            super::protocol::post(&site, &super::protocol::review(namespace, &pod("app", "contoso"))).await;
         let message = answer["response"]["status"]["message"].as_str()?;
         message.contains("NamespaceTerminating").then_some(answer)
     })
     .await;
-    assert_eq!((&answer["response"]["allowed"], &answer["response"]["status"]["code"]), (&json!(false), &json!(403)));
-    generators.patch("contoso", &params, &finalizers(json!(null))).await.unwrap();
-    accounts.patch("app", &params, &finalizers(json!(null))).await.unwrap();
+    assert_eq!(
+        (
+            &answer["response"]["allowed"],
+            &answer["response"]["status"]["code"]
+        ),
+        (&json!(false), &json!(403))
+    );
+    generators
+        .patch("contoso", &params, &finalizers(json!(null)))
+        .await
+        .unwrap();
+    accounts
+        .patch("app", &params, &finalizers(json!(null)))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -196,14 +344,34 @@ async fn what_entra_refuses_for_good() {
     let site = Site::start().await;
     let namespace = &site.a.namespace;
     let unknown = "cccccccc-cccc-cccc-cccc-cccccccccccc";
-    site.service_account(namespace, "stranger", &[("azure.workload.identity/client-id", unknown)]).await;
+    site.service_account(
+        namespace,
+        "stranger",
+        &[("azure.workload.identity/client-id", unknown)],
+    )
+    .await;
     let mut stranger = pod("app", "contoso");
     stranger.spec.as_mut().unwrap().service_account_name = Some("stranger".to_owned());
-    refuses(&site, &stranger, 403, "EntraRefused", &["AADSTS700016", unknown, "check the client id"]).await;
+    refuses(
+        &site,
+        &stranger,
+        403,
+        "EntraRefused",
+        &["AADSTS700016", unknown, "check the client id"],
+    )
+    .await;
 
     let nowhere = "99999999-9999-9999-9999-999999999999";
-    site.generator(namespace, "nowhere", json!({"tenantId": nowhere})).await;
-    refuses(&site, &pod("app", "nowhere"), 403, "EntraRefused", &["AADSTS90002", "check the tenant id"]).await;
+    site.generator(namespace, "nowhere", json!({"tenantId": nowhere}))
+        .await;
+    refuses(
+        &site,
+        &pod("app", "nowhere"),
+        403,
+        "EntraRefused",
+        &["AADSTS90002", "check the tenant id"],
+    )
+    .await;
     assert_ne!(nowhere, TENANT);
     assert_eq!(site.calls(Endpoint::AcrExchange), 0);
     site.assert_no_secret_was_logged();

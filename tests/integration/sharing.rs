@@ -13,7 +13,13 @@ async fn two_hundred_pods_at_once_cost_one_token() {
     let made = join_all(pods.iter().map(|pod| site.create(namespace, pod))).await;
     let names: std::collections::HashSet<_> = made.iter().map(pull_secret_name).collect();
     assert_eq!((made.len(), names.len()), (200, 1));
-    assert_eq!((site.calls(Endpoint::EntraToken), site.calls(Endpoint::AcrExchange)), (1, 1));
+    assert_eq!(
+        (
+            site.calls(Endpoint::EntraToken),
+            site.calls(Endpoint::AcrExchange)
+        ),
+        (1, 1)
+    );
     assert_eq!(token_requests(&site).await, 1);
 }
 
@@ -23,7 +29,8 @@ async fn a_fresh_pull_secret_is_answered_without_any_call() {
     let namespace = &site.a.namespace;
     site.create(namespace, &pod("one", "contoso")).await;
     for n in 0..5 {
-        site.create(namespace, &pod(&format!("more-{n}"), "contoso")).await;
+        site.create(namespace, &pod(&format!("more-{n}"), "contoso"))
+            .await;
     }
     assert_eq!(site.calls(Endpoint::EntraToken), 1);
     assert_eq!(token_requests(&site).await, 1);
@@ -36,7 +43,10 @@ async fn a_restarted_webhook_knows_what_was_minted_before() {
     let name = pull_secret_name(&site.create(&namespace, &pod("one", "contoso")).await);
     assert!(site.webhook.terminate().await, "it ends by itself on SIGTERM");
     site.restart_webhook().await;
-    assert_eq!(pull_secret_name(&site.create(&namespace, &pod("two", "contoso")).await), name);
+    assert_eq!(
+        pull_secret_name(&site.create(&namespace, &pod("two", "contoso")).await),
+        name
+    );
     assert_eq!(site.calls(Endpoint::EntraToken), 1);
 }
 
@@ -46,14 +56,25 @@ async fn two_identities_have_two_subjects_and_neither_opens_the_others_repositor
     let (a, b) = (&site.a, &site.b);
     let of_a = pull_secret_name(&site.create(&a.namespace, &pod("app", "contoso")).await);
     let of_b = pull_secret_name(&site.create(&b.namespace, &pod("app", "contoso")).await);
-    let mut subjects: Vec<_> = site.records(Endpoint::EntraToken).into_iter().filter_map(|r| r.subject).collect();
+    let mut subjects: Vec<_> = site
+        .records(Endpoint::EntraToken)
+        .into_iter()
+        .filter_map(|r| r.subject)
+        .collect();
     subjects.sort();
-    assert_eq!(subjects, [&a.namespace, &b.namespace].map(|n| format!("system:serviceaccount:{n}:app")));
+    assert_eq!(
+        subjects,
+        [&a.namespace, &b.namespace].map(|n| format!("system:serviceaccount:{n}:app"))
+    );
     for (namespace, name, own, others) in [
         (&a.namespace, &of_a, a.repository, b.repository),
         (&b.namespace, &of_b, b.repository, a.repository),
     ] {
-        assert_eq!(site.opens(namespace, name, own).await, 502, "authorised; no registry is behind it");
+        assert_eq!(
+            site.opens(namespace, name, own).await,
+            502,
+            "authorised; no registry is behind it"
+        );
         let refused = site.opens(namespace, name, others).await;
         assert!(refused == 401 || refused == 403, "{refused}");
     }
@@ -64,9 +85,17 @@ async fn a_deleted_acr_pull_secret_is_made_again_for_the_next_pod() {
     let site = Site::start().await;
     let namespace = &site.a.namespace;
     let name = pull_secret_name(&site.create(namespace, &pod("one", "contoso")).await);
-    site.pull_secrets(namespace).delete(&name, &DeleteParams::default()).await.unwrap();
+    site.pull_secrets(namespace)
+        .delete(&name, &DeleteParams::default())
+        .await
+        .unwrap();
     eventually("its Secret is collected", async || {
-        site.secrets(namespace).get_opt(&name).await.unwrap().is_none().then_some(())
+        site.secrets(namespace)
+            .get_opt(&name)
+            .await
+            .unwrap()
+            .is_none()
+            .then_some(())
     })
     .await;
     site.create(namespace, &pod("two", "contoso")).await;
@@ -77,6 +106,8 @@ async fn a_deleted_acr_pull_secret_is_made_again_for_the_next_pod() {
 /// The webhook's own count of TokenRequests.
 async fn token_requests(site: &Site) -> u64 {
     let (_, metrics) = site.webhook.admin_get("/metrics").await;
-    let line = metrics.lines().find(|l| l.contains("upstream_requests_total") && l.contains("TokenRequest"));
+    let line = metrics
+        .lines()
+        .find(|l| l.contains("upstream_requests_total") && l.contains("TokenRequest"));
     line.and_then(|l| l.rsplit(' ').next()).unwrap().parse().unwrap()
 }

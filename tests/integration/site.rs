@@ -10,9 +10,7 @@ use azure_emulator::{Emulator, Endpoint, Options, RequestRecord, World};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use k8s_openapi::{
     ByteString,
-    api::{
-        core::v1::{Namespace, Pod, Secret, ServiceAccount},
-    },
+    api::core::v1::{Namespace, Pod, Secret, ServiceAccount},
 };
 use kube::{
     Api, Client, ResourceExt,
@@ -96,12 +94,23 @@ impl Site {
     async fn settle(&self, team: &Team) {
         let id = &self.id;
         let namespace = from(json!({"metadata": {"name": team.namespace, "labels": {"test": id}}}));
-        Api::<Namespace>::all(self.client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
-        self.service_account(&team.namespace, "app", &[("azure.workload.identity/client-id", team.client_id)]).await;
+        Api::<Namespace>::all(self.client.clone())
+            .create(&PostParams::default(), &namespace)
+            .await
+            .unwrap();
+        self.service_account(
+            &team.namespace,
+            "app",
+            &[("azure.workload.identity/client-id", team.client_id)],
+        )
+        .await;
         self.generator(&team.namespace, "contoso", json!({})).await;
         // The account `default` is made by a controller a moment after the namespace.
         let accounts = Api::<ServiceAccount>::namespaced(self.client.clone(), &team.namespace);
-        eventually("the default service account exists", async || accounts.get_opt("default").await.unwrap()).await;
+        eventually("the default service account exists", async || {
+            accounts.get_opt("default").await.unwrap()
+        })
+        .await;
     }
 
     /// Registers the webhook as `deploy/` does, but for this site's namespaces and address.
@@ -125,7 +134,9 @@ impl Site {
                 ..PostParams::default()
             };
             let refused = self.pods(&self.a.namespace).create(&dry_run, &probe).await.err();
-            refused.filter(|e| e.to_string().contains("InvalidAnnotation")).map(drop)
+            refused
+                .filter(|e| e.to_string().contains("InvalidAnnotation"))
+                .map(drop)
         })
         .await;
     }
@@ -144,7 +155,10 @@ impl Site {
 
     /// Creates a Pod and returns it as the API server keeps it.
     pub async fn create(&self, namespace: &str, pod: &Pod) -> Pod {
-        self.pods(namespace).create(&PostParams::default(), pod).await.unwrap()
+        self.pods(namespace)
+            .create(&PostParams::default(), pod)
+            .await
+            .unwrap()
     }
 
     /// Creates a Pod that must be refused, and returns the refusal.
@@ -158,9 +172,16 @@ impl Site {
 
     /// Creates or changes a service account.
     pub async fn service_account(&self, namespace: &str, name: &str, annotations: &[(&str, &str)]) {
-        let annotations: Value = annotations.iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect();
+        let annotations: Value = annotations
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), json!(v)))
+            .collect();
         let account = from(json!({"metadata": {"name": name, "annotations": annotations}}));
-        apply(&Api::<ServiceAccount>::namespaced(self.client.clone(), namespace), &account).await;
+        apply(
+            &Api::<ServiceAccount>::namespaced(self.client.clone(), namespace),
+            &account,
+        )
+        .await;
     }
 
     /// Creates or changes a generator for the registry by the Pod's own identity; `spec` overrides.
@@ -170,7 +191,11 @@ impl Site {
             whole[key] = value.clone();
         }
         let generator = from(json!({"metadata": {"name": name}, "spec": whole}));
-        apply(&Api::<ACRAccessToken>::namespaced(self.client.clone(), namespace), &generator).await;
+        apply(
+            &Api::<ACRAccessToken>::namespaced(self.client.clone(), namespace),
+            &generator,
+        )
+        .await;
     }
 
     /// How often a service of the emulator was asked.
@@ -180,7 +205,11 @@ impl Site {
 
     /// The requests that a service of the emulator got.
     pub fn records(&self, endpoint: Endpoint) -> Vec<RequestRecord> {
-        self.emulator.requests().into_iter().filter(|r| r.endpoint == Some(endpoint)).collect()
+        self.emulator
+            .requests()
+            .into_iter()
+            .filter(|r| r.endpoint == Some(endpoint))
+            .collect()
     }
 
     /// User name and password that the kubelet would find for the registry in a Secret.
@@ -189,7 +218,10 @@ impl Site {
         assert_eq!(secret.type_.as_deref(), Some("kubernetes.io/dockerconfigjson"));
         let config: Value = serde_json::from_slice(&secret.data.unwrap()[".dockerconfigjson"].0).unwrap();
         let entry = &config["auths"][REGISTRY];
-        let (user, password) = (entry["username"].as_str().unwrap(), entry["password"].as_str().unwrap());
+        let (user, password) = (
+            entry["username"].as_str().unwrap(),
+            entry["password"].as_str().unwrap(),
+        );
         assert_eq!(entry["auth"], STANDARD.encode(format!("{user}:{password}")));
         (user.to_owned(), password.to_owned())
     }
@@ -230,7 +262,10 @@ impl Site {
 
     /// Deletes one object by name and waits until it is gone.
     pub async fn delete_secret(&self, namespace: &str, name: &str) {
-        self.secrets(namespace).delete(name, &DeleteParams::default()).await.unwrap();
+        self.secrets(namespace)
+            .delete(name, &DeleteParams::default())
+            .await
+            .unwrap();
     }
 
     /// Fails when anything secret stands in the webhook's log, which is at its most verbose.
@@ -239,14 +274,24 @@ impl Site {
         let secrets: Vec<_> = credentials.issued.iter().chain(&credentials.presented).collect();
         assert!(!secrets.is_empty());
         let log = self.webhook.log();
-        assert!(log.iter().any(|line| line.contains("TRACE")), "the log is at its most verbose");
+        assert!(
+            log.iter().any(|line| line.contains("TRACE")),
+            "the log is at its most verbose"
+        );
         for line in log {
             for secret in &secrets {
                 // A signature is enough to recognise a token by, encoded or not.
                 let tail = &secret[secret.len().saturating_sub(24)..];
-                assert!(!line.contains(tail), "a secret was logged: {}", line.replace(tail, "[…]"));
+                assert!(
+                    !line.contains(tail),
+                    "a secret was logged: {}",
+                    line.replace(tail, "[…]")
+                );
             }
-            assert!(!line.contains("dockerconfigjson\":\""), "a docker config was logged");
+            assert!(
+                !line.contains("dockerconfigjson\":\""),
+                "a docker config was logged"
+            );
         }
     }
 }
@@ -291,7 +336,13 @@ pub fn from<K: serde::de::DeserializeOwned>(json: Value) -> K {
 
 /// The names of a Pod's pull secrets.
 pub fn pull_secret_names(pod: &Pod) -> Vec<String> {
-    let all = pod.spec.as_ref().unwrap().image_pull_secrets.clone().unwrap_or_default();
+    let all = pod
+        .spec
+        .as_ref()
+        .unwrap()
+        .image_pull_secrets
+        .clone()
+        .unwrap_or_default();
     all.into_iter().map(|s| s.name).collect()
 }
 

@@ -16,7 +16,12 @@ async fn answer(site: &Site, timeout: &str) -> Value {
     let url = format!("{}?timeout={timeout}", site.webhook.url());
     let reply = site.webhook.client().post(url).json(&review).send();
     let reply = tokio::time::timeout(std::time::Duration::from_secs(10), reply).await;
-    reply.expect("an answer within the API server's time-out").unwrap().json().await.unwrap()
+    reply
+        .expect("an answer within the API server's time-out")
+        .unwrap()
+        .json()
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -24,11 +29,19 @@ async fn a_pod_is_admitted_with_a_warning_and_its_secret_follows_when_azure_reco
     let site = Site::start().await;
     let namespace = &site.a.namespace;
     for (endpoint, reason, edit) in [
-        (Endpoint::EntraToken, "EntraUnavailable", (|f: &mut Fault| f.status = Some(503)) as fn(&mut Fault)),
+        (
+            Endpoint::EntraToken,
+            "EntraUnavailable",
+            (|f: &mut Fault| f.status = Some(503)) as fn(&mut Fault),
+        ),
         (Endpoint::EntraToken, "EntraThrottled", |f| f.status = Some(429)),
-        (Endpoint::EntraToken, "FederatedCredentialNotFound", |f| f.aadsts = Some(700_213)),
+        (Endpoint::EntraToken, "FederatedCredentialNotFound", |f| {
+            f.aadsts = Some(700_213)
+        }),
         (Endpoint::AcrExchange, "RegistryUnavailable", |f| f.reset = true),
-        (Endpoint::AcrExchange, "RegistryThrottled", |f| f.status = Some(429)),
+        (Endpoint::AcrExchange, "RegistryThrottled", |f| {
+            f.status = Some(429)
+        }),
     ] {
         site.emulator.set_faults(fault(endpoint, edit)).unwrap();
         let answer = answer(&site, "10s").await;
@@ -37,18 +50,42 @@ async fn a_pod_is_admitted_with_a_warning_and_its_secret_follows_when_azure_reco
         let warning = answer["response"]["warnings"][0].as_str().unwrap();
         assert!(warning.contains(reason), "{warning}");
 
-        let made = site.create(namespace, &pod(&reason.to_lowercase(), "contoso")).await;
+        let made = site
+            .create(namespace, &pod(&reason.to_lowercase(), "contoso"))
+            .await;
         let name = pull_secret_name(&made);
         assert!(site.secrets(namespace).get_opt(&name).await.unwrap().is_none());
-        let condition = site.pull_secrets(namespace).get(&name).await.unwrap().status.unwrap().conditions.remove(0);
-        assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", reason));
+        let condition = site
+            .pull_secrets(namespace)
+            .get(&name)
+            .await
+            .unwrap()
+            .status
+            .unwrap()
+            .conditions
+            .remove(0);
+        assert_eq!(
+            (condition.status.as_str(), condition.reason.as_str()),
+            ("False", reason)
+        );
 
         site.emulator.set_faults(Vec::new()).unwrap();
-        eventually("the Secret follows by itself", async || site.secrets(namespace).get_opt(&name).await.unwrap()).await;
+        eventually("the Secret follows by itself", async || {
+            site.secrets(namespace).get_opt(&name).await.unwrap()
+        })
+        .await;
         // Start over for the next trouble.
-        site.pull_secrets(namespace).delete(&name, &Default::default()).await.unwrap();
+        site.pull_secrets(namespace)
+            .delete(&name, &Default::default())
+            .await
+            .unwrap();
         eventually("it is collected", async || {
-            site.secrets(namespace).get_opt(&name).await.unwrap().is_none().then_some(())
+            site.secrets(namespace)
+                .get_opt(&name)
+                .await
+                .unwrap()
+                .is_none()
+                .then_some(())
         })
         .await;
     }
@@ -58,7 +95,9 @@ async fn a_pod_is_admitted_with_a_warning_and_its_secret_follows_when_azure_reco
 #[tokio::test]
 async fn with_deny_the_pod_is_refused_with_the_reason() {
     let site = Site::with_flags(&["--on-upstream-failure=deny"]).await;
-    site.emulator.set_faults(fault(Endpoint::EntraToken, |f| f.status = Some(503))).unwrap();
+    site.emulator
+        .set_faults(fault(Endpoint::EntraToken, |f| f.status = Some(503)))
+        .unwrap();
     let status = site.refused(&site.a.namespace, &pod("app", "contoso")).await;
     assert_eq!(status.code, 503);
     assert!(status.message.contains("EntraUnavailable"), "{}", status.message);
@@ -68,19 +107,30 @@ async fn with_deny_the_pod_is_refused_with_the_reason() {
 async fn a_hanging_azure_is_answered_within_the_api_servers_time_out() {
     let site = Site::start().await;
     for endpoint in [Endpoint::EntraToken, Endpoint::AcrExchange] {
-        site.emulator.set_faults(fault(endpoint, |f| f.hang = true)).unwrap();
+        site.emulator
+            .set_faults(fault(endpoint, |f| f.hang = true))
+            .unwrap();
         let answer = answer(&site, "3s").await;
         assert_eq!(answer["response"]["allowed"], true);
-        assert!(answer["response"]["warnings"][0].as_str().unwrap().contains("UpstreamTimeout"), "{answer}");
+        assert!(
+            answer["response"]["warnings"][0]
+                .as_str()
+                .unwrap()
+                .contains("UpstreamTimeout"),
+            "{answer}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_burst_during_an_outage_does_not_become_a_burst_of_calls() {
     let site = Site::start().await;
-    site.emulator.set_faults(fault(Endpoint::EntraToken, |f| f.status = Some(503))).unwrap();
+    site.emulator
+        .set_faults(fault(Endpoint::EntraToken, |f| f.status = Some(503)))
+        .unwrap();
     for n in 0..20 {
-        site.create(&site.a.namespace, &pod(&format!("app-{n}"), "contoso")).await;
+        site.create(&site.a.namespace, &pod(&format!("app-{n}"), "contoso"))
+            .await;
     }
     let calls = site.calls(Endpoint::EntraToken);
     assert!((1..=3).contains(&calls), "{calls} calls for 20 Pods");
@@ -90,16 +140,32 @@ async fn a_burst_during_an_outage_does_not_become_a_burst_of_calls() {
 async fn a_redirect_is_never_followed() {
     let site = Site::start().await;
     let elsewhere = "https://fabrikam.azurecr.io/oauth2/exchange".to_owned();
-    site.emulator.set_faults(fault(Endpoint::AcrExchange, |f| f.redirect = Some(elsewhere))).unwrap();
+    site.emulator
+        .set_faults(fault(Endpoint::AcrExchange, |f| f.redirect = Some(elsewhere)))
+        .unwrap();
     let answer = answer(&site, "10s").await;
-    assert!(answer["response"]["warnings"][0].as_str().unwrap().contains("RegistryUnavailable"), "{answer}");
-    assert!(site.emulator.requests().iter().all(|r| r.host == REGISTRY || r.host.starts_with("login.")));
+    assert!(
+        answer["response"]["warnings"][0]
+            .as_str()
+            .unwrap()
+            .contains("RegistryUnavailable"),
+        "{answer}"
+    );
+    assert!(
+        site.emulator
+            .requests()
+            .iter()
+            .all(|r| r.host == REGISTRY || r.host.starts_with("login."))
+    );
 }
 
 #[tokio::test]
 async fn an_answer_that_is_no_token_is_told_as_such() {
     let site = Site::start().await;
-    for (endpoint, reason) in [(Endpoint::EntraToken, "EntraUnavailable"), (Endpoint::AcrExchange, "RegistryUnavailable")] {
+    for (endpoint, reason) in [
+        (Endpoint::EntraToken, "EntraUnavailable"),
+        (Endpoint::AcrExchange, "RegistryUnavailable"),
+    ] {
         for body in ["html", "truncated"] {
             let mut broken = serde_json::json!({"endpoint": endpoint});
             broken["body"] = body.into();
@@ -107,10 +173,14 @@ async fn an_answer_that_is_no_token_is_told_as_such() {
             site.emulator.set_faults(vec![fault]).unwrap();
             // Each trouble is met by a generator of its own, so that no earlier try is remembered.
             let generator = format!("{}-{body}", reason.to_lowercase());
-            site.generator(&site.a.namespace, &generator, serde_json::json!({})).await;
+            site.generator(&site.a.namespace, &generator, serde_json::json!({}))
+                .await;
             let review = super::protocol::review(&site.a.namespace, &pod("app", &generator));
             let answer = super::protocol::post(&site, &review).await;
-            let warning = answer["response"]["warnings"][0].as_str().unwrap_or_default().to_owned();
+            let warning = answer["response"]["warnings"][0]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
             assert!(warning.contains(reason), "{answer}");
         }
     }

@@ -33,7 +33,11 @@ impl Webhook {
         let prepared = control_plane::shared().prepared().await;
         let mut child = Command::new(env!("CARGO_BIN_EXE_acr-pull-webhook"))
             .args(["serve", "--listen-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0"])
-            .args(["--tls-cert=tls.crt", "--tls-key=tls.key", "--extra-ca-file=azure-ca.crt"])
+            .args([
+                "--tls-cert=tls.crt",
+                "--tls-key=tls.key",
+                "--extra-ca-file=azure-ca.crt",
+            ])
             // Everything the program and its libraries have to say, so that a leaked token would show.
             .args(["--log-level=trace", "--log-format=json", "--shutdown-delay=0"])
             .args(flags)
@@ -90,7 +94,11 @@ impl Webhook {
     /// A client that trusts the webhook's certificate.
     pub fn client(&self) -> reqwest::Client {
         let ca = reqwest::Certificate::from_pem(self.ca_pem.as_bytes()).unwrap();
-        reqwest::Client::builder().no_proxy().tls_certs_only([ca]).build().unwrap()
+        reqwest::Client::builder()
+            .no_proxy()
+            .tls_certs_only([ca])
+            .build()
+            .unwrap()
     }
 
     /// The URL that the API server calls.
@@ -106,7 +114,14 @@ impl Webhook {
     /// Asks it to end, and waits until it has; true when it ended by itself, without an error.
     pub async fn terminate(&mut self) -> bool {
         let pid = self.child.id().unwrap().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .await
+                .unwrap()
+                .success()
+        );
         self.child.wait().await.unwrap().success()
     }
 }

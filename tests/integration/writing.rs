@@ -25,18 +25,30 @@ async fn a_secret_overwritten_by_hand_is_put_right_in_place_at_the_next_issue() 
     let before = site.secrets(namespace).get(&name).await.unwrap();
     let broken = json!({"stringData": {".dockerconfigjson": "{\"auths\":{}}"}});
     let overwrite = Patch::Merge::<serde_json::Value>(broken);
-    site.secrets(namespace).patch(&name, &PatchParams::default(), &overwrite).await.unwrap();
+    site.secrets(namespace)
+        .patch(&name, &PatchParams::default(), &overwrite)
+        .await
+        .unwrap();
     reissue(&site).await;
     let after: Secret = site.secrets(namespace).get(&name).await.unwrap();
     assert_eq!(before.metadata.uid, after.metadata.uid);
-    assert_ne!(site.credentials(namespace, &name).await.1, good, "a new token in the same Secret");
+    assert_ne!(
+        site.credentials(namespace, &name).await.1,
+        good,
+        "a new token in the same Secret"
+    );
 }
 
 /// Makes what the token depends on change, and waits for the token that follows.
 async fn reissue(site: &Site) {
     let namespace = &site.a.namespace;
     let calls = site.calls(Endpoint::AcrExchange);
-    site.generator(namespace, "contoso", json!({"scope": "repository:team-a/app:pull"})).await;
+    site.generator(
+        namespace,
+        "contoso",
+        json!({"scope": "repository:team-a/app:pull"}),
+    )
+    .await;
     eventually("a Pod after the change has a new token", async || {
         let mut next = pod("next", "contoso");
         next.metadata.name = None;

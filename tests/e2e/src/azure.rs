@@ -20,8 +20,13 @@ pub async fn ready(client: &Client) {
         .get_or_init(|| async {
             push_images().await;
             let world = world(client).await.to_string();
-            let request = http::Request::post(format!("{CONTROL}/world")).body(world.into_bytes()).unwrap();
-            client.request_text(request).await.expect("the emulator takes the world");
+            let request = http::Request::post(format!("{CONTROL}/world"))
+                .body(world.into_bytes())
+                .unwrap();
+            client
+                .request_text(request)
+                .await
+                .expect("the emulator takes the world");
         })
         .await;
 }
@@ -29,7 +34,9 @@ pub async fn ready(client: &Client) {
 /// Every request that Azure got from this subject.
 pub async fn requests_of(client: &Client, subject: &str) -> Vec<RequestRecord> {
     let all: Vec<RequestRecord> = get(client, "/requests").await;
-    all.into_iter().filter(|r| r.subject.as_deref() == Some(subject)).collect()
+    all.into_iter()
+        .filter(|r| r.subject.as_deref() == Some(subject))
+        .collect()
 }
 
 /// Every token issued and every credential presented since the emulator started.
@@ -38,8 +45,13 @@ pub async fn credentials(client: &Client) -> Credentials {
 }
 
 async fn get<T: DeserializeOwned>(client: &Client, path: &str) -> T {
-    let request = http::Request::get(format!("{CONTROL}{path}")).body(Vec::new()).unwrap();
-    client.request(request).await.expect("the emulator answers through the API server")
+    let request = http::Request::get(format!("{CONTROL}{path}"))
+        .body(Vec::new())
+        .unwrap();
+    client
+        .request(request)
+        .await
+        .expect("the emulator answers through the API server")
 }
 
 async fn world(client: &Client) -> Value {
@@ -71,6 +83,14 @@ async fn world(client: &Client) -> Value {
 async fn push_images() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("push-image.sh");
     let images = TEAMS.iter().map(|team| format!("{}:1", team.repository()));
-    let status = Command::new(script).args(images).stdin(Stdio::null()).status().await.unwrap();
-    assert!(status.success(), "tests/e2e/push-image.sh says above what is wrong");
+    let status = Command::new(script)
+        .args(images)
+        .stdin(Stdio::null())
+        .status()
+        .await
+        .unwrap();
+    assert!(
+        status.success(),
+        "tests/e2e/push-image.sh says above what is wrong"
+    );
 }

@@ -32,5 +32,7 @@ pub async fn eventually<T>(what: &str, check: impl AsyncFn() -> Option<T>) -> T 
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     });
-    found.await.unwrap_or_else(|_| panic!("within two minutes: {what}"))
+    found
+        .await
+        .unwrap_or_else(|_| panic!("within two minutes: {what}"))
 }

@@ -99,8 +99,16 @@ impl Settled {
         for (key, value) in spec.as_object().unwrap() {
             whole[key] = value.clone();
         }
-        create(&self.api::<ServiceAccount>(), json!({"metadata": {"name": "app", "annotations": annotations}})).await;
-        create(&self.api::<ACRAccessToken>(), json!({"metadata": {"name": "contoso"}, "spec": whole})).await;
+        create(
+            &self.api::<ServiceAccount>(),
+            json!({"metadata": {"name": "app", "annotations": annotations}}),
+        )
+        .await;
+        create(
+            &self.api::<ACRAccessToken>(),
+            json!({"metadata": {"name": "contoso"}, "spec": whole}),
+        )
+        .await;
     }
 
     pub fn api<K>(&self) -> Api<K>
@@ -137,28 +145,48 @@ impl Settled {
     /// Waits until the Pod's image was refused.
     pub async fn cannot_pull(&self, name: &str) {
         let pods = self.api::<Pod>();
-        eventually(&format!("{}/{name} is in ImagePullBackOff", self.team.namespace()), async || {
-            let status = pods.get(name).await.unwrap().status?;
-            let container = status.container_statuses?.into_iter().next()?;
-            assert!(container.state.as_ref().is_none_or(|s| s.running.is_none()), "{name} runs");
-            (container.state?.waiting?.reason? == "ImagePullBackOff").then_some(())
-        })
+        eventually(
+            &format!("{}/{name} is in ImagePullBackOff", self.team.namespace()),
+            async || {
+                let status = pods.get(name).await.unwrap().status?;
+                let container = status.container_statuses?.into_iter().next()?;
+                assert!(
+                    container.state.as_ref().is_none_or(|s| s.running.is_none()),
+                    "{name} runs"
+                );
+                (container.state?.waiting?.reason? == "ImagePullBackOff").then_some(())
+            },
+        )
         .await;
     }
 
     /// The Events of the Pod that tell of trouble with its image or its pull secret.
     pub async fn pull_troubles(&self, name: &str) -> Vec<String> {
         let events = self.api::<Event>().list(&Default::default()).await.unwrap();
-        let about = events.items.into_iter().filter(|e| e.involved_object.name.as_deref() == Some(name));
+        let about = events
+            .items
+            .into_iter()
+            .filter(|e| e.involved_object.name.as_deref() == Some(name));
         about
             .filter(|e| e.type_.as_deref() == Some("Warning"))
-            .map(|e| format!("{}: {}", e.reason.unwrap_or_default(), e.message.unwrap_or_default()))
+            .map(|e| {
+                format!(
+                    "{}: {}",
+                    e.reason.unwrap_or_default(),
+                    e.message.unwrap_or_default()
+                )
+            })
             .collect()
     }
 
     /// The one pull secret that the webhook wrote in the namespace.
     pub async fn pull_secret(&self) -> ACRPullSecret {
-        let all = self.api::<ACRPullSecret>().list(&Default::default()).await.unwrap().items;
+        let all = self
+            .api::<ACRPullSecret>()
+            .list(&Default::default())
+            .await
+            .unwrap()
+            .items;
         assert_eq!(all.len(), 1);
         all.into_iter().next().unwrap()
     }
@@ -173,5 +201,7 @@ async fn create<K>(api: &Api<K>, object: Value) -> K
 where
     K: kube::Resource + Clone + std::fmt::Debug + serde::Serialize + serde::de::DeserializeOwned,
 {
-    api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap()
+    api.create(&PostParams::default(), &serde_json::from_value(object).unwrap())
+        .await
+        .unwrap()
 }

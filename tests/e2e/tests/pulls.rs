@@ -17,7 +17,8 @@ async fn without_the_annotation_the_image_is_refused_and_with_it_the_pod_runs() 
     let client = client().await;
     let team = TEAMS[0].settle(&client, json!({})).await;
     team.create_pod("plain", &team.team.image(), None).await;
-    team.create_pod("annotated", &team.team.image(), Some("contoso")).await;
+    team.create_pod("annotated", &team.team.image(), Some("contoso"))
+        .await;
     team.runs("annotated").await;
     team.cannot_pull("plain").await;
     let asked = azure::requests_of(&client, &team.team.subject()).await;
@@ -27,10 +28,14 @@ async fn without_the_annotation_the_image_is_refused_and_with_it_the_pod_runs() 
 #[tokio::test]
 async fn two_teams_pull_by_two_subjects_and_neither_pulls_the_others_image() {
     let client = client().await;
-    let (a, b) = (TEAMS[1].settle(&client, json!({})).await, TEAMS[2].settle(&client, json!({})).await);
+    let (a, b) = (
+        TEAMS[1].settle(&client, json!({})).await,
+        TEAMS[2].settle(&client, json!({})).await,
+    );
     for (own, others) in [(&a, &b), (&b, &a)] {
         own.create_pod("own", &own.team.image(), Some("contoso")).await;
-        own.create_pod("others", &others.team.image(), Some("contoso")).await;
+        own.create_pod("others", &others.team.image(), Some("contoso"))
+            .await;
     }
     for team in [&a, &b] {
         team.runs("own").await;
@@ -59,7 +64,8 @@ async fn ten_fresh_namespaces_start_without_one_failed_pull() {
     }
     for team in &teams {
         team.settle_identity(json!({})).await;
-        team.create_pod("first", &team.team.image(), Some("contoso")).await;
+        team.create_pod("first", &team.team.image(), Some("contoso"))
+            .await;
     }
     for team in &teams {
         team.runs("first").await;
@@ -85,12 +91,23 @@ async fn a_job_and_its_init_container_pull_with_the_same_secret() {
     });
     let job = json!({"metadata": {"name": "job"}, "spec": {"template": template}});
     let jobs: Api<Job> = team.api();
-    jobs.create(&PostParams::default(), &serde_json::from_value(job).unwrap()).await.unwrap();
+    jobs.create(&PostParams::default(), &serde_json::from_value(job).unwrap())
+        .await
+        .unwrap();
     let pods: Api<Pod> = team.api();
     eventually("the Job's Pod runs", async || {
-        let pod = pods.list(&Default::default()).await.unwrap().items.into_iter().next()?;
+        let pod = pods
+            .list(&Default::default())
+            .await
+            .unwrap()
+            .items
+            .into_iter()
+            .next()?;
         let status = pod.status?;
-        let all = status.container_statuses?.into_iter().chain(status.init_container_statuses?);
+        let all = status
+            .container_statuses?
+            .into_iter()
+            .chain(status.init_container_statuses?);
         all.into_iter().all(|c| c.ready).then_some(())
     })
     .await;
@@ -103,8 +120,14 @@ async fn deleting_the_acr_pull_secret_takes_the_secret_with_it() {
     let team: Settled = one(TEAMS[5], &client).await;
     let owner = team.pull_secret().await;
     let name = owner.metadata.name.unwrap();
-    assert_eq!(team.secret(&name).await.type_.as_deref(), Some("kubernetes.io/dockerconfigjson"));
-    team.api::<acr_pull_webhook::pull_secret::ACRPullSecret>().delete(&name, &Default::default()).await.unwrap();
+    assert_eq!(
+        team.secret(&name).await.type_.as_deref(),
+        Some("kubernetes.io/dockerconfigjson")
+    );
+    team.api::<acr_pull_webhook::pull_secret::ACRPullSecret>()
+        .delete(&name, &Default::default())
+        .await
+        .unwrap();
     let secrets = team.api::<k8s_openapi::api::core::v1::Secret>();
     eventually("the garbage collector takes it", async || {
         secrets.get_opt(&name).await.unwrap().is_none().then_some(())
