@@ -283,8 +283,8 @@ fn status(reason: Reason) -> (u16, &'static str) {
     match reason.class() {
         _ if reason == Reason::InvalidReview => (400, "BadRequest"),
         Class::Invalid => (422, "Invalid"),
-        Class::Forbidden => (403, "Forbidden"),
-        Class::Upstream => (503, "ServiceUnavailable"),
+        // Not 503 for Azure's trouble: some clients repeat such a request by themselves, and at once.
+        Class::Forbidden | Class::Upstream => (403, "Forbidden"),
         Class::ApiServer => (500, "InternalError"),
     }
 }

@@ -173,6 +173,7 @@ async fn client(kubeconfig: &Path, impersonate: Option<String>) -> Client {
         .await
         .unwrap();
     config.proxy_url = None;
+    config.default_retry = false;
     Client::try_from(config).unwrap()
 }
 

@@ -67,8 +67,8 @@ impl Site {
             repository: "team-b/app",
         };
         let world = World::parse(&world(&prepared.issuer, &prepared.jwks, &[&a, &b])).unwrap();
-        let emulator = Emulator::start(world, Options::default()).await.unwrap();
-        let webhook = Webhook::start(&emulator.proxy_url(), &emulator.ca_pem(), flags).await;
+        let emulator = Emulator::start(world, Options::default()).unwrap();
+        let webhook = Webhook::start(&emulator.proxy_url().unwrap(), emulator.ca_pem(), flags).await;
         let site = Self {
             id,
             client,
@@ -86,7 +86,7 @@ impl Site {
 
     /// Starts the webhook anew, as after a crash, and points the API server to it.
     pub async fn restart_webhook(&mut self) {
-        self.webhook = Webhook::start(&self.emulator.proxy_url(), &self.emulator.ca_pem(), &[]).await;
+        self.webhook = Webhook::start(&self.emulator.proxy_url().unwrap(), self.emulator.ca_pem(), &[]).await;
         self.register().await;
     }
 
@@ -254,7 +254,7 @@ impl Site {
     fn azure_client(&self) -> reqwest::Client {
         let ca = reqwest::Certificate::from_pem(self.emulator.ca_pem().as_bytes()).unwrap();
         reqwest::Client::builder()
-            .proxy(reqwest::Proxy::all(self.emulator.proxy_url()).unwrap())
+            .proxy(reqwest::Proxy::all(self.emulator.proxy_url().unwrap()).unwrap())
             .tls_certs_only([ca])
             .build()
             .unwrap()
@@ -353,9 +353,10 @@ pub fn pull_secret_name(pod: &Pod) -> String {
     names[0].clone()
 }
 
-/// Waits until `check` gives something, for at most half a minute.
+/// Waits until `check` gives something. The longest wait is that for the garbage collector, which
+/// looks for new kinds every 30 s.
 pub async fn eventually<T>(what: &str, check: impl AsyncFn() -> Option<T>) -> T {
-    let found = tokio::time::timeout(Duration::from_secs(30), async {
+    let found = tokio::time::timeout(Duration::from_secs(90), async {
         loop {
             if let Some(found) = check().await {
                 return found;
@@ -363,5 +364,5 @@ pub async fn eventually<T>(what: &str, check: impl AsyncFn() -> Option<T>) -> T 
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });
-    found.await.unwrap_or_else(|_| panic!("within 30 s: {what}"))
+    found.await.unwrap_or_else(|_| panic!("within 90 s: {what}"))
 }

@@ -43,7 +43,7 @@ async fn a_pod_is_admitted_with_a_warning_and_its_secret_follows_when_azure_reco
             f.status = Some(429)
         }),
     ] {
-        site.emulator.set_faults(fault(endpoint, edit)).unwrap();
+        site.emulator.set_faults(&fault(endpoint, edit)).unwrap();
         let answer = answer(&site, "10s").await;
         assert_eq!(answer["response"]["allowed"], true, "{answer}");
         assert_eq!(answer["response"]["patchType"], "JSONPatch");
@@ -69,7 +69,7 @@ async fn a_pod_is_admitted_with_a_warning_and_its_secret_follows_when_azure_reco
             ("False", reason)
         );
 
-        site.emulator.set_faults(Vec::new()).unwrap();
+        site.emulator.set_faults(&[]).unwrap();
         eventually("the Secret follows by itself", async || {
             site.secrets(namespace).get_opt(&name).await.unwrap()
         })
@@ -96,10 +96,10 @@ async fn a_pod_is_admitted_with_a_warning_and_its_secret_follows_when_azure_reco
 async fn with_deny_the_pod_is_refused_with_the_reason() {
     let site = Site::with_flags(&["--on-upstream-failure=deny"]).await;
     site.emulator
-        .set_faults(fault(Endpoint::EntraToken, |f| f.status = Some(503)))
+        .set_faults(&fault(Endpoint::EntraToken, |f| f.status = Some(503)))
         .unwrap();
     let status = site.refused(&site.a.namespace, &pod("app", "contoso")).await;
-    assert_eq!(status.code, 503);
+    assert_eq!(status.code, 403);
     assert!(status.message.contains("EntraUnavailable"), "{}", status.message);
 }
 
@@ -108,7 +108,7 @@ async fn a_hanging_azure_is_answered_within_the_api_servers_time_out() {
     let site = Site::start().await;
     for endpoint in [Endpoint::EntraToken, Endpoint::AcrExchange] {
         site.emulator
-            .set_faults(fault(endpoint, |f| f.hang = true))
+            .set_faults(&fault(endpoint, |f| f.hang = true))
             .unwrap();
         let answer = answer(&site, "3s").await;
         assert_eq!(answer["response"]["allowed"], true);
@@ -126,7 +126,7 @@ async fn a_hanging_azure_is_answered_within_the_api_servers_time_out() {
 async fn a_burst_during_an_outage_does_not_become_a_burst_of_calls() {
     let site = Site::start().await;
     site.emulator
-        .set_faults(fault(Endpoint::EntraToken, |f| f.status = Some(503)))
+        .set_faults(&fault(Endpoint::EntraToken, |f| f.status = Some(503)))
         .unwrap();
     for n in 0..20 {
         site.create(&site.a.namespace, &pod(&format!("app-{n}"), "contoso"))
@@ -141,7 +141,7 @@ async fn a_redirect_is_never_followed() {
     let site = Site::start().await;
     let elsewhere = "https://fabrikam.azurecr.io/oauth2/exchange".to_owned();
     site.emulator
-        .set_faults(fault(Endpoint::AcrExchange, |f| f.redirect = Some(elsewhere)))
+        .set_faults(&fault(Endpoint::AcrExchange, |f| f.redirect = Some(elsewhere)))
         .unwrap();
     let answer = answer(&site, "10s").await;
     assert!(
@@ -170,7 +170,7 @@ async fn an_answer_that_is_no_token_is_told_as_such() {
             let mut broken = serde_json::json!({"endpoint": endpoint});
             broken["body"] = body.into();
             let fault: Fault = serde_json::from_value(broken).unwrap();
-            site.emulator.set_faults(vec![fault]).unwrap();
+            site.emulator.set_faults(&[fault]).unwrap();
             // Each trouble is met by a generator of its own, so that no earlier try is remembered.
             let generator = format!("{}-{body}", reason.to_lowercase());
             site.generator(&site.a.namespace, &generator, serde_json::json!({}))

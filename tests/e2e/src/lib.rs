@@ -19,6 +19,7 @@ pub async fn client() -> Client {
     );
     let mut config = Config::infer().await.expect("the kubeconfig can be read");
     config.proxy_url = None;
+    config.default_retry = false;
     Client::try_from(config).unwrap()
 }
 
