@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Makes a Python environment with Microsoft's own clients and prints the path of its interpreter. The first run takes about half a minute.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source-path=SCRIPTDIR source=../../cluster/lib.sh
+source "$here/../../cluster/lib.sh"
+
+command -v python3 >/dev/null || "$here/../../cluster/packages.sh" python3
+# Debian keeps ensurepip, which a new environment needs, in a package of its own.
+python3 -c 'import ensurepip, venv' 2>/dev/null || "$here/../../cluster/packages.sh" python3-venv
+python3 -c 'import ensurepip, venv' ||
+  die "$(command -v python3) cannot make environments: install its 'venv' and 'ensurepip' modules"
+
+install_clients() {
+  python3 -m venv "$1"
+  "$1/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: -r "$here/requirements.txt"
+}
+
+fill() {
+  progress "installing Microsoft's Python clients from PyPI" install_clients "$1"
+}
+
+version=$(python3 -c 'import platform, sys; print(platform.python_version(), sys.implementation.cache_tag, sep="-")')
+folder=$(cache_dir)/python/$version/$(content_hash "$here"/{requirements.txt,setup.sh})
+build_once "$folder" fill
+printf '%s\n' "$folder/bin/python"

@@ -1,0 +1,18 @@
+//! Proof that azure-emulator behaves as Azure does, by clients and a registry that were not written for it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
+
+mod assertions;
+mod faults;
+mod image;
+mod microsoft_clients;
+mod program;
+mod proxy;
+mod registry_rights;
+mod skopeo;
+mod support;
+mod tokens;

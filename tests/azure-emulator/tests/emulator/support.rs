@@ -1,0 +1,359 @@
+//! A small Azure to test against: one tenant, three applications, two registries.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use azure_emulator::{AssertionIssuer, Emulator, Options, World};
+use serde_json::Value;
+
+mod key_server;
+
+pub use key_server::KeyServer;
+
+pub const TENANT: &str = "72f988bf-86f1-41af-91ab-000000000001";
+pub const OTHER_TENANT: &str = "72f988bf-86f1-41af-91ab-000000000002";
+/// May pull `shop/*` and list; proves itself by assertion or secret.
+pub const WEB: &str = "11111111-1111-1111-1111-111111111111";
+/// May pull and push everything; proves itself by secret.
+pub const WRITER: &str = "22222222-2222-2222-2222-222222222222";
+/// Has no right anywhere.
+pub const NOBODY: &str = "33333333-3333-3333-3333-333333333333";
+/// Lives in the other tenant, which has no registry.
+pub const STRANGER: &str = "44444444-4444-4444-4444-444444444444";
+
+pub const SECRET: &str = "Kq8~correct-horse-battery-staple";
+pub const ISSUER: &str = "https://oidc.example.com/cluster/";
+pub const SUBJECT: &str = "system:serviceaccount:shop:web";
+pub const AUDIENCE: &str = "api://AzureADTokenExchange";
+pub const ACR: &str = "https://containerregistry.azure.net";
+pub const CONTOSO: &str = "contoso.azurecr.io";
+pub const FABRIKAM: &str = "fabrikam.azurecr.io";
+/// The user name that says "the password is a token".
+pub const TOKEN_USER: &str = "00000000-0000-0000-0000-000000000000";
+
+/// An emulator with an HTTP client that reaches it as programs in production reach Azure.
+pub struct Azure {
+    pub emulator: Emulator,
+    pub issuer: AssertionIssuer,
+    pub http: reqwest::Client,
+}
+
+/// A reply read to its end.
+pub struct Reply {
+    pub status: u16,
+    pub headers: reqwest::header::HeaderMap,
+    pub text: String,
+}
+
+/// distribution's registry, empty, in memory, until dropped.
+pub struct Registry {
+    process: Child,
+    pub url: String,
+}
+
+/// The world of these tests, its registries in front of `upstream`.
+pub fn world_yaml(upstream: &str) -> String {
+    let jwks = issuer().jwks();
+    format!(
+        "
+tenants:
+  - id: {TENANT}
+    domains: [contoso.onmicrosoft.com]
+    applications:
+      - clientId: {WEB}
+        secrets: [{SECRET}]
+        federatedCredentials: [{{issuer: '{ISSUER}', subject: '{SUBJECT}'}}]
+      - {{clientId: {WRITER}, secrets: [{SECRET}]}}
+      - {{clientId: {NOBODY}, secrets: [{SECRET}]}}
+  - id: {OTHER_TENANT}
+    applications:
+      - {{clientId: {STRANGER}, secrets: [{SECRET}]}}
+issuers:
+  - {{issuer: '{ISSUER}', jwks: {jwks}}}
+registries:
+  - host: {CONTOSO}
+    tenant: {TENANT}
+    upstream: {upstream}
+    rights:
+      - {{clientId: {WEB}, repositories: ['shop/*'], actions: [pull], catalog: true}}
+      - {{clientId: {WRITER}, repositories: ['*'], actions: [pull, push, delete], catalog: true}}
+  - host: {FABRIKAM}
+    tenant: {TENANT}
+    upstream: {upstream}
+    acceptArmTokens: false
+    rights:
+      - {{clientId: {WEB}, repositories: ['*'], actions: [pull]}}
+"
+    )
+}
+
+pub fn issuer() -> AssertionIssuer {
+    AssertionIssuer::new(ISSUER).unwrap()
+}
+
+// === impl Azure ===
+
+impl Azure {
+    /// With no registry behind: for tests that end before it would be asked.
+    pub fn start() -> Self {
+        Self::with(&world_yaml("http://127.0.0.1:9"))
+    }
+
+    pub fn with(yaml: &str) -> Self {
+        let emulator = Emulator::start(World::parse(yaml).unwrap(), Options::default()).unwrap();
+        let http = client(&emulator.proxy_url().unwrap(), emulator.ca_pem());
+        Self {
+            emulator,
+            issuer: issuer(),
+            http,
+        }
+    }
+
+    pub async fn get(&self, url: &str) -> Reply {
+        Reply::of(self.http.get(url)).await
+    }
+
+    pub async fn get_with(&self, url: &str, token: &str) -> Reply {
+        let manifest = "application/vnd.oci.image.manifest.v1+json";
+        Reply::of(self.http.get(url).bearer_auth(token).header("accept", manifest)).await
+    }
+
+    /// Asks Entra with these form fields.
+    pub async fn entra(&self, tenant: &str, form: &[(&str, &str)]) -> Reply {
+        let url = format!("https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token");
+        Reply::of(self.http.post(url).form(form)).await
+    }
+
+    pub async fn entra_by_assertion(&self, client_id: &str, assertion: &str) -> Reply {
+        self.entra(
+            TENANT,
+            &[
+                ("client_assertion", assertion),
+                (
+                    "client_assertion_type",
+                    "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+                ),
+                ("client_id", client_id),
+                ("grant_type", "client_credentials"),
+                ("scope", &format!("{ACR}/.default")),
+            ],
+        )
+        .await
+    }
+
+    /// An Entra token of the application, by its secret.
+    pub async fn entra_token(&self, tenant: &str, client_id: &str, resource: &str) -> String {
+        let scope = format!("{resource}/.default");
+        let form = [
+            ("client_id", client_id),
+            ("client_secret", SECRET),
+            ("grant_type", "client_credentials"),
+            ("scope", &scope),
+        ];
+        self.entra(tenant, &form).await.ok()["access_token"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    pub async fn exchange(&self, registry: &str, entra_token: &str) -> Reply {
+        let form = [
+            ("grant_type", "access_token"),
+            ("service", registry),
+            ("access_token", entra_token),
+        ];
+        Reply::of(
+            self.http
+                .post(format!("https://{registry}/oauth2/exchange"))
+                .form(&form),
+        )
+        .await
+    }
+
+    /// An ACR refresh token of the application.
+    pub async fn refresh_token(&self, registry: &str, client_id: &str) -> String {
+        let entra = self.entra_token(TENANT, client_id, ACR).await;
+        self.exchange(registry, &entra).await.ok()["refresh_token"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    pub async fn token(&self, registry: &str, refresh_token: &str, scope: &str) -> Reply {
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("service", registry),
+            ("scope", scope),
+            ("refresh_token", refresh_token),
+        ];
+        Reply::of(
+            self.http
+                .post(format!("https://{registry}/oauth2/token"))
+                .form(&form),
+        )
+        .await
+    }
+
+    /// An ACR access token of the application.
+    pub async fn access_token(&self, registry: &str, client_id: &str, scope: &str) -> String {
+        let refresh = self.refresh_token(registry, client_id).await;
+        self.token(registry, &refresh, scope).await.ok()["access_token"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    /// The CA in a file of its own, for clients that want one.
+    pub fn ca_file(&self, name: &str) -> PathBuf {
+        let folder = fresh_folder(name);
+        std::fs::write(folder.join("ca.crt"), self.emulator.ca_pem()).unwrap();
+        folder.join("ca.crt")
+    }
+}
+
+/// A client that goes through the proxy, trusts this CA only, and follows nothing.
+pub fn client(proxy: &str, ca_pem: &str) -> reqwest::Client {
+    let ca = reqwest::Certificate::from_pem(ca_pem.as_bytes()).unwrap();
+    reqwest::Client::builder()
+        .proxy(reqwest::Proxy::https(proxy).unwrap())
+        .tls_certs_only([ca])
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(Duration::from_secs(20))
+        .build()
+        .unwrap()
+}
+
+// === impl Reply ===
+
+impl Reply {
+    pub async fn of(request: reqwest::RequestBuilder) -> Self {
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Self {
+            status,
+            headers,
+            text: response.text().await.unwrap(),
+        }
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+
+    /// The document of a good reply.
+    pub fn ok(&self) -> Value {
+        assert_eq!(self.status, 200, "{}", self.text);
+        self.json()
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The code of ACR's first error.
+    pub fn acr_code(&self) -> String {
+        self.json()["errors"][0]["code"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    }
+}
+
+// === impl Registry ===
+
+impl Registry {
+    pub fn start() -> Self {
+        static PROGRAM: LazyLock<String> = LazyLock::new(|| script("tests/registry/build.sh", &[]));
+        let folder = fresh_folder("registry");
+        let config = folder.join("config.yml");
+        std::fs::write(
+            &config,
+            "version: 0.1\nlog: {level: info}\nstorage: {inmemory: {}, delete: {enabled: true}}\nhttp: {addr: '127.0.0.1:0'}\n",
+        )
+        .unwrap();
+        let mut process = Command::new(PROGRAM.as_str())
+            .arg("serve")
+            .arg(&config)
+            .env("OTEL_TRACES_EXPORTER", "none")
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", PROGRAM.as_str()));
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let address = lines.by_ref().find_map(|line| {
+            let line = line.unwrap();
+            let address = line.split_once("listening on ")?.1;
+            Some(address.split(['"', ' ']).next().unwrap().to_owned())
+        });
+        // Read on, or the registry blocks when the pipe is full.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self {
+            process,
+            url: format!(
+                "http://{}",
+                address.expect("the registry ended before it listened")
+            ),
+        }
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+// === folders and programs ===
+
+/// The root of the repository.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .unwrap()
+        .to_owned()
+}
+
+/// An empty folder of this test run.
+pub fn fresh_folder(name: &str) -> PathBuf {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let unique = format!(
+        "{name}-{}-{}",
+        std::process::id(),
+        COUNT.fetch_add(1, Ordering::Relaxed)
+    );
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(unique);
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// Runs one of the repository's scripts and returns the line it prints. What it tells meanwhile goes to our standard error.
+pub fn script(path: &str, arguments: &[&str]) -> String {
+    let output = Command::new(repository().join(path))
+        .args(arguments)
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap_or_else(|error| panic!("{path}: {error}"));
+    assert!(
+        output.status.success(),
+        "{path} {arguments:?} failed; its own message is above"
+    );
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// Waits until the condition holds, at most ten seconds.
+pub fn await_condition(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(
+            Instant::now() < deadline,
+            "waited ten seconds in vain for: {what}"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
