@@ -1,0 +1,147 @@
+# The one interface to this repository. `make help` lists it.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+# The steps share two cores, one cargo target folder and one cluster.
+.NOTPARALLEL:
+
+cluster := tests/cluster/cluster.sh
+scripts = $(shell git ls-files --cached --others --exclude-standard '*.sh' .ci/run)
+go_modules = $(shell git ls-files --cached --others --exclude-standard '*go.mod' | xargs -r dirname)
+# Vetting the few lines there would first vet all of Kubernetes, for eight minutes; the compiler sees them anyway.
+go_vetted = $(filter-out tests/cluster/kubernetes,$(go_modules))
+overlays = $(shell git ls-files --cached --others --exclude-standard '*kustomization.yaml' | xargs -r dirname)
+actionlint := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+
+##@ See it work
+
+.PHONY: demo
+demo: ## One private image, without and with the annotation, on a real cluster (KUBECONFIG, else kind, else a local one)
+	@tests/e2e/demo.sh
+
+##@ Test it
+
+.PHONY: test
+test: programs ## Everything: unit, integration and end-to-end tests; installs what is missing
+	cargo test --locked --workspace --exclude e2e
+	tests/cluster/test.sh $(if $(filter 0,$(shell id -u)),,control-plane)
+	@tests/e2e/run.sh
+
+.PHONY: unit
+unit: tools ## Unit and property tests: no network, no cluster
+	cargo test --locked --workspace --exclude e2e --lib --bins
+
+.PHONY: integration
+integration: programs ## Against a real API server and azure-emulator, on loopback
+	cargo test --locked --workspace --exclude e2e --test '*'
+
+.PHONY: e2e
+e2e: tools ## Against a real node: the cluster of KUBECONFIG, else a local one (as root) for the time of the tests
+	@tests/e2e/run.sh
+
+.PHONY: test-cluster
+test-cluster: ## The tests of the test cluster itself, as root
+	@tests/cluster/test.sh
+
+.PHONY: e2e-kind
+e2e-kind: ## The same on a kind cluster made for it and deleted afterwards (KIND, KIND_NODE_IMAGE, NODE_EXEC, CONTAINER_TOOL)
+	@tests/e2e/kind.sh e2e
+
+##@ Keep it clean
+
+.PHONY: fmt
+fmt: ## Formats Rust and Go
+	cargo fmt --all
+	gofmt -l -w $(go_modules)
+
+.PHONY: lint
+lint: lint-rust lint-shell lint-go lint-manifests lint-workflows ## Every check that runs nothing: Rust, shell, Go, manifests, workflows
+
+.PHONY: lint-rust
+lint-rust: tools
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+.PHONY: lint-shell
+lint-shell:
+	@command -v shellcheck >/dev/null || tests/cluster/packages.sh shellcheck
+	shellcheck $(scripts)
+
+.PHONY: lint-go
+lint-go:
+	@unformatted=$$(gofmt -l $(go_modules)); [[ -z $$unformatted ]] || { echo "gofmt would change: $$unformatted; run 'make fmt'"; exit 1; }
+	for module in $(go_vetted); do (cd "$$module" && go vet ./...); done
+
+.PHONY: lint-manifests
+lint-manifests:
+	@kubectl=$$(command -v kubectl || echo "$$(tests/cluster/build.sh)/kubectl"); \
+	for overlay in $(overlays); do echo "kubectl kustomize $$overlay"; "$$kubectl" kustomize "$$overlay" >/dev/null; done
+
+.PHONY: lint-workflows
+lint-workflows:
+	go run $(actionlint) -shellcheck= .github/workflows/*.yml
+
+##@ Run it on a cluster
+
+.PHONY: deploy
+deploy: ## The webhook on the cluster of KUBECONFIG, else the local one; on kind and local also azure-emulator
+	@tests/e2e/deploy.sh
+
+.PHONY: image
+image: ## The webhook's image as an archive; prints its name and file (CONTAINER_TOOL=docker, podman or buildah)
+	@deploy/image.sh acr-pull-webhook
+
+.PHONY: cluster
+cluster: ## A one-node Kubernetes on this Linux machine, as root, built from source; prints its KUBECONFIG
+	@$(cluster) up
+
+.PHONY: cluster-down
+cluster-down: ## Stops it and leaves nothing of it
+	@$(cluster) down
+
+##@ Write files
+
+.PHONY: crds
+crds: ## deploy/kustomize/crds from the types in src/
+	cargo run --quiet --locked --package acr-pull-webhook -- crds | \
+	  awk -v folder=deploy/kustomize/crds -v RS='---\n' \
+	  'match($$0, /\n  name: [a-z]+/) { printf "%s", $$0 >(folder "/" substr($$0, RSTART + 9, RLENGTH - 9) ".yaml") }'
+
+.PHONY: certs
+certs: ## A certificate authority and a serving certificate in DIR (default: certs/made)
+	@certs/make-certs.sh $(or $(DIR),certs/made) acr-pull-webhook.acr-pull-webhook.svc
+
+.PHONY: clean
+clean: ## Removes what was built here; caches under ~/.cache/acr-pull-webhook stay
+	cargo clean
+	rm -rf certs/made
+
+##@ Variables of demo, deploy and e2e
+## KUBECONFIG              the cluster to use
+## IMAGE_REPOSITORY        where to push images for a cluster that is neither kind nor local, such as contoso.azurecr.io/platform
+## IMAGE                   an image of the webhook that is in a registry already: nothing is built
+## CERTS_DIR               folder with ca.crt, tls.crt and tls.key to use
+## EMULATOR                yes or no; by default yes on kind and the local cluster
+## NODE_EXEC               with EMULATOR=yes elsewhere: a command that, given a node's name and a command, runs it there
+## AZURE_TENANT_ID, ACR_PULL_WEBHOOK_*   options of the webhook, as README tells
+
+.PHONY: help
+help: ## This page
+	@awk -F ':.*## ' ' \
+	  /^##@ / { printf "\n%s\n", substr($$0, 5); next } \
+	  /^## / { print "  " substr($$0, 4); next } \
+	  /^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# What cargo's own tools need beside Rust.
+.PHONY: tools
+tools:
+	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust from https://rustup.rs" >&2; exit 1; }
+	@command -v cc >/dev/null || tests/cluster/packages.sh gcc libc6-dev
+
+# What integration tests start. Built first, so that the progress of a first build is seen.
+.PHONY: programs
+programs: tools
+	@tests/cluster/build.sh >/dev/null
+	@tests/registry/build.sh >/dev/null

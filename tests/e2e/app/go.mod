@@ -1,0 +1,3 @@
+module acr-pull-webhook/tests/e2e/app
+
+go 1.24

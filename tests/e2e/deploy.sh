@@ -1,0 +1,174 @@
+#!/usr/bin/env bash
+# Deploys the webhook to a cluster and waits until the API server reaches it. `make help` tells the variables.
+# On a kind or the local cluster it also deploys azure-emulator and makes the webhook and the nodes take it for Azure
+# (EMULATOR=no: not; EMULATOR=yes: on any cluster).
+set -euo pipefail
+# shellcheck source=tests/e2e/emulator.sh
+source "$(dirname "${BASH_SOURCE[0]}")/emulator.sh"
+
+namespace=acr-pull-webhook
+emulator_address='' emulator_ca=''
+
+main() {
+  local reference folder
+  use_cluster
+  say "deploying to the $(cluster_words) at $(kube config view --minify -o 'jsonpath={.clusters[0].cluster.server}')"
+  if emulator_wanted; then
+    deploy_emulator
+    "$root/tests/e2e/push-image.sh" team/app:1
+  fi
+  reference=${IMAGE:-}
+  [[ -n $reference ]] || reference=$(image_in_cluster acr-pull-webhook)
+  folder=$(state_dir)/webhook
+  mkdir -p "$folder"
+  certificates "$folder"
+  write_overlay "$folder" "$reference"
+  apply_crds
+  apply --kustomize "$folder"
+  rolled_out "$namespace" acr-pull-webhook
+  # The last test of all: the API server finds the Service, trusts its certificate and gets an answer.
+  await 60 refuses_a_missing_generator || die "the API server cannot reach the webhook: $last_answer"
+  say "deployed: $reference"
+}
+
+cluster_words() {
+  case $CLUSTER in
+  local) echo "local cluster" ;;
+  kind) echo "kind cluster" ;;
+  *) echo "cluster" ;;
+  esac
+}
+
+emulator_wanted() {
+  [[ ${EMULATOR:-auto} == yes || (${EMULATOR:-auto} == auto && $CLUSTER != other) ]]
+}
+
+# certificates FOLDER: copies what kustomize shall see; it looks no further than its own folder.
+certificates() {
+  local from=${CERTS_DIR:-$1/certs} file
+  if [[ ! -s $from/tls.crt || -s $from/ca.key ]]; then
+    need openssl
+    "$root/certs/make-certs.sh" "$from" "acr-pull-webhook.$namespace.svc" >/dev/null
+  fi
+  mkdir -p "$1/tls"
+  for file in ca.crt tls.crt tls.key; do
+    [[ -s $from/$file ]] || die "CERTS_DIR=$from has no $file"
+    install -m 600 "$from/$file" "$1/tls/$file"
+  done
+}
+
+# write_overlay FOLDER REFERENCE: all that differs from one deployment to the next.
+write_overlay() {
+  local folder=$1 reference=$2 name
+  {
+    cat <<YAML
+# Written by tests/e2e/deploy.sh.
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+namespace: $namespace
+resources:
+  - $(relative_to "$folder" "$root/deploy/kustomize/base")
+images:
+$(kustomize_image acr-pull-webhook "$reference")
+secretGenerator:
+  - name: acr-pull-webhook-tls
+    type: kubernetes.io/tls
+    files: [tls/tls.crt, tls/tls.key]
+    options:
+      disableNameSuffixHash: true
+patches:
+  - target:
+      kind: MutatingWebhookConfiguration
+    patch: |-
+      - op: add
+        path: /webhooks/0/clientConfig/caBundle
+        value: $(base64 <"$folder/tls/ca.crt" | tr -d '\n')
+  - target:
+      kind: Deployment
+    patch: |-
+      # A new certificate is a new Pod.
+      - op: add
+        path: /spec/template/metadata/annotations
+        value:
+          acr-pull.dev/certificate: $(content_hash "$folder/tls/tls.crt")
+YAML
+    [[ -z $emulator_address ]] || emulator_patch "$folder"
+    echo "configMapGenerator:"
+    if [[ -n $emulator_address ]]; then
+      echo "  - name: extra-ca"
+      echo "    files: [ca.crt=extra-ca.crt]"
+    fi
+    echo "  - name: acr-pull-webhook"
+    echo "    behavior: merge"
+    echo "    literals:"
+    echo "      - ACR_PULL_WEBHOOK_LOG_FORMAT=${ACR_PULL_WEBHOOK_LOG_FORMAT:-json}"
+    [[ -z $emulator_address ]] || echo "      - ACR_PULL_WEBHOOK_EXTRA_CA_FILE=/etc/acr-pull-webhook/ca/ca.crt"
+    # Every option of the webhook that is set here is set there: README, "Configuration".
+    for name in AZURE_TENANT_ID $(compgen -e ACR_PULL_WEBHOOK_ | grep -vx ACR_PULL_WEBHOOK_LOG_FORMAT); do
+      [[ -z ${!name:-} ]] || printf '      - "%s=%s"\n' "$name" "${!name}"
+    done
+  } >"$folder/kustomization.yaml"
+}
+
+# emulator_patch FOLDER: Azure's names lead to the emulator, whose authority is trusted. The product knows nothing of it.
+emulator_patch() {
+  cp "$emulator_ca" "$1/extra-ca.crt"
+  cat <<YAML
+  - target:
+      kind: Deployment
+    patch: |-
+      apiVersion: apps/v1
+      kind: Deployment
+      metadata:
+        name: acr-pull-webhook
+      spec:
+        template:
+          spec:
+            hostAliases:
+              - ip: $emulator_address
+                hostnames: [$(printf '%s, ' "${emulated_hosts[@]}" | sed 's/, $//')]
+            containers:
+              - name: webhook
+                volumeMounts:
+                  - name: extra-ca
+                    mountPath: /etc/acr-pull-webhook/ca
+            volumes:
+              - name: extra-ca
+                configMap:
+                  name: extra-ca
+YAML
+}
+
+# apply_crds: not over External Secrets Operator's own copy of ACRAccessToken, where that is installed.
+apply_crds() {
+  local crds=$root/deploy/kustomize/crds generators=acraccesstokens.generators.external-secrets.io
+  if [[ $(kube get crd "$generators" --ignore-not-found -o 'jsonpath={.metadata.name}/{.metadata.labels.app\.kubernetes\.io/part-of}') == "$generators/" ]]; then
+    say "$generators is there already and not ours: left as it is"
+    apply --filename "$crds/acrpullsecrets.yaml"
+  else
+    apply --kustomize "$crds"
+  fi
+  kube wait --for=condition=Established --timeout=30s "crd/$generators" crd/acrpullsecrets.acr-pull.dev >/dev/null
+}
+
+# refuses_a_missing_generator: whether a Pod that nobody could mean is refused by the webhook and by nothing else.
+refuses_a_missing_generator() {
+  last_answer=$(
+    kube create --dry-run=server --filename - 2>&1 <<'YAML'
+apiVersion: v1
+kind: Pod
+metadata:
+  generateName: acr-pull-webhook-check-
+  namespace: default
+  annotations:
+    acr-pull.dev/access-token: no-such-generator
+spec:
+  containers:
+    - name: check
+      image: check
+YAML
+  ) || true
+  [[ $last_answer == *'"pods.acr-pull.dev" denied the request'* ]]
+}
+
+main "$@"

@@ -1,0 +1,93 @@
+# azure-emulator in the cluster: deployed, taken for Azure by the nodes, and spoken to. Sourced, never run.
+# shellcheck shell=bash
+# shellcheck source=tests/e2e/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+emulator_namespace=azure-emulator
+# The names under which the emulator answers on the cluster.
+emulated_registries=(contoso.azurecr.io fabrikam.azurecr.io)
+emulated_hosts=(login.microsoftonline.com "${emulated_registries[@]}")
+# Reached through the API server's own proxy, so that it works from wherever kubectl works.
+emulator_control=/api/v1/namespaces/$emulator_namespace/services/azure-emulator:control/proxy
+
+# post_world FILE: makes FILE the emulator's world, with CLUSTER_ISSUER and CLUSTER_JWKS in it replaced by this cluster's:
+# what Azure would fetch from the issuer's public address.
+post_world() {
+  local issuer jwks world
+  issuer=$(kube get --raw /.well-known/openid-configuration | sed 's/.*"issuer":"\([^"]*\)".*/\1/')
+  jwks=$(kube get --raw /openid/v1/jwks)
+  world=$(cat "$1")
+  world=${world//CLUSTER_ISSUER/"$issuer"}
+  world=${world//CLUSTER_JWKS/"$jwks"}
+  emulator_post /world - <<<"$world" >/dev/null || die "the emulator refused the world of $1; its reason is above"
+}
+
+# emulator_get PATH, emulator_post PATH FILE, emulator_delete PATH: its control port.
+emulator_get() {
+  kube get --raw "$emulator_control$1"
+}
+emulator_post() {
+  kube create --raw "$emulator_control$1" -f "$2"
+}
+emulator_delete() {
+  kube delete --raw "$emulator_control$1"
+}
+
+# deploy_emulator: sets emulator_address, the one that Azure's names shall stand for, and emulator_ca, a file.
+deploy_emulator() {
+  local reference folder
+  reference=$(image_in_cluster azure-emulator)
+  folder=$(state_dir)/azure-emulator
+  mkdir -p "$folder/ca"
+  make_emulator_ca "$folder/ca"
+  cat >"$folder/kustomization.yaml" <<YAML
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+namespace: $emulator_namespace
+resources:
+  - $(relative_to "$folder" "$root/tests/e2e/manifests/azure-emulator")
+images:
+$(kustomize_image azure-emulator "$reference")
+secretGenerator:
+  - name: ca
+    files: [ca/ca.crt, ca/ca.key]
+YAML
+  apply --kustomize "$folder"
+  rolled_out "$emulator_namespace" azure-emulator
+  emulator_address=$(kube --namespace "$emulator_namespace" get service azure-emulator -o 'jsonpath={.spec.clusterIP}')
+  # shellcheck disable=SC2034 # for who sources this
+  emulator_ca=$folder/ca/ca.crt
+  wait_for 30 "the emulator answers through the API server" emulator_answers
+  teach_nodes "$folder/ca/ca.crt"
+  post_world "$root/tests/e2e/manifests/demo/world.yaml"
+}
+
+make_emulator_ca() {
+  "$root/certs/make-certs.sh" "$1" "${emulated_hosts[@]}" >/dev/null
+}
+
+emulator_answers() {
+  emulator_get /healthz >/dev/null 2>&1
+}
+
+# teach_nodes CA: each node's containerd finds the emulated registries at the emulator, and trusts it.
+teach_nodes() {
+  local ca node
+  ca=$(cat "$1")
+  while read -r node; do
+    # shellcheck disable=SC2016 # expanded on the node
+    # /etc/hosts may be a mount of one file, which can be written but not replaced.
+    node_exec "$node" sh -ec '
+      address=$1 ca=$2
+      shift 2
+      others=$(grep -v "# azure-emulator$" /etc/hosts)
+      printf "%s\n%s %s # azure-emulator\n" "$others" "$address" "$*" >/etc/hosts
+      for host; do
+        folder=/etc/containerd/certs.d/$host
+        mkdir -p "$folder"
+        printf "%s\n" "$ca" >"$folder/ca.crt"
+        printf "server = \"https://%s\"\n[host.\"https://%s\"]\ncapabilities = [\"pull\", \"resolve\"]\nca = \"%s/ca.crt\"\n" \
+          "$host" "$host" "$folder" >"$folder/hosts.toml"
+      done' sh "$emulator_address" "$ca" "${emulated_registries[@]}" </dev/null
+  done <<<"$(nodes)"
+}
