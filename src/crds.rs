@@ -31,3 +31,20 @@ pub fn all() -> [CustomResourceDefinition; 2] {
     }
     [ACRPullSecret::crd(), access_token]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manifests_are_those_of_the_types() {
+        for crd in all() {
+            let path = format!("deploy/kustomize/crds/{}.yaml", crd.spec.names.plural);
+            let manifest = std::fs::read_to_string(&path).unwrap_or_default();
+            assert!(
+                manifest == serde_saphyr::to_string(&crd).unwrap(),
+                "{path} is not what the types say: run `make crds` and look at what changed"
+            );
+        }
+    }
+}

@@ -217,3 +217,14 @@ async fn accept<F: Future<Output = ()> + Send + 'static>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_emulator_can_serve_all_threads_of_a_test_program() {
+        fn shareable<T: Send + Sync>() {}
+        shareable::<Emulator>();
+    }
+}

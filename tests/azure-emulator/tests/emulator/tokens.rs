@@ -263,4 +263,8 @@ async fn an_abac_registry_refuses_the_token_itself_where_the_role_is_missing() {
         .token(FABRIKAM, &refresh, "repository:shop/web:pull")
         .await
         .ok();
+
+    // There, roles are not asked for at the exchange; the tenant still is.
+    let stranger = azure.entra_token(OTHER_TENANT, STRANGER, ACR).await;
+    assert_eq!(azure.exchange(FABRIKAM, &stranger).await.status, 401);
 }
