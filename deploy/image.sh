@@ -86,8 +86,7 @@ acr-pull-webhook)
 azure-emulator)
   containerfile=$root/tests/e2e/Containerfile profile=quick
   # A test program: whole-program optimisation would cost minutes and gain nothing.
-  cargo_build "$name" --profile quick --config 'profile.quick.inherits="release"' --config 'profile.quick.lto="off"' \
-    --config profile.quick.codegen-units=16 --config profile.quick.opt-level=1
+  cargo_build "$name" --profile quick
   cp "$("$root/tests/registry/build.sh")" "$work/registry"
   ;;
 *) die "usage: image.sh acr-pull-webhook|azure-emulator" ;;

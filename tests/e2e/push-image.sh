@@ -26,6 +26,7 @@ folder=$(cache_dir)/app/$(content_hash "$root"/tests/e2e/app/{go.mod,main.go})
 build_once "$folder" fill
 
 # The registry listens on its Pod's loopback only: nobody but the emulator, and who may port-forward, reaches it.
+: >"$work/port"
 kube --namespace "$emulator_namespace" port-forward deployment/azure-emulator --address 127.0.0.1 :5000 >"$work/port" 2>"$work/error" &
 forwarder=$!
 forwarded() {

@@ -21,6 +21,8 @@ log: {level: info}
 http: {addr: "127.0.0.1:0"}
 storage: {$1: $2}
 YAML
+  # Before the background does it, or the last server's lines could be read.
+  : >"$work/log"
   "$registry" serve "$work/config.yml" >"$work/log" 2>&1 &
   server=$!
   await 10 grep -q 'listening on 127' "$work/log" || { cat "$work/log" && return 1; }
