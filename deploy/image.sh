@@ -20,7 +20,9 @@ container_tool() {
   elif podman info >/dev/null 2>&1; then
     echo podman
   else
-    need buildah
+    # buildah asks for its network helper before it does anything, and Debian only recommends that.
+    { command -v buildah && compgen -G '/usr/lib*/podman/netavark'; } >/dev/null ||
+      "$root/tests/cluster/packages.sh" buildah netavark
     echo buildah
   fi
 }
