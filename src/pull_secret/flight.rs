@@ -19,8 +19,8 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// The watch shows what we wrote well within this.
-const REMEMBER_SUCCESS: Duration = Duration::from_secs(30);
+/// The watch shows what we wrote well within this; from then on it is the truth.
+const REMEMBER_SUCCESS: Duration = Duration::from_secs(5);
 /// Long enough for a burst, short enough for a person who has just mended something.
 const REMEMBER_REFUSAL: Duration = Duration::from_secs(1);
 /// Between two tries against an Azure in trouble, however many Pods arrive.

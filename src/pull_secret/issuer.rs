@@ -131,9 +131,9 @@ impl Inner {
     }
 
     async fn issue(&self, order: &Order) -> Result<(), Problem> {
-        self.metrics.issuing.inc();
+        let issuing = self.metrics.issuing();
         let result = self.try_issue(order).await;
-        self.metrics.issuing.dec();
+        drop(issuing);
         let Order { namespace, name, .. } = order;
         let service_account = &order.inputs.identity.service_account;
         match &result {

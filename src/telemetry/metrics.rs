@@ -19,9 +19,11 @@ pub struct Metrics {
     admission_seconds: Family<OutcomeLabels, Histogram>,
     hops: Family<HopLabels, Counter>,
     hop_seconds: Family<HopOnly, Histogram>,
-    /// Pull secrets whose token is being got right now.
-    pub issuing: Gauge,
+    issuing: Gauge,
 }
+
+/// Counts as one pull secret being issued for as long as it lives, however that ends.
+pub struct Issuing(Gauge);
 
 /// A call on the way to a pull token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -137,6 +139,12 @@ impl Metrics {
         result
     }
 
+    /// Counts a pull secret as being issued until the result is dropped.
+    pub fn issuing(&self) -> Issuing {
+        self.issuing.inc();
+        Issuing(self.issuing.clone())
+    }
+
     /// The text that `/metrics` answers.
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
@@ -145,6 +153,12 @@ impl Metrics {
             &self.registry.lock().unwrap_or_else(PoisonError::into_inner),
         )?;
         Ok(text)
+    }
+}
+
+impl Drop for Issuing {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

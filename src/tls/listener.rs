@@ -21,7 +21,9 @@ use tokio_rustls::TlsAcceptor;
 /// API servers keep their connections and open few; whatever is beyond this waits.
 const MAX_CONNECTIONS: usize = 1024;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// hyper counts the idle time between requests too. The API server gives up an idle connection
+/// after 90 s; were we to close first, a request could meet the closing.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
 /// After this, connections that have not finished are cut.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Out of file descriptors, say: do not spin.
