@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use e2e::{azure, client, eventually};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
     Api, Client, ResourceExt,
     api::{ListParams, LogParams},
@@ -90,4 +90,30 @@ async fn a_replica_needs_less_than_16_mib() {
         println!("{name}: {:.1} MiB", bytes / MIB);
         assert!(bytes > 0.0 && bytes < 16.0 * MIB, "{bytes} bytes");
     }
+}
+
+#[tokio::test]
+async fn the_image_is_smaller_than_16_mb() {
+    let client = client().await;
+    let image = replicas(&client).await[0].spec.as_ref().unwrap().containers[0]
+        .image
+        .clone()
+        .unwrap();
+    let nodes = Api::<Node>::all(client.clone());
+    let bytes = eventually("a node tells the size of the image", async || {
+        let images = nodes
+            .list(&ListParams::default())
+            .await
+            .unwrap()
+            .items
+            .into_iter()
+            .filter_map(|n| n.status?.images);
+        let ours = images
+            .flatten()
+            .find(|i| i.names.iter().flatten().any(|name| name.ends_with(&image)));
+        ours.and_then(|i| i.size_bytes)
+    })
+    .await;
+    println!("{image}: {:.1} MB", bytes as f64 / 1e6);
+    assert!((1..16_000_000).contains(&bytes), "{bytes} bytes");
 }
