@@ -12,7 +12,7 @@ pub use review::{Answer, PodView, Request, Verdict, parse};
 
 use crate::{
     deadline::Deadline,
-    generator::{Generators, Resolver, ServiceAccounts, valid},
+    generator::{Account, Generators, Guarded, Resolver, ServiceAccountView, ServiceAccounts, valid},
     problem::{Class, Problem},
     pull_secret::{Issuer, Order, name},
     telemetry::Metrics,
@@ -35,6 +35,13 @@ pub enum OnUpstreamFailure {
 /// Decides about Pods; clones share everything.
 #[derive(Clone)]
 pub struct Admission(Arc<Inner>);
+
+/// What one reference of a Pod asks for, by names alone.
+struct Wish {
+    namespace: String,
+    generator: String,
+    service_account: String,
+}
 
 struct Inner {
     generators: Generators,
@@ -81,8 +88,10 @@ impl Admission {
             });
         let (outcome, problem) = match &verdict {
             Verdict::Untouched => ("untouched", None),
-            Verdict::Patched { warning: None, .. } => ("patched", None),
-            Verdict::Patched { warning, .. } => ("patched_without_token", warning.as_ref()),
+            Verdict::Patched { warnings, .. } => match warnings.first() {
+                None => ("patched", None),
+                first => ("patched_without_token", first),
+            },
             Verdict::Denied(problem) => ("denied", Some(problem)),
             Verdict::Failed(problem) => ("failed", Some(problem)),
         };
@@ -104,7 +113,7 @@ impl Admission {
 // === impl Inner ===
 
 impl Inner {
-    async fn decide(&self, request: &Request<'_>, deadline: Deadline) -> Verdict {
+    async fn decide(self: &Arc<Self>, request: &Request<'_>, deadline: Deadline) -> Verdict {
         match self.try_decide(request, deadline).await {
             Ok(verdict) => verdict,
             Err(problem) if problem.reason.class() == Class::ApiServer => Verdict::Failed(problem),
@@ -112,7 +121,11 @@ impl Inner {
         }
     }
 
-    async fn try_decide(&self, request: &Request<'_>, deadline: Deadline) -> Result<Verdict, Problem> {
+    async fn try_decide(
+        self: &Arc<Self>,
+        request: &Request<'_>,
+        deadline: Deadline,
+    ) -> Result<Verdict, Problem> {
         let Some(annotation) = request.wanted() else {
             return Ok(Verdict::Untouched);
         };
@@ -123,41 +136,64 @@ impl Inner {
         // Everything is resolved before anything is made: a refusal leaves nothing behind.
         let mut orders = Vec::with_capacity(references.len());
         for generator in references {
-            orders.push(self.order(request, generator).await?);
+            let wish = Wish {
+                namespace: request.namespace.to_string(),
+                generator: generator.to_owned(),
+                service_account: request
+                    .object
+                    .service_account()
+                    .unwrap_or(DEFAULT_SERVICE_ACCOUNT)
+                    .to_owned(),
+            };
+            orders.push((self.order(&wish).await?, wish));
         }
-        let names: Vec<_> = orders.iter().map(|order| order.name.clone()).collect();
-        let warning = if request.dry_run {
-            None
+        let names: Vec<_> = orders.iter().map(|(order, _)| order.name.clone()).collect();
+        let warnings = if request.dry_run {
+            Vec::new()
         } else {
             self.ensure(orders, deadline).await?
         };
         Ok(Verdict::Patched {
             patch: patch(&request.object, &names),
-            warning,
+            warnings,
         })
     }
 
-    async fn order(&self, request: &Request<'_>, generator_name: &str) -> Result<Order, Problem> {
-        let namespace: &str = &request.namespace;
-        let guard = match self.generators.known(namespace, generator_name) {
-            Some(known) => known,
-            None => self.generators.fetch(namespace, generator_name).await?,
-        };
-        let generator = valid(&guard)?;
-        let pods = request
-            .object
-            .service_account()
-            .unwrap_or(DEFAULT_SERVICE_ACCOUNT);
-        let account = self.resolver.account(generator, pods)?;
-        let annotations = match self.accounts.known(namespace, account.name()) {
-            Some(known) => known,
-            None => self.accounts.fetch(namespace, account.name()).await?,
-        };
-        let inputs = self.resolver.resolve(generator, account, &annotations)?;
+    /// Resolves what a Pod wishes. What a watch has not seen yet, be it missing or only wrong
+    /// as we know it, is looked up once before the Pod is refused for it.
+    async fn order(&self, wish: &Wish) -> Result<Order, Problem> {
+        let Wish {
+            namespace, generator, ..
+        } = wish;
+        if let Some(known) = self.generators.known(namespace, generator)
+            && let Ok(account) = self.account(wish, &known)
+            && let Some(annotations) = self.accounts.known(namespace, account.name())
+            && let Ok(order) = self.resolve(wish, &known, account, &annotations)
+        {
+            return Ok(order);
+        }
+        let found = self.generators.fetch(namespace, generator).await?;
+        let account = self.account(wish, &found)?;
+        let annotations = self.accounts.fetch(namespace, account.name()).await?;
+        self.resolve(wish, &found, account, &annotations)
+    }
+
+    fn account<'a>(&self, wish: &'a Wish, generator: &'a Guarded) -> Result<Account<'a>, Problem> {
+        self.resolver.account(valid(generator)?, &wish.service_account)
+    }
+
+    fn resolve(
+        &self,
+        wish: &Wish,
+        generator: &Guarded,
+        account: Account<'_>,
+        annotations: &ServiceAccountView,
+    ) -> Result<Order, Problem> {
+        let inputs = self.resolver.resolve(valid(generator)?, account, annotations)?;
         Ok(Order {
-            namespace: namespace.to_owned(),
-            name: name(generator_name, account),
-            generator: generator_name.to_owned(),
+            namespace: wish.namespace.clone(),
+            name: name(&wish.generator, account),
+            generator: wish.generator.clone(),
             inputs_hash: inputs.fingerprint(),
             inputs,
         })
@@ -165,21 +201,28 @@ impl Inner {
 
     /// Gets all pull secrets at once. A refusal of one refuses the Pod; Azure's trouble
     /// becomes a warning where the administrator wants that.
-    async fn ensure(&self, orders: Vec<Order>, deadline: Deadline) -> Result<Option<Problem>, Problem> {
-        let outcomes = join_all(
-            orders
-                .into_iter()
-                .map(|order| self.issuer.ensure(order, deadline)),
-        )
+    async fn ensure(
+        self: &Arc<Self>,
+        orders: Vec<(Order, Wish)>,
+        deadline: Deadline,
+    ) -> Result<Vec<Problem>, Problem> {
+        let outcomes = join_all(orders.into_iter().map(|(order, wish)| {
+            let (inner, wish) = (self.clone(), Arc::new(wish));
+            let refresh = move |()| {
+                let (inner, wish) = (inner.clone(), wish.clone());
+                async move { inner.order(&wish).await }
+            };
+            self.issuer.ensure(order, refresh, deadline)
+        }))
         .await;
-        let mut warning = None;
+        let mut warnings = Vec::new();
         for problem in outcomes.into_iter().filter_map(Result::err) {
             let upstream = problem.reason.class() == Class::Upstream;
             if !(upstream && self.on_upstream_failure == OnUpstreamFailure::Admit) {
                 return Err(problem);
             }
-            warning = Some(problem);
+            warnings.push(problem);
         }
-        Ok(warning)
+        Ok(warnings)
     }
 }

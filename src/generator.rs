@@ -7,4 +7,4 @@ mod store;
 
 pub use access_token::{ACRAccessToken, ACRAccessTokenSpec};
 pub use resolve::{ANNOTATIONS, Account, Resolved, Resolver};
-pub use store::{Generators, ServiceAccountView, ServiceAccounts, valid};
+pub use store::{Generators, Guarded, ServiceAccountView, ServiceAccounts, valid};

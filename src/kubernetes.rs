@@ -1,6 +1,6 @@
 //! Calls to our own API server: each bounded in time, each error told in one way.
 
-use crate::problem::{Problem, Reason};
+use crate::problem::{Problem, Reason, shortened};
 use kube::{Client, Config, core::Status};
 use std::time::Duration;
 
@@ -54,11 +54,16 @@ pub fn api_problem(what: &str, error: CallError) -> Problem {
         ),
         CallError::Api(s) if s.code == 403 => Problem::new(
             Reason::WriteForbidden,
-            format!("{what} was refused: {}", s.message),
+            format!("{what} was refused: {}", shortened(&s.message)),
         ),
         CallError::Api(s) => Problem::new(
             Reason::ApiServerUnavailable,
-            format!("{what} failed with {} {}: {}", s.code, s.reason, s.message),
+            format!(
+                "{what} failed with {} {}: {}",
+                s.code,
+                s.reason,
+                shortened(&s.message)
+            ),
         ),
         CallError::Transport(cause) => {
             Problem::new(Reason::ApiServerUnavailable, format!("{what} failed: {cause}"))

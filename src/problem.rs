@@ -34,7 +34,7 @@ macro_rules! reasons {
         pub enum Reason { $($(#[$doc])* $name,)* }
 
         impl Reason {
-            /// Every reason, for documentation and tests.
+            /// Every reason.
             pub const ALL: &'static [Reason] = &[$(Reason::$name,)*];
 
             /// The reason as metrics, conditions and messages spell it.
@@ -67,6 +67,8 @@ reasons! {
     ClientIdMissing => Invalid,
     /// Nothing says which Entra tenant to ask.
     TenantIdMissing => Invalid,
+    /// The client or tenant id is none.
+    IdentityInvalid => Invalid,
     /// The registry is not under a permitted suffix.
     RegistryNotAllowed => Forbidden,
     /// The generator points at another namespace's service account.
@@ -136,3 +138,20 @@ impl fmt::Display for Problem {
 }
 
 impl std::error::Error for Problem {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_explains_every_reason() {
+        // Only who calls the webhook by hand meets InvalidReview.
+        let readme = std::fs::read_to_string("README.md").unwrap();
+        for reason in Reason::ALL.iter().filter(|r| **r != Reason::InvalidReview) {
+            assert!(
+                readme.contains(&format!("`{}`", reason.as_str())),
+                "README.md does not tell of {reason:?}"
+            );
+        }
+    }
+}

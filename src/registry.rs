@@ -7,7 +7,7 @@ mod host;
 mod scope;
 
 pub use exchange::{PullToken, RegistryClient};
-pub use host::{DEFAULT_SUFFIXES, RegistryHost, RegistrySuffixes};
+pub use host::{DEFAULT_SUFFIXES, RegistryHost, RegistrySuffixes, is_dns_name};
 pub use scope::Scope;
 
 /// The user name that ACR expects beside a refresh or access token.

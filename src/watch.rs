@@ -13,6 +13,9 @@ use kube::{
 use serde::de::DeserializeOwned;
 use std::{fmt::Debug, hash::Hash};
 
+/// A watch is asked anew after this, so that one whose connection died in silence is noticed.
+const WATCH_SECONDS: u32 = 60;
+
 /// Starts a watch for the life of the process.
 ///
 /// `trim` drops what nobody reads before an object is stored; `observe` sees every event.
@@ -28,7 +31,7 @@ where
     K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
 {
     let (store, writer) = reflector::store();
-    let events = watcher::watcher(api, watcher::Config::default())
+    let events = watcher::watcher(api, watcher::Config::default().timeout(WATCH_SECONDS))
         .default_backoff()
         .modify(trim)
         .reflect(writer);
@@ -38,7 +41,7 @@ where
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => {
-                    if failing && matches!(event, Event::InitDone) {
+                    if failing && !matches!(event, Event::Init) {
                         tracing::info!("the {what} works again");
                         failing = false;
                     }

@@ -1,11 +1,13 @@
 //! The grammar of the Pod annotation: names of generators separated by commas, or `none`.
 
-use crate::problem::{Problem, Reason};
+use crate::problem::{Problem, Reason, shortened};
 
 /// The annotation by which a Pod asks for pull secrets.
 pub const ACCESS_TOKEN: &str = "acr-pull.dev/access-token";
 /// The value that opts out.
 const NONE: &str = "none";
+/// Each is a token of its own, all asked for at once.
+const MAX_REFERENCES: usize = 16;
 
 /// The generators that the annotation names, each once, in the order written.
 pub fn references(annotation: &str) -> Result<Vec<&str>, Problem> {
@@ -13,7 +15,14 @@ pub fn references(annotation: &str) -> Result<Vec<&str>, Problem> {
         return Ok(Vec::new());
     }
     let mut references = Vec::new();
-    for item in annotation.split(',') {
+    let items = annotation.split(',');
+    if items.clone().count() > MAX_REFERENCES {
+        return Err(invalid(
+            annotation,
+            &format!("it names more than {MAX_REFERENCES} generators"),
+        ));
+    }
+    for item in items {
         let name = item.trim();
         check(annotation, name)?;
         if !references.contains(&name) {
@@ -30,24 +39,33 @@ fn check(annotation: &str, name: &str) -> Result<(), Problem> {
         "none stands alone".to_owned()
     } else if let Some((kind, _)) = name.split_once('/') {
         format!(
-            "the kind {kind:?} is not supported by this version; name an ACRAccessToken of the Pod's namespace"
+            "the kind {:?} is not supported by this version; name an ACRAccessToken of the Pod's namespace",
+            shortened(kind)
         )
     } else if !is_subdomain(name) {
-        format!("{name:?} is not a name: use lower-case letters, digits, '-' and '.'")
+        format!(
+            "{:?} is not a name: use lower-case letters, digits, '-' and '.'",
+            shortened(name)
+        )
     } else {
         return Ok(());
     };
-    Err(Problem::new(
+    Err(invalid(annotation, &why))
+}
+
+fn invalid(annotation: &str, why: &str) -> Problem {
+    let annotation = shortened(annotation);
+    Problem::new(
         Reason::InvalidAnnotation,
         format!(
             "annotation {ACCESS_TOKEN} of the Pod is {annotation:?}: {why}; \
              write the names of ACRAccessTokens separated by commas, or none"
         ),
-    ))
+    )
 }
 
 /// A DNS subdomain (RFC 1123), as every object name.
-fn is_subdomain(name: &str) -> bool {
+pub(super) fn is_subdomain(name: &str) -> bool {
     let alnum = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     name.len() <= 253
         && name.split('.').all(|label| {
@@ -83,6 +101,7 @@ mod tests {
             "../etc",
             "a\u{0}",
             &"a".repeat(254),
+            &(0..17).map(|n| format!("a{n}")).collect::<Vec<_>>().join(","),
         ] {
             let problem = references(bad).unwrap_err();
             assert_eq!(problem.reason, Reason::InvalidAnnotation, "{bad:?}");

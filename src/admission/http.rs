@@ -13,7 +13,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
+use futures::StreamExt;
 use serde::Deserialize;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// An object in etcd has at most 1.5 MiB by default, and a review holds one; the API
 /// server itself takes no request over 3 MiB.
@@ -24,12 +27,24 @@ struct Params {
     timeout: Option<String>,
 }
 
+/// Bodies that are read at the same time, in bytes: whoever reaches the port could otherwise fill
+/// our memory. An API server's reviews are some KiB each and here at once.
+const MAX_BODIES: usize = 32 * 1024 * 1024;
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[derive(Clone)]
+struct Endpoint {
+    admission: Admission,
+    bodies: Arc<Semaphore>,
+}
+
 /// `POST /mutate`.
 pub fn router(admission: Admission) -> Router {
+    let bodies = Arc::new(Semaphore::new(MAX_BODIES));
     Router::new()
         .route("/mutate", post(mutate).fallback(wrong_method))
         .fallback(|| async { (StatusCode::NOT_FOUND, "only POST /mutate is served here\n") })
-        .with_state(admission)
+        .with_state(Endpoint { admission, bodies })
 }
 
 async fn wrong_method() -> Response {
@@ -41,7 +56,7 @@ async fn wrong_method() -> Response {
         .into_response()
 }
 
-async fn mutate(State(admission): State<Admission>, uri: Uri, headers: HeaderMap, body: Body) -> Response {
+async fn mutate(State(endpoint): State<Endpoint>, uri: Uri, headers: HeaderMap, body: Body) -> Response {
     let timeout = Query::<Params>::try_from_uri(&uri)
         .ok()
         .and_then(|params| params.0.timeout);
@@ -52,22 +67,50 @@ async fn mutate(State(admission): State<Admission>, uri: Uri, headers: HeaderMap
             "the content type is not application/json".to_owned(),
         );
     }
-    let body = match deadline.bound(axum::body::to_bytes(body, MAX_BODY)).await {
-        Some(Ok(body)) => body,
-        Some(Err(_)) => {
-            return unreadable(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!("the body was not read whole, or is longer than {MAX_BODY} bytes"),
-            );
-        }
-        None => {
-            return unreadable(
-                StatusCode::REQUEST_TIMEOUT,
-                "the body did not come in time".to_owned(),
-            );
-        }
+    let (body, _room) = match deadline.bound(endpoint.read(&headers, body)).await {
+        Some(Ok(read)) => read,
+        Some(Err(response)) => return response,
+        None => return late(),
     };
-    review(&admission, &body, deadline).await
+    review(&endpoint.admission, &body, deadline).await
+}
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    /// The whole body, and the room it takes until it is dropped.
+    async fn read(&self, headers: &HeaderMap, body: Body) -> Result<(Bytes, SemaphorePermit<'_>), Response> {
+        let told = headers
+            .get(header::CONTENT_LENGTH)
+            .and_then(|v| v.to_str().ok()?.parse().ok());
+        let length = told.unwrap_or(MAX_BODY);
+        let too_long = || {
+            let why = format!("the body was not read whole, or is longer than {MAX_BODY} bytes");
+            unreadable(StatusCode::PAYLOAD_TOO_LARGE, why)
+        };
+        if length > MAX_BODY {
+            discard(body).await;
+            return Err(too_long());
+        }
+        let room = u32::try_from(length).unwrap_or(u32::MAX);
+        let room = self.bodies.acquire_many(room).await.map_err(|_| late())?;
+        match tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, MAX_BODY)).await {
+            Ok(Ok(body)) => Ok((body, room)),
+            Ok(Err(_)) => Err(too_long()),
+            Err(_) => Err(late()),
+        }
+    }
+}
+
+/// A client that is still sending does not see an answer, so its body is read to the end, for a while.
+async fn discard(body: Body) {
+    let chunks = body.into_data_stream();
+    let _ = tokio::time::timeout(BODY_TIMEOUT, chunks.for_each(|_| std::future::ready(()))).await;
+}
+
+fn late() -> Response {
+    let why = "the body did not come in time".to_owned();
+    unreadable(StatusCode::REQUEST_TIMEOUT, why)
 }
 
 async fn review(admission: &Admission, body: &Bytes, deadline: Deadline) -> Response {

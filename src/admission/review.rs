@@ -5,7 +5,8 @@
 //! kube has types for this, but they write the patch as an array of numbers where the
 //! API says base64 (kube#1781), and copy the whole object.
 
-use crate::problem::{Class, Problem, Reason};
+use super::annotation::is_subdomain;
+use crate::problem::{Class, Problem, Reason, shortened};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use json_patch::Patch;
 use serde::{Deserialize, Serialize};
@@ -84,6 +85,8 @@ pub(super) struct Annotations<'a> {
     pub access_token: Option<Cow<'a, str>>,
     #[serde(borrow, default, rename = "acr-pull.dev/pull-secrets")]
     pub pull_secrets: Option<Cow<'a, str>>,
+    #[serde(borrow, default, rename = "kubernetes.io/config.mirror")]
+    mirror: Option<Cow<'a, str>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -112,12 +115,12 @@ pub(super) struct LocalReference<'a> {
 pub enum Verdict {
     /// Not our Pod.
     Untouched,
-    /// Admitted with its pull secrets; with a warning when a token is still to come.
+    /// Admitted with its pull secrets; with warnings when tokens are still to come.
     Patched {
         /// The operations; none on a second call.
         patch: Patch,
-        /// Why a token is still to come.
-        warning: Option<Problem>,
+        /// Why tokens are still to come.
+        warnings: Vec<Problem>,
     },
     /// Refused: somebody has to mend something.
     Denied(Problem),
@@ -165,7 +168,18 @@ pub fn parse(body: &[u8]) -> Result<Request<'_>, (Option<String>, Problem)> {
         )
     };
     match serde_json::from_slice::<Review>(body) {
-        Ok(review) if review.api_version == API_VERSION && review.kind == KIND => Ok(review.request),
+        Ok(review) if review.api_version == API_VERSION && review.kind == KIND => {
+            match review.request.bad_name() {
+                None => Ok(review.request),
+                Some(name) => {
+                    let why = format!(
+                        "{:?} is not the name of a namespace or service account",
+                        shortened(name)
+                    );
+                    Err((Some(review.request.uid.to_string()), invalid(why)))
+                }
+            }
+        }
         Ok(review) => Err((
             Some(review.request.uid.into_owned()),
             invalid(format!(
@@ -203,6 +217,12 @@ where
 // === impl Request ===
 
 impl Request<'_> {
+    /// Names go into the paths of calls to the API server, which alone checks them before it asks us.
+    fn bad_name(&self) -> Option<&str> {
+        let names = [Some(&*self.namespace), self.object.service_account()];
+        names.into_iter().flatten().find(|name| !is_subdomain(name))
+    }
+
     /// The annotation, where this is the creation of a Pod.
     pub fn wanted(&self) -> Option<&str> {
         let pod = self.resource.group.is_empty() && self.resource.resource == "pods";
@@ -210,7 +230,12 @@ impl Request<'_> {
         if !(pod && whole && self.operation == "CREATE") {
             return None;
         }
-        self.object.metadata.annotations.as_ref()?.access_token.as_deref()
+        let annotations = self.object.metadata.annotations.as_ref()?;
+        // The mirror of a static Pod may name no Secret: the API server would refuse it.
+        annotations
+            .access_token
+            .as_deref()
+            .filter(|_| annotations.mirror.is_none())
     }
 }
 
@@ -249,13 +274,13 @@ impl<'a> Answer<'a> {
         };
         match verdict {
             Verdict::Untouched => {}
-            Verdict::Patched { patch, warning } => {
+            Verdict::Patched { patch, warnings } => {
                 // A patch type without a patch is refused, and the other way round.
                 if !patch.0.is_empty() {
                     response.patch_type = Some("JSONPatch");
                     response.patch = serde_json::to_vec(patch).ok().map(|json| STANDARD.encode(json));
                 }
-                response.warnings.extend(warning.as_ref().map(|w| {
+                response.warnings.extend(warnings.iter().map(|w| {
                     format!(
                         "acr-pull-webhook: the Pod is admitted, its images follow when the token comes: {w}"
                     )

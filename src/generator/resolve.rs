@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{
     identity::{Cloud, WorkloadIdentity},
-    problem::{Problem, Reason},
-    registry::{RegistryHost, RegistrySuffixes, Scope},
+    problem::{Problem, Reason, shortened},
+    registry::{RegistryHost, RegistrySuffixes, Scope, is_dns_name},
 };
 use kube::ResourceExt;
 use sha2::{Digest, Sha256};
@@ -162,6 +162,7 @@ impl Resolver {
                     ),
                 )
             })?;
+        check_ids(&namespace, service_account, client_id, tenant_id)?;
         Ok(Resolved {
             identity: WorkloadIdentity {
                 service_account: service_account.to_owned(),
@@ -220,6 +221,37 @@ impl Resolved {
                 text
             })
     }
+}
+
+/// A client id is a GUID, a tenant id that or a domain name. Anything else would only be
+/// carried through Kubernetes and Entra to a worse message.
+fn check_ids(
+    namespace: &str,
+    service_account: &str,
+    client_id: &str,
+    tenant_id: &str,
+) -> Result<(), Problem> {
+    let what = if !is_guid(client_id) {
+        format!("client id {:?} is not a GUID", shortened(client_id))
+    } else if !(is_guid(tenant_id) || is_dns_name(tenant_id) && tenant_id.contains('.')) {
+        format!(
+            "tenant id {:?} is neither a GUID nor a domain name",
+            shortened(tenant_id)
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Problem::new(
+        Reason::IdentityInvalid,
+        format!(
+            "service account {namespace}/{service_account}: {what}; correct its annotation, or spec.tenantId of the generator"
+        ),
+    ))
+}
+
+fn is_guid(text: &str) -> bool {
+    text.split('-').map(str::len).eq([8, 4, 4, 4, 12])
+        && text.bytes().all(|b| b == b'-' || b.is_ascii_hexdigit())
 }
 
 fn cloud(generator: &ACRAccessToken) -> Result<Cloud, Problem> {

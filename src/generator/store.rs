@@ -18,7 +18,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 /// A generator as it is stored: an invalid one is kept with what is wrong about it,
 /// so that it is refused by name and blinds nobody to the others.
-type Guarded = DeserializeGuard<ACRAccessToken>;
+pub type Guarded = DeserializeGuard<ACRAccessToken>;
 
 /// The `ACRAccessToken`s of the cluster.
 #[derive(Clone)]

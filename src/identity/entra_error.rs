@@ -32,12 +32,9 @@ pub enum Fault<'a> {
 
 #[derive(Debug, Deserialize)]
 struct Document {
-    #[serde(default)]
-    error: String,
-    #[serde(default)]
-    error_description: String,
-    #[serde(default)]
-    error_codes: Vec<u32>,
+    error: Option<String>,
+    error_description: Option<String>,
+    error_codes: Option<Vec<u32>>,
 }
 
 // === impl EntraError ===
@@ -78,8 +75,8 @@ impl EntraError {
         match &self.document {
             // 90033: a transient error has occurred. 90061: the issuer's keys were not reached.
             Some(_) if self.status >= 500 || self.status == 408 || self.has(&[90033, 90061]) => Fault::Down,
-            Some(d) if d.error == "temporarily_unavailable" => Fault::Down,
-            Some(d) if !d.error.is_empty() => Fault::Refused,
+            Some(d) if d.error() == "temporarily_unavailable" => Fault::Down,
+            Some(d) if !d.error().is_empty() => Fault::Refused,
             _ => Fault::Unreadable,
         }
     }
@@ -99,15 +96,15 @@ impl EntraError {
         let Some(document) = &self.document else {
             return "no description";
         };
-        let text = document.error_description.as_str();
+        let text = document.error_description.as_deref().unwrap_or_default();
         let text = text.split("Trace ID:").next().unwrap_or(text);
         let text = text.lines().next().unwrap_or(text).trim().trim_end_matches('.');
-        shortened(if text.is_empty() { &document.error } else { text })
+        shortened(if text.is_empty() { document.error() } else { text })
     }
 
     /// What a person can do about a refusal, by code.
     pub fn hint(&self) -> &'static str {
-        let code = self.document.as_ref().and_then(|d| d.error_codes.first());
+        let code = self.document.as_ref().and_then(|d| d.codes().first());
         match code {
             Some(700016) => "; check the client id, and that the application is in that tenant",
             Some(90002) => "; check the tenant id",
@@ -125,7 +122,19 @@ impl EntraError {
     fn has(&self, codes: &[u32]) -> bool {
         self.document
             .as_ref()
-            .is_some_and(|d| d.error_codes.iter().any(|c| codes.contains(c)))
+            .is_some_and(|d| d.codes().iter().any(|c| codes.contains(c)))
+    }
+}
+
+// === impl Document ===
+
+impl Document {
+    fn error(&self) -> &str {
+        self.error.as_deref().unwrap_or_default()
+    }
+
+    fn codes(&self) -> &[u32] {
+        self.error_codes.as_deref().unwrap_or_default()
     }
 }
 
@@ -186,5 +195,12 @@ mod tests {
             "refused"
         );
         assert_eq!(fault(400, r#"{"error":"inval"#), "unreadable");
+        assert_eq!(
+            fault(
+                401,
+                r#"{"error":"invalid_client","error_description":null,"error_codes":[700213]}"#
+            ),
+            "no federated credential"
+        );
     }
 }

@@ -6,7 +6,7 @@
 //! of Pods from repeating a refusal.
 
 use super::Order;
-use crate::problem::{Class, Problem, Reason};
+use crate::problem::{Problem, Reason};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use std::{
     collections::HashMap,
@@ -28,6 +28,22 @@ const MIN_RETRY: Duration = Duration::from_secs(5);
 const MAX_RETRY: Duration = Duration::from_secs(300);
 
 type Key = (String, String);
+
+/// A function that can be tried again.
+pub trait AsyncTry<A, T>: Send + Sync + 'static {
+    /// Tries once.
+    fn call(&self, argument: A) -> impl Future<Output = Result<T, Problem>> + Send;
+}
+
+impl<A, T, F, R> AsyncTry<A, T> for F
+where
+    F: Fn(A) -> R + Send + Sync + 'static,
+    R: Future<Output = Result<T, Problem>> + Send,
+{
+    fn call(&self, argument: A) -> impl Future<Output = Result<T, Problem>> + Send {
+        self(argument)
+    }
+}
 
 /// The flights under way, and those just landed.
 #[derive(Clone, Default)]
@@ -57,20 +73,17 @@ enum State {
 // === impl Flights ===
 
 impl Flights {
-    /// Joins the flight of this order, or starts it.
-    pub fn join<F>(
-        &self,
-        order: Order,
-        issue: impl Fn(Order) -> F + Send + Sync + 'static,
-        keep_trying: bool,
-    ) -> Passenger
+    /// Joins the flight of this order, or starts it. `refresh` gives the order anew before
+    /// each further try: what it was made from may have changed, or be gone.
+    pub fn join<I, R>(&self, order: Order, issue: I, refresh: R, keep_trying: bool) -> Passenger
     where
-        F: Future<Output = Result<(), Problem>> + Send,
+        I: AsyncTry<Order, ()>,
+        R: AsyncTry<(), Order>,
     {
         let key = (order.namespace.clone(), order.name.clone());
         let mut flights = self.lock();
         if let Some(flight) = flights.get(&key) {
-            if flight.inputs_hash == order.inputs_hash {
+            if flight.inputs_hash == order.inputs_hash && !flight.task.is_finished() {
                 return flight.passenger();
             }
             // What the token depends on has changed: the old flight serves nobody.
@@ -81,7 +94,7 @@ impl Flights {
         let inputs_hash = order.inputs_hash.clone();
         let (all, wake, ended) = (self.clone(), retry_now.clone(), key.clone());
         let task = tokio::spawn(async move {
-            fly(order, issue, keep_trying, &sender, &wake).await;
+            fly(order, issue, refresh, keep_trying, &sender, &wake).await;
             let mut flights = all.lock();
             // Another flight may have taken the place of this one meanwhile.
             if flights
@@ -103,11 +116,20 @@ impl Flights {
         passenger
     }
 
-    /// Forgets a success: the object is gone.
+    /// Whether a flight for other inputs is under way or has just landed: what the watch
+    /// shows of this pull secret may be outdated.
+    pub fn other_inputs(&self, order: &Order) -> bool {
+        let key = (order.namespace.clone(), order.name.clone());
+        self.lock()
+            .get(&key)
+            .is_some_and(|f| f.inputs_hash != order.inputs_hash)
+    }
+
+    /// The object is gone: forgets what was done for it, and tries no further.
     pub fn forget(&self, namespace: &str, name: &str) {
         let key = (namespace.to_owned(), name.to_owned());
         let mut flights = self.lock();
-        if flights.get(&key).is_some_and(Flight::has_landed)
+        if flights.get(&key).is_some_and(|f| !f.is_flying())
             && let Some(flight) = flights.remove(&key)
         {
             flight.task.abort();
@@ -120,49 +142,52 @@ impl Flights {
     }
 }
 
-async fn fly<F>(
-    order: Order,
-    issue: impl Fn(Order) -> F,
+async fn fly(
+    mut order: Order,
+    issue: impl AsyncTry<Order, ()>,
+    refresh: impl AsyncTry<(), Order>,
     keep_trying: bool,
     state: &watch::Sender<State>,
     retry_now: &Notify,
-) where
-    F: Future<Output = Result<(), Problem>>,
-{
+) {
     let backoff = ExponentialBuilder::default()
         .with_min_delay(MIN_RETRY)
         .with_max_delay(MAX_RETRY)
         .with_jitter()
         .without_max_times();
     for delay in backoff.build() {
-        let outcome = issue(order.clone()).await;
-        match outcome {
-            Err(problem) if keep_trying && problem.reason.class() == Class::Upstream => {
-                let floor = problem
-                    .retry_after
-                    .unwrap_or(MIN_RETRY)
-                    .clamp(MIN_RETRY, MAX_RETRY);
-                let earliest = Instant::now() + floor;
-                state.send_replace(State::Waiting(problem, earliest));
-                sleep(floor).await;
-                tokio::select! {
-                    () = sleep(delay.saturating_sub(floor)) => {}
-                    () = retry_now.notified() => {}
-                }
-                state.send_replace(State::Flying);
+        let outcome = issue.call(order.clone()).await;
+        let floor = match outcome {
+            Err(problem) if keep_trying && problem.is_transient() => {
+                let asked = problem.retry_after.unwrap_or(MIN_RETRY);
+                let floor = asked.clamp(MIN_RETRY, MAX_RETRY);
+                state.send_replace(State::Waiting(problem, Instant::now() + floor));
+                floor
             }
-            outcome => {
-                let remember = if outcome.is_ok() {
-                    REMEMBER_SUCCESS
-                } else {
-                    REMEMBER_REFUSAL
-                };
-                state.send_replace(State::Landed(outcome));
-                sleep(remember).await;
-                return;
-            }
+            outcome => return land(state, outcome).await,
+        };
+        sleep(floor).await;
+        tokio::select! {
+            () = sleep(delay.saturating_sub(floor)) => {}
+            () = retry_now.notified() => {}
+        }
+        state.send_replace(State::Flying);
+        match refresh.call(()).await {
+            Ok(anew) => order = anew,
+            // The API server's silence says nothing about the order.
+            Err(problem) if problem.is_transient() => {}
+            Err(problem) => return land(state, Err(problem)).await,
         }
     }
+}
+
+async fn land(state: &watch::Sender<State>, outcome: Result<(), Problem>) {
+    let remember = match outcome {
+        Ok(()) => REMEMBER_SUCCESS,
+        Err(_) => REMEMBER_REFUSAL,
+    };
+    state.send_replace(State::Landed(outcome));
+    sleep(remember).await;
 }
 
 // === impl Flight ===
@@ -175,8 +200,8 @@ impl Flight {
         }
     }
 
-    fn has_landed(&self) -> bool {
-        matches!(*self.state.borrow(), State::Landed(_))
+    fn is_flying(&self) -> bool {
+        matches!(*self.state.borrow(), State::Flying)
     }
 }
 

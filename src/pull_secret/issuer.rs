@@ -1,24 +1,34 @@
 //! From an order to a written Secret: assertion, Entra, registry, API server.
 
-use super::{ACRPullSecret, Writer, flight::Flights, freshness::is_fresh};
+use super::{
+    ACRPullSecret, Writer,
+    flight::{AsyncTry, Flights},
+    freshness::{Freshness, freshness},
+};
 use crate::{
     deadline::Deadline,
     generator::Resolved,
     identity::{AssertionSource, EntraClient},
-    problem::{Class, Problem, Reason},
+    problem::{Problem, Reason},
     registry::{PullToken, RegistryClient},
     telemetry::{Metrics, Readiness},
     watch,
 };
 use jiff::Timestamp;
 use kube::{
-    Api, Client,
+    Api, Client, Resource,
+    core::DeserializeGuard,
     runtime::{
         reflector::{ObjectRef, Store},
         watcher::Event,
     },
 };
 use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// How many pull secrets are issued at once: enough for a cold cluster, few enough for Entra's
+/// throttling and our memory.
+const MAX_ISSUING: usize = 64;
 
 /// A pull secret that a Pod needs.
 #[derive(Clone, Debug)]
@@ -44,8 +54,10 @@ struct Inner {
     entra: EntraClient,
     registry: RegistryClient,
     writer: Writer,
-    known: Store<ACRPullSecret>,
+    /// Guarded: an object that somebody spoilt blinds nobody to the others.
+    known: Store<DeserializeGuard<ACRPullSecret>>,
     flights: Flights,
+    permits: Semaphore,
     keep_trying: bool,
     metrics: Metrics,
 }
@@ -53,7 +65,7 @@ struct Inner {
 // === impl Issuer ===
 
 impl Issuer {
-    /// An issuer; with `keep_trying`, one that Azure's trouble does not stop goes on in the background.
+    /// An issuer; with `keep_trying`, one that trouble does not stop goes on in the background.
     pub fn new(
         client: &Client,
         readiness: &Readiness,
@@ -67,12 +79,12 @@ impl Issuer {
         let forget = flights.clone();
         let known = watch::start(
             "watch of ACRPullSecrets",
-            Api::<ACRPullSecret>::all(client.clone()),
+            Api::<DeserializeGuard<ACRPullSecret>>::all(client.clone()),
             readiness,
-            |object| object.metadata.managed_fields = None,
+            |object| object.meta_mut().managed_fields = None,
             move |event| {
                 if let Event::Delete(gone) = event {
-                    let metadata = &gone.metadata;
+                    let metadata = gone.meta();
                     forget.forget(
                         metadata.namespace.as_deref().unwrap_or_default(),
                         metadata.name.as_deref().unwrap_or_default(),
@@ -87,26 +99,40 @@ impl Issuer {
             writer: Writer::new(client.clone()),
             known,
             flights,
+            permits: Semaphore::new(MAX_ISSUING),
             keep_trying,
             metrics,
         }))
     }
 
-    /// Returns when the Secret of the order is in place, at once when it is already.
-    pub async fn ensure(&self, order: Order, deadline: Deadline) -> Result<(), Problem> {
-        if self.0.is_fresh(&order) {
+    /// Returns when the Secret of the order is in place, at once when it is already. One that
+    /// is usable, though no longer fresh, is replaced in the background.
+    ///
+    /// `refresh` gives the order anew before each further try.
+    pub async fn ensure(
+        &self,
+        order: Order,
+        refresh: impl AsyncTry<(), Order>,
+        deadline: Deadline,
+    ) -> Result<(), Problem> {
+        let inner = &self.0;
+        let freshness = match inner.flights.other_inputs(&order) {
+            true => Freshness::Stale,
+            false => inner.freshness(&order),
+        };
+        if freshness == Freshness::Fresh {
             return Ok(());
         }
-        let inner = self.0.clone();
-        let watch = self.0.flights.join(
-            order,
-            move |order| {
-                let inner = inner.clone();
-                async move { inner.issue(&order).await }
-            },
-            self.0.keep_trying,
-        );
-        deadline.bound(watch.outcome()).await.unwrap_or_else(|| {
+        let pilot = inner.clone();
+        let issue = move |order| {
+            let pilot = pilot.clone();
+            async move { pilot.issue(&order).await }
+        };
+        let passenger = inner.flights.join(order, issue, refresh, inner.keep_trying);
+        if freshness == Freshness::Usable {
+            return Ok(());
+        }
+        deadline.bound(passenger.outcome()).await.unwrap_or_else(|| {
             Err(Problem::new(
                 Reason::UpstreamTimeout,
                 "Azure did not give the token before the API server's time-out",
@@ -118,20 +144,23 @@ impl Issuer {
 // === impl Inner ===
 
 impl Inner {
-    fn is_fresh(&self, order: &Order) -> bool {
-        self.known
-            .get(&ObjectRef::new(&order.name).within(&order.namespace))
-            .and_then(|object| {
-                object
-                    .status
-                    .as_ref()
-                    .map(|s| is_fresh(s, &order.inputs_hash, Timestamp::now()))
-            })
-            .unwrap_or(false)
+    fn freshness(&self, order: &Order) -> Freshness {
+        let object = self
+            .known
+            .get(&ObjectRef::new(&order.name).within(&order.namespace));
+        match object.as_deref() {
+            Some(DeserializeGuard(Ok(object))) => freshness(object, &order.inputs_hash, Timestamp::now()),
+            _ => Freshness::Stale,
+        }
     }
 
     async fn issue(&self, order: &Order) -> Result<(), Problem> {
         let issuing = self.metrics.issuing();
+        let _permit = self.permits.acquire().await;
+        // Another replica may have been quicker while this one waited.
+        if self.freshness(order) == Freshness::Fresh {
+            return Ok(());
+        }
         let result = self.try_issue(order).await;
         drop(issuing);
         let Order { namespace, name, .. } = order;
@@ -140,7 +169,7 @@ impl Inner {
             Ok(expires) => {
                 tracing::info!(namespace, name, service_account, %expires, "pull secret issued");
             }
-            Err(problem) if problem.reason.class() == Class::Upstream => {
+            Err(problem) if problem.is_transient() => {
                 tracing::warn!(namespace, name, service_account, %problem, "pull secret not issued yet");
             }
             Err(problem) => {
@@ -151,18 +180,36 @@ impl Inner {
     }
 
     async fn try_issue(&self, order: &Order) -> Result<Timestamp, Problem> {
-        let (owner, token) = tokio::join!(self.writer.apply_owner(order), self.pull_token(order));
-        let owner = owner?;
+        // Nobody waits for Azure when our own API server has refused already.
+        let (owner, token) = tokio::try_join!(self.writer.apply_owner(order), async {
+            Ok(self.pull_token(order).await)
+        })?;
+        if owner.metadata.deletion_timestamp.is_some() {
+            return Err(Problem::new(
+                Reason::ApiServerUnavailable,
+                format!(
+                    "ACRPullSecret {}/{} is being deleted; try again when it is gone",
+                    order.namespace, order.name
+                ),
+            ));
+        }
         let written = async {
             let token = token?;
             let uid = self.writer.apply_secret(&owner, order, &token).await?;
-            Ok((token, uid))
+            Ok::<_, Problem>((token, uid))
         };
         let now = Timestamp::now();
         let (result, report) = match written.await {
             Ok((token, uid)) => {
                 let report = self.writer.report_success(&owner, order, &token, uid, now).await;
                 (Ok(token.expires), report)
+            }
+            // The token of before still works: nobody need worry yet.
+            Err(problem)
+                if problem.is_transient()
+                    && freshness(&owner, &order.inputs_hash, now) != Freshness::Stale =>
+            {
+                (Err(problem), Ok(()))
             }
             Err(problem) => {
                 let report = self.writer.report_failure(&owner, order, &problem, now).await;

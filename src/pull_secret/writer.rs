@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     kubernetes::{self, CallError, api_problem},
-    problem::{Problem, Reason},
+    problem::{Problem, Reason, shortened},
     registry::PullToken,
 };
 use jiff::Timestamp;
@@ -23,6 +23,7 @@ use k8s_openapi::{
 use kube::{
     Api, Client, Resource,
     api::{Patch, PatchParams},
+    core::{Status, response::StatusCause},
 };
 use secrecy::ExposeSecret;
 use serde_json::json;
@@ -30,6 +31,7 @@ use std::collections::BTreeMap;
 
 /// Our name in `managedFields`.
 const FIELD_MANAGER: &str = "acr-pull-webhook";
+const CONDITION_MANAGER: &str = "acr-pull-webhook-condition";
 const SECRET_TYPE: &str = "kubernetes.io/dockerconfigjson";
 
 /// Writes to the API server.
@@ -114,7 +116,8 @@ impl Writer {
         };
         let api = Api::<Secret>::namespaced(self.0.clone(), &order.namespace);
         let patch = Patch::Apply(&secret);
-        let call = api.patch(&order.name, &params, &patch);
+        // Only the metadata comes back: the token has no business in an answer.
+        let call = api.patch_metadata(&order.name, &params, &patch);
         let written = kubernetes::bounded("writing a Secret", call).await?;
         Ok(written.metadata.uid.unwrap_or_default())
     }
@@ -143,10 +146,11 @@ impl Writer {
         };
         let message = "the Secret holds a token";
         status.set_ready(true, "Issued", message, owner.metadata.generation, Time(now));
-        self.apply_status(order, &status).await
+        self.apply_status(order, FIELD_MANAGER, &status).await
     }
 
-    /// Tells of a failure; what was observed before stays.
+    /// Tells of a failure. As a manager of its own, that touches the condition alone: what was
+    /// observed before stays, also what another replica has written meanwhile.
     pub async fn report_failure(
         &self,
         owner: &ACRPullSecret,
@@ -154,7 +158,10 @@ impl Writer {
         problem: &Problem,
         now: Timestamp,
     ) -> Result<(), Problem> {
-        let mut status = owner.status.clone().unwrap_or_default();
+        let mut status = ACRPullSecretStatus {
+            conditions: owner.status.clone().unwrap_or_default().conditions,
+            ..ACRPullSecretStatus::default()
+        };
         let reason = problem.reason.as_str();
         status.set_ready(
             false,
@@ -163,16 +170,21 @@ impl Writer {
             owner.metadata.generation,
             Time(now),
         );
-        self.apply_status(order, &status).await
+        self.apply_status(order, CONDITION_MANAGER, &status).await
     }
 
-    async fn apply_status(&self, order: &Order, status: &ACRPullSecretStatus) -> Result<(), Problem> {
+    async fn apply_status(
+        &self,
+        order: &Order,
+        manager: &str,
+        status: &ACRPullSecretStatus,
+    ) -> Result<(), Problem> {
         let what = format!(
             "writing the status of ACRPullSecret {}/{}",
             order.namespace, order.name
         );
         let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), &order.namespace);
-        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let params = PatchParams::apply(manager).force();
         let body = json!({
             "apiVersion": ACRPullSecret::api_version(&()),
             "kind": ACRPullSecret::kind(&()),
@@ -207,17 +219,35 @@ fn owner_reference(owner: &ACRPullSecret) -> OwnerReference {
     }
 }
 
-/// Only these sentences leave here: the API server's own could quote the data it refused.
 fn secret_problem(order: &Order, error: CallError) -> Problem {
     let Order { namespace, name, .. } = order;
     match error {
-        CallError::Api(s) if s.code == 409 || s.code == 422 => Problem::new(
+        CallError::Api(s) if is_foreign(&s) => Problem::new(
             Reason::SecretConflict,
             format!(
                 "Secret {name} in namespace {namespace} belongs to somebody else and was left as it is; \
                  delete it if nobody needs it: kubectl delete secret --namespace {namespace} {name}"
             ),
         ),
+        CallError::Api(s) if s.code == 422 => Problem::new(
+            Reason::WriteForbidden,
+            format!(
+                "writing Secret {namespace}/{name} was refused: {}",
+                shortened(&s.message)
+            ),
+        ),
         other => api_problem(&format!("writing Secret {namespace}/{name}"), other),
     }
+}
+
+/// Whether the answer says that the object in place is not ours: another manager holds its
+/// fields, or it differs where a Secret cannot be changed.
+fn is_foreign(status: &Status) -> bool {
+    let causes = status.details.iter().flat_map(|d| &d.causes);
+    let foreign = |cause: &StatusCause| match status.code {
+        409 => cause.reason == "FieldManagerConflict",
+        422 => ["type", "data", "immutable", "metadata.ownerReferences"].contains(&cause.field.as_str()),
+        _ => false,
+    };
+    causes.into_iter().any(foreign)
 }

@@ -89,7 +89,7 @@ impl fmt::Display for RegistryHost {
 }
 
 /// RFC 1123 labels separated by dots, at most 253 characters.
-fn is_dns_name(name: &str) -> bool {
+pub fn is_dns_name(name: &str) -> bool {
     let label = |l: &str| {
         (1..=63).contains(&l.len())
             && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')

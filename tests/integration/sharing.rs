@@ -3,7 +3,8 @@
 use super::site::{Site, eventually, pod, pull_secret_name};
 use azure_emulator::Endpoint;
 use futures::future::join_all;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_pods_at_once_cost_one_token() {
@@ -20,7 +21,11 @@ async fn two_hundred_pods_at_once_cost_one_token() {
         ),
         (1, 1)
     );
-    assert_eq!(token_requests(&site).await, 1);
+    assert_eq!(
+        site.metric("upstream_requests_total{hop=\"TokenRequest\",reason=\"Ok\"}")
+            .await,
+        1
+    );
 }
 
 #[tokio::test]
@@ -33,7 +38,11 @@ async fn a_fresh_pull_secret_is_answered_without_any_call() {
             .await;
     }
     assert_eq!(site.calls(Endpoint::EntraToken), 1);
-    assert_eq!(token_requests(&site).await, 1);
+    assert_eq!(
+        site.metric("upstream_requests_total{hop=\"TokenRequest\",reason=\"Ok\"}")
+            .await,
+        1
+    );
 }
 
 #[tokio::test]
@@ -103,11 +112,39 @@ async fn a_deleted_acr_pull_secret_is_made_again_for_the_next_pod() {
     assert_eq!(site.calls(Endpoint::EntraToken), 2);
 }
 
-/// The webhook's own count of TokenRequests.
-async fn token_requests(site: &Site) -> u64 {
-    let (_, metrics) = site.webhook.admin_get("/metrics").await;
-    let line = metrics
-        .lines()
-        .find(|l| l.contains("upstream_requests_total") && l.contains("TokenRequest"));
-    line.and_then(|l| l.rsplit(' ').next()).unwrap().parse().unwrap()
+#[tokio::test]
+async fn a_spoilt_acr_pull_secret_blinds_nobody_to_the_others() {
+    let mut site = Site::start().await;
+    let namespace = site.a.namespace.clone();
+    let name = pull_secret_name(&site.create(&namespace, &pod("one", "contoso")).await);
+    // The API server's schema lets such a time pass.
+    let spoilt = Patch::Merge(json!({"status": {"expirationTime": "2026-01-01T00:00:00+99:99"}}));
+    let request = site
+        .pull_secrets(&namespace)
+        .patch_status(&name, &PatchParams::default(), &spoilt)
+        .await;
+    assert!(
+        request.is_err_and(|e| !matches!(e, kube::Error::Api(_))),
+        "written, and unreadable"
+    );
+    site.webhook.terminate().await;
+    site.restart_webhook().await;
+    let other = site.b.namespace.clone();
+    let fine = pull_secret_name(&site.create(&other, &pod("app", "contoso")).await);
+    site.credentials(&other, &fine).await;
+    // Nor does it have to be mended by hand for ever: deleting it is enough.
+    site.pull_secrets(&namespace)
+        .delete(&name, &DeleteParams::default())
+        .await
+        .ok();
+    eventually("a Pod of its own namespace is served again", async || {
+        let mut next = pod("two", "contoso");
+        next.metadata.name = None;
+        next.metadata.generate_name = Some("two-".to_owned());
+        site.pods(&namespace)
+            .create(&Default::default(), &next)
+            .await
+            .ok()
+    })
+    .await;
 }

@@ -2,6 +2,7 @@
 
 use super::site::{REGISTRY, Site, eventually, pod, pull_secret_name};
 use azure_emulator::{Endpoint, Fault};
+use kube::api::{Patch, PatchParams};
 use serde_json::Value;
 
 fn fault(endpoint: Endpoint, edit: impl FnOnce(&mut Fault)) -> Vec<Fault> {
@@ -10,9 +11,9 @@ fn fault(endpoint: Endpoint, edit: impl FnOnce(&mut Fault)) -> Vec<Fault> {
     vec![fault]
 }
 
-/// The webhook's answer to a Pod, with its warnings, within the API server's time-out.
-async fn answer(site: &Site, timeout: &str) -> Value {
-    let review = super::protocol::review(&site.a.namespace, &pod("app", "contoso"));
+/// The webhook's answer to a Pod of this generator, within the API server's time-out.
+async fn answer(site: &Site, generator: &str, timeout: &str) -> Value {
+    let review = super::protocol::review(&site.a.namespace, &pod("app", generator));
     let url = format!("{}?timeout={timeout}", site.webhook.url());
     let reply = site.webhook.client().post(url).json(&review).send();
     let reply = tokio::time::timeout(std::time::Duration::from_secs(10), reply).await;
@@ -44,7 +45,7 @@ async fn a_pod_is_admitted_with_a_warning_and_its_secret_follows_when_azure_reco
         }),
     ] {
         site.emulator.set_faults(&fault(endpoint, edit)).unwrap();
-        let answer = answer(&site, "10s").await;
+        let answer = answer(&site, "contoso", "10s").await;
         assert_eq!(answer["response"]["allowed"], true, "{answer}");
         assert_eq!(answer["response"]["patchType"], "JSONPatch");
         let warning = answer["response"]["warnings"][0].as_str().unwrap();
@@ -106,19 +107,25 @@ async fn with_deny_the_pod_is_refused_with_the_reason() {
 #[tokio::test]
 async fn a_hanging_azure_is_answered_within_the_api_servers_time_out() {
     let site = Site::start().await;
-    for endpoint in [Endpoint::EntraToken, Endpoint::AcrExchange] {
+    for (generator, endpoint) in [
+        ("entra", Endpoint::EntraToken),
+        ("registry", Endpoint::AcrExchange),
+    ] {
+        // Each hangs a pull secret of its own: the first one goes on hanging.
+        site.generator(&site.a.namespace, generator, serde_json::json!({}))
+            .await;
         site.emulator
             .set_faults(&fault(endpoint, |f| f.hang = true))
             .unwrap();
-        let answer = answer(&site, "3s").await;
+        let answer = answer(&site, generator, "3s").await;
         assert_eq!(answer["response"]["allowed"], true);
-        assert!(
-            answer["response"]["warnings"][0]
-                .as_str()
-                .unwrap()
-                .contains("UpstreamTimeout"),
-            "{answer}"
-        );
+        let warning = answer["response"]["warnings"][0].as_str().unwrap();
+        assert!(warning.contains("UpstreamTimeout"), "{warning}");
+        // The log tells of a request when it ends, so of a hanging one when its client gives up.
+        eventually("the hanging service was the one asked", async || {
+            (site.calls(endpoint) > 0).then_some(())
+        })
+        .await;
     }
 }
 
@@ -143,7 +150,7 @@ async fn a_redirect_is_never_followed() {
     site.emulator
         .set_faults(&fault(Endpoint::AcrExchange, |f| f.redirect = Some(elsewhere)))
         .unwrap();
-    let answer = answer(&site, "10s").await;
+    let answer = answer(&site, "contoso", "10s").await;
     assert!(
         answer["response"]["warnings"][0]
             .as_str()
@@ -185,4 +192,34 @@ async fn an_answer_that_is_no_token_is_told_as_such() {
         }
     }
     site.assert_no_secret_was_logged();
+}
+
+#[tokio::test]
+async fn a_secret_that_is_old_but_good_serves_pods_while_azure_is_down() {
+    let site = Site::with_flags(&["--on-upstream-failure=deny"]).await;
+    let namespace = &site.a.namespace;
+    let name = pull_secret_name(&site.create(namespace, &pod("one", "contoso")).await);
+    site.emulator
+        .set_faults(&fault(Endpoint::EntraToken, |f| f.hang = true))
+        .unwrap();
+    let minutes = |n: i64| (jiff::Timestamp::now() + jiff::SignedDuration::from_mins(n)).to_string();
+    let aged =
+        serde_json::json!({"status": {"lastRenewalTime": minutes(-150), "expirationTime": minutes(30)}});
+    let api = site.pull_secrets(namespace);
+    api.patch_status(&name, &PatchParams::default(), &Patch::Merge(aged))
+        .await
+        .unwrap();
+    let mut made = 0;
+    while site.webhook_is_issuing().await == 0 {
+        made += 1;
+        assert!(made < 200, "the age of the Secret is noticed");
+        // With `deny`, a Pod that had to wait for Azure would be refused.
+        site.create(namespace, &pod(&format!("app-{made}"), "contoso"))
+            .await;
+    }
+    let condition = api.get(&name).await.unwrap().status.unwrap().conditions.remove(0);
+    assert_eq!(
+        (condition.status.as_str(), condition.reason.as_str()),
+        ("True", "Issued")
+    );
 }

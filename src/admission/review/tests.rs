@@ -52,6 +52,9 @@ fn only_the_creation_of_a_pod_is_ours() {
     assert!(!wanted(&|r| r["resource"]["group"] = json!("metrics.k8s.io")));
     assert!(!wanted(&|r| r["object"] = json!(null)));
     assert!(!wanted(&|r| r["object"]["metadata"]["annotations"] = json!(null)));
+    assert!(!wanted(
+        &|r| r["object"]["metadata"]["annotations"]["kubernetes.io/config.mirror"] = json!("x")
+    ));
 }
 
 #[test]
@@ -73,7 +76,10 @@ fn an_answer_has_a_patch_in_base64_with_its_type_or_neither() {
     let text = review(json!({"metadata": {}})).to_string();
     let request = parse(text.as_bytes()).unwrap();
     let answer = |patch| {
-        let verdict = Verdict::Patched { patch, warning: None };
+        let verdict = Verdict::Patched {
+            patch,
+            warnings: Vec::new(),
+        };
         serde_json::to_value(Answer::new("u-1", &verdict)).unwrap()["response"].clone()
     };
     let full = answer(crate::admission::patch(&request.object, &["a".to_owned()]));
@@ -101,7 +107,26 @@ proptest! {
     }
 
     #[test]
-    fn no_json_panics(text in "\\PC*") {
-        let _ = parse(json!({"request": {"uid": text, "object": text}}).to_string().as_bytes());
+    fn no_pod_panics(text in "\\PC*", name in "\\PC{0,9}") {
+        let mut whole = review(json!({"metadata": {"annotations": {ACCESS_TOKEN: text}}, "spec": {"serviceAccountName": name}}));
+        whole["request"]["namespace"] = json!("team-a");
+        if let Ok(request) = parse(whole.to_string().as_bytes()) {
+            prop_assert_eq!(request.wanted(), Some(text.as_str()));
+        }
     }
+}
+
+#[test]
+fn a_name_that_would_change_the_path_of_a_call_is_refused() {
+    for bad in ["../kube-system", "a/b", "a?x=y", "A", ""] {
+        let mut whole = review(json!({"metadata": {}, "spec": {}}));
+        whole["request"]["namespace"] = json!(bad);
+        let (uid, problem) = parse(whole.to_string().as_bytes()).unwrap_err();
+        assert_eq!(
+            (uid.as_deref(), problem.reason),
+            (Some("u-1"), Reason::InvalidReview)
+        );
+    }
+    let body = review(json!({"metadata": {}, "spec": {"serviceAccountName": "../x"}})).to_string();
+    assert!(parse(body.as_bytes()).is_err());
 }

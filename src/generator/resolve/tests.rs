@@ -36,16 +36,28 @@ fn resolve(generator: &ACRAccessToken, account: &ServiceAccountView) -> Result<R
 }
 
 const BOTH: &[(&str, &str)] = &[
-    ("azure.workload.identity/client-id", "wi-client"),
-    ("azure.workload.identity/tenant-id", "wi-tenant"),
+    (
+        "azure.workload.identity/client-id",
+        "11111111-0000-0000-0000-000000000001",
+    ),
+    (
+        "azure.workload.identity/tenant-id",
+        "22222222-0000-0000-0000-000000000002",
+    ),
 ];
 
 #[test]
 fn the_pods_own_service_account_is_the_identity() {
     let resolved = resolve(&own_identity(), &annotations(BOTH)).unwrap();
     assert_eq!(resolved.identity.subject(), "system:serviceaccount:team-a:app");
-    assert_eq!(resolved.identity.client_id, "wi-client");
-    assert_eq!(resolved.identity.tenant_id, "wi-tenant");
+    assert_eq!(
+        resolved.identity.client_id,
+        "11111111-0000-0000-0000-000000000001"
+    );
+    assert_eq!(
+        resolved.identity.tenant_id,
+        "22222222-0000-0000-0000-000000000002"
+    );
     assert_eq!(resolved.registry.as_str(), "contoso.azurecr.io");
 }
 
@@ -66,22 +78,34 @@ fn a_named_service_account_of_the_same_namespace_replaces_the_pods() {
 #[test]
 fn the_nearest_client_and_tenant_ids_win() {
     let mut generator = own_identity();
-    generator.spec.tenant_id = Some("spec-tenant".to_owned());
-    let only_client = annotations(&[("azure.workload.identity/client-id", "wi-client")]);
+    generator.spec.tenant_id = Some("contoso.onmicrosoft.com".to_owned());
+    let only_client = annotations(&[(
+        "azure.workload.identity/client-id",
+        "11111111-0000-0000-0000-000000000001",
+    )]);
     assert_eq!(
         resolve(&generator, &only_client).unwrap().identity.tenant_id,
-        "spec-tenant"
+        "contoso.onmicrosoft.com"
     );
     let all = annotations(&[
         BOTH[0],
         BOTH[1],
-        ("kubernetes.azure.com/acr-client-id", "acr-client"),
-        ("kubernetes.azure.com/acr-tenant-id", "acr-tenant"),
+        (
+            "kubernetes.azure.com/acr-client-id",
+            "33333333-0000-0000-0000-000000000003",
+        ),
+        (
+            "kubernetes.azure.com/acr-tenant-id",
+            "44444444-0000-0000-0000-000000000004",
+        ),
     ]);
     let identity = resolve(&generator, &all).unwrap().identity;
     assert_eq!(
         (identity.client_id.as_str(), identity.tenant_id.as_str()),
-        ("acr-client", "acr-tenant")
+        (
+            "33333333-0000-0000-0000-000000000003",
+            "44444444-0000-0000-0000-000000000004"
+        )
     );
 }
 
@@ -140,6 +164,21 @@ fn each_refusal_names_its_reason() {
         ),
         (own_identity(), &[][..], Reason::ClientIdMissing),
         (own_identity(), &BOTH[..1], Reason::TenantIdMissing),
+        (
+            own_identity(),
+            &[(BOTH[0].0, "not-a-guid"), BOTH[1]],
+            Reason::IdentityInvalid,
+        ),
+        (
+            own_identity(),
+            &[BOTH[0], (BOTH[1].0, "../common")],
+            Reason::IdentityInvalid,
+        ),
+        (
+            own_identity(),
+            &[BOTH[0], (BOTH[1].0, "common")],
+            Reason::IdentityInvalid,
+        ),
     ] {
         let problem = resolve(&generator, &annotations(account)).unwrap_err();
         assert_eq!(problem.reason, reason, "{problem}");

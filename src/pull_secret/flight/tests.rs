@@ -60,7 +60,9 @@ impl Upstream {
                 }
             }
         };
-        flights.join(order(inputs_hash), issue, true)
+        let anew = order(inputs_hash);
+        let refresh = move |()| std::future::ready(Ok(anew.clone()));
+        flights.join(order(inputs_hash), issue, refresh, true)
     }
 
     fn tries(&self) -> usize {
@@ -100,17 +102,40 @@ async fn an_outage_is_told_at_once_and_tried_again_until_it_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_that_comes_after_the_pause_starts_the_next_try() {
-    let (flights, upstream) = (Flights::default(), Upstream::failing(4, Reason::EntraThrottled));
-    for _ in 0..3 {
+async fn a_pod_that_comes_after_the_pause_starts_the_next_try_and_waits_for_it() {
+    let (flights, upstream) = (Flights::default(), Upstream::failing(3, Reason::EntraThrottled));
+    // Without Pods the waits grow; each Pod after the shortest wait brings the next try forward.
+    for tries in 1..=3 {
         assert!(upstream.join(&flights, "a").outcome().await.is_err());
+        assert_eq!(upstream.tries(), tries);
         sleep(MIN_RETRY).await;
     }
-    let tries = upstream.tries();
-    assert!(upstream.join(&flights, "a").outcome().await.is_err());
-    assert!(upstream.tries() > tries || tries >= 4);
-    sleep(MIN_RETRY * 2).await;
     upstream.join(&flights, "a").outcome().await.unwrap();
+    assert_eq!(upstream.tries(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_tried_any_more_for_what_is_gone() {
+    let (flights, upstream) = (Flights::default(), Upstream::failing(9, Reason::EntraUnavailable));
+    assert!(upstream.join(&flights, "a").outcome().await.is_err());
+    flights.forget("team-a", "acr-pull-contoso-app");
+    sleep(MAX_RETRY * 3).await;
+    assert_eq!(upstream.tries(), 1);
+
+    let tries = Arc::new(AtomicUsize::new(0));
+    let counted = tries.clone();
+    let issue = move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        std::future::ready(Err(Problem::new(Reason::EntraUnavailable, "down")))
+    };
+    let gone = |()| std::future::ready(Err(Problem::new(Reason::GeneratorNotFound, "gone")));
+    let passenger = flights.join(order("a"), issue, gone, true);
+    let mut state = passenger.state.clone();
+    state
+        .wait_for(|s| matches!(s, State::Landed(Err(_))))
+        .await
+        .unwrap();
+    assert_eq!(tries.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test(start_paused = true)]
