@@ -82,18 +82,24 @@ impl Flights {
     {
         let key = (order.namespace.clone(), order.name.clone());
         let mut flights = self.lock();
+        let mut before = None;
         if let Some(flight) = flights.get(&key) {
             if flight.inputs_hash == order.inputs_hash && !flight.task.is_finished() {
                 return flight.passenger();
             }
-            // What the token depends on has changed: the old flight serves nobody.
-            flight.task.abort();
+            // What the token depends on has changed: that flight makes no further try.
+            before = Some((flight.state.clone(), flight.task.clone()));
         }
         let (sender, state) = watch::channel(State::Flying);
         let retry_now = Arc::new(Notify::new());
         let inputs_hash = order.inputs_hash.clone();
         let (all, wake, ended) = (self.clone(), retry_now.clone(), key.clone());
         let task = tokio::spawn(async move {
+            if let Some((mut state, task)) = before {
+                // A write of its own under way could otherwise arrive after ours.
+                let _ = state.wait_for(|s| !matches!(s, State::Flying)).await;
+                task.abort();
+            }
             fly(order, issue, refresh, keep_trying, &sender, &wake).await;
             let mut flights = all.lock();
             // Another flight may have taken the place of this one meanwhile.
@@ -232,7 +238,7 @@ impl Passenger {
 fn interrupted() -> Problem {
     Problem::new(
         Reason::ApiServerUnavailable,
-        "getting the token was interrupted by a change of the generator or service account; try again",
+        "getting the token was interrupted, because its ACRPullSecret was deleted or its generator changed; try again",
     )
 }
 

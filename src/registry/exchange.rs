@@ -107,7 +107,7 @@ impl RegistryClient {
                 let reply = transport::send(request).await.map_err(|cause| {
                     Problem::new(
                         Reason::RegistryUnavailable,
-                        format!("{host}{path} was not reached: {cause}"),
+                        format!("{host}{path} was not reached: {cause}; if this stays, check spec.registry"),
                     )
                 })?;
                 if reply.status != StatusCode::OK {
