@@ -1,6 +1,8 @@
 //! What a Pod gets.
 
-use super::site::{ANNOTATION, REGISTRY, Site, TENANT, from, pod, pull_secret_name, pull_secret_names};
+use super::site::{
+    ANNOTATION, REGISTRY, Site, TENANT, from, pod, pull_secret_name, pull_secret_names, unnamed,
+};
 use azure_emulator::Endpoint;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt, api::PostParams};
@@ -254,9 +256,7 @@ async fn an_edited_service_account_or_generator_is_honoured_by_the_next_pod() {
     )
     .await;
     let status = super::site::eventually("a Pod gets the narrower token", async || {
-        let mut next = pod("next", "contoso");
-        next.metadata.name = None;
-        next.metadata.generate_name = Some("next-".to_owned());
+        let next = unnamed("contoso");
         assert_eq!(pull_secret_name(&site.create(namespace, &next).await), name);
         let status = site
             .pull_secrets(namespace)

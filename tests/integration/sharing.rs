@@ -1,6 +1,6 @@
 //! How few calls serve how many Pods.
 
-use super::site::{Site, eventually, pod, pull_secret_name};
+use super::site::{Site, eventually, pod, pull_secret_name, unnamed};
 use azure_emulator::Endpoint;
 use futures::future::join_all;
 use kube::api::{DeleteParams, Patch, PatchParams};
@@ -98,15 +98,7 @@ async fn a_deleted_acr_pull_secret_is_made_again_for_the_next_pod() {
         .delete(&name, &DeleteParams::default())
         .await
         .unwrap();
-    eventually("its Secret is collected", async || {
-        site.secrets(namespace)
-            .get_opt(&name)
-            .await
-            .unwrap()
-            .is_none()
-            .then_some(())
-    })
-    .await;
+    site.secret_is_collected(namespace, &name).await;
     site.create(namespace, &pod("two", "contoso")).await;
     site.credentials(namespace, &name).await;
     assert_eq!(site.calls(Endpoint::EntraToken), 2);
@@ -138,9 +130,7 @@ async fn a_spoilt_acr_pull_secret_blinds_nobody_to_the_others() {
         .await
         .ok();
     eventually("a Pod of its own namespace is served again", async || {
-        let mut next = pod("two", "contoso");
-        next.metadata.name = None;
-        next.metadata.generate_name = Some("two-".to_owned());
+        let next = unnamed("contoso");
         site.pods(&namespace)
             .create(&Default::default(), &next)
             .await

@@ -285,6 +285,15 @@ impl Site {
             .unwrap();
     }
 
+    /// Waits until the garbage collector has taken a Secret.
+    pub async fn secret_is_collected(&self, namespace: &str, name: &str) {
+        let secrets = self.secrets(namespace);
+        eventually("the Secret is collected", async || {
+            secrets.get_opt(name).await.unwrap().is_none().then_some(())
+        })
+        .await;
+    }
+
     /// Fails when anything secret stands in the webhook's log, which is at its most verbose.
     pub fn assert_no_secret_was_logged(&self) {
         let credentials = self.emulator.credentials();
@@ -352,6 +361,14 @@ pub fn pod(name: &str, annotation: &str) -> Pod {
         "metadata": {"name": name, "annotations": {ANNOTATION: annotation}},
         "spec": {"serviceAccountName": "app", "containers": [{"name": "app", "image": format!("{REGISTRY}/team-a/app:1")}]},
     }))
+}
+
+/// The same, with a name that the API server makes up.
+pub fn unnamed(annotation: &str) -> Pod {
+    let mut pod = pod("", annotation);
+    pod.metadata.name = None;
+    pod.metadata.generate_name = Some("next-".to_owned());
+    pod
 }
 
 /// An object from its JSON.

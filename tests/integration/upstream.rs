@@ -80,15 +80,7 @@ async fn a_pod_is_admitted_with_a_warning_and_its_secret_follows_when_azure_reco
             .delete(&name, &Default::default())
             .await
             .unwrap();
-        eventually("it is collected", async || {
-            site.secrets(namespace)
-                .get_opt(&name)
-                .await
-                .unwrap()
-                .is_none()
-                .then_some(())
-        })
-        .await;
+        site.secret_is_collected(namespace, &name).await;
     }
     site.assert_no_secret_was_logged();
 }

@@ -1,6 +1,6 @@
 //! Writing Secrets without reading them.
 
-use super::site::{Site, eventually, pod, pull_secret_name};
+use super::site::{Site, eventually, pod, pull_secret_name, unnamed};
 use azure_emulator::Endpoint;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams};
@@ -50,9 +50,7 @@ async fn reissue(site: &Site) {
     )
     .await;
     eventually("a Pod after the change has a new token", async || {
-        let mut next = pod("next", "contoso");
-        next.metadata.name = None;
-        next.metadata.generate_name = Some("next-".to_owned());
+        let next = unnamed("contoso");
         site.create(namespace, &next).await;
         (site.calls(Endpoint::AcrExchange) > calls).then_some(())
     })
