@@ -12,9 +12,11 @@ pub use review::{Answer, PodView, Request, Verdict, parse};
 
 use crate::{
     deadline::Deadline,
-    generator::{Account, Generators, Guarded, Resolver, ServiceAccountView, ServiceAccounts, valid},
+    generator::{
+        Account, Generator, Generators, Kind, Reference, Referenced, Resolved, Resolver, ServiceAccounts,
+    },
     problem::{Class, Problem},
-    pull_secret::{Issuer, Order, name},
+    pull_secret::{GeneratorReference, Issuer, Order, name},
     telemetry::Metrics,
 };
 use futures::future::join_all;
@@ -39,6 +41,7 @@ pub struct Admission(Arc<Inner>);
 /// What one reference of a Pod asks for, by names alone.
 struct Wish {
     namespace: String,
+    kind: Kind,
     generator: String,
     service_account: String,
 }
@@ -135,10 +138,11 @@ impl Inner {
         }
         // Everything is resolved before anything is made: a refusal leaves nothing behind.
         let mut orders = Vec::with_capacity(references.len());
-        for generator in references {
+        for Reference { kind, name } in references {
             let wish = Wish {
                 namespace: request.namespace.to_string(),
-                generator: generator.to_owned(),
+                kind,
+                generator: name.to_owned(),
                 service_account: request
                     .object
                     .service_account()
@@ -162,41 +166,24 @@ impl Inner {
     /// Resolves what a Pod wishes. What a watch has not seen yet, be it missing or only wrong
     /// as we know it, is looked up once before the Pod is refused for it.
     async fn order(&self, wish: &Wish) -> Result<Order, Problem> {
-        let Wish {
-            namespace, generator, ..
-        } = wish;
-        if let Some(known) = self.generators.known(namespace, generator)
-            && let Ok(account) = self.account(wish, &known)
-            && let Some(annotations) = self.accounts.known(namespace, account.name())
-            && let Ok(order) = self.resolve(wish, &known, account, &annotations)
+        let (namespace, reference) = (&wish.namespace, wish.reference());
+        if let Some(known) = self.generators.known(namespace, reference)
+            && let Ok(generator) = wish.referenced(&known)
+            && let Ok(account) = self.resolver.account(generator, &wish.service_account)
+            && let Some(annotations) = self.accounts.known(account.namespace(namespace), account.name())
+            && let Ok(inputs) = self.resolver.resolve(generator, account, &annotations)
         {
-            return Ok(order);
+            return Ok(wish.order(account, inputs));
         }
-        let found = self.generators.fetch(namespace, generator).await?;
-        let account = self.account(wish, &found)?;
-        let annotations = self.accounts.fetch(namespace, account.name()).await?;
-        self.resolve(wish, &found, account, &annotations)
-    }
-
-    fn account<'a>(&self, wish: &'a Wish, generator: &'a Guarded) -> Result<Account<'a>, Problem> {
-        self.resolver.account(valid(generator)?, &wish.service_account)
-    }
-
-    fn resolve(
-        &self,
-        wish: &Wish,
-        generator: &Guarded,
-        account: Account<'_>,
-        annotations: &ServiceAccountView,
-    ) -> Result<Order, Problem> {
-        let inputs = self.resolver.resolve(valid(generator)?, account, annotations)?;
-        Ok(Order {
-            namespace: wish.namespace.clone(),
-            name: name(&wish.generator, account),
-            generator: wish.generator.clone(),
-            inputs_hash: inputs.fingerprint(),
-            inputs,
-        })
+        let found = self.generators.fetch(namespace, reference).await?;
+        let generator = wish.referenced(&found)?;
+        let account = self.resolver.account(generator, &wish.service_account)?;
+        let annotations = self
+            .accounts
+            .fetch(account.namespace(namespace), account.name())
+            .await?;
+        let inputs = self.resolver.resolve(generator, account, &annotations)?;
+        Ok(wish.order(account, inputs))
     }
 
     /// Gets all pull secrets at once. A refusal of one refuses the Pod; Azure's trouble
@@ -224,5 +211,38 @@ impl Inner {
             warnings.push(problem);
         }
         Ok(warnings)
+    }
+}
+
+// === impl Wish ===
+
+impl Wish {
+    fn reference(&self) -> Reference<'_> {
+        Reference {
+            kind: self.kind,
+            name: &self.generator,
+        }
+    }
+
+    fn referenced<'a>(&'a self, generator: &'a Generator) -> Result<Referenced<'a>, Problem> {
+        let reference = self.reference();
+        Ok(Referenced {
+            reference,
+            namespace: &self.namespace,
+            spec: generator.spec(reference)?,
+        })
+    }
+
+    fn order(&self, account: Account<'_>, inputs: Resolved) -> Order {
+        Order {
+            namespace: self.namespace.clone(),
+            name: name(self.reference(), account),
+            generator: GeneratorReference {
+                kind: self.kind.as_str().to_owned(),
+                name: self.generator.clone(),
+            },
+            inputs_hash: inputs.fingerprint(),
+            inputs,
+        }
     }
 }

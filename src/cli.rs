@@ -1,6 +1,8 @@
 //! Command line: every flag documented here, once.
 
-use crate::{admission::OnUpstreamFailure, registry::RegistrySuffixes, telemetry::LogArgs};
+use crate::{
+    admission::OnUpstreamFailure, identity::CloudSetting, registry::RegistrySuffixes, telemetry::LogArgs,
+};
 use clap::{Args, Parser, Subcommand};
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -63,23 +65,37 @@ pub struct ServeArgs {
     #[arg(long, env = "ACR_PULL_WEBHOOK_REGISTRY_SUFFIXES", default_value = crate::registry::DEFAULT_SUFFIXES, value_name = "LIST")]
     pub registry_suffixes: RegistrySuffixes,
 
-    /// Audience of the service account token that Entra exchanges; the federated credential must name the same
+    /// Audiences of the service account token that Entra exchanges, separated by commas: the first is always
+    /// asked for, and is what federated credentials must name; the others where a generator asks for them
     #[arg(
         long,
-        env = "ACR_PULL_WEBHOOK_TOKEN_AUDIENCE",
+        env = "ACR_PULL_WEBHOOK_TOKEN_AUDIENCES",
         default_value = "api://AzureADTokenExchange",
-        value_name = "AUDIENCE"
+        value_delimiter = ',',
+        value_name = "LIST"
     )]
-    pub token_audience: String,
+    pub token_audiences: Vec<String>,
 
-    /// Audience of the Entra token that the registry exchanges
+    /// Host of Entra, as CLOUD=HOST, separated by commas; a host alone is that of AzureStackCloud. The clouds are
+    /// PublicCloud, USGovernmentCloud, ChinaCloud, GermanCloud and AzureStackCloud
+    #[arg(
+        long,
+        env = "ACR_PULL_WEBHOOK_AUTHORITY_HOST",
+        value_delimiter = ',',
+        value_name = "[CLOUD=]HOST"
+    )]
+    pub authority_host: Vec<CloudSetting>,
+
+    /// Audience of the Entra token that the registry exchanges, as CLOUD=AUDIENCE, separated by commas; an
+    /// audience alone is that of every cloud not named
     #[arg(
         long,
         env = "ACR_PULL_WEBHOOK_ACR_AUDIENCE",
-        default_value = "https://containerregistry.azure.net",
-        value_name = "AUDIENCE"
+        default_value = crate::identity::DEFAULT_ACR_AUDIENCE,
+        value_delimiter = ',',
+        value_name = "[CLOUD=]AUDIENCE"
     )]
-    pub acr_audience: String,
+    pub acr_audience: Vec<CloudSetting>,
 
     /// What to do with a Pod whose token Azure does not give just now
     #[arg(

@@ -1,13 +1,16 @@
 //! The custom resource definitions, as YAML.
 
-use crate::{generator::ACRAccessToken, pull_secret::ACRPullSecret};
+use crate::{
+    generator::{ACRAccessToken, ClusterGenerator},
+    pull_secret::ACRPullSecret,
+};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, CustomResourceSubresourceStatus, CustomResourceSubresources,
 };
 use kube::CustomResourceExt;
 use serde_json::json;
 
-/// Both kinds, as one YAML stream.
+/// All kinds, as one YAML stream.
 pub fn yaml() -> Result<String, String> {
     let mut text = String::new();
     for crd in all() {
@@ -19,17 +22,24 @@ pub fn yaml() -> Result<String, String> {
     Ok(text)
 }
 
-/// Both kinds.
-pub fn all() -> [CustomResourceDefinition; 2] {
-    let mut access_token = ACRAccessToken::crd();
-    for version in &mut access_token.spec.versions {
-        // External Secrets Operator's has one, without a schema.
+/// Our own kind, and the two of External Secrets Operator.
+pub fn all() -> [CustomResourceDefinition; 3] {
+    [
+        ACRPullSecret::crd(),
+        with_status(ACRAccessToken::crd()),
+        with_status(ClusterGenerator::crd()),
+    ]
+}
+
+/// External Secrets Operator's kinds have a status, without a schema.
+fn with_status(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    for version in &mut crd.spec.versions {
         version.subresources = Some(CustomResourceSubresources {
             status: Some(CustomResourceSubresourceStatus(json!({}))),
             scale: None,
         });
     }
-    [ACRPullSecret::crd(), access_token]
+    crd
 }
 
 #[cfg(test)]

@@ -1,10 +1,14 @@
-//! Generators: External Secrets Operator's `ACRAccessToken`, the store of those that
-//! exist, and their resolution to one plain value.
+//! Generators: External Secrets Operator's `ACRAccessToken` and `ClusterGenerator`, the store
+//! of those that exist, and their resolution to one plain value.
 
 mod access_token;
+mod cluster_generator;
+mod reference;
 mod resolve;
 mod store;
 
 pub use access_token::{ACRAccessToken, ACRAccessTokenSpec};
-pub use resolve::{ANNOTATIONS, Account, Resolved, Resolver};
-pub use store::{Generators, Guarded, ServiceAccountView, ServiceAccounts, valid};
+pub use cluster_generator::{ClusterGenerator, ClusterGeneratorSpec};
+pub use reference::{Kind, Reference};
+pub use resolve::{ANNOTATIONS, Account, Referenced, Resolved, Resolver};
+pub use store::{Generator, Generators, ServiceAccountView, ServiceAccounts};

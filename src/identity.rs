@@ -8,7 +8,7 @@ mod entra_error;
 mod entra_transport;
 
 pub use assertion::{Assertion, AssertionSource};
-pub use cloud::Cloud;
+pub use cloud::{Cloud, CloudEndpoints, CloudSetting, Clouds, DEFAULT_ACR_AUDIENCE};
 pub use entra::{EntraClient, EntraToken};
 
 /// A workload identity: a service account, and the Entra application that trusts it.
@@ -22,8 +22,10 @@ pub struct WorkloadIdentity {
     pub client_id: String,
     /// The Entra tenant id.
     pub tenant_id: String,
-    /// The cloud whose Entra is asked.
-    pub cloud: Cloud,
+    /// The audiences of the assertion.
+    pub audiences: Vec<String>,
+    /// Whose Entra is asked, and for which audience.
+    pub cloud: CloudEndpoints,
 }
 
 impl WorkloadIdentity {

@@ -4,7 +4,7 @@ use crate::{
     admission::{self, Admission, OnUpstreamFailure},
     cli::ServeArgs,
     generator::{ANNOTATIONS, Generators, Resolver, ServiceAccounts},
-    identity::{AssertionSource, EntraClient},
+    identity::{AssertionSource, Clouds, EntraClient},
     kubernetes,
     pull_secret::Issuer,
     registry::RegistryClient,
@@ -70,8 +70,8 @@ async fn admission(
     readiness: &Readiness,
 ) -> Result<Admission, String> {
     let client = kubernetes::client().await?;
-    let assertions = AssertionSource::new(client.clone(), args.token_audience.clone(), metrics.clone());
-    let entra = EntraClient::new(http.clone(), &args.acr_audience, metrics.clone());
+    let assertions = AssertionSource::new(client.clone(), metrics.clone());
+    let entra = EntraClient::new(http.clone(), metrics.clone());
     let registry = RegistryClient::new(http, metrics.clone());
     let keep_trying = args.on_upstream_failure == OnUpstreamFailure::Admit;
     let issuer = Issuer::new(
@@ -86,7 +86,8 @@ async fn admission(
     let resolver = Resolver {
         suffixes: args.registry_suffixes.clone(),
         tenant_id: args.tenant_id.clone().filter(|id| !id.is_empty()),
-        token_audience: args.token_audience.clone(),
+        token_audiences: args.token_audiences.clone(),
+        clouds: Clouds::new(&args.authority_host, &args.acr_audience),
     };
     Ok(Admission::new(
         Generators::watch(&client, readiness),

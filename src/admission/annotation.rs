@@ -1,6 +1,9 @@
-//! The grammar of the Pod annotation: names of generators separated by commas, or `none`.
+//! The grammar of the Pod annotation: references to generators separated by commas, or `none`.
 
-use crate::problem::{Problem, Reason, shortened};
+use crate::{
+    generator::{Kind, Reference},
+    problem::{Problem, Reason, shortened},
+};
 
 /// The annotation by which a Pod asks for pull secrets.
 pub const ACCESS_TOKEN: &str = "acr-pull.dev/access-token";
@@ -10,47 +13,48 @@ const NONE: &str = "none";
 const MAX_REFERENCES: usize = 16;
 
 /// The generators that the annotation names, each once, in the order written.
-pub fn references(annotation: &str) -> Result<Vec<&str>, Problem> {
+pub fn references(annotation: &str) -> Result<Vec<Reference<'_>>, Problem> {
     if annotation.trim() == NONE {
         return Ok(Vec::new());
     }
-    let mut references = Vec::new();
     let items = annotation.split(',');
     if items.clone().count() > MAX_REFERENCES {
-        return Err(invalid(
-            annotation,
-            &format!("it names more than {MAX_REFERENCES} generators"),
-        ));
+        let why = format!("it names more than {MAX_REFERENCES} generators");
+        return Err(invalid(annotation, &why));
     }
+    let mut references = Vec::new();
     for item in items {
-        let name = item.trim();
-        check(annotation, name)?;
-        if !references.contains(&name) {
-            references.push(name);
+        let reference = reference(item.trim()).map_err(|why| invalid(annotation, &why))?;
+        if !references.contains(&reference) {
+            references.push(reference);
         }
     }
     Ok(references)
 }
 
-fn check(annotation: &str, name: &str) -> Result<(), Problem> {
-    let why = if name.is_empty() {
-        "a name is missing".to_owned()
-    } else if name == NONE {
-        "none stands alone".to_owned()
-    } else if let Some((kind, _)) = name.split_once('/') {
-        format!(
-            "the kind {:?} is not supported by this version; name an ACRAccessToken of the Pod's namespace",
-            shortened(kind)
-        )
-    } else if !is_subdomain(name) {
-        format!(
-            "{:?} is not a name: use lower-case letters, digits, '-' and '.'",
-            shortened(name)
-        )
-    } else {
-        return Ok(());
+fn reference(item: &str) -> Result<Reference<'_>, String> {
+    let (kind, name) = match item.split_once('/') {
+        None => (Kind::AccessToken, item),
+        Some((kind, name)) if kind == Kind::ClusterGenerator.as_str() => (Kind::ClusterGenerator, name),
+        Some((kind, _)) => {
+            return Err(format!(
+                "{:?} is not a kind of generator that is served here",
+                shortened(kind)
+            ));
+        }
     };
-    Err(invalid(annotation, &why))
+    if name.is_empty() {
+        Err("a name is missing".to_owned())
+    } else if item == NONE {
+        Err("none stands alone".to_owned())
+    } else if !is_subdomain(name) {
+        let name = shortened(name);
+        Err(format!(
+            "{name:?} is not a name: use lower-case letters, digits, '-' and '.'"
+        ))
+    } else {
+        Ok(Reference { kind, name })
+    }
 }
 
 fn invalid(annotation: &str, why: &str) -> Problem {
@@ -58,8 +62,8 @@ fn invalid(annotation: &str, why: &str) -> Problem {
     Problem::new(
         Reason::InvalidAnnotation,
         format!(
-            "annotation {ACCESS_TOKEN} of the Pod is {annotation:?}: {why}; \
-             write the names of ACRAccessTokens separated by commas, or none"
+            "annotation {ACCESS_TOKEN} of the Pod is {annotation:?}: {why}; write the names of ACRAccessTokens, \
+             or ClusterGenerator/NAME, separated by commas, or none"
         ),
     )
 }
@@ -81,15 +85,30 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// References as text, to compare.
+    fn written(annotation: &str) -> Vec<String> {
+        references(annotation)
+            .unwrap()
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    }
+
     #[test]
-    fn names_are_separated_by_commas_and_counted_once() {
-        assert_eq!(references("contoso").unwrap(), ["contoso"]);
-        assert_eq!(references(" a, b.c ,a").unwrap(), ["a", "b.c"]);
-        assert!(references("none").unwrap().is_empty());
+    fn references_are_separated_by_commas_and_counted_once() {
+        assert_eq!(written("contoso"), ["ACRAccessToken contoso"]);
+        assert_eq!(written(" a, b.c ,a"), ["ACRAccessToken a", "ACRAccessToken b.c"]);
+        assert_eq!(
+            written("a,ClusterGenerator/a"),
+            ["ACRAccessToken a", "ClusterGenerator a"]
+        );
+        assert!(written("none").is_empty());
     }
 
     #[test]
     fn a_bad_annotation_says_what_to_write() {
+        let long = "a".repeat(254);
+        let many = (0..17).map(|n| format!("a{n}")).collect::<Vec<_>>().join(",");
         for bad in [
             "",
             ",",
@@ -97,11 +116,14 @@ mod tests {
             "A",
             "a b",
             "a,none",
-            "ClusterGenerator/contoso",
+            "Secret/a",
+            "clustergenerator/a",
+            "ClusterGenerator/",
+            "ClusterGenerator/a/b",
             "../etc",
             "a\u{0}",
-            &"a".repeat(254),
-            &(0..17).map(|n| format!("a{n}")).collect::<Vec<_>>().join(","),
+            &long,
+            &many,
         ] {
             let problem = references(bad).unwrap_err();
             assert_eq!(problem.reason, Reason::InvalidAnnotation, "{bad:?}");
@@ -116,10 +138,13 @@ mod tests {
         }
 
         #[test]
-        fn written_names_are_read_back(names in prop::collection::hash_set("[a-m]([-a-z0-9]{0,10}[a-z0-9])?", 1..5)) {
-            let names: Vec<_> = names.into_iter().collect();
-            let text = names.join(", ");
-            prop_assert_eq!(references(&text).unwrap(), names);
+        fn what_is_written_is_read_back(all in prop::collection::hash_set("(ClusterGenerator/)?[a-m]([-a-z0-9]{0,10}[a-z0-9])?", 1..5)) {
+            let all: Vec<_> = all.into_iter().collect();
+            let read: Vec<_> = all.iter().map(|text| match text.strip_prefix("ClusterGenerator/") {
+                Some(name) => format!("ClusterGenerator {name}"),
+                None => format!("ACRAccessToken {text}"),
+            }).collect();
+            prop_assert_eq!(written(&all.join(", ")), read);
         }
     }
 }

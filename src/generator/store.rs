@@ -1,30 +1,40 @@
 //! The generators and service accounts of the cluster, watched, with one live look
 //! at the API server for what a watch has not seen yet.
 
-use super::ACRAccessToken;
+use super::{
+    ACRAccessToken, ACRAccessTokenSpec, ClusterGenerator, Reference, cluster_generator::ACR_ACCESS_TOKEN,
+    reference::Kind,
+};
 use crate::{
     kubernetes::{self, api_problem},
     problem::{Problem, Reason},
     telemetry::Readiness,
     watch,
 };
-use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::{api::core::v1::ServiceAccount, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
-    Api, Client,
+    Api, Client, Resource,
     core::{DeserializeGuard, PartialObjectMeta},
     runtime::reflector::{ObjectRef, Store},
 };
-use std::{collections::BTreeMap, sync::Arc};
+use serde::de::DeserializeOwned;
+use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 
-/// A generator as it is stored: an invalid one is kept with what is wrong about it,
-/// so that it is refused by name and blinds nobody to the others.
-pub type Guarded = DeserializeGuard<ACRAccessToken>;
-
-/// The `ACRAccessToken`s of the cluster.
+/// The generators of the cluster, of both kinds. An invalid one is kept with what is wrong
+/// about it, so that it is refused by name and blinds nobody to the others.
 #[derive(Clone)]
 pub struct Generators {
     client: Client,
-    store: Store<Guarded>,
+    namespaced: Store<DeserializeGuard<ACRAccessToken>>,
+    cluster: Store<DeserializeGuard<ClusterGenerator>>,
+}
+
+/// A generator that exists, valid or not.
+pub enum Generator {
+    /// One of the Pod's namespace.
+    Namespaced(Arc<DeserializeGuard<ACRAccessToken>>),
+    /// One for all namespaces.
+    Cluster(Arc<DeserializeGuard<ClusterGenerator>>),
 }
 
 /// The service accounts of the cluster, of which only our annotations are kept.
@@ -40,60 +50,119 @@ pub type ServiceAccountView = BTreeMap<String, String>;
 // === impl Generators ===
 
 impl Generators {
-    /// Starts the watch.
+    /// Starts the watches.
     pub fn watch(client: &Client, readiness: &Readiness) -> Self {
-        let store = watch::start(
-            "watch of ACRAccessTokens",
-            Api::<Guarded>::all(client.clone()),
-            readiness,
-            |guard| {
-                if let Ok(generator) = &mut guard.0 {
-                    generator.metadata.managed_fields = None;
-                    generator.metadata.annotations = None;
-                }
-            },
-            |_| (),
-        );
         Self {
+            namespaced: guarded("watch of ACRAccessTokens", client, readiness),
+            cluster: guarded("watch of ClusterGenerators", client, readiness),
             client: client.clone(),
-            store,
         }
     }
 
     /// The generator, from the watch alone.
-    pub fn known(&self, namespace: &str, name: &str) -> Option<Arc<Guarded>> {
-        self.store.get(&ObjectRef::new(name).within(namespace))
+    pub fn known(&self, namespace: &str, reference: Reference<'_>) -> Option<Generator> {
+        match reference.kind {
+            Kind::AccessToken => {
+                let object = ObjectRef::new(reference.name).within(namespace);
+                self.namespaced.get(&object).map(Generator::Namespaced)
+            }
+            Kind::ClusterGenerator => self
+                .cluster
+                .get(&ObjectRef::new(reference.name))
+                .map(Generator::Cluster),
+        }
     }
 
     /// The generator, from the API server: it may have been made a moment before the Pod.
-    pub async fn fetch(&self, namespace: &str, name: &str) -> Result<Arc<Guarded>, Problem> {
-        let what = format!("reading ACRAccessToken {namespace}/{name}");
-        let api = Api::<Guarded>::namespaced(self.client.clone(), namespace);
-        match kubernetes::bounded(&what, api.get_opt(name)).await {
-            Ok(Some(found)) => Ok(Arc::new(found)),
-            Ok(None) => Err(Problem::new(
-                Reason::GeneratorNotFound,
-                format!(
-                    "no ACRAccessToken {name:?} exists in namespace {namespace}; create it, or correct the Pod's annotation"
-                ),
-            )),
-            Err(error) => Err(api_problem(&what, error)),
+    pub async fn fetch(&self, namespace: &str, reference: Reference<'_>) -> Result<Generator, Problem> {
+        match reference.kind {
+            Kind::AccessToken => {
+                let api = Api::namespaced(self.client.clone(), namespace);
+                let place = format!("in namespace {namespace}");
+                get(&api, reference, &place)
+                    .await
+                    .map(Arc::new)
+                    .map(Generator::Namespaced)
+            }
+            Kind::ClusterGenerator => {
+                let api = Api::all(self.client.clone());
+                get(&api, reference, "in the cluster")
+                    .await
+                    .map(Arc::new)
+                    .map(Generator::Cluster)
+            }
         }
     }
 }
 
-/// The generator inside the guard, or what is wrong with it.
-pub fn valid(guard: &Guarded) -> Result<&ACRAccessToken, Problem> {
-    guard.0.as_ref().map_err(|invalid| {
-        let name = invalid.metadata.name.as_deref().unwrap_or_default();
-        Problem::new(
-            Reason::GeneratorInvalid,
+fn guarded<K>(what: &'static str, client: &Client, readiness: &Readiness) -> Store<DeserializeGuard<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    let trim = |guard: &mut DeserializeGuard<K>| {
+        if let Ok(generator) = &mut guard.0 {
+            let metadata = generator.meta_mut();
+            metadata.managed_fields = None;
+            metadata.annotations = None;
+        }
+    };
+    watch::start(what, Api::all(client.clone()), readiness, trim, |_| ())
+}
+
+async fn get<K>(
+    api: &Api<DeserializeGuard<K>>,
+    reference: Reference<'_>,
+    place: &str,
+) -> Result<DeserializeGuard<K>, Problem>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    let what = format!("reading {reference} {place}");
+    match kubernetes::bounded(&what, api.get_opt(reference.name)).await {
+        Ok(Some(found)) => Ok(found),
+        Ok(None) => Err(Problem::new(
+            Reason::GeneratorNotFound,
             format!(
-                "ACRAccessToken {name} cannot be read: {}; correct it",
-                invalid.error
+                "no {} {:?} exists {place}; create it, or correct the Pod's annotation",
+                reference.kind.as_str(),
+                reference.name
             ),
-        )
-    })
+        )),
+        Err(error) => Err(api_problem(&what, error)),
+    }
+}
+
+// === impl Generator ===
+
+impl Generator {
+    /// The spec of an `ACRAccessToken`, or what is wrong with the object.
+    pub fn spec(&self, reference: Reference<'_>) -> Result<&ACRAccessTokenSpec, Problem> {
+        let invalid = |why: &str| {
+            Problem::new(
+                Reason::GeneratorInvalid,
+                format!("{reference} cannot be used: {why}; correct it"),
+            )
+        };
+        match self {
+            Generator::Namespaced(guard) => match &guard.0 {
+                Ok(generator) => Ok(&generator.spec),
+                Err(broken) => Err(invalid(&broken.error)),
+            },
+            Generator::Cluster(guard) => match &guard.0 {
+                Ok(generator) if generator.spec.kind != ACR_ACCESS_TOKEN => {
+                    let kind = &generator.spec.kind;
+                    Err(invalid(&format!(
+                        "its spec.kind is {kind:?}, not {ACR_ACCESS_TOKEN:?}"
+                    )))
+                }
+                Ok(generator) => {
+                    let spec = generator.spec.generator.acr_access_token_spec.as_ref();
+                    spec.ok_or_else(|| invalid("spec.generator.acrAccessTokenSpec is missing"))
+                }
+                Err(broken) => Err(invalid(&broken.error)),
+            },
+        }
+    }
 }
 
 // === impl ServiceAccounts ===
@@ -101,24 +170,34 @@ pub fn valid(guard: &Guarded) -> Result<&ACRAccessToken, Problem> {
 impl ServiceAccounts {
     /// Starts the watch; `annotations` are the keys to keep.
     pub fn watch(client: &Client, readiness: &Readiness, annotations: &'static [&'static str]) -> Self {
-        let store = watch::start(
-            "watch of ServiceAccounts",
-            Api::<PartialObjectMeta<ServiceAccount>>::all(client.clone()),
-            readiness,
-            move |account| {
-                let metadata = &mut account.metadata;
-                metadata.managed_fields = None;
-                metadata.labels = None;
-                metadata.owner_references = None;
-                if let Some(kept) = &mut metadata.annotations {
-                    kept.retain(|key, _| annotations.contains(&key.as_str()));
-                }
-            },
-            |_| (),
-        );
+        let trim = move |account: &mut PartialObjectMeta<ServiceAccount>| {
+            let ObjectMeta {
+                name,
+                namespace,
+                resource_version,
+                annotations: all,
+                ..
+            } = std::mem::take(&mut account.metadata);
+            account.metadata = ObjectMeta {
+                name,
+                namespace,
+                resource_version,
+                annotations: all.map(|mut all| {
+                    all.retain(|key, _| annotations.contains(&key.as_str()));
+                    all
+                }),
+                ..ObjectMeta::default()
+            };
+        };
         Self {
+            store: watch::start(
+                "watch of ServiceAccounts",
+                Api::all(client.clone()),
+                readiness,
+                trim,
+                |_| (),
+            ),
             client: client.clone(),
-            store,
         }
     }
 
@@ -137,7 +216,7 @@ impl ServiceAccounts {
             Ok(None) => Err(Problem::new(
                 Reason::ServiceAccountNotFound,
                 format!(
-                    "service account {name:?} does not exist in namespace {namespace}; create it, or correct the Pod's serviceAccountName"
+                    "service account {name:?} does not exist in namespace {namespace}; create it, or correct the name"
                 ),
             )),
             Err(error) => Err(api_problem(&what, error)),

@@ -24,7 +24,6 @@ const EXPIRATION_SECONDS: i64 = 600;
 #[derive(Clone)]
 pub struct AssertionSource {
     client: Client,
-    audience: String,
     metrics: Metrics,
 }
 
@@ -34,13 +33,9 @@ pub struct Assertion(SecretString);
 // === impl AssertionSource ===
 
 impl AssertionSource {
-    /// A source of assertions for this audience.
-    pub fn new(client: Client, audience: String, metrics: Metrics) -> Self {
-        Self {
-            client,
-            audience,
-            metrics,
-        }
+    /// A source of assertions.
+    pub fn new(client: Client, metrics: Metrics) -> Self {
+        Self { client, metrics }
     }
 
     /// One assertion for the identity's service account.
@@ -53,7 +48,7 @@ impl AssertionSource {
         let api = Api::<ServiceAccount>::namespaced(self.client.clone(), namespace);
         let request = TokenRequest {
             spec: TokenRequestSpec {
-                audiences: vec![self.audience.clone()],
+                audiences: identity.audiences.clone(),
                 expiration_seconds: Some(EXPIRATION_SECONDS),
                 bound_object_ref: None,
             },

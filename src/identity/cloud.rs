@@ -1,9 +1,14 @@
-//! Azure's clouds: where each one's Entra listens.
+//! Azure's clouds: where each one's Entra listens, and for which audience its registries
+//! take a token.
 
 use azure_core::cloud::{CloudConfiguration, CustomConfiguration};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
-/// A cloud that a generator's `environmentType` names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// The audience that public sources name for registries of every cloud.
+pub const DEFAULT_ACR_AUDIENCE: &str = "https://containerregistry.azure.net";
+
+/// A cloud, as a generator's `environmentType` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cloud {
     /// The public cloud.
     Public,
@@ -13,24 +18,187 @@ pub enum Cloud {
     China,
     /// Azure Germany, closed in 2021; its names are kept for old generators.
     Germany,
+    /// Azure Stack Hub, which is somewhere else for everybody.
+    AzureStack,
 }
 
+/// What one cloud's Entra and registries are called.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CloudEndpoints {
+    /// The host of Entra.
+    pub authority_host: String,
+    /// The audience of a token for a registry.
+    pub acr_audience: String,
+}
+
+/// The clouds as the administrator has them.
+#[derive(Clone, Debug, Default)]
+pub struct Clouds {
+    authority_hosts: BTreeMap<Cloud, String>,
+    acr_audiences: BTreeMap<Cloud, String>,
+    acr_audience: Option<String>,
+}
+
+/// `CLOUD=VALUE`, or a value alone.
+#[derive(Clone, Debug)]
+pub struct CloudSetting {
+    cloud: Option<Cloud>,
+    value: String,
+}
+
+// === impl Cloud ===
+
 impl Cloud {
-    /// The host of the cloud's Entra.
-    pub fn authority_host(self) -> &'static str {
+    const NAMES: [(&'static str, Cloud); 5] = [
+        ("PublicCloud", Cloud::Public),
+        ("USGovernmentCloud", Cloud::UsGovernment),
+        ("ChinaCloud", Cloud::China),
+        ("GermanCloud", Cloud::Germany),
+        ("AzureStackCloud", Cloud::AzureStack),
+    ];
+
+    fn authority_host(self) -> Option<&'static str> {
         match self {
-            Cloud::Public => "login.microsoftonline.com",
-            Cloud::UsGovernment => "login.microsoftonline.us",
-            Cloud::China => "login.chinacloudapi.cn",
-            Cloud::Germany => "login.microsoftonline.de",
+            Cloud::Public => Some("login.microsoftonline.com"),
+            Cloud::UsGovernment => Some("login.microsoftonline.us"),
+            Cloud::China => Some("login.chinacloudapi.cn"),
+            Cloud::Germany => Some("login.microsoftonline.de"),
+            Cloud::AzureStack => None,
         }
     }
+}
 
+// === impl Clouds ===
+
+impl Clouds {
+    /// Settings over the defaults; an authority host without a cloud is Azure Stack Hub's,
+    /// an audience without a cloud is every cloud's.
+    pub fn new(authority_hosts: &[CloudSetting], acr_audiences: &[CloudSetting]) -> Self {
+        let mut clouds = Self::default();
+        for setting in authority_hosts {
+            let host = setting.value.trim_start_matches("https://").trim_end_matches('/');
+            let cloud = setting.cloud.unwrap_or(Cloud::AzureStack);
+            clouds.authority_hosts.insert(cloud, host.to_owned());
+        }
+        for setting in acr_audiences {
+            let audience = setting.value.trim_end_matches('/').to_owned();
+            match setting.cloud {
+                Some(cloud) => drop(clouds.acr_audiences.insert(cloud, audience)),
+                None => clouds.acr_audience = Some(audience),
+            }
+        }
+        clouds
+    }
+
+    /// The cloud's endpoints; none for Azure Stack Hub without an authority host.
+    pub fn endpoints(&self, cloud: Cloud) -> Option<CloudEndpoints> {
+        let authority_host = match self.authority_hosts.get(&cloud) {
+            Some(host) => host,
+            None => cloud.authority_host()?,
+        };
+        let acr_audience = self.acr_audiences.get(&cloud).or(self.acr_audience.as_ref());
+        Some(CloudEndpoints {
+            authority_host: authority_host.to_owned(),
+            acr_audience: acr_audience
+                .map_or(DEFAULT_ACR_AUDIENCE, String::as_str)
+                .to_owned(),
+        })
+    }
+}
+
+// === impl CloudEndpoints ===
+
+impl CloudEndpoints {
     /// The same for azure_identity. Always set, so that `AZURE_AUTHORITY_HOST` in the
     /// environment cannot send one cloud's assertion to another's Entra.
-    pub fn configuration(self) -> CloudConfiguration {
+    pub fn configuration(&self) -> CloudConfiguration {
         let mut custom = CustomConfiguration::default();
-        custom.authority_host = format!("https://{}", self.authority_host());
+        custom.authority_host = format!("https://{}", self.authority_host);
         custom.into()
+    }
+}
+
+// === impl CloudSetting ===
+
+impl FromStr for CloudSetting {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (cloud, value) = match text.split_once('=') {
+            None => (None, text),
+            Some((name, value)) => {
+                let known = Cloud::NAMES.iter().find(|(known, _)| *known == name.trim());
+                let names = Cloud::NAMES.map(|(name, _)| name).join(", ");
+                let (_, cloud) =
+                    known.ok_or_else(|| format!("{name:?} is not a cloud; the clouds are {names}"))?;
+                (Some(*cloud), value)
+            }
+        };
+        let value = value.trim().to_owned();
+        if value.is_empty() {
+            return Err(format!("{text:?} has no value"));
+        }
+        Ok(Self { cloud, value })
+    }
+}
+
+impl fmt::Display for CloudEndpoints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.authority_host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clouds(hosts: &[&str], audiences: &[&str]) -> Clouds {
+        let parse = |all: &[&str]| all.iter().map(|s| s.parse().unwrap()).collect::<Vec<_>>();
+        Clouds::new(&parse(hosts), &parse(audiences))
+    }
+
+    #[test]
+    fn each_cloud_has_its_own_authority_and_one_audience_unless_set() {
+        let defaults = clouds(&[], &[]);
+        assert_eq!(
+            defaults.endpoints(Cloud::UsGovernment).unwrap().authority_host,
+            "login.microsoftonline.us"
+        );
+        assert_eq!(
+            defaults.endpoints(Cloud::China).unwrap().acr_audience,
+            DEFAULT_ACR_AUDIENCE
+        );
+        assert_eq!(defaults.endpoints(Cloud::AzureStack), None);
+        let set = clouds(
+            &[
+                "https://login.stack.example/",
+                "ChinaCloud=login.partner.microsoftonline.cn",
+            ],
+            &[
+                "ChinaCloud=https://containerregistry.azure.cn",
+                "https://other.example/",
+            ],
+        );
+        assert_eq!(
+            set.endpoints(Cloud::AzureStack).unwrap().authority_host,
+            "login.stack.example"
+        );
+        let china = set.endpoints(Cloud::China).unwrap();
+        assert_eq!(china.authority_host, "login.partner.microsoftonline.cn");
+        assert_eq!(china.acr_audience, "https://containerregistry.azure.cn");
+        assert_eq!(
+            set.endpoints(Cloud::Public).unwrap().acr_audience,
+            "https://other.example"
+        );
+    }
+
+    #[test]
+    fn a_cloud_that_does_not_exist_is_refused_by_name() {
+        let error = "MoonCloud=x".parse::<CloudSetting>().unwrap_err();
+        assert!(
+            error.contains("MoonCloud") && error.contains("ChinaCloud"),
+            "{error}"
+        );
+        assert!("ChinaCloud=".parse::<CloudSetting>().is_err());
     }
 }

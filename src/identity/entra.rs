@@ -23,20 +23,15 @@ pub struct EntraToken(Secret);
 #[derive(Clone)]
 pub struct EntraClient {
     http: reqwest::Client,
-    scope: String,
     metrics: Metrics,
 }
 
 // === impl EntraClient ===
 
 impl EntraClient {
-    /// A client over the shared transport, asking for tokens of this audience.
-    pub fn new(http: reqwest::Client, audience: &str, metrics: Metrics) -> Self {
-        Self {
-            http,
-            scope: format!("{}/.default", audience.trim_end_matches('/')),
-            metrics,
-        }
+    /// A client over the shared transport.
+    pub fn new(http: reqwest::Client, metrics: Metrics) -> Self {
+        Self { http, metrics }
     }
 
     /// Exchanges an assertion for an access token.
@@ -55,7 +50,8 @@ impl EntraClient {
                     client_options: self.options(identity),
                 }),
             )?;
-            credential.get_token(&[&self.scope], None).await
+            let scope = format!("{}/.default", identity.cloud.acr_audience);
+            credential.get_token(&[&scope], None).await
         };
         self.metrics
             .hop(Hop::Entra, async {
@@ -107,7 +103,7 @@ fn problem(identity: &WorkloadIdentity, error: &azure_core::Error) -> Problem {
 
 impl EntraError {
     fn problem(&self, identity: &WorkloadIdentity) -> Problem {
-        let host = identity.cloud.authority_host();
+        let host = &identity.cloud.authority_host;
         let who = format!(
             "the identity of service account {}/{} (client id {}, tenant {})",
             identity.namespace, identity.service_account, identity.client_id, identity.tenant_id

@@ -108,7 +108,9 @@ impl EntraError {
         match code {
             Some(700016) => "; check the client id, and that the application is in that tenant",
             Some(90002) => "; check the tenant id",
-            Some(700212) => "; the federated credential's audience must be the webhook's --token-audience",
+            Some(700212) => {
+                "; the federated credential's audience must be the first of the webhook's --token-audiences"
+            }
             Some(7002138) => {
                 "; the federated credential's subject differs by upper and lower case only: it must be equal"
             }

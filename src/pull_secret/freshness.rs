@@ -59,6 +59,7 @@ mod tests {
         let spec = ACRPullSecretSpec {
             generator,
             service_account_name,
+            service_account_namespace: None,
         };
         let mut object = ACRPullSecret::new("x", spec);
         object.status = status;

@@ -1,7 +1,7 @@
 //! From an order to a written Secret: assertion, Entra, registry, API server.
 
 use super::{
-    ACRPullSecret, Writer,
+    ACRPullSecret, GeneratorReference, Writer,
     flight::{AsyncTry, Flights},
     freshness::{Freshness, freshness},
 };
@@ -37,8 +37,8 @@ pub struct Order {
     pub namespace: String,
     /// The name of the Secret and of its owner.
     pub name: String,
-    /// The name of the generator.
-    pub generator: String,
+    /// The generator.
+    pub generator: GeneratorReference,
     /// Everything the token depends on.
     pub inputs: Resolved,
     /// The fingerprint of `inputs`.

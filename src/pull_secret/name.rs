@@ -2,7 +2,7 @@
 //! the identity, the Pod's service account. It never changes, because the kubelet
 //! remembers pulled images by the Secret's coordinates (KEP-2535).
 
-use crate::generator::Account;
+use crate::generator::{Account, Reference};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 
@@ -12,11 +12,12 @@ const MAX_NAME: usize = 253;
 const HASH_BYTES: usize = 5;
 
 /// The name of the Secret, and of the `ACRPullSecret` that owns it.
-pub fn name(generator: &str, account: Account<'_>) -> String {
+pub fn name(generator: Reference<'_>, account: Account<'_>) -> String {
     let mut hash = Sha256::new();
-    let mut readable = format!("acr-pull-{generator}");
-    hash.update("ACRAccessToken\0");
-    hash.update(generator);
+    let mut readable = format!("acr-pull-{}", generator.name);
+    hash.update(generator.kind.as_str());
+    hash.update("\0");
+    hash.update(generator.name);
     if let Account::Pods(service_account) = account {
         hash.update("\0");
         hash.update(service_account);
@@ -36,7 +37,18 @@ pub fn name(generator: &str, account: Account<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::generator::Kind;
     use proptest::prelude::*;
+
+    fn own(name: &str) -> Reference<'_> {
+        let kind = Kind::AccessToken;
+        Reference { kind, name }
+    }
+
+    fn generators(name: &str) -> Account<'_> {
+        let namespace = "team-a";
+        Account::Generators { namespace, name }
+    }
 
     const SUBDOMAIN: &str = "[a-z0-9]([-a-z0-9]{0,40}[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]{0,40}[a-z0-9])?){0,4}";
 
@@ -56,11 +68,11 @@ mod tests {
     fn the_name_is_readable_and_stays_as_it_is() {
         // These are in clusters: a change here would orphan every pull secret.
         assert_eq!(
-            name("contoso", Account::Pods("app")),
+            name(own("contoso"), Account::Pods("app")),
             "acr-pull-contoso-app-7a2226b454"
         );
         assert_eq!(
-            name("contoso", Account::Generators("app")),
+            name(own("contoso"), generators("app")),
             "acr-pull-contoso-55c603dd73"
         );
     }
@@ -68,23 +80,28 @@ mod tests {
     proptest! {
         #[test]
         fn names_are_valid_and_stable(generator in SUBDOMAIN, account in SUBDOMAIN) {
-            for account in [Account::Pods(&account), Account::Generators(&account)] {
-                let made = name(&generator, account);
+            for account in [Account::Pods(&account), generators(&account)] {
+                let made = name(own(&generator), account);
                 prop_assert!(is_subdomain(&made), "{}", made);
-                prop_assert_eq!(made, name(&generator, account));
+                prop_assert_eq!(made, name(own(&generator), account));
             }
         }
 
         #[test]
         fn different_inputs_have_different_names(a in SUBDOMAIN, b in SUBDOMAIN, x in SUBDOMAIN, y in SUBDOMAIN) {
             prop_assume!((&a, &x) != (&b, &y));
-            prop_assert_ne!(name(&a, Account::Pods(&x)), name(&b, Account::Pods(&y)));
-            prop_assert_ne!(name(&a, Account::Pods(&x)), name(&a, Account::Generators(&x)));
+            prop_assert_ne!(name(own(&a), Account::Pods(&x)), name(own(&b), Account::Pods(&y)));
+            prop_assert_ne!(name(own(&a), Account::Pods(&x)), name(own(&a), generators(&x)));
+            let cluster = Reference { kind: Kind::ClusterGenerator, name: &a };
+            prop_assert_ne!(name(own(&a), Account::Pods(&x)), name(cluster, Account::Pods(&x)));
         }
     }
 
     #[test]
     fn where_the_generator_and_the_account_meet_does_not_matter() {
-        assert_ne!(name("a-b", Account::Pods("c")), name("a", Account::Pods("b-c")));
+        assert_ne!(
+            name(own("a-b"), Account::Pods("c")),
+            name(own("a"), Account::Pods("b-c"))
+        );
     }
 }

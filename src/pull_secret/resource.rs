@@ -29,14 +29,17 @@ use serde::{Deserialize, Serialize};
 pub struct ACRPullSecretSpec {
     /// The generator that the token comes from.
     pub generator: GeneratorReference,
-    /// The service account, in this namespace, whose identity gets the token.
+    /// The service account whose identity gets the token.
     pub service_account_name: String,
+    /// The namespace of the service account, where it is not this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account_namespace: Option<String>,
 }
 
-/// A generator in the namespace of the ACRPullSecret.
+/// A generator: an ACRAccessToken of this namespace, or a ClusterGenerator.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 pub struct GeneratorReference {
-    /// The kind: ACRAccessToken.
+    /// The kind: ACRAccessToken or ClusterGenerator.
     pub kind: String,
     /// The name.
     pub name: String,

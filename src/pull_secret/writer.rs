@@ -5,10 +5,7 @@
 //! manager holds. With the uid from an earlier answer it is applied by force, bound
 //! to that one object.
 
-use super::{
-    ACRPullSecret, ACRPullSecretSpec, ACRPullSecretStatus, GeneratorReference, Order,
-    docker_config::docker_config,
-};
+use super::{ACRPullSecret, ACRPullSecretSpec, ACRPullSecretStatus, Order, docker_config::docker_config};
 use crate::{
     kubernetes::{self, CallError, api_problem},
     problem::{Problem, Reason, shortened},
@@ -49,14 +46,14 @@ impl Writer {
     /// Creates the `ACRPullSecret`, or brings its spec up to date.
     pub async fn apply_owner(&self, order: &Order) -> Result<ACRPullSecret, Problem> {
         let what = format!("writing ACRPullSecret {}/{}", order.namespace, order.name);
+        let identity = &order.inputs.identity;
+        let elsewhere = identity.namespace != order.namespace;
         let mut owner = ACRPullSecret::new(
             &order.name,
             ACRPullSecretSpec {
-                generator: GeneratorReference {
-                    kind: "ACRAccessToken".to_owned(),
-                    name: order.generator.clone(),
-                },
-                service_account_name: order.inputs.identity.service_account.clone(),
+                generator: order.generator.clone(),
+                service_account_name: identity.service_account.clone(),
+                service_account_namespace: elsewhere.then(|| identity.namespace.clone()),
             },
         );
         owner.metadata.labels = Some(labels());

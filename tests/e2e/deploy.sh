@@ -139,16 +139,17 @@ emulator_patch() {
 YAML
 }
 
-# apply_crds: not over External Secrets Operator's own copy of ACRAccessToken, where that is installed.
+# apply_crds: not over External Secrets Operator's own copies of its kinds, where that is installed.
 apply_crds() {
   local crds=$root/deploy/kustomize/crds generators=acraccesstokens.generators.external-secrets.io
   if [[ $(kube get crd "$generators" --ignore-not-found -o 'jsonpath={.metadata.name}/{.metadata.labels.app\.kubernetes\.io/part-of}') == "$generators/" ]]; then
-    say "$generators is there already and not ours: left as it is"
+    say "External Secrets Operator's kinds are there already and not ours: left as they are"
     apply --filename "$crds/acrpullsecrets.yaml"
   else
     apply --kustomize "$crds"
   fi
-  kube wait --for=condition=Established --timeout=30s "crd/$generators" crd/acrpullsecrets.acr-pull.dev >/dev/null
+  kube wait --for=condition=Established --timeout=30s "crd/$generators" crd/clustergenerators.generators.external-secrets.io \
+    crd/acrpullsecrets.acr-pull.dev >/dev/null
 }
 
 # refuses_a_missing_generator: whether a Pod that nobody could mean is refused by the webhook and by nothing else.

@@ -13,6 +13,7 @@ mod webhook;
 mod admission;
 mod permissions;
 mod protocol;
+mod references;
 mod refusals;
 mod sharing;
 mod upstream;

@@ -30,7 +30,14 @@ async fn refuses(site: &Site, pod: &Pod, code: u16, reason: &str, words: &[&str]
 #[tokio::test]
 async fn a_bad_annotation() {
     let site = Site::start().await;
-    for bad in ["", "Not a name", "a,,b", "ClusterGenerator/contoso", "a,none"] {
+    for bad in [
+        "",
+        "Not a name",
+        "a,,b",
+        "Secret/contoso",
+        "ClusterGenerator/",
+        "a,none",
+    ] {
         refuses(&site, &pod("app", bad), 422, "InvalidAnnotation", &[ANNOTATION]).await;
     }
     assert!(site.emulator.requests().is_empty());

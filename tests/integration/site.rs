@@ -5,7 +5,10 @@ use super::{
     control_plane::{self, apply},
     webhook::Webhook,
 };
-use acr_pull_webhook::{generator::ACRAccessToken, pull_secret::ACRPullSecret};
+use acr_pull_webhook::{
+    generator::{ACRAccessToken, ClusterGenerator},
+    pull_secret::ACRPullSecret,
+};
 use azure_emulator::{Emulator, Endpoint, Options, RequestRecord, World};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use k8s_openapi::{
@@ -14,7 +17,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, PostParams},
+    api::{ApiResource, DeleteParams, DynamicObject, PostParams},
     core::Status,
 };
 use serde_json::{Value, json};
@@ -213,6 +216,18 @@ impl Site {
     /// How many pull secrets the webhook is getting a token for.
     pub async fn webhook_is_issuing(&self) -> u64 {
         self.metric("pull_secrets_issuing").await
+    }
+
+    /// Creates a ClusterGenerator of this site's own name, of any spec, and returns how a Pod refers to it.
+    pub async fn cluster_generator(&self, spec: Value) -> String {
+        // Not by our type, which knows no other kind's fields.
+        let kind = ApiResource::erase::<ClusterGenerator>(&());
+        let (api_version, metadata) = (&kind.api_version, json!({"name": self.id}));
+        let generator: DynamicObject =
+            from(json!({"apiVersion": api_version, "kind": kind.kind, "metadata": metadata, "spec": spec}));
+        let api = Api::<DynamicObject>::all_with(self.client.clone(), &kind);
+        api.create(&PostParams::default(), &generator).await.unwrap();
+        format!("ClusterGenerator/{}", self.id)
     }
 
     /// How often a service of the emulator was asked.

@@ -1,26 +1,43 @@
 use super::*;
 use serde_json::json;
 
+const AUDIENCE: &str = "api://AzureADTokenExchange";
+const OTHER_AUDIENCE: &str = "api://other";
+
 fn resolver() -> Resolver {
     Resolver {
         suffixes: "azurecr.io".parse().unwrap(),
         tenant_id: None,
-        token_audience: "api://AzureADTokenExchange".to_owned(),
+        token_audiences: vec![AUDIENCE.to_owned(), OTHER_AUDIENCE.to_owned()],
+        clouds: Clouds::default(),
     }
 }
 
-fn generator(spec: serde_json::Value) -> ACRAccessToken {
-    serde_json::from_value(json!({
-        "apiVersion": "generators.external-secrets.io/v1alpha1",
-        "kind": "ACRAccessToken",
-        "metadata": {"name": "contoso", "namespace": "team-a"},
-        "spec": spec,
-    }))
-    .unwrap()
+fn spec(json: serde_json::Value) -> ACRAccessTokenSpec {
+    serde_json::from_value(json).unwrap()
 }
 
-fn own_identity() -> ACRAccessToken {
-    generator(json!({"registry": "contoso.azurecr.io", "auth": {"workloadIdentity": {}}}))
+/// A spec with this `serviceAccountRef`.
+fn referring(reference: serde_json::Value) -> ACRAccessTokenSpec {
+    spec(
+        json!({"registry": "contoso.azurecr.io", "auth": {"workloadIdentity": {"serviceAccountRef": reference}}}),
+    )
+}
+
+fn own_identity() -> ACRAccessTokenSpec {
+    spec(json!({"registry": "contoso.azurecr.io", "auth": {"workloadIdentity": {}}}))
+}
+
+/// The generator of this spec, as a Pod of namespace team-a sees it.
+fn generator(kind: Kind, spec: &ACRAccessTokenSpec) -> Referenced<'_> {
+    Referenced {
+        reference: Reference {
+            kind,
+            name: "contoso",
+        },
+        namespace: "team-a",
+        spec,
+    }
 }
 
 fn annotations(pairs: &[(&str, &str)]) -> ServiceAccountView {
@@ -30,9 +47,17 @@ fn annotations(pairs: &[(&str, &str)]) -> ServiceAccountView {
         .collect()
 }
 
-fn resolve(generator: &ACRAccessToken, account: &ServiceAccountView) -> Result<Resolved, Problem> {
-    let resolver = resolver();
+fn resolve_as(
+    kind: Kind,
+    spec: &ACRAccessTokenSpec,
+    account: &ServiceAccountView,
+) -> Result<Resolved, Problem> {
+    let (resolver, generator) = (resolver(), generator(kind, spec));
     resolver.resolve(generator, resolver.account(generator, "app")?, account)
+}
+
+fn resolve(spec: &ACRAccessTokenSpec, account: &ServiceAccountView) -> Result<Resolved, Problem> {
+    resolve_as(Kind::AccessToken, spec, account)
 }
 
 const BOTH: &[(&str, &str)] = &[
@@ -63,22 +88,100 @@ fn the_pods_own_service_account_is_the_identity() {
 
 #[test]
 fn a_named_service_account_of_the_same_namespace_replaces_the_pods() {
-    for namespace in [json!(null), json!("team-a")] {
-        let generator = generator(json!({
-            "registry": "contoso.azurecr.io",
-            "auth": {"workloadIdentity": {"serviceAccountRef": {"name": "puller", "namespace": namespace}}},
-        }));
+    for reference in [
+        json!({"name": "puller"}),
+        json!({"name": "puller", "namespace": "team-a"}),
+    ] {
+        let resolved = resolve(&referring(reference), &annotations(BOTH)).unwrap();
+        assert_eq!(resolved.identity.subject(), "system:serviceaccount:team-a:puller");
+    }
+}
+
+#[test]
+fn a_cluster_generator_uses_an_account_of_another_namespace_that_allows_it() {
+    let central = referring(json!({"name": "puller", "namespace": "central"}));
+    for (allowed, may) in [
+        ("team-a", true),
+        ("x, team-a", true),
+        ("*", true),
+        ("team", false),
+        ("team-*", false),
+        ("", false),
+    ] {
+        let mut account = annotations(BOTH);
+        account.insert(ALLOWED_NAMESPACES.to_owned(), allowed.to_owned());
+        match resolve_as(Kind::ClusterGenerator, &central, &account) {
+            Ok(resolved) => assert_eq!(
+                resolved.identity.subject(),
+                "system:serviceaccount:central:puller"
+            ),
+            Err(problem) => {
+                assert_eq!(problem.reason, Reason::CrossNamespaceNotAllowed);
+                assert!(
+                    problem.message.contains("kubectl annotate serviceaccount"),
+                    "{problem}"
+                );
+            }
+        }
         assert_eq!(
-            resolver().account(&generator, "app"),
-            Ok(Account::Generators("puller"))
+            resolve_as(Kind::ClusterGenerator, &central, &account).is_ok(),
+            may,
+            "{allowed:?}"
         );
     }
 }
 
 #[test]
+fn a_cluster_generator_uses_the_pods_own_account_in_its_own_namespace() {
+    let resolved = resolve_as(Kind::ClusterGenerator, &own_identity(), &annotations(BOTH)).unwrap();
+    assert_eq!(resolved.identity.subject(), "system:serviceaccount:team-a:app");
+}
+
+#[test]
+fn audiences_are_added_to_the_default_one_where_permitted() {
+    let audiences = |asked: &[&str]| {
+        let spec = referring(json!({"name": "puller", "audiences": asked}));
+        resolve(&spec, &annotations(BOTH)).map(|r| r.identity.audiences)
+    };
+    assert_eq!(audiences(&[]).unwrap(), [AUDIENCE]);
+    assert_eq!(
+        audiences(&[OTHER_AUDIENCE, AUDIENCE]).unwrap(),
+        [AUDIENCE, OTHER_AUDIENCE]
+    );
+    assert_eq!(
+        audiences(&["https://evil"]).unwrap_err().reason,
+        Reason::GeneratorInvalid
+    );
+}
+
+#[test]
+fn each_cloud_has_its_entra_and_azure_stack_only_where_it_was_told() {
+    let mut spec = own_identity();
+    for (environment, host) in [
+        (EnvironmentType::PublicCloud, "login.microsoftonline.com"),
+        (EnvironmentType::USGovernmentCloud, "login.microsoftonline.us"),
+        (EnvironmentType::ChinaCloud, "login.chinacloudapi.cn"),
+        (EnvironmentType::GermanCloud, "login.microsoftonline.de"),
+    ] {
+        spec.environment_type = environment;
+        assert_eq!(
+            resolve(&spec, &annotations(BOTH))
+                .unwrap()
+                .identity
+                .cloud
+                .authority_host,
+            host
+        );
+    }
+    spec.environment_type = EnvironmentType::AzureStackCloud;
+    let problem = resolve(&spec, &annotations(BOTH)).unwrap_err();
+    assert!(problem.message.contains("--authority-host"), "{problem}");
+}
+
+#[test]
 fn the_nearest_client_and_tenant_ids_win() {
     let mut generator = own_identity();
-    generator.spec.tenant_id = Some("contoso.onmicrosoft.com".to_owned());
+    generator.tenant_id = Some("contoso.onmicrosoft.com".to_owned());
     let only_client = annotations(&[(
         "azure.workload.identity/client-id",
         "11111111-0000-0000-0000-000000000001",
@@ -111,7 +214,6 @@ fn the_nearest_client_and_tenant_ids_win() {
 
 #[test]
 fn each_refusal_names_its_reason() {
-    let spec = |s: serde_json::Value| generator(s);
     let own = json!({"workloadIdentity": {}});
     let reference = |r: serde_json::Value| json!({"workloadIdentity": {"serviceAccountRef": r}});
     let registry = "contoso.azurecr.io";
@@ -200,7 +302,9 @@ fn the_fingerprint_changes_with_each_input_and_with_nothing_else() {
     change(|r| r.identity.tenant_id = "other".to_owned());
     change(|r| r.identity.service_account = "other".to_owned());
     change(|r| r.identity.namespace = "other".to_owned());
-    change(|r| r.identity.cloud = Cloud::China);
+    change(|r| r.identity.cloud.authority_host = "login.example".to_owned());
+    change(|r| r.identity.cloud.acr_audience = "https://other".to_owned());
+    change(|r| r.identity.audiences = vec!["other".to_owned()]);
     change(|r| r.scope = Scope::parse("repository:a:pull").ok());
     change(|r| {
         r.registry = "azurecr.io"

@@ -1,7 +1,8 @@
 use super::*;
 use crate::{
     generator::Resolved,
-    identity::{Cloud, WorkloadIdentity},
+    identity::{Cloud, Clouds, WorkloadIdentity},
+    pull_secret::GeneratorReference,
     registry::RegistrySuffixes,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,14 +11,18 @@ fn order(inputs_hash: &str) -> Order {
     Order {
         namespace: "team-a".to_owned(),
         name: "acr-pull-contoso-app".to_owned(),
-        generator: "contoso".to_owned(),
+        generator: GeneratorReference {
+            kind: "ACRAccessToken".to_owned(),
+            name: "contoso".to_owned(),
+        },
         inputs: Resolved {
             identity: WorkloadIdentity {
                 namespace: "team-a".to_owned(),
                 service_account: "app".to_owned(),
                 client_id: "c".to_owned(),
                 tenant_id: "t".to_owned(),
-                cloud: Cloud::Public,
+                audiences: vec!["api://AzureADTokenExchange".to_owned()],
+                cloud: Clouds::default().endpoints(Cloud::Public).unwrap(),
             },
             registry: "azurecr.io"
                 .parse::<RegistrySuffixes>()

@@ -1,0 +1,37 @@
+//! The `ClusterGenerator` kind, External Secrets Operator's own: one generator for all namespaces.
+//! Source: <https://external-secrets.io/latest/api/generator/cluster/>.
+
+use super::ACRAccessTokenSpec;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The value of `spec.kind` that concerns us.
+pub const ACR_ACCESS_TOKEN: &str = "ACRAccessToken";
+
+/// A generator that is used from every namespace. Here, one of kind ACRAccessToken.
+#[derive(Clone, Debug, CustomResource, Deserialize, Serialize, JsonSchema)]
+#[kube(
+    group = "generators.external-secrets.io",
+    version = "v1alpha1",
+    kind = "ClusterGenerator",
+    category = "external-secrets",
+    category = "external-secrets-generators",
+    doc = "ClusterGenerator is a generator that is used from every namespace. acr-pull-webhook uses those of kind ACRAccessToken; the other kinds are External Secrets Operator's."
+)]
+pub struct ClusterGeneratorSpec {
+    /// The kind of the generator, such as ACRAccessToken.
+    pub kind: String,
+    /// The generator's spec, under the field that belongs to its kind.
+    pub generator: GeneratorSpec,
+}
+
+/// The generator's spec, under the field that belongs to its kind.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true, "minProperties" = 1, "maxProperties" = 1))]
+pub struct GeneratorSpec {
+    /// The spec of an ACRAccessToken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acr_access_token_spec: Option<ACRAccessTokenSpec>,
+}
