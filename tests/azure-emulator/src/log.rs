@@ -5,6 +5,8 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::endpoint::Endpoint;
@@ -114,6 +116,23 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+// === impl Credentials ===
+
+impl Credentials {
+    /// What the credentials can be recognised by in somebody's log: the end of each, plain and in
+    /// base64, where it may begin at any of three places.
+    pub fn traces(&self) -> Vec<String> {
+        let all = self.issued.iter().chain(&self.presented);
+        all.flat_map(|credential| {
+            let tail = &credential[credential.len().saturating_sub(24)..];
+            let encoded =
+                (0..3).filter_map(|skip| Some(STANDARD.encode(tail.get(skip..)?).get(4..24)?.to_owned()));
+            encoded.chain([tail.to_owned()]).collect::<Vec<_>>()
+        })
+        .collect()
+    }
+}
+
 // === impl RequestLog ===
 
 impl RequestLog {
@@ -218,6 +237,29 @@ mod tests {
         log.clear();
         drop(log.begin(RequestRecord::default()));
         assert_eq!(log.records()[0].seq, 1);
+    }
+
+    #[test]
+    fn a_credential_is_recognised_plain_and_wherever_it_stands_in_base64() {
+        let token = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJlLW9mLXRoaXM";
+        let traces = Credentials {
+            issued: vec![token.to_owned()],
+            presented: Vec::new(),
+        }
+        .traces();
+        for before in ["", "a", "ab", "abc"] {
+            for text in [
+                format!("{before}{token}"),
+                STANDARD.encode(format!("{before}{token}")),
+            ] {
+                assert!(traces.iter().any(|trace| text.contains(trace.as_str())), "{text}");
+            }
+        }
+        assert!(
+            traces
+                .iter()
+                .all(|trace| !"an innocent line of a log".contains(trace.as_str()))
+        );
     }
 
     #[test]

@@ -35,6 +35,7 @@ async fn no_token_assertion_or_docker_config_is_in_any_log_line() {
     let client = client().await;
     let credentials = azure::credentials(&client).await;
     assert!(!credentials.issued.is_empty() && !credentials.presented.is_empty());
+    let traces = credentials.traces();
     let pods = Api::<Pod>::namespaced(client.clone(), NAMESPACE);
     let mut issued_here = 0;
     for pod in replicas(&client).await {
@@ -49,13 +50,11 @@ async fn no_token_assertion_or_docker_config_is_in_any_log_line() {
         );
         issued_here += log.matches("\"message\":\"pull secret issued\"").count();
         for line in log.lines() {
-            for secret in credentials.issued.iter().chain(&credentials.presented) {
-                // The signature is enough to recognise a token by.
-                let tail = &secret[secret.len().saturating_sub(24)..];
+            for trace in &traces {
                 assert!(
-                    !line.contains(tail),
+                    !line.contains(trace),
                     "a secret was logged: {}",
-                    line.replace(tail, "[…]")
+                    line.replace(trace, "[…]")
                 );
             }
             assert!(
