@@ -131,13 +131,12 @@ impl Flights {
             .is_some_and(|f| f.inputs_hash != order.inputs_hash)
     }
 
-    /// The object is gone: forgets what was done for it, and tries no further.
+    /// The object is gone: forgets what was done for it, and tries no further. A try under way
+    /// goes on for those who wait for it; nobody else joins it, for it may have written too early.
     pub fn forget(&self, namespace: &str, name: &str) {
         let key = (namespace.to_owned(), name.to_owned());
-        let mut flights = self.lock();
-        if flights.get(&key).is_some_and(|f| !f.is_flying())
-            && let Some(flight) = flights.remove(&key)
-        {
+        let flight = self.lock().remove(&key);
+        if let Some(flight) = flight.filter(|f| !f.is_flying()) {
             flight.task.abort();
         }
     }

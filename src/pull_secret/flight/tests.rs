@@ -166,6 +166,17 @@ async fn changed_inputs_start_a_flight_of_their_own_after_the_one_under_way() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_object_deleted_during_a_flight_is_not_taken_for_written() {
+    let (flights, upstream) = (Flights::default(), Upstream::failing(0, Reason::EntraRefused));
+    let passenger = upstream.join(&flights, "a");
+    sleep(Duration::from_millis(10)).await;
+    flights.forget("team-a", "acr-pull-contoso-app");
+    passenger.outcome().await.unwrap();
+    upstream.join(&flights, "a").outcome().await.unwrap();
+    assert_eq!(upstream.tries(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deleted_object_is_forgotten() {
     let (flights, upstream) = (Flights::default(), Upstream::failing(0, Reason::EntraRefused));
     upstream.join(&flights, "a").outcome().await.unwrap();
