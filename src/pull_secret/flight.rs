@@ -100,14 +100,11 @@ impl Flights {
                 let _ = state.wait_for(|s| !matches!(s, State::Flying)).await;
                 task.abort();
             }
+            let keep_trying = || keep_trying && all.holds(&ended, &wake);
             fly(order, issue, refresh, keep_trying, &sender, &wake).await;
-            let mut flights = all.lock();
             // Another flight may have taken the place of this one meanwhile.
-            if flights
-                .get(&ended)
-                .is_some_and(|f| Arc::ptr_eq(&f.retry_now, &wake))
-            {
-                flights.remove(&ended);
+            if all.holds(&ended, &wake) {
+                all.lock().remove(&ended);
             }
         })
         .abort_handle();
@@ -141,6 +138,12 @@ impl Flights {
         }
     }
 
+    /// Whether the flight with this bell is still the one of its pull secret.
+    fn holds(&self, key: &Key, bell: &Arc<Notify>) -> bool {
+        let flights = self.lock();
+        flights.get(key).is_some_and(|f| Arc::ptr_eq(&f.retry_now, bell))
+    }
+
     /// Never held across an await; a panic elsewhere leaves the map whole.
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Flight>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -151,7 +154,7 @@ async fn fly(
     mut order: Order,
     issue: impl AsyncTry<Order, ()>,
     refresh: impl AsyncTry<(), Order>,
-    keep_trying: bool,
+    keep_trying: impl Fn() -> bool,
     state: &watch::Sender<State>,
     retry_now: &Notify,
 ) {
@@ -163,7 +166,7 @@ async fn fly(
     for delay in backoff.build() {
         let outcome = issue.call(order.clone()).await;
         let floor = match outcome {
-            Err(problem) if keep_trying && problem.is_transient() => {
+            Err(problem) if keep_trying() && problem.is_transient() => {
                 let asked = problem.retry_after.unwrap_or(MIN_RETRY);
                 let floor = asked.clamp(MIN_RETRY, MAX_RETRY);
                 state.send_replace(State::Waiting(problem, Instant::now() + floor));

@@ -127,6 +127,14 @@ async fn nothing_is_tried_any_more_for_what_is_gone() {
     sleep(MAX_RETRY * 3).await;
     assert_eq!(upstream.tries(), 1);
 
+    let (flights, upstream) = (Flights::default(), Upstream::failing(9, Reason::EntraUnavailable));
+    let passenger = upstream.join(&flights, "a");
+    sleep(Duration::from_millis(10)).await;
+    flights.forget("team-a", "acr-pull-contoso-app");
+    assert!(passenger.outcome().await.is_err());
+    sleep(MAX_RETRY * 3).await;
+    assert_eq!(upstream.tries(), 1, "forgotten during the first try");
+
     let tries = Arc::new(AtomicUsize::new(0));
     let counted = tries.clone();
     let issue = move |_| {
