@@ -9,7 +9,7 @@ use super::Order;
 use crate::problem::{Problem, Reason};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -93,18 +93,20 @@ impl Flights {
         let (sender, state) = watch::channel(State::Flying);
         let retry_now = Arc::new(Notify::new());
         let inputs_hash = order.inputs_hash.clone();
-        let (all, wake, ended) = (self.clone(), retry_now.clone(), key.clone());
+        let (all, wake, landing) = (self.clone(), retry_now.clone(), key.clone());
         let task = tokio::spawn(async move {
             if let Some((mut state, task)) = before {
                 // A write of its own under way could otherwise arrive after ours.
                 let _ = state.wait_for(|s| !matches!(s, State::Flying)).await;
                 task.abort();
             }
-            let keep_trying = || keep_trying && all.holds(&ended, &wake);
+            let keep_trying = || keep_trying && all.holds(&landing, &wake);
             fly(order, issue, refresh, keep_trying, &sender, &wake).await;
             // Another flight may have taken the place of this one meanwhile.
-            if all.holds(&ended, &wake) {
-                all.lock().remove(&ended);
+            if let Entry::Occupied(entry) = all.lock().entry(landing)
+                && Arc::ptr_eq(&entry.get().retry_now, &wake)
+            {
+                entry.remove();
             }
         })
         .abort_handle();
