@@ -1,6 +1,7 @@
 """Lists a registry's repositories and their tags with Microsoft's own clients.
 
-Reads one JSON object from standard input: tenant, client, registry, audience, and either secret or assertion.
+Reads one JSON object from standard input: registry, audience, and either tenant and client with secret or assertion,
+or managedIdentity, the arguments of that credential; where its endpoint is, the environment says.
 Prints one: {"repositories": {"name": ["tag", ...]}}, or {"error": "...", "type": "..."} with exit status 1.
 """
 
@@ -9,10 +10,12 @@ import sys
 
 from azure.containerregistry import ContainerRegistryClient
 from azure.core.exceptions import AzureError
-from azure.identity import ClientAssertionCredential, ClientSecretCredential
+from azure.identity import ClientAssertionCredential, ClientSecretCredential, ManagedIdentityCredential
 
 
 def credential(wish):
+    if "managedIdentity" in wish:
+        return ManagedIdentityCredential(**wish["managedIdentity"])
     if "secret" in wish:
         return ClientSecretCredential(wish["tenant"], wish["client"], wish["secret"])
     return ClientAssertionCredential(wish["tenant"], wish["client"], lambda: wish["assertion"])

@@ -1,10 +1,13 @@
 //! The host names and audiences of the Azure clouds that this program stands in for.
 
-/// Hosts of Entra's token endpoint: public, US Government, China (both names), and the former German cloud.
-const LOGIN_HOSTS: [&str; 6] = [
+/// Hosts of Entra's token endpoint: public, US Government, China, and the former German cloud, each with its other names.
+const LOGIN_HOSTS: [&str; 9] = [
     "login.microsoftonline.com",
     "login.windows.net",
+    "login.microsoft.com",
+    "sts.windows.net",
     "login.microsoftonline.us",
+    "login.usgovcloudapi.net",
     "login.chinacloudapi.cn",
     "login.partner.microsoftonline.cn",
     "login.microsoftonline.de",

@@ -33,7 +33,7 @@ pub(crate) async fn serve(mut stream: TcpStream, acceptor: TlsAcceptor, state: A
         Ok(host) => {
             refuse(
                 stream,
-                &format!("{host} is not a host of Azure's, nor a registry of this world"),
+                &format!("{host} is not a host of Azure's, nor one of this world"),
             )
             .await
         }

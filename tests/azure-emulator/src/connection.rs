@@ -1,4 +1,4 @@
-//! One TLS connection, whether it came straight or through the proxy.
+//! One connection: by TLS, straight or through the proxy, or plain where the managed identities are.
 
 use std::io;
 use std::pin::Pin;
@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::dispatch::dispatch;
+use crate::endpoint::Listener;
 use crate::state::State;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,21 +30,41 @@ struct Resettable {
     switch: ResetSwitch,
 }
 
-/// Serves a connection until it ends. What goes wrong on it is the client's to notice.
+/// Serves a TLS connection until it ends. What goes wrong on it is the client's to notice.
 pub(crate) async fn serve(stream: TcpStream, acceptor: TlsAcceptor, state: Arc<State>) {
+    let (stream, switch) = resettable(stream);
+    let Ok(Ok(tls)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await else {
+        return;
+    };
+    serve_http(tls, Listener::Azure, state, switch).await;
+}
+
+/// The same without TLS, for the metadata listener.
+pub(crate) async fn serve_plain(stream: TcpStream, state: Arc<State>) {
+    let (stream, switch) = resettable(stream);
+    serve_http(stream, Listener::Metadata, state, switch).await;
+}
+
+fn resettable(stream: TcpStream) -> (Resettable, ResetSwitch) {
     let switch = ResetSwitch::default();
     let stream = Resettable {
         stream,
         switch: switch.clone(),
     };
-    let Ok(Ok(tls)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await else {
-        return;
-    };
-    let service = service_fn(move |request| dispatch(Arc::clone(&state), request, switch.clone()));
+    (stream, switch)
+}
+
+async fn serve_http(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    listener: Listener,
+    state: Arc<State>,
+    switch: ResetSwitch,
+) {
+    let service = service_fn(move |request| dispatch(Arc::clone(&state), listener, request, switch.clone()));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(tls), service);
+        .serve_connection(TokioIo::new(stream), service);
     // A client that leaves in the middle is an error to hyper, and everyday life here.
     let _ = connection.await;
 }

@@ -1,4 +1,4 @@
-//! The way of one HTTPS request: log, fault, service.
+//! The way of one request: log, fault, service.
 
 use std::io;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde_json::Value;
 
 use crate::connection::ResetSwitch;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Listener};
 use crate::entra::errors::Frame;
 use crate::faults::reply::{self, Effect};
 use crate::http::{self, Authorization, Form};
@@ -19,7 +19,7 @@ use crate::jwt::Unverified;
 use crate::log::{Entry, RequestRecord};
 use crate::state::State;
 use crate::world::World;
-use crate::{acr, cloud, entra};
+use crate::{acr, cloud, entra, managed_identity};
 
 /// A request with everything that the services look at; its body, if not a form, goes beside it.
 pub(crate) struct Call {
@@ -36,21 +36,22 @@ pub(crate) struct Call {
 /// Answers one request. An error closes the connection without a reply.
 pub(crate) async fn dispatch(
     state: Arc<State>,
+    listener: Listener,
     request: Request<Incoming>,
     reset: ResetSwitch,
 ) -> io::Result<Response<Body>> {
     let world = state.world();
     let host = host_of(&request);
     let path = request.uri().path().to_owned();
-    let Some(endpoint) = Endpoint::of(&world, &host, &path, request.headers()) else {
-        return Ok(nobody(&state, &request, host, path));
+    let Some(endpoint) = Endpoint::of(listener, &world, &host, &path, request.headers()) else {
+        return Ok(nobody(&state, listener, &request, host, path));
     };
     let (mut call, body) = match read(state, world, host, endpoint, request).await {
         Ok(call) => call,
         Err(refusal) => return Ok(refusal),
     };
     call.note_credentials();
-    let client_id = call.client_id();
+    let client_id = call.client_id(endpoint);
     call.entry.client_id = client_id.clone();
 
     let fault = call
@@ -64,12 +65,7 @@ pub(crate) async fn dispatch(
     if let Some(delay) = fault.delay {
         tokio::time::sleep(delay).await;
     }
-    let frame = Frame {
-        now: call.world.now(),
-        correlation_id: None,
-        escapes: true,
-    };
-    match reply::effect(&fault, &frame) {
+    match reply::effect(&fault, &Frame::now(call.world.now())) {
         Effect::Hang => std::future::pending().await,
         Effect::Reset => {
             reset.pull();
@@ -142,6 +138,7 @@ impl Call {
     async fn serve(mut self, endpoint: Endpoint, body: Body) -> Response<Body> {
         let response = match endpoint {
             Endpoint::EntraToken | Endpoint::EntraDiscovery => entra::answer(&mut self, endpoint).await,
+            Endpoint::ImdsToken | Endpoint::AppServiceToken => managed_identity::answer(&mut self, endpoint),
             _ => acr::answer(&mut self, endpoint, body).await,
         };
         self.entry.status = Some(response.status().as_u16());
@@ -157,18 +154,26 @@ impl Call {
             "password",
         ];
         let sent = fields.iter().filter_map(|field| self.form.get(field));
-        for credential in sent.chain(self.authorization.as_ref().map(Authorization::secret)) {
+        let identity_header = self.head.headers.get(managed_identity::IDENTITY_HEADER);
+        let in_headers = [
+            self.authorization.as_ref().map(Authorization::secret),
+            identity_header.and_then(|value| value.to_str().ok()),
+        ];
+        for credential in sent.chain(in_headers.into_iter().flatten()) {
             self.state.credentials.presented(credential);
         }
     }
 
     /// The application that asks: as the form says, or a token in it, or the one in the header. Not verified.
-    fn client_id(&self) -> Option<String> {
+    fn client_id(&mut self, endpoint: Endpoint) -> Option<String> {
+        if endpoint.is_managed_identity() {
+            return managed_identity::note(self, endpoint);
+        }
         let of_token = |token: &str| Some(Unverified::parse(token)?.text("appid")?.to_owned());
         let in_form = ["refresh_token", "access_token", "password"];
         self.form
             .get("client_id")
-            .filter(|_| cloud::is_login_host(&self.host))
+            .filter(|_| endpoint.is_entra())
             .map(str::to_owned)
             .or_else(|| in_form.iter().find_map(|field| of_token(self.form.get(field)?)))
             .or_else(|| of_token(self.authorization.as_ref()?.secret()))
@@ -196,8 +201,21 @@ fn host_of<B>(request: &Request<B>) -> String {
     cloud::normalized_host(authority.unwrap_or_default())
 }
 
-fn nobody(state: &Arc<State>, request: &Request<Incoming>, host: String, path: String) -> Response<Body> {
-    let text = format!("azure-emulator: `{host}` is neither a login host nor a registry of this world\n");
+fn nobody(
+    state: &Arc<State>,
+    listener: Listener,
+    request: &Request<Incoming>,
+    host: String,
+    path: String,
+) -> Response<Body> {
+    let text = match listener {
+        Listener::Azure => {
+            format!("azure-emulator: `{host}` is neither a login host nor a registry of this world\n")
+        }
+        Listener::Metadata => format!(
+            "azure-emulator: here are /metadata/identity/oauth2/token and, if the world has an appService, /msi/token; not `{path}`\n"
+        ),
+    };
     let response = http::with_type(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", text);
     drop(state.log.begin(RequestRecord {
         method: request.method().to_string(),

@@ -27,6 +27,8 @@ pub struct Options {
     pub control: SocketAddr,
     /// The CONNECT proxy; `None` for no proxy.
     pub proxy: Option<SocketAddr>,
+    /// IMDS and App Service's token endpoint, plain HTTP; `None` for no managed identities.
+    pub imds: Option<SocketAddr>,
     /// Folder of `ca.crt` and `ca.key`, loaded if they are there, else made. `None` keeps the authority in memory.
     pub data: Option<PathBuf>,
 }
@@ -38,6 +40,7 @@ pub struct Emulator {
     https: SocketAddr,
     control: SocketAddr,
     proxy: Option<SocketAddr>,
+    imds: Option<SocketAddr>,
     /// A runtime of its own: it outlives the test's, whichever that is. Taken on drop.
     runtime: Option<Runtime>,
 }
@@ -50,13 +53,14 @@ pub struct StartError(String);
 // === impl Options ===
 
 impl Default for Options {
-    /// Free ports on loopback, with a proxy, nothing on disk.
+    /// Free ports on loopback, with a proxy and managed identities, nothing on disk.
     fn default() -> Self {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         Self {
             https: any,
             control: any,
             proxy: Some(any),
+            imds: Some(any),
             data: None,
         }
     }
@@ -106,6 +110,17 @@ impl Emulator {
             }
             None => None,
         };
+        let imds = match options.imds {
+            Some(address) => {
+                let (address, listener) = bind(address)?;
+                let state = Arc::clone(&state);
+                runtime.spawn(accept(listener, move |stream| {
+                    connection::serve_plain(stream, Arc::clone(&state))
+                }));
+                Some(address)
+            }
+            None => None,
+        };
         drop(_inside);
         Ok(Self {
             state,
@@ -113,6 +128,7 @@ impl Emulator {
             https,
             control,
             proxy,
+            imds,
             runtime: Some(runtime),
         })
     }
@@ -140,6 +156,21 @@ impl Emulator {
     /// What to set `HTTPS_PROXY` to, if there is a proxy.
     pub fn proxy_url(&self) -> Option<String> {
         self.proxy.map(|address| format!("http://{address}"))
+    }
+
+    /// Address of the listener for managed identities, if there is one.
+    pub fn imds_addr(&self) -> Option<SocketAddr> {
+        self.imds
+    }
+
+    /// What stands for `http://169.254.169.254`, if there is a listener for managed identities.
+    pub fn imds_url(&self) -> Option<String> {
+        self.imds.map(|address| format!("http://{address}"))
+    }
+
+    /// What to set `IDENTITY_ENDPOINT` to, beside `IDENTITY_HEADER`, in a world with an `appService`.
+    pub fn identity_endpoint(&self) -> Option<String> {
+        self.imds_url().map(|url| format!("{url}/msi/token"))
     }
 
     /// The certificate authority that clients must trust, as PEM.

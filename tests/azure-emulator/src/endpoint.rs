@@ -4,7 +4,7 @@ use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
 use serde::{Deserialize, Serialize};
 
-use crate::cloud;
+use crate::managed_identity;
 use crate::world::World;
 
 /// The services, under the names that faults and the request log use.
@@ -28,11 +28,33 @@ pub enum Endpoint {
     /// A registry asked with a credential.
     #[serde(rename = "acr.registry")]
     AcrRegistry,
+    /// Tokens of managed identities, from a machine's Instance Metadata Service.
+    #[serde(rename = "imds.token")]
+    ImdsToken,
+    /// Tokens of managed identities, from App Service.
+    #[serde(rename = "appservice.token")]
+    AppServiceToken,
+}
+
+/// How a request came. On the metadata listener the path alone decides, for clients call it by many names.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Listener {
+    Azure,
+    Metadata,
 }
 
 impl Endpoint {
-    pub(crate) fn of(world: &World, host: &str, path: &str, headers: &HeaderMap) -> Option<Self> {
-        if cloud::is_login_host(host) {
+    pub(crate) fn of(
+        listener: Listener,
+        world: &World,
+        host: &str,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> Option<Self> {
+        if listener == Listener::Metadata {
+            return managed_identity::endpoint(world, path);
+        }
+        if world.is_login_host(host) {
             let token = path.ends_with("/oauth2/v2.0/token");
             return Some(if token {
                 Self::EntraToken
@@ -51,6 +73,10 @@ impl Endpoint {
 
     pub(crate) fn is_entra(self) -> bool {
         matches!(self, Self::EntraToken | Self::EntraDiscovery)
+    }
+
+    pub(crate) fn is_managed_identity(self) -> bool {
+        matches!(self, Self::ImdsToken | Self::AppServiceToken)
     }
 
     /// Whether requests carry a form that is read before anything is answered.

@@ -9,8 +9,10 @@ use crate::dispatch::Call;
 use crate::endpoint::Endpoint;
 use crate::world::{Application, Tenant};
 use crate::{cloud, http};
+use access_token::Proof;
 use errors::{EntraError, Frame};
 
+pub(crate) mod access_token;
 mod assertion;
 mod discovery;
 pub(crate) mod errors;
@@ -20,13 +22,6 @@ const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer
 
 /// Scopes that say how to sign in, not where to: MSAL sends them along.
 const OPENID_SCOPES: [&str; 4] = ["openid", "offline_access", "profile", "email"];
-
-/// How the application proved to be itself; the digit is the token's `appidacr`.
-#[derive(Clone, Copy)]
-enum Proof {
-    Secret,
-    Assertion,
-}
 
 pub(crate) async fn answer(call: &mut Call, endpoint: Endpoint) -> Response<Body> {
     if endpoint == Endpoint::EntraDiscovery {
@@ -53,9 +48,8 @@ fn refuse(call: &mut Call, error: &EntraError) -> Response<Body> {
         .get("client-request-id")
         .and_then(|id| id.to_str().ok());
     error.response(&Frame {
-        now: call.world.now(),
         correlation_id,
-        escapes: true,
+        ..Frame::now(call.world.now())
     })
 }
 
@@ -164,12 +158,7 @@ fn resource<'a>(scope: &'a str, tenant: &str) -> Result<&'a str, EntraError> {
     if cloud::is_known_resource(resource) {
         return Ok(resource);
     }
-    Err(EntraError::new(
-        500011,
-        format!(
-            "The resource principal named {resource} was not found in the tenant named {tenant}. This can happen if the application has not been installed by the administrator of the tenant or consented to by any user in the tenant. You might have sent your authentication request to the wrong tenant."
-        ),
-    ))
+    Err(EntraError::unknown_resource(resource, tenant))
 }
 
 fn issue(
@@ -179,55 +168,28 @@ fn issue(
     resource: &str,
     proof: Proof,
 ) -> Response<Body> {
-    let now = call.world.now();
-    let lifetime = call.world.spec.tokens.entra_lifetime.as_secs();
-    let issuer = format!("https://sts.windows.net/{}/", tenant.id);
-    // Five minutes in the past, as Entra's own tokens.
-    let begins = now - 300;
-    let object_id = object_id(&application.client_id);
-    let token = call.issue(
-        &call.state.keys.entra,
-        &json!({
-            "aud": resource,
-            "iss": issuer,
-            "iat": begins,
-            "nbf": begins,
-            "exp": now + i64::try_from(lifetime).unwrap_or(i64::MAX / 2),
-            "aio": http::random_hex::<16>(),
-            "appid": application.client_id,
-            "appidacr": match proof { Proof::Secret => "1", Proof::Assertion => "2" },
-            "idp": issuer,
-            "idtyp": "app",
-            "oid": object_id,
-            "rh": http::random_hex::<16>(),
-            "sub": object_id,
-            "tid": tenant.id,
-            "uti": http::random_hex::<11>(),
-            "ver": "1.0",
-        }),
+    let lifetime = call.world.spec.tokens.entra_lifetime;
+    let token = access_token::issue(
+        call,
+        &tenant.id,
+        &application.client_id,
+        resource,
+        proof,
+        lifetime,
     );
-    let expires_in = lifetime.saturating_sub(1);
     let mut response = http::json(
         StatusCode::OK,
         &json!({
             "token_type": "Bearer",
-            "expires_in": expires_in,
-            "ext_expires_in": expires_in,
-            "access_token": token,
+            "expires_in": token.expires_in,
+            "ext_expires_in": token.expires_in,
+            "access_token": token.text,
         }),
     );
     response
         .headers_mut()
         .insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-cache"));
     response
-}
-
-/// The service principal's object id: always the same for one application, and not its client id.
-fn object_id(client_id: &str) -> String {
-    let hash = ring::digest::digest(&ring::digest::SHA256, client_id.to_lowercase().as_bytes());
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&hash.as_ref()[..16]);
-    http::uuid_of(bytes)
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ pub struct Fault {
     /// Reset the TCP connection (RST) instead of answering.
     #[serde(default, skip_serializing_if = "is_false")]
     pub reset: bool,
-    /// Answer with this status and the service's own error body.
+    /// Answer with this status and the service's own error body; with `aadsts`, with this status instead of that error's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     /// `Retry-After` of that answer, in seconds.
@@ -134,7 +134,7 @@ impl Fault {
         let answers = [
             ("hang", self.hang),
             ("reset", self.reset),
-            ("status", self.status.is_some()),
+            ("status", self.status.is_some() && self.aadsts.is_none()),
             ("redirect", self.redirect.is_some()),
             ("realm", self.realm.is_some()),
             ("aadsts", self.aadsts.is_some()),
@@ -164,8 +164,12 @@ impl Fault {
         if self.realm.is_some() && self.endpoint != Endpoint::AcrChallenge {
             return Err("realm: only acr.challenge names one".to_owned());
         }
-        if (self.aadsts.is_some() || self.expires_in.is_some()) && !self.endpoint.is_entra() {
-            return Err("aadsts and expiresIn: only Entra's endpoints answer so".to_owned());
+        // IMDS hands on Entra's errors as they are.
+        if self.aadsts.is_some() && !self.endpoint.is_entra() && self.endpoint != Endpoint::ImdsToken {
+            return Err("aadsts: only Entra's endpoints and imds.token answer so".to_owned());
+        }
+        if self.expires_in.is_some() && !self.endpoint.is_entra() {
+            return Err("expiresIn: only Entra's endpoints answer so".to_owned());
         }
         if self.escapes.is_some() && self.aadsts.is_none() {
             return Err("escapes: goes with aadsts".to_owned());
@@ -314,7 +318,15 @@ mod tests {
                 "hang and reset exclude",
             ),
             ("{endpoint: entra.token, realm: x}", "realm: only acr.challenge"),
-            ("{endpoint: acr.token, aadsts: 70021}", "only Entra"),
+            ("{endpoint: acr.token, aadsts: 70021}", "aadsts: only Entra"),
+            (
+                "{endpoint: imds.token, expiresIn: quoted}",
+                "expiresIn: only Entra",
+            ),
+            (
+                "{endpoint: appservice.token, aadsts: 70021}",
+                "aadsts: only Entra",
+            ),
             (
                 "{endpoint: acr.token, retryAfter: 5, hang: true}",
                 "retryAfter: goes with",

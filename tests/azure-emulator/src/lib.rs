@@ -40,6 +40,7 @@ mod faults;
 mod http;
 mod jwt;
 mod log;
+mod managed_identity;
 mod state;
 mod tls;
 mod world;

@@ -42,10 +42,10 @@ pub struct RequestRecord {
     pub status: Option<u16>,
     /// How long the reply took, in milliseconds.
     pub duration_ms: u64,
-    /// Tenant named in the path (Entra) or in the form (ACR).
+    /// Tenant named in the path (Entra) or in the form (ACR), or that of the managed identity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
-    /// Application that asks, as the request or its token says.
+    /// Application that asks, as the request or its token says; of a managed identity that is not named by it, its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
     /// `grant_type` of the form.
@@ -54,6 +54,15 @@ pub struct RequestRecord {
     /// Scopes that were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
+    /// Resource for which a managed identity's token is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// Azure resource id by which a managed identity is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource_id: Option<String>,
+    /// Object id by which a managed identity is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object_id: Option<String>,
     /// `sub` of the presented assertion, verified or not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,

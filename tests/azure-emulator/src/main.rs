@@ -36,6 +36,9 @@ enum Command {
         /// Where a CONNECT proxy for Azure's names listens. Without it there is none.
         #[arg(long, value_name = "ADDR")]
         proxy: Option<SocketAddr>,
+        /// Where managed identities get their tokens (plain HTTP), as from IMDS and App Service. Without it there are none.
+        #[arg(long, value_name = "ADDR")]
+        imds: Option<SocketAddr>,
         /// Folder that keeps the certificate authority (ca.crt, ca.key) from one start to the next.
         #[arg(long, value_name = "DIR")]
         data: Option<PathBuf>,
@@ -59,6 +62,7 @@ async fn main() -> ExitCode {
             https,
             control,
             proxy,
+            imds,
             data,
         } => {
             serve(
@@ -67,6 +71,7 @@ async fn main() -> ExitCode {
                     https,
                     control,
                     proxy,
+                    imds,
                     data,
                 },
             )
@@ -93,6 +98,7 @@ async fn serve(world: &Path, options: Options) -> Outcome {
         "https": emulator.https_addr(),
         "control": emulator.control_addr(),
         "proxy": emulator.proxy_addr(),
+        "imds": emulator.imds_addr(),
         "ca": data.map(|folder| folder.join("ca.crt")),
     });
     let mut stdout = std::io::stdout();

@@ -189,6 +189,7 @@ impl fmt::Debug for Certificates {
 impl State {
     /// Whether the host is one that this Azure would answer: a login host, a registry name, or a registry of the world.
     pub(crate) fn answers_for(&self, host: &str) -> bool {
-        cloud::is_login_host(host) || cloud::is_registry_name(host) || self.world().registry(host).is_some()
+        let world = self.world();
+        world.is_login_host(host) || cloud::is_registry_name(host) || world.registry(host).is_some()
     }
 }

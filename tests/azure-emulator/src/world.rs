@@ -1,6 +1,5 @@
 //! The world: which tenants, applications, token issuers and registries exist, read from YAML.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +10,11 @@ use crate::cloud;
 use crate::duration;
 use crate::faults::Fault;
 use crate::jwt::KeySet;
+
+mod check;
+mod managed_identity;
+
+pub(crate) use managed_identity::{AppService, ManagedIdentity};
 
 /// A world that was read and checked.
 #[derive(Clone, Debug)]
@@ -33,6 +37,12 @@ pub(crate) struct Spec {
     pub(crate) issuers: Vec<Issuer>,
     #[serde(default)]
     pub(crate) registries: Vec<Registry>,
+    #[serde(default)]
+    pub(crate) managed_identities: Vec<ManagedIdentity>,
+    pub(crate) app_service: Option<AppService>,
+    /// Hosts that are Entra's beside the public clouds' own, as in an Azure Stack Hub.
+    #[serde(default)]
+    pub(crate) authority_hosts: Vec<String>,
     #[serde(default)]
     pub(crate) tokens: Tokens,
     #[serde(default)]
@@ -110,6 +120,8 @@ pub(crate) struct Tokens {
     #[serde(with = "duration")]
     pub(crate) entra_lifetime: Duration,
     #[serde(with = "duration")]
+    pub(crate) managed_identity_lifetime: Duration,
+    #[serde(with = "duration")]
     pub(crate) acr_refresh_lifetime: Duration,
     #[serde(with = "duration")]
     pub(crate) acr_access_lifetime: Duration,
@@ -152,6 +164,9 @@ impl World {
         for registry in &mut spec.registries {
             registry.host = cloud::normalized_host(&registry.host);
         }
+        for host in &mut spec.authority_hosts {
+            *host = cloud::normalized_host(host);
+        }
         spec.check()
             .map_err(|problem| WorldError(format!("{name}: {problem}")))?;
         Ok(Self {
@@ -171,6 +186,17 @@ impl World {
 
     pub(crate) fn registry(&self, host: &str) -> Option<&Registry> {
         self.spec.registries.iter().find(|registry| registry.host == host)
+    }
+
+    pub(crate) fn is_login_host(&self, host: &str) -> bool {
+        cloud::is_login_host(host) || self.spec.authority_hosts.iter().any(|known| known == host)
+    }
+
+    pub(crate) fn managed_identity(&self, tenant: &str, client_id: &str) -> Option<&ManagedIdentity> {
+        self.spec
+            .managed_identities
+            .iter()
+            .find(|one| one.tenant == tenant && one.client_id.eq_ignore_ascii_case(client_id))
     }
 
     pub(crate) fn issuer(&self, issuer: &str) -> Option<&Issuer> {
@@ -211,96 +237,6 @@ fn sentence(error: &serde_saphyr::Error) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-// === impl Spec ===
-
-impl Spec {
-    /// Checks what the field types cannot.
-    fn check(&self) -> Result<(), String> {
-        let mut ids = HashSet::new();
-        for (i, tenant) in self.tenants.iter().enumerate() {
-            tenant.check(&format!("tenants[{i}]"))?;
-            unique(&mut ids, &tenant.id, &format!("tenants[{i}].id"))?;
-        }
-        let mut issuers = HashSet::new();
-        for (i, issuer) in self.issuers.iter().enumerate() {
-            issuer.check(&format!("issuers[{i}]"))?;
-            unique(&mut issuers, &issuer.issuer, &format!("issuers[{i}].issuer"))?;
-        }
-        let mut hosts = HashSet::new();
-        for (i, registry) in self.registries.iter().enumerate() {
-            registry.check(&format!("registries[{i}]"), &self.tenants)?;
-            unique(&mut hosts, &registry.host, &format!("registries[{i}].host"))?;
-        }
-        for (i, fault) in self.faults.iter().enumerate() {
-            fault
-                .check()
-                .map_err(|problem| format!("faults[{i}]: {problem}"))?;
-        }
-        Ok(())
-    }
-}
-
-impl Tenant {
-    fn check(&self, at: &str) -> Result<(), String> {
-        guid(&self.id, &format!("{at}.id"))?;
-        let mut ids = HashSet::new();
-        for (i, application) in self.applications.iter().enumerate() {
-            let at = format!("{at}.applications[{i}].clientId");
-            guid(&application.client_id, &at)?;
-            unique(&mut ids, &application.client_id, &at)?;
-        }
-        Ok(())
-    }
-}
-
-impl Issuer {
-    fn check(&self, at: &str) -> Result<(), String> {
-        let sources = [
-            self.jwks.is_some(),
-            self.jwks_file.is_some(),
-            self.jwks_url.is_some(),
-        ];
-        if sources.into_iter().filter(|given| *given).count() != 1 {
-            return Err(format!("{at}: give exactly one of jwks, jwksFile and jwksUrl"));
-        }
-        if self.jwks.as_ref().is_some_and(KeySet::is_empty) {
-            return Err(format!("{at}.jwks: holds no key"));
-        }
-        Ok(())
-    }
-}
-
-impl Registry {
-    fn check(&self, at: &str, tenants: &[Tenant]) -> Result<(), String> {
-        let uri = self.upstream.parse::<hyper::Uri>().ok();
-        let usable = uri
-            .is_some_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some() && uri.path() == "/");
-        if !usable {
-            return Err(format!(
-                "{at}.upstream: `{}` is not of the form http://host:port",
-                self.upstream
-            ));
-        }
-        let Some(tenant) = tenants.iter().find(|tenant| tenant.id == self.tenant) else {
-            return Err(format!(
-                "{at}.tenant: there is no tenant with the id `{}`",
-                self.tenant
-            ));
-        };
-        for (i, right) in self.rights.iter().enumerate() {
-            let at = format!("{at}.rights[{i}]");
-            right.check().map_err(|problem| format!("{at}.{problem}"))?;
-            if tenant.application(&right.client_id).is_none() {
-                return Err(format!(
-                    "{at}.clientId: tenant {} has no application `{}`",
-                    tenant.id, right.client_id
-                ));
-            }
-        }
-        Ok(())
-    }
-}
-
 // === impl Tokens, Clock ===
 
 impl Default for Tokens {
@@ -309,6 +245,7 @@ impl Default for Tokens {
         let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
         Self {
             entra_lifetime: minutes(60),
+            managed_identity_lifetime: minutes(24 * 60),
             acr_refresh_lifetime: minutes(180),
             acr_access_lifetime: minutes(75),
         }
@@ -334,27 +271,6 @@ fn default_registry_audiences() -> Vec<String> {
 
 fn yes() -> bool {
     true
-}
-
-fn unique<'a>(seen: &mut HashSet<&'a str>, value: &'a str, at: &str) -> Result<(), String> {
-    if seen.insert(value) {
-        Ok(())
-    } else {
-        Err(format!("{at}: `{value}` is given twice"))
-    }
-}
-
-fn guid(text: &str, at: &str) -> Result<(), String> {
-    let groups: Vec<&str> = text.split('-').collect();
-    let hex = |group: &&str| group.bytes().all(|b| b.is_ascii_hexdigit());
-    let shaped = groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12]) && groups.iter().all(hex);
-    if shaped {
-        Ok(())
-    } else {
-        Err(format!(
-            "{at}: `{text}` is not a GUID (xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx)"
-        ))
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::errors::EntraError;
 use super::tenant_of;
 use crate::dispatch::Call;
-use crate::http;
+use crate::{cloud, http};
 
 pub(super) fn answer(call: &Call) -> Result<Response<Body>, EntraError> {
     let host = &call.host;
@@ -17,7 +17,7 @@ pub(super) fn answer(call: &Call) -> Result<Response<Body>, EntraError> {
         .filter(|segment| !segment.is_empty())
         .collect();
     let document = match segments[..] {
-        ["common", "discovery", "instance"] => instance(host, call.form.get("authorization_endpoint")),
+        ["common", "discovery", "instance"] => instance(call)?,
         [_, "discovery", "keys"] | [_, "discovery", "v2.0", "keys"] => json!(call.state.keys.entra.key_set()),
         [tenant, "v2.0", ".well-known", "openid-configuration"] => {
             openid_configuration(host, &tenant_of(&call.world, tenant)?.id, "v2.0")
@@ -36,12 +36,23 @@ pub(super) fn answer(call: &Call) -> Result<Response<Body>, EntraError> {
     Ok(http::json(StatusCode::OK, &document))
 }
 
-fn instance(host: &str, authorization_endpoint: Option<&str>) -> Value {
-    let tenant = authorization_endpoint
-        .and_then(|url| url.split('/').nth(3))
-        .unwrap_or("common");
+/// Tells a client that the host which it is about to ask is Entra's.
+fn instance(call: &Call) -> Result<Value, EntraError> {
+    let mut asked = call
+        .form
+        .get("authorization_endpoint")
+        .unwrap_or_default()
+        .split('/')
+        .skip(2);
+    let host = asked
+        .next()
+        .map_or_else(|| call.host.clone(), cloud::normalized_host);
+    if !call.world.is_login_host(&host) {
+        return Err(EntraError::new(50049, "Unknown or invalid instance."));
+    }
+    let tenant = asked.next().unwrap_or("common");
     let metadata = |network: &str, cache: &str, aliases: &[&str]| json!({"preferred_network": network, "preferred_cache": cache, "aliases": aliases});
-    json!({
+    Ok(json!({
         "tenant_discovery_endpoint": format!("https://{host}/{tenant}/v2.0/.well-known/openid-configuration"),
         "api-version": "1.1",
         "metadata": [
@@ -50,7 +61,7 @@ fn instance(host: &str, authorization_endpoint: Option<&str>) -> Value {
             metadata("login.microsoftonline.de", "login.microsoftonline.de", &["login.microsoftonline.de"]),
             metadata("login.microsoftonline.us", "login.microsoftonline.us", &["login.microsoftonline.us", "login.usgovcloudapi.net"]),
         ],
-    })
+    }))
 }
 
 fn openid_configuration(host: &str, tenant: &str, version: &str) -> Value {

@@ -6,6 +6,8 @@ use serde_json::json;
 
 use crate::http;
 
+mod samples;
+
 /// An error by its AADSTS number.
 #[derive(Debug)]
 pub(crate) struct EntraError {
@@ -23,6 +25,18 @@ pub(crate) struct Frame<'a> {
     pub(crate) escapes: bool,
 }
 
+// === impl Frame ===
+
+impl Frame<'_> {
+    pub(crate) fn now(now: i64) -> Self {
+        Self {
+            now,
+            correlation_id: None,
+            escapes: true,
+        }
+    }
+}
+
 // === impl EntraError ===
 
 impl EntraError {
@@ -33,29 +47,33 @@ impl EntraError {
         }
     }
 
-    /// The error of that number with a text that fits, for tests that want to see one.
+    /// The error of that number with the text that real ones have, example values in it; for tests that want to see one.
     pub(crate) fn sample(code: u32) -> Self {
-        let text = match code {
-            70021 => {
-                "No matching federated identity record found for presented assertion. Assertion Issuer: 'https://issuer.example'. Assertion Subject: 'subject'. Assertion Audience: 'api://AzureADTokenExchange'. https://learn.microsoft.com/entra/workload-id/workload-identity-federation"
-            }
-            700213 => {
-                "No matching federated identity record found for presented assertion subject 'subject'. Check your federated identity credential Subject, Audience and Issuer against the presented assertion. https://learn.microsoft.com/entra/workload-id/workload-identity-federation"
-            }
-            90055 => {
-                "The request is throttled because the tenant has exceeded the maximum number of requests."
-            }
-            90033 => "A transient error has occurred. Please try again.",
-            _ => "This error was asked for by a fault of azure-emulator.",
-        };
+        let text = samples::text(code).unwrap_or("This error was asked for by a fault of azure-emulator.");
         Self::new(code, text)
+    }
+
+    /// Also what IMDS hands on.
+    pub(crate) fn unknown_resource(resource: &str, tenant: &str) -> Self {
+        Self::new(
+            500011,
+            format!(
+                "The resource principal named {resource} was not found in the tenant named {tenant}. This can happen if the application has not been installed by the administrator of the tenant or consented to by any user in the tenant. You might have sent your authentication request to the wrong tenant."
+            ),
+        )
     }
 
     pub(crate) fn status(&self) -> StatusCode {
         match self.code {
-            70021..=70025 | 700024 | 700027 | 7000272 | 700211..=700213 | 7002138 | 7000215 | 7000218 => {
-                StatusCode::UNAUTHORIZED
-            }
+            70021..=70025
+            | 700024
+            | 700027
+            | 7000272
+            | 700211..=700213
+            | 7002138
+            | 7000215
+            | 7000218
+            | 7000222 => StatusCode::UNAUTHORIZED,
             90055 => StatusCode::TOO_MANY_REQUESTS,
             90033 => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
@@ -66,8 +84,10 @@ impl EntraError {
         match self.code {
             70003 => "unsupported_grant_type",
             28000 | 70011 | 1002012 => "invalid_scope",
-            500011 => "invalid_resource",
-            700016 => "unauthorized_client",
+            500011 | 500014 => "invalid_resource",
+            700016 | 7000112 => "unauthorized_client",
+            53003 => "invalid_grant",
+            50049 => "invalid_instance",
             90033 | 90055 => "temporarily_unavailable",
             _ if self.status() == StatusCode::UNAUTHORIZED => "invalid_client",
             _ => "invalid_request",

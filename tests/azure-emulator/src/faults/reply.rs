@@ -10,6 +10,7 @@ use super::{BadBody, ExpiresIn, Fault};
 use crate::acr::errors as acr;
 use crate::endpoint::Endpoint;
 use crate::entra::errors::{EntraError, Frame};
+use crate::managed_identity::errors as managed_identity;
 
 const HTML: &str = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n<center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n";
 
@@ -30,10 +31,14 @@ pub(crate) fn effect(fault: &Fault, frame: &Frame<'_>) -> Effect {
         return Effect::Reset;
     }
     let mut response = if let Some(code) = fault.aadsts {
-        EntraError::sample(code).response(&Frame {
+        let mut response = EntraError::sample(code).response(&Frame {
             escapes: fault.escapes.unwrap_or(true),
             ..*frame
-        })
+        });
+        if let Some(status) = fault.status {
+            *response.status_mut() = status_code(status);
+        }
+        response
     } else if let Some(status) = fault.status {
         plain(fault.endpoint, status, frame)
     } else if let Some(location) = fault
@@ -58,7 +63,10 @@ pub(crate) fn effect(fault: &Fault, frame: &Frame<'_>) -> Effect {
 
 /// The status with the error body that the service itself would send.
 fn plain(endpoint: Endpoint, status: u16, frame: &Frame<'_>) -> Response<Body> {
-    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let status = status_code(status);
+    if endpoint.is_managed_identity() {
+        return managed_identity::sample(endpoint, status);
+    }
     let mut response = match (endpoint.is_entra(), status) {
         (true, StatusCode::TOO_MANY_REQUESTS) => EntraError::sample(90055).response(frame),
         (true, _) => EntraError::sample(90033).response(frame),
@@ -77,6 +85,11 @@ fn plain(endpoint: Endpoint, status: u16, frame: &Frame<'_>) -> Response<Body> {
     };
     *response.status_mut() = status;
     response
+}
+
+/// A fault's status was checked when it was set.
+fn status_code(status: u16) -> StatusCode {
+    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 /// Changes a reply as the fault asks: its body, its `expires_in`, its realm, its number of fields.

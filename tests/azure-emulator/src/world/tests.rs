@@ -51,7 +51,8 @@ fn rights_of_an_unknown_application_are_refused() {
         "    rights:\n      - {clientId: 72f988bf-0000-0000-0000-00000000000b, repositories: [a], actions: [pull]}\n",
     ));
     assert!(
-        message.contains("registries[0].rights[0].clientId") && message.contains("has no application"),
+        message.contains("registries[0].rights[0].clientId")
+            && message.contains("has no application or managed identity"),
         "{message}"
     );
 }
@@ -100,4 +101,71 @@ fn tenants_and_applications_are_found_without_regard_to_case() {
     let tenant = world.tenant("Contoso.onMicrosoft.com").unwrap();
     assert!(tenant.application(&APP.to_uppercase()).is_some());
     assert!(world.tenant("fabrikam.onmicrosoft.com").is_none());
+}
+
+fn managed(identities: &str) -> String {
+    format!("tenants: [{{id: {TENANT}}}]\nmanagedIdentities: [{identities}]\n")
+}
+
+#[test]
+fn rights_may_name_a_managed_identity_of_the_registrys_tenant() {
+    const OTHER: &str = "72f988bf-0000-0000-0000-000000000002";
+    let world = |tenant: &str| {
+        let right = format!("    rights: [{{clientId: {TENANT}, repositories: [a], actions: [pull]}}]\n");
+        registry(&right).replacen("tenants: [", &format!("tenants: [{{id: {OTHER}}}, "), 1)
+            + &format!("managedIdentities: [{{clientId: {TENANT}, tenant: {tenant}}}]\n")
+    };
+    assert!(World::parse(&world(TENANT)).is_ok());
+    assert!(refusal(&world(OTHER)).contains("has no application or managed identity"));
+}
+
+#[test]
+fn mistaken_managed_identities_are_refused_by_place() {
+    for (identities, part) in [
+        (
+            "{clientId: x, tenant: x}".to_owned(),
+            "[0].clientId: `x` is not a GUID",
+        ),
+        (
+            format!("{{clientId: {APP}, tenant: {APP}}}"),
+            "[0].tenant: there is no tenant",
+        ),
+        (
+            format!("{{clientId: {APP}, tenant: {TENANT}, objectId: x}}"),
+            "[0].objectId: `x` is not a GUID",
+        ),
+        (
+            format!("{{clientId: {APP}, tenant: {TENANT}, resourceId: puller}}"),
+            "[0].resourceId: `puller` does not begin with /subscriptions/",
+        ),
+        (
+            format!("{{clientId: {APP}, tenant: {TENANT}}}, {{clientId: {APP}, tenant: {TENANT}}}"),
+            "[1].clientId: `72f988bf-0000-0000-0000-00000000000a` is given twice",
+        ),
+        (
+            format!(
+                "{{clientId: {APP}, tenant: {TENANT}, systemAssigned: true}}, {{clientId: {TENANT}, tenant: {TENANT}, systemAssigned: true}}"
+            ),
+            "[1].systemAssigned: managedIdentities[0] is it already",
+        ),
+    ] {
+        let message = refusal(&managed(&identities));
+        assert!(message.contains(&format!("managedIdentities{part}")), "{message}");
+    }
+    let message = refusal("appService: {identityHeader: 'not one word'}");
+    assert!(
+        message.contains("appService.identityHeader") && !message.contains("one word"),
+        "{message}"
+    );
+}
+
+#[test]
+fn an_authority_host_is_a_host_name() {
+    for host in ["localhost", "https://login.stack.example/", "login..example", ""] {
+        let message = refusal(&format!("authorityHosts: ['{host}']"));
+        assert!(message.contains("authorityHosts[0]"), "{message}");
+    }
+    let world = World::parse("authorityHosts: [Login.Stack.example.]").unwrap();
+    assert!(world.is_login_host("login.stack.example") && world.is_login_host("login.microsoftonline.de"));
+    assert!(!world.is_login_host("stack.example"));
 }

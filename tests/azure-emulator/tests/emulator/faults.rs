@@ -105,6 +105,48 @@ async fn an_aadsts_error_comes_with_escapes_or_with_blanks() {
 }
 
 #[tokio::test]
+async fn any_aadsts_number_may_be_had_with_its_own_status_and_text_or_those_asked_for() {
+    let azure = Azure::start();
+    for (code, status, expected, error, text) in [
+        (7000222, None, 401, "invalid_client", "are expired"),
+        (53003, None, 400, "invalid_grant", "blocked by Conditional Access"),
+        (7000112, None, 400, "unauthorized_client", "is disabled"),
+        (90061, None, 400, "invalid_request", "External OIDC endpoint"),
+        (
+            70021,
+            Some(400),
+            400,
+            "invalid_client",
+            "No matching federated identity record",
+        ),
+        (999_999, Some(403), 403, "invalid_request", "asked for by a fault"),
+    ] {
+        set(
+            &azure,
+            Fault {
+                aadsts: Some(code),
+                status,
+                retry_after: Some(5),
+                ..Fault::on(Endpoint::EntraToken)
+            },
+        );
+        let reply = ask_entra(&azure).await;
+        assert_eq!(
+            (reply.status, reply.header("retry-after")),
+            (expected, "5"),
+            "{code}"
+        );
+        assert_eq!(reply.json()["error"], error, "{code}");
+        assert_eq!(reply.json()["error_codes"][0], code);
+        let description = reply.json()["error_description"].as_str().unwrap().to_owned();
+        assert!(
+            description.starts_with(&format!("AADSTS{code}: ")) && description.contains(text),
+            "{description}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn bodies_are_spoilt() {
     let azure = Azure::start();
     set(

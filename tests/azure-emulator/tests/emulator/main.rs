@@ -7,8 +7,10 @@
 )]
 
 mod assertions;
+mod clouds;
 mod faults;
 mod image;
+mod managed_identity;
 mod microsoft_clients;
 mod program;
 mod proxy;

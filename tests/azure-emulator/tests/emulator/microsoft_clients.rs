@@ -12,12 +12,20 @@ use azure_emulator::Endpoint;
 
 /// Lists the registry with Microsoft's clients.
 fn list(azure: &Azure, wish: &Value) -> Value {
+    list_with(azure, wish, &[])
+}
+
+/// The same, with more in the environment.
+pub fn list_with(azure: &Azure, wish: &Value, environment: &[(&str, &str)]) -> Value {
     static PYTHON: LazyLock<String> = LazyLock::new(|| script("tests/azure-emulator/python/setup.sh", &[]));
     let mut process = Command::new(PYTHON.as_str())
         .arg(repository().join("tests/azure-emulator/python/list_registry.py"))
         .env("HTTPS_PROXY", azure.emulator.proxy_url().unwrap())
         .env_remove("NO_PROXY")
         .env_remove("no_proxy")
+        .env_remove("HTTP_PROXY")
+        .env_remove("http_proxy")
+        .envs(environment.iter().copied())
         .env("REQUESTS_CA_BUNDLE", azure.ca_file("python"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -23,7 +23,14 @@ impl Served {
     fn start(folder: &Path, world: &str) -> Self {
         std::fs::write(folder.join("world.yaml"), world).unwrap();
         let mut process = Command::new(PROGRAM)
-            .args(["serve", "--proxy", "127.0.0.1:0", "--world"])
+            .args([
+                "serve",
+                "--proxy",
+                "127.0.0.1:0",
+                "--imds",
+                "127.0.0.1:0",
+                "--world",
+            ])
             .arg(folder.join("world.yaml"))
             .arg("--data")
             .arg(folder)
@@ -184,6 +191,16 @@ async fn the_example_world_serves_what_the_readme_shows() {
     )
     .await
     .ok();
+
+    let url = format!(
+        "http://{}/msi/token?api-version=2019-08-01&resource={ACR}",
+        served.ready["imds"].as_str().unwrap()
+    );
+    let request = reqwest::Client::new()
+        .get(url)
+        .header("X-IDENTITY-HEADER", "not-a-secret-either");
+    let system_assigned = "33333333-0000-4000-8000-000000000000";
+    assert_eq!(Reply::of(request).await.ok()["client_id"], system_assigned);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -386,14 +403,35 @@ async fn neither_the_request_log_nor_standard_error_holds_a_secret() {
     )
     .await;
 
+    let url = format!(
+        "http://{}/msi/token?api-version=2019-08-01&resource={ACR}",
+        served.ready["imds"].as_str().unwrap()
+    );
+    let reply = Reply::of(
+        reqwest::Client::new()
+            .get(url)
+            .header("X-IDENTITY-HEADER", IDENTITY_HEADER),
+    )
+    .await
+    .ok();
+    let managed = reply["access_token"].as_str().unwrap();
+
     let credentials = control.credentials().await.unwrap();
-    for presented in ["a-wrong-secret", SECRET, &assertion, token, refresh, access] {
+    for presented in [
+        "a-wrong-secret",
+        SECRET,
+        &assertion,
+        token,
+        refresh,
+        access,
+        IDENTITY_HEADER,
+    ] {
         assert!(
             credentials.presented.iter().any(|one| one == presented),
             "not among those presented: {presented}"
         );
     }
-    for issued in [token, refresh, access] {
+    for issued in [token, refresh, access, managed] {
         assert!(
             credentials.issued.iter().any(|one| one == issued),
             "not among those issued: {issued}"
@@ -405,7 +443,7 @@ async fn neither_the_request_log_nor_standard_error_holds_a_secret() {
         .text()
         .await
         .unwrap();
-    assert_eq!(serde_json::from_str::<Vec<Value>>(&log).unwrap().len(), 6);
+    assert_eq!(serde_json::from_str::<Vec<Value>>(&log).unwrap().len(), 7);
     let shown = log + &served.terminate();
     for secret in credentials.issued.iter().chain(&credentials.presented) {
         let signature = secret.rsplit('.').next().unwrap();

@@ -33,6 +33,7 @@ fn it_connects_to_azures_names_in_all_clouds() {
         "login.microsoftonline.us",
         "login.chinacloudapi.cn",
         "login.partner.microsoftonline.cn",
+        "login.microsoftonline.de",
         "contoso.azurecr.io",
         "contoso.azurecr.us",
         "contoso.azurecr.cn",

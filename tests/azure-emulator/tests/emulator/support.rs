@@ -1,4 +1,4 @@
-//! A small Azure to test against: one tenant, three applications, two registries.
+//! A small Azure to test against: two tenants, applications and managed identities in them, two registries.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -23,6 +23,18 @@ pub const WRITER: &str = "22222222-2222-2222-2222-222222222222";
 pub const NOBODY: &str = "33333333-3333-3333-3333-333333333333";
 /// Lives in the other tenant, which has no registry.
 pub const STRANGER: &str = "44444444-4444-4444-4444-444444444444";
+
+/// The system-assigned managed identity; may pull `shop/*` and list.
+pub const MACHINE: &str = "55555555-5555-5555-5555-555555555555";
+pub const MACHINE_RESOURCE: &str =
+    "/subscriptions/5ab/resourcegroups/shop/providers/Microsoft.Compute/virtualMachines/machine";
+/// A user-assigned managed identity; may pull `shop/*` and list.
+pub const PULLER: &str = "66666666-6666-6666-6666-666666666666";
+pub const PULLER_RESOURCE: &str = "/subscriptions/5ab/resourcegroups/shop/providers/Microsoft.ManagedIdentity/userAssignedIdentities/puller";
+/// A user-assigned managed identity without any right.
+pub const IDLE: &str = "77777777-7777-7777-7777-777777777777";
+/// What `IDENTITY_HEADER` is.
+pub const IDENTITY_HEADER: &str = "853b9a84-5bfa-4b22-a3f3-0b9a43d9ad8a";
 
 pub const SECRET: &str = "Kq8~correct-horse-battery-staple";
 pub const ISSUER: &str = "https://oidc.example.com/cluster/";
@@ -71,6 +83,11 @@ tenants:
   - id: {OTHER_TENANT}
     applications:
       - {{clientId: {STRANGER}, secrets: [{SECRET}]}}
+managedIdentities:
+  - {{clientId: {MACHINE}, tenant: {TENANT}, resourceId: {MACHINE_RESOURCE}, systemAssigned: true}}
+  - {{clientId: {PULLER}, tenant: {TENANT}, resourceId: {PULLER_RESOURCE}}}
+  - {{clientId: {IDLE}, tenant: {TENANT}}}
+appService: {{identityHeader: {IDENTITY_HEADER}}}
 issuers:
   - {{issuer: '{ISSUER}', jwks: {jwks}}}
 registries:
@@ -80,6 +97,8 @@ registries:
     rights:
       - {{clientId: {WEB}, repositories: ['shop/*'], actions: [pull], catalog: true}}
       - {{clientId: {WRITER}, repositories: ['*'], actions: [pull, push, delete], catalog: true}}
+      - {{clientId: {MACHINE}, repositories: ['shop/*'], actions: [pull], catalog: true}}
+      - {{clientId: {PULLER}, repositories: ['shop/*'], actions: [pull], catalog: true}}
   - host: {FABRIKAM}
     tenant: {TENANT}
     upstream: {upstream}
