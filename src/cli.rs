@@ -8,7 +8,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 /// Gives annotated Pods image pull secrets for Azure Container Registry, by their own identity.
 #[derive(Debug, Parser)]
-#[command(version, about, max_term_width = 100)]
+#[command(version, about)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -6,9 +6,6 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The value of `spec.kind` that concerns us.
-pub const ACR_ACCESS_TOKEN: &str = "ACRAccessToken";
-
 /// A generator that is used from every namespace. Here, one of kind ACRAccessToken.
 #[derive(Clone, Debug, CustomResource, Deserialize, Serialize, JsonSchema)]
 #[kube(
@@ -27,7 +24,7 @@ pub struct ClusterGeneratorSpec {
 }
 
 /// The generator's spec, under the field that belongs to its kind.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true, "minProperties" = 1, "maxProperties" = 1))]
 pub struct GeneratorSpec {

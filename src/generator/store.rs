@@ -1,10 +1,7 @@
 //! The generators and service accounts of the cluster, watched, with one live look
 //! at the API server for what a watch has not seen yet.
 
-use super::{
-    ACRAccessToken, ACRAccessTokenSpec, ClusterGenerator, Reference, cluster_generator::ACR_ACCESS_TOKEN,
-    reference::Kind,
-};
+use super::{ACRAccessToken, ACRAccessTokenSpec, ClusterGenerator, Reference, reference::Kind};
 use crate::{
     kubernetes::{self, api_problem},
     problem::{Problem, Reason},
@@ -149,11 +146,9 @@ impl Generator {
                 Err(broken) => Err(invalid(&broken.error)),
             },
             Generator::Cluster(guard) => match &guard.0 {
-                Ok(generator) if generator.spec.kind != ACR_ACCESS_TOKEN => {
-                    let kind = &generator.spec.kind;
-                    Err(invalid(&format!(
-                        "its spec.kind is {kind:?}, not {ACR_ACCESS_TOKEN:?}"
-                    )))
+                Ok(generator) if generator.spec.kind != Kind::AccessToken.as_str() => {
+                    let (kind, wanted) = (&generator.spec.kind, Kind::AccessToken.as_str());
+                    Err(invalid(&format!("its spec.kind is {kind:?}, not {wanted:?}")))
                 }
                 Ok(generator) => {
                     let spec = generator.spec.generator.acr_access_token_spec.as_ref();
