@@ -115,10 +115,10 @@ cluster-down: ## Stops it and leaves nothing of it
 ##@ Write files
 
 .PHONY: crds
-crds: ## deploy/kustomize/crds from the types in src/
-	cargo run --quiet --locked --package acr-pull-webhook -- crds | \
-	  awk -v folder=deploy/kustomize/crds -v RS='---\n' \
-	  'match($$0, /\n  name: [a-z]+/) { printf "%s", $$0 >(folder "/" substr($$0, RSTART + 9, RLENGTH - 9) ".yaml") }'
+crds: ## deploy/kustomize/crds and generators from the types in src/
+	cargo run --quiet --locked --package acr-pull-webhook -- crds | awk -v RS='---\n' \
+	  'match($$0, /\n  name: [a-z]+/) { name = substr($$0, RSTART + 9, RLENGTH - 9); \
+	  printf "%s", $$0 >("deploy/kustomize/" (name == "acrpullsecrets" ? "crds" : "generators") "/" name ".yaml") }'
 
 .PHONY: certs
 certs: ## A certificate authority and a serving certificate in DIR (default: certs/made)

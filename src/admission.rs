@@ -4,23 +4,24 @@ mod annotation;
 mod http;
 mod patch;
 mod review;
+mod wish;
 
-pub use annotation::references;
+pub use annotation::{default_reference, references};
 pub use http::router;
 pub use patch::patch;
-pub use review::{Answer, PodView, Request, Verdict, parse};
+pub use review::{Answer, PodView, Request, Verdict, Wanted, parse};
+pub use wish::Catalog;
 
 use crate::{
     deadline::Deadline,
-    generator::{
-        Account, Generator, Generators, Kind, Reference, Referenced, Resolved, Resolver, ServiceAccounts,
-    },
+    generator::{NamespaceDefaults, Reference},
     problem::{Class, Problem},
-    pull_secret::{GeneratorReference, Issuer, Order, name},
+    pull_secret::{Issuer, Order},
     telemetry::Metrics,
 };
 use futures::future::join_all;
 use std::{sync::Arc, time::Instant};
+use wish::{Resolution, Wish};
 
 /// The service account of a Pod that names none.
 const DEFAULT_SERVICE_ACCOUNT: &str = "default";
@@ -38,18 +39,9 @@ pub enum OnUpstreamFailure {
 #[derive(Clone)]
 pub struct Admission(Arc<Inner>);
 
-/// What one reference of a Pod asks for, by names alone.
-struct Wish {
-    namespace: String,
-    kind: Kind,
-    generator: String,
-    service_account: String,
-}
-
 struct Inner {
-    generators: Generators,
-    accounts: ServiceAccounts,
-    resolver: Resolver,
+    catalog: Catalog,
+    defaults: NamespaceDefaults,
     issuer: Issuer,
     on_upstream_failure: OnUpstreamFailure,
     metrics: Metrics,
@@ -60,17 +52,15 @@ struct Inner {
 impl Admission {
     /// The decision over these parts.
     pub fn new(
-        generators: Generators,
-        accounts: ServiceAccounts,
-        resolver: Resolver,
+        catalog: Catalog,
+        defaults: NamespaceDefaults,
         issuer: Issuer,
         on_upstream_failure: OnUpstreamFailure,
         metrics: Metrics,
     ) -> Self {
         Self(Arc::new(Inner {
-            generators,
-            accounts,
-            resolver,
+            catalog,
+            defaults,
             issuer,
             on_upstream_failure,
             metrics,
@@ -91,7 +81,7 @@ impl Admission {
             });
         let (outcome, problem) = match &verdict {
             Verdict::Untouched => ("untouched", None),
-            Verdict::Patched { warnings, .. } => match warnings.first() {
+            Verdict::Patched { pending, .. } => match pending.first() {
                 None => ("patched", None),
                 first => ("patched_without_token", first),
             },
@@ -129,61 +119,61 @@ impl Inner {
         request: &Request<'_>,
         deadline: Deadline,
     ) -> Result<Verdict, Problem> {
-        let Some(annotation) = request.wanted() else {
-            return Ok(Verdict::Untouched);
+        let wishes = match request.wanted() {
+            None => Vec::new(),
+            Some(Wanted::Annotation(annotation)) => references(annotation)?
+                .into_iter()
+                .map(|reference| wish(request, reference))
+                .collect(),
+            Some(Wanted::Default) => self.wish_by_default(request).await?.into_iter().collect(),
         };
-        let references = references(annotation)?;
-        if references.is_empty() {
+        if wishes.is_empty() {
             return Ok(Verdict::Untouched);
         }
         // Everything is resolved before anything is made: a refusal leaves nothing behind.
-        let mut orders = Vec::with_capacity(references.len());
-        for Reference { kind, name } in references {
-            let wish = Wish {
-                namespace: request.namespace.to_string(),
-                kind,
-                generator: name.to_owned(),
-                service_account: request
-                    .object
-                    .service_account()
-                    .unwrap_or(DEFAULT_SERVICE_ACCOUNT)
-                    .to_owned(),
-            };
-            orders.push((self.order(&wish).await?, wish));
+        let (mut orders, mut notes) = (Vec::with_capacity(wishes.len()), Vec::new());
+        for wish in wishes {
+            let Resolution { order, note } = self.catalog.resolve(&wish).await?;
+            notes.extend(note);
+            let registry = order.inputs.registry.as_str();
+            if !request.object.pulls_from(registry) {
+                let Order { generator, .. } = &order;
+                notes.push(format!(
+                    "no container image comes from {registry}, the registry of {} {}",
+                    generator.kind, generator.name
+                ));
+            }
+            orders.push((order, wish));
         }
         let names: Vec<_> = orders.iter().map(|(order, _)| order.name.clone()).collect();
-        let warnings = if request.dry_run {
+        let pending = if request.dry_run {
             Vec::new()
         } else {
             self.ensure(orders, deadline).await?
         };
         Ok(Verdict::Patched {
             patch: patch(&request.object, &names),
-            warnings,
+            pending,
+            notes,
         })
     }
 
-    /// Resolves what a Pod wishes. What a watch has not seen yet, be it missing or only wrong
-    /// as we know it, is looked up once before the Pod is refused for it.
-    async fn order(&self, wish: &Wish) -> Result<Order, Problem> {
-        let (namespace, reference) = (&wish.namespace, wish.reference());
-        if let Some(known) = self.generators.known(namespace, reference)
-            && let Ok(generator) = wish.referenced(&known)
-            && let Ok(account) = self.resolver.account(generator, &wish.service_account)
-            && let Some(annotations) = self.accounts.known(account.namespace(namespace), account.name())
-            && let Ok(inputs) = self.resolver.resolve(generator, account, &annotations)
-        {
-            return Ok(wish.order(account, inputs));
-        }
-        let found = self.generators.fetch(namespace, reference).await?;
-        let generator = wish.referenced(&found)?;
-        let account = self.resolver.account(generator, &wish.service_account)?;
-        let annotations = self
-            .accounts
-            .fetch(account.namespace(namespace), account.name())
-            .await?;
-        let inputs = self.resolver.resolve(generator, account, &annotations)?;
-        Ok(wish.order(account, inputs))
+    /// What the Namespace's label wishes for a Pod that says nothing: something only where an image comes
+    /// from that registry, for the Pod itself did not ask.
+    async fn wish_by_default(&self, request: &Request<'_>) -> Result<Option<Wish>, Problem> {
+        let Some(label) = self.defaults.of(&request.namespace).await? else {
+            return Ok(None);
+        };
+        let Some(reference) = default_reference(&label)? else {
+            return Ok(None);
+        };
+        let wish = wish(request, reference);
+        let registry = self.catalog.registry(&wish).await.map_err(|problem| {
+            let namespace = &request.namespace;
+            let message = format!("by default of namespace {namespace}: {}", problem.message);
+            Problem { message, ..problem }
+        })?;
+        Ok(request.object.pulls_from(&registry).then_some(wish))
     }
 
     /// Gets all pull secrets at once. A refusal of one refuses the Pod; Azure's trouble
@@ -197,52 +187,29 @@ impl Inner {
             let (inner, wish) = (self.clone(), Arc::new(wish));
             let refresh = move |()| {
                 let (inner, wish) = (inner.clone(), wish.clone());
-                async move { inner.order(&wish).await }
+                async move { inner.catalog.resolve(&wish).await.map(|anew| anew.order) }
             };
             self.issuer.ensure(order, refresh, deadline)
         }))
         .await;
-        let mut warnings = Vec::new();
+        let mut pending = Vec::new();
         for problem in outcomes.into_iter().filter_map(Result::err) {
             let upstream = problem.reason.class() == Class::Upstream;
             if !(upstream && self.on_upstream_failure == OnUpstreamFailure::Admit) {
                 return Err(problem);
             }
-            warnings.push(problem);
+            pending.push(problem);
         }
-        Ok(warnings)
+        Ok(pending)
     }
 }
 
-// === impl Wish ===
-
-impl Wish {
-    fn reference(&self) -> Reference<'_> {
-        Reference {
-            kind: self.kind,
-            name: &self.generator,
-        }
-    }
-
-    fn referenced<'a>(&'a self, generator: &'a Generator) -> Result<Referenced<'a>, Problem> {
-        let reference = self.reference();
-        Ok(Referenced {
-            reference,
-            namespace: &self.namespace,
-            spec: generator.spec(reference)?,
-        })
-    }
-
-    fn order(&self, account: Account<'_>, inputs: Resolved) -> Order {
-        Order {
-            namespace: self.namespace.clone(),
-            name: name(self.reference(), account),
-            generator: GeneratorReference {
-                kind: self.kind.as_str().to_owned(),
-                name: self.generator.clone(),
-            },
-            inputs_hash: inputs.fingerprint(),
-            inputs,
-        }
+fn wish(request: &Request<'_>, reference: Reference<'_>) -> Wish {
+    let service_account = request.object.service_account();
+    Wish {
+        namespace: request.namespace.to_string(),
+        kind: reference.kind,
+        generator: reference.name.to_owned(),
+        service_account: service_account.unwrap_or(DEFAULT_SERVICE_ACCOUNT).to_owned(),
     }
 }

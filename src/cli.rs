@@ -1,7 +1,8 @@
 //! Command line: every flag documented here, once.
 
 use crate::{
-    admission::OnUpstreamFailure, identity::CloudSetting, registry::RegistrySuffixes, telemetry::LogArgs,
+    admission::OnUpstreamFailure, generator::NamespaceList, identity::CloudSetting,
+    registry::RegistrySuffixes, telemetry::LogArgs,
 };
 use clap::{Args, Parser, Subcommand};
 use std::{net::SocketAddr, path::PathBuf};
@@ -21,7 +22,15 @@ pub enum Command {
     /// Serve the admission webhook
     Serve(Box<ServeArgs>),
     /// Print the custom resource definitions as YAML
-    Crds,
+    Crds(CrdsArgs),
+}
+
+/// What to print.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct CrdsArgs {
+    /// Leave out ACRAccessToken and ClusterGenerator, which External Secrets Operator brings where it is installed
+    #[arg(long)]
+    pub without_generators: bool,
 }
 
 /// How to serve.
@@ -96,6 +105,16 @@ pub struct ServeArgs {
         value_name = "[CLOUD=]AUDIENCE"
     )]
     pub acr_audience: Vec<CloudSetting>,
+
+    /// Namespaces whose Pods may use the webhook's own managed identity, separated by commas, or * for all
+    #[arg(
+        long,
+        env = "ACR_PULL_WEBHOOK_MANAGED_IDENTITY_NAMESPACES",
+        default_value = "",
+        hide_default_value = true,
+        value_name = "LIST"
+    )]
+    pub managed_identity_namespaces: NamespaceList,
 
     /// What to do with a Pod whose token Azure does not give just now
     #[arg(

@@ -10,10 +10,15 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 use serde_json::json;
 
-/// All kinds, as one YAML stream.
-pub fn yaml() -> Result<String, String> {
+/// The kinds as one YAML stream: our own, and unless they are left out, the generators'.
+pub fn yaml(without_generators: bool) -> Result<String, String> {
+    let generators = if without_generators {
+        Vec::new()
+    } else {
+        generators()
+    };
     let mut text = String::new();
-    for crd in all() {
+    for crd in own().into_iter().chain(generators) {
         text.push_str("---\n");
         text.push_str(
             &serde_saphyr::to_string(&crd).map_err(|e| format!("a CRD cannot be written as YAML: {e}"))?,
@@ -22,10 +27,14 @@ pub fn yaml() -> Result<String, String> {
     Ok(text)
 }
 
-/// Our own kind, and the two of External Secrets Operator.
-pub fn all() -> [CustomResourceDefinition; 3] {
-    [
-        ACRPullSecret::crd(),
+/// Our own kind.
+pub fn own() -> Vec<CustomResourceDefinition> {
+    vec![ACRPullSecret::crd()]
+}
+
+/// The two kinds of External Secrets Operator.
+pub fn generators() -> Vec<CustomResourceDefinition> {
+    vec![
         with_status(ACRAccessToken::crd()),
         with_status(ClusterGenerator::crd()),
     ]
@@ -48,13 +57,22 @@ mod tests {
 
     #[test]
     fn the_manifests_are_those_of_the_types() {
-        for crd in all() {
-            let path = format!("deploy/kustomize/crds/{}.yaml", crd.spec.names.plural);
-            let manifest = std::fs::read_to_string(&path).unwrap_or_default();
-            assert!(
-                manifest == serde_saphyr::to_string(&crd).unwrap(),
-                "{path} is not what the types say: run `make crds` and look at what changed"
-            );
+        for (folder, crds) in [("crds", own()), ("generators", generators())] {
+            for crd in crds {
+                let path = format!("deploy/kustomize/{folder}/{}.yaml", crd.spec.names.plural);
+                let manifest = std::fs::read_to_string(&path).unwrap_or_default();
+                assert!(
+                    manifest == serde_saphyr::to_string(&crd).unwrap(),
+                    "{path} is not what the types say: run `make crds` and look at what changed"
+                );
+            }
         }
+    }
+
+    #[test]
+    fn the_generators_can_be_left_out() {
+        let kinds = |yaml: String| yaml.matches("kind: CustomResourceDefinition").count();
+        assert_eq!((kinds(yaml(false).unwrap()), kinds(yaml(true).unwrap())), (3, 1));
+        assert!(yaml(true).unwrap().contains("acrpullsecrets.acr-pull.dev"));
     }
 }

@@ -3,12 +3,16 @@
 
 mod access_token;
 mod cluster_generator;
+mod defaults;
+mod namespaces;
 mod reference;
 mod resolve;
 mod store;
 
 pub use access_token::{ACRAccessToken, ACRAccessTokenSpec};
 pub use cluster_generator::{ClusterGenerator, ClusterGeneratorSpec};
+pub use defaults::NamespaceDefaults;
+pub use namespaces::NamespaceList;
 pub use reference::{Kind, Reference};
 pub use resolve::{ANNOTATIONS, Account, Referenced, Resolved, Resolver};
 pub use store::{Generator, Generators, ServiceAccountView, ServiceAccounts};

@@ -13,6 +13,7 @@ pub mod crds;
 pub mod deadline;
 pub mod generator;
 pub mod identity;
+pub mod jwt;
 pub mod kubernetes;
 pub mod problem;
 pub mod pull_secret;

@@ -19,7 +19,7 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), String> {
     match cli.command {
-        Command::Crds => crds::yaml().map(|yaml| print!("{yaml}")),
+        Command::Crds(args) => crds::yaml(args.without_generators).map(|yaml| print!("{yaml}")),
         Command::Serve(args) => {
             telemetry::init_log(&args.log)?;
             rustls::crypto::ring::default_provider()

@@ -69,10 +69,20 @@ reasons! {
     TenantIdMissing => Invalid,
     /// The client or tenant id is none.
     IdentityInvalid => Invalid,
-    /// The registry is not under a permitted suffix.
+    /// The service principal's Secret does not exist.
+    SecretNotFound => Invalid,
+    /// The service principal's Secret does not hold what it should.
+    SecretInvalid => Invalid,
+    /// The webhook may not read the service principal's Secret.
+    SecretReadForbidden => Forbidden,
+    /// The registry is not under a permitted suffix, or of another cloud.
     RegistryNotAllowed => Forbidden,
     /// The generator points at another namespace's service account.
     CrossNamespaceNotAllowed => Forbidden,
+    /// The namespace may not use the webhook's managed identity.
+    ManagedIdentityNotAllowed => Forbidden,
+    /// The machine has no such managed identity.
+    ManagedIdentityRefused => Forbidden,
     /// A Secret of the pull secret's name belongs to somebody else.
     SecretConflict => Forbidden,
     /// A ResourceQuota, or another admission rule of the cluster, forbids the write.
@@ -91,6 +101,8 @@ reasons! {
     EntraThrottled => Upstream,
     /// Entra was not reached, or did not answer properly.
     EntraUnavailable => Upstream,
+    /// The machine's endpoint for managed identities was not reached, or did not answer properly.
+    ManagedIdentityUnavailable => Upstream,
     /// The registry asked us to slow down.
     RegistryThrottled => Upstream,
     /// The registry was not reached, or did not answer properly.

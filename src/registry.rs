@@ -2,7 +2,6 @@
 //! and the exchange of an Entra token for a pull token.
 
 mod exchange;
-mod expiry;
 mod host;
 mod scope;
 

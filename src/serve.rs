@@ -1,10 +1,10 @@
 //! Wiring: from flags to a running webhook.
 
 use crate::{
-    admission::{self, Admission, OnUpstreamFailure},
+    admission::{self, Admission, Catalog, OnUpstreamFailure},
     cli::ServeArgs,
-    generator::{ANNOTATIONS, Generators, Resolver, ServiceAccounts},
-    identity::{AssertionSource, Clouds, EntraClient},
+    generator::{ANNOTATIONS, Generators, NamespaceDefaults, Resolver, ServiceAccounts},
+    identity::{AssertionSource, ClientSecrets, Clouds, EntraClient, ManagedIdentityClient, TokenSource},
     kubernetes,
     pull_secret::Issuer,
     registry::RegistryClient,
@@ -70,29 +70,30 @@ async fn admission(
     readiness: &Readiness,
 ) -> Result<Admission, String> {
     let client = kubernetes::client().await?;
-    let assertions = AssertionSource::new(client.clone(), metrics.clone());
-    let entra = EntraClient::new(http.clone(), metrics.clone());
+    let tokens = TokenSource {
+        assertions: AssertionSource::new(client.clone(), metrics.clone()),
+        client_secrets: ClientSecrets::new(client.clone()),
+        entra: EntraClient::new(http.clone(), metrics.clone()),
+        managed_identities: ManagedIdentityClient::new(transport::machine_client()?, metrics.clone()),
+    };
     let registry = RegistryClient::new(http, metrics.clone());
     let keep_trying = args.on_upstream_failure == OnUpstreamFailure::Admit;
-    let issuer = Issuer::new(
-        &client,
-        readiness,
-        assertions,
-        entra,
-        registry,
-        keep_trying,
-        metrics.clone(),
-    );
+    let issuer = Issuer::new(&client, readiness, tokens, registry, keep_trying, metrics.clone());
     let resolver = Resolver {
         suffixes: args.registry_suffixes.clone(),
         tenant_id: args.tenant_id.clone().filter(|id| !id.is_empty()),
         token_audiences: args.token_audiences.clone(),
         clouds: Clouds::new(&args.authority_host, &args.acr_audience),
+        managed_identity_namespaces: args.managed_identity_namespaces.clone(),
+    };
+    let catalog = Catalog {
+        generators: Generators::watch(&client, readiness),
+        accounts: ServiceAccounts::watch(&client, readiness, ANNOTATIONS),
+        resolver,
     };
     Ok(Admission::new(
-        Generators::watch(&client, readiness),
-        ServiceAccounts::watch(&client, readiness, ANNOTATIONS),
-        resolver,
+        catalog,
+        NamespaceDefaults::watch(&client, readiness),
         issuer,
         args.on_upstream_failure,
         metrics.clone(),

@@ -1,4 +1,5 @@
-//! The one HTTP client for everything outside the cluster: Entra and the registries.
+//! The HTTP clients for everything outside the cluster: one for Entra and the registries, one for the
+//! machine's managed identities.
 
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use std::{path::Path, time::Duration};
@@ -19,8 +20,7 @@ pub struct Reply {
     pub body: Vec<u8>,
 }
 
-/// Builds the client: HTTPS only, no redirect is ever followed (it would carry the
-/// credential in the body to a host nobody checked), public roots plus `extra_ca`.
+/// The client for Azure: HTTPS only, public roots plus `extra_ca`.
 pub fn client(extra_ca: Option<&Path>) -> Result<reqwest::Client, String> {
     let mut roots: Vec<reqwest::Certificate> = webpki_root_certs::TLS_SERVER_ROOT_CERTS
         .iter()
@@ -29,14 +29,27 @@ pub fn client(extra_ca: Option<&Path>) -> Result<reqwest::Client, String> {
     if let Some(path) = extra_ca {
         roots.extend(read_ca_bundle(path)?);
     }
+    build(builder().https_only(true).tls_certs_only(roots))
+}
+
+/// The client for the machine's own endpoint of managed identities, which speaks plain HTTP and
+/// refuses what comes through a proxy.
+pub fn machine_client() -> Result<reqwest::Client, String> {
+    build(builder().no_proxy().tls_certs_only([]))
+}
+
+/// No redirect is ever followed: it would carry a credential to a host nobody checked.
+fn builder() -> reqwest::ClientBuilder {
     reqwest::Client::builder()
-        .https_only(true)
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(HOP_TIMEOUT)
         .pool_idle_timeout(Duration::from_secs(90))
-        .tls_certs_only(roots)
         .user_agent(concat!("acr-pull-webhook/", env!("CARGO_PKG_VERSION")))
+}
+
+fn build(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, String> {
+    builder
         .build()
         .map_err(|e| format!("the HTTP client cannot be built: {e}"))
 }

@@ -18,10 +18,12 @@ const WATCH_SECONDS: u32 = 60;
 
 /// Starts a watch for the life of the process.
 ///
-/// `trim` drops what nobody reads before an object is stored; `observe` sees every event.
+/// `labels` selects what is watched; `trim` drops what nobody reads before an object is stored;
+/// `observe` sees every event.
 pub fn start<K>(
     what: &'static str,
     api: Api<K>,
+    labels: Option<&str>,
     readiness: &Readiness,
     trim: impl Fn(&mut K) + Send + 'static,
     observe: impl Fn(&Event<K>) + Send + 'static,
@@ -31,7 +33,11 @@ where
     K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
 {
     let (store, writer) = reflector::store();
-    let events = watcher::watcher(api, watcher::Config::default().timeout(WATCH_SECONDS))
+    let config = watcher::Config {
+        label_selector: labels.map(str::to_owned),
+        ..watcher::Config::default().timeout(WATCH_SECONDS)
+    };
+    let events = watcher::watcher(api, config)
         .default_backoff()
         .modify(trim)
         .reflect(writer);

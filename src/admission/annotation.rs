@@ -1,4 +1,5 @@
-//! The grammar of the Pod annotation: references to generators separated by commas, or `none`.
+//! The two grammars of references to generators: that of the Pod annotation, and that of the Namespace
+//! label, whose values hold neither `/` nor `,`.
 
 use crate::{
     generator::{Kind, Reference},
@@ -24,7 +25,7 @@ pub fn references(annotation: &str) -> Result<Vec<Reference<'_>>, Problem> {
     }
     let mut references = Vec::new();
     for item in items {
-        let reference = reference(item.trim()).map_err(|why| invalid(annotation, &why))?;
+        let reference = reference(item.trim(), '/').map_err(|why| invalid(annotation, &why))?;
         if !references.contains(&reference) {
             references.push(reference);
         }
@@ -32,8 +33,27 @@ pub fn references(annotation: &str) -> Result<Vec<Reference<'_>>, Problem> {
     Ok(references)
 }
 
-fn reference(item: &str) -> Result<Reference<'_>, String> {
-    let (kind, name) = match item.split_once('/') {
+/// The generator that a Namespace's label names, if it is not `none`.
+pub fn default_reference(label: &str) -> Result<Option<Reference<'_>>, Problem> {
+    if label == NONE {
+        return Ok(None);
+    }
+    reference(label, '.').map(Some).map_err(|why| {
+        let label = shortened(label);
+        Problem::new(
+            Reason::InvalidAnnotation,
+            format!(
+                "label {ACCESS_TOKEN} of the Namespace is {label:?}: {why}; write the name of an ACRAccessToken, \
+                 or ClusterGenerator.NAME, or none"
+            ),
+        )
+    })
+}
+
+/// `separator` stands between kind and name. No name begins with a capital letter, so that a `.` can do.
+fn reference(item: &str, separator: char) -> Result<Reference<'_>, String> {
+    let is_kind = |kind: &str| separator == '/' || kind.starts_with(|c: char| c.is_ascii_uppercase());
+    let (kind, name) = match item.split_once(separator).filter(|(kind, _)| is_kind(kind)) {
         None => (Kind::AccessToken, item),
         Some((kind, name)) if kind == Kind::ClusterGenerator.as_str() => (Kind::ClusterGenerator, name),
         Some((kind, _)) => {
@@ -131,10 +151,52 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_namespaces_label_names_one_generator_of_either_kind() {
+        let read = |label| {
+            default_reference(label)
+                .unwrap()
+                .map(|reference| reference.to_string())
+        };
+        assert_eq!(read("contoso").as_deref(), Some("ACRAccessToken contoso"));
+        assert_eq!(read("contoso.x").as_deref(), Some("ACRAccessToken contoso.x"));
+        assert_eq!(
+            read("ClusterGenerator.contoso.x").as_deref(),
+            Some("ClusterGenerator contoso.x")
+        );
+        assert_eq!(read("none"), None);
+        for bad in [
+            "",
+            "a_b",
+            "Contoso",
+            "Secret.contoso",
+            "ClusterGenerator.",
+            "ClusterGenerator",
+            "a,b",
+        ] {
+            let problem = default_reference(bad).unwrap_err();
+            assert_eq!(problem.reason, Reason::InvalidAnnotation, "{bad:?}");
+            assert!(
+                problem
+                    .message
+                    .contains("label acr-pull.dev/access-token of the Namespace"),
+                "{problem}"
+            );
+        }
+    }
+
     proptest! {
         #[test]
         fn no_input_panics(text in ".*") {
             let _ = references(&text);
+            let _ = default_reference(&text);
+        }
+
+        #[test]
+        fn a_label_that_is_written_is_read_back(name in "[a-m]([-a-z0-9]{0,10}[a-z0-9])?(\\.[a-z0-9]{1,3})?") {
+            let read = |label: &str| default_reference(label).unwrap().map(|r| (r.kind, r.name.to_owned()));
+            prop_assert_eq!(read(&name), Some((Kind::AccessToken, name.clone())));
+            prop_assert_eq!(read(&format!("ClusterGenerator.{name}")), Some((Kind::ClusterGenerator, name)));
         }
 
         #[test]

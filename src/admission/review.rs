@@ -102,12 +102,33 @@ pub(super) struct Spec<'a> {
     service_account_name: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     pub image_pull_secrets: Option<Vec<LocalReference<'a>>>,
+    #[serde(borrow, default)]
+    containers: Option<Vec<Container<'a>>>,
+    #[serde(borrow, default)]
+    init_containers: Option<Vec<Container<'a>>>,
+    #[serde(borrow, default)]
+    ephemeral_containers: Option<Vec<Container<'a>>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Container<'a> {
+    #[serde(borrow, default)]
+    image: Option<Cow<'a, str>>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(super) struct LocalReference<'a> {
     #[serde(borrow, default)]
     pub name: Cow<'a, str>,
+}
+
+/// How a Pod asks for pull secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted<'a> {
+    /// By its annotation, of this value.
+    Annotation(&'a str),
+    /// Not by itself: its Namespace may have a default.
+    Default,
 }
 
 /// What was decided.
@@ -120,7 +141,9 @@ pub enum Verdict {
         /// The operations; none on a second call.
         patch: Patch,
         /// Why tokens are still to come.
-        warnings: Vec<Problem>,
+        pending: Vec<Problem>,
+        /// What else whoever made the Pod should know.
+        notes: Vec<String>,
     },
     /// Refused: somebody has to mend something.
     Denied(Problem),
@@ -223,19 +246,22 @@ impl Request<'_> {
         names.into_iter().flatten().find(|name| !is_subdomain(name))
     }
 
-    /// The annotation, where this is the creation of a Pod.
-    pub fn wanted(&self) -> Option<&str> {
+    /// How the Pod asks, where this is the creation of one.
+    pub fn wanted(&self) -> Option<Wanted<'_>> {
         let pod = self.resource.group.is_empty() && self.resource.resource == "pods";
         let whole = self.sub_resource.as_ref().is_none_or(|s| s.is_empty());
         if !(pod && whole && self.operation == "CREATE") {
             return None;
         }
-        let annotations = self.object.metadata.annotations.as_ref()?;
-        // The mirror of a static Pod may name no Secret: the API server would refuse it.
-        annotations
-            .access_token
-            .as_deref()
-            .filter(|_| annotations.mirror.is_none())
+        let Some(annotations) = &self.object.metadata.annotations else {
+            return Some(Wanted::Default);
+        };
+        match (&annotations.mirror, annotations.access_token.as_deref()) {
+            // The mirror of a static Pod may name no Secret: the API server would refuse it.
+            (Some(_), _) => None,
+            (None, Some(annotation)) => Some(Wanted::Annotation(annotation)),
+            (None, None) => Some(Wanted::Default),
+        }
     }
 }
 
@@ -257,6 +283,26 @@ impl PodView<'_> {
             .as_deref()
             .filter(|name| !name.is_empty())
     }
+
+    /// Whether the image of some container comes from this registry. Compared as the kubelet compares
+    /// it with the pull secret's entry: exactly, so with no port and in lower case.
+    pub fn pulls_from(&self, registry: &str) -> bool {
+        let Spec {
+            containers,
+            init_containers,
+            ephemeral_containers,
+            ..
+        } = &self.spec;
+        let mut all = [containers, init_containers, ephemeral_containers]
+            .into_iter()
+            .flatten()
+            .flatten();
+        all.any(|container| {
+            let image = container.image.as_deref().unwrap_or_default();
+            let rest = image.trim().strip_prefix(registry);
+            rest.is_some_and(|rest| rest.starts_with('/'))
+        })
+    }
 }
 
 // === impl Answer ===
@@ -274,17 +320,23 @@ impl<'a> Answer<'a> {
         };
         match verdict {
             Verdict::Untouched => {}
-            Verdict::Patched { patch, warnings } => {
+            Verdict::Patched {
+                patch,
+                pending,
+                notes,
+            } => {
                 // A patch type without a patch is refused, and the other way round.
                 if !patch.0.is_empty() {
                     response.patch_type = Some("JSONPatch");
                     response.patch = serde_json::to_vec(patch).ok().map(|json| STANDARD.encode(json));
                 }
-                response.warnings.extend(warnings.iter().map(|w| {
-                    format!(
-                        "acr-pull-webhook: the Pod is admitted, its images follow when the token comes: {w}"
-                    )
-                }));
+                let pending = pending.iter().map(|problem| {
+                    format!("the Pod is admitted, its images follow when the token comes: {problem}")
+                });
+                let all = pending.chain(notes.iter().cloned());
+                response
+                    .warnings
+                    .extend(all.map(|warning| format!("acr-pull-webhook: {warning}")));
             }
             Verdict::Denied(problem) | Verdict::Failed(problem) => {
                 let (code, reason) = status(problem.reason);

@@ -69,7 +69,7 @@ pub struct ServicePrincipalSecretRef {
 }
 
 /// A key of a Secret.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 pub struct SecretKeySelector {
     /// The name of the Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]

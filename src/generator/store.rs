@@ -103,7 +103,7 @@ where
             metadata.annotations = None;
         }
     };
-    watch::start(what, Api::all(client.clone()), readiness, trim, |_| ())
+    watch::start(what, Api::all(client.clone()), None, readiness, trim, |_| ())
 }
 
 async fn get<K>(
@@ -120,7 +120,7 @@ where
         Ok(None) => Err(Problem::new(
             Reason::GeneratorNotFound,
             format!(
-                "no {} {:?} exists {place}; create it, or correct the Pod's annotation",
+                "no {} {:?} exists {place}; create it, or correct the name",
                 reference.kind.as_str(),
                 reference.name
             ),
@@ -188,6 +188,7 @@ impl ServiceAccounts {
             store: watch::start(
                 "watch of ServiceAccounts",
                 Api::all(client.clone()),
+                None,
                 readiness,
                 trim,
                 |_| (),

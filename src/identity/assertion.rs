@@ -15,6 +15,7 @@ use k8s_openapi::api::{
 };
 use kube::{Api, Client, api::PostParams};
 use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
 use std::fmt;
 
 /// The shortest life the API server grants; the assertion is used once, at once.
@@ -29,6 +30,12 @@ pub struct AssertionSource {
 
 /// One assertion, in the form that azure_identity takes.
 pub struct Assertion(SecretString);
+
+/// What is read of an assertion.
+#[derive(Deserialize)]
+struct Claims {
+    iss: String,
+}
 
 // === impl AssertionSource ===
 
@@ -62,7 +69,7 @@ impl AssertionSource {
                 let reply = kubernetes::bounded(&what, call).await.map_err(|e| match e {
                     kubernetes::CallError::Api(s) if s.code == 404 => Problem::new(
                         Reason::ServiceAccountNotFound,
-                        format!("service account {service_account} does not exist in namespace {namespace}; create it, or correct the Pod's serviceAccountName"),
+                        format!("service account {service_account:?} does not exist in namespace {namespace}; create it, or correct the name"),
                     ),
                     kubernetes::CallError::Api(s) if s.code == 403 || s.code == 422 => Problem::new(
                         Reason::TokenRequestForbidden,
@@ -80,6 +87,14 @@ impl AssertionSource {
 }
 
 // === impl Assertion ===
+
+impl Assertion {
+    /// Who signed it, for whoever has to enter it in Azure; unverified, as the API server has just made it.
+    pub fn issuer(&self) -> String {
+        let claims = crate::jwt::claims::<Claims>(self.0.expose_secret());
+        claims.map_or_else(|| "ISSUER".to_owned(), |claims| claims.iss)
+    }
+}
 
 #[async_trait::async_trait]
 impl ClientAssertion for Assertion {

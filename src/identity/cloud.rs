@@ -2,6 +2,7 @@
 //! take a token.
 
 use azure_core::cloud::{CloudConfiguration, CustomConfiguration};
+use serde::Serialize;
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 /// The audience that public sources name for registries of every cloud.
@@ -23,7 +24,7 @@ pub enum Cloud {
 }
 
 /// What one cloud's Entra and registries are called.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CloudEndpoints {
     /// The host of Entra.
     pub authority_host: String,
@@ -57,6 +58,18 @@ impl Cloud {
         ("AzureStackCloud", Cloud::AzureStack),
     ];
 
+    /// The cloud whose registries are under this host's domain, where it is one of Azure's own domains.
+    pub fn of_registry(host: &str) -> Option<Self> {
+        const SUFFIXES: [(&str, Cloud); 4] = [
+            (".azurecr.io", Cloud::Public),
+            (".azurecr.us", Cloud::UsGovernment),
+            (".azurecr.cn", Cloud::China),
+            (".azurecr.de", Cloud::Germany),
+        ];
+        let found = SUFFIXES.iter().find(|(suffix, _)| host.ends_with(suffix));
+        found.map(|(_, cloud)| *cloud)
+    }
+
     fn authority_host(self) -> Option<&'static str> {
         match self {
             Cloud::Public => Some("login.microsoftonline.com"),
@@ -65,6 +78,13 @@ impl Cloud {
             Cloud::Germany => Some("login.microsoftonline.de"),
             Cloud::AzureStack => None,
         }
+    }
+}
+
+impl fmt::Display for Cloud {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Self::NAMES.iter().find(|(_, cloud)| cloud == self);
+        f.write_str(name.map_or("", |(name, _)| name))
     }
 }
 

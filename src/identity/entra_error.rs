@@ -69,7 +69,7 @@ impl EntraError {
         if self.status == 429 || self.has(&[90055]) {
             return Fault::Throttled;
         }
-        if self.has(&[70021, 700211, 700213]) {
+        if self.has(&[70021, 70025, 700211, 700213]) {
             return Fault::NoFederatedCredential;
         }
         match &self.document {
@@ -102,23 +102,9 @@ impl EntraError {
         shortened(if text.is_empty() { document.error() } else { text })
     }
 
-    /// What a person can do about a refusal, by code.
-    pub fn hint(&self) -> &'static str {
-        let code = self.document.as_ref().and_then(|d| d.codes().first());
-        match code {
-            Some(700016) => "; check the client id, and that the application is in that tenant",
-            Some(90002) => "; check the tenant id",
-            Some(700212) => {
-                "; the federated credential's audience must be the first of the webhook's --token-audiences"
-            }
-            Some(7002138) => {
-                "; the federated credential's subject differs by upper and lower case only: it must be equal"
-            }
-            Some(700024) => "; check the clocks of the cluster's control plane",
-            Some(700027 | 50027) => "; Entra could not verify the assertion with the issuer's published keys",
-            Some(500011) => "; the tenant does not know the registry audience: check --acr-audience",
-            _ => "",
-        }
+    /// The first of Entra's codes.
+    pub fn code(&self) -> Option<u32> {
+        self.document.as_ref()?.codes().first().copied()
     }
 
     fn has(&self, codes: &[u32]) -> bool {

@@ -55,7 +55,7 @@ mod tests {
             kind: "ACRAccessToken".to_owned(),
             name: "contoso".to_owned(),
         };
-        let service_account_name = "app".to_owned();
+        let service_account_name = Some("app".to_owned());
         let spec = ACRPullSecretSpec {
             generator,
             service_account_name,

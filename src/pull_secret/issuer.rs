@@ -8,7 +8,7 @@ use super::{
 use crate::{
     deadline::Deadline,
     generator::Resolved,
-    identity::{AssertionSource, EntraClient},
+    identity::TokenSource,
     problem::{Problem, Reason},
     registry::{PullToken, RegistryClient},
     telemetry::{Metrics, Readiness},
@@ -45,13 +45,20 @@ pub struct Order {
     pub inputs_hash: String,
 }
 
+/// A pull token, and for whom it was made.
+pub struct Minted {
+    /// The token.
+    pub token: PullToken,
+    /// The Entra application (client) id, where it is known.
+    pub client_id: Option<String>,
+}
+
 /// Makes sure that pull secrets exist.
 #[derive(Clone)]
 pub struct Issuer(Arc<Inner>);
 
 struct Inner {
-    assertions: AssertionSource,
-    entra: EntraClient,
+    tokens: TokenSource,
     registry: RegistryClient,
     writer: Writer,
     /// Guarded: an object that somebody spoilt blinds nobody to the others.
@@ -69,8 +76,7 @@ impl Issuer {
     pub fn new(
         client: &Client,
         readiness: &Readiness,
-        assertions: AssertionSource,
-        entra: EntraClient,
+        tokens: TokenSource,
         registry: RegistryClient,
         keep_trying: bool,
         metrics: Metrics,
@@ -80,6 +86,7 @@ impl Issuer {
         let known = watch::start(
             "watch of ACRPullSecrets",
             Api::<DeserializeGuard<ACRPullSecret>>::all(client.clone()),
+            None,
             readiness,
             |object| object.meta_mut().managed_fields = None,
             move |event| {
@@ -93,8 +100,7 @@ impl Issuer {
             },
         );
         Self(Arc::new(Inner {
-            assertions,
-            entra,
+            tokens,
             registry,
             writer: Writer::new(client.clone()),
             known,
@@ -164,16 +170,16 @@ impl Inner {
         let result = self.try_issue(order).await;
         drop(issuing);
         let Order { namespace, name, .. } = order;
-        let service_account = &order.inputs.identity.service_account;
+        let identity = &order.inputs.identity;
         match &result {
             Ok(expires) => {
-                tracing::info!(namespace, name, service_account, %expires, "pull secret issued");
+                tracing::info!(namespace, name, %identity, %expires, "pull secret issued");
             }
             Err(problem) if problem.is_transient() => {
-                tracing::warn!(namespace, name, service_account, %problem, "pull secret not issued yet");
+                tracing::warn!(namespace, name, %identity, %problem, "pull secret not issued yet");
             }
             Err(problem) => {
-                tracing::info!(namespace, name, service_account, %problem, "pull secret refused");
+                tracing::info!(namespace, name, %identity, %problem, "pull secret refused");
             }
         }
         result.map(drop)
@@ -194,15 +200,16 @@ impl Inner {
             ));
         }
         let written = async {
-            let token = token?;
-            let uid = self.writer.apply_secret(&owner, order, &token).await?;
-            Ok::<_, Problem>((token, uid))
+            let minted = token?;
+            let uid = self.writer.apply_secret(&owner, order, &minted.token).await?;
+            Ok::<_, Problem>((minted, uid))
         };
         let now = Timestamp::now();
         let (result, report) = match written.await {
-            Ok((token, uid)) => {
-                let report = self.writer.report_success(&owner, order, &token, uid, now).await;
-                (Ok(token.expires), report)
+            Ok((minted, uid)) => {
+                let expires = minted.token.expires;
+                let report = self.writer.report_success(&owner, order, minted, uid, now).await;
+                (Ok(expires), report)
             }
             // The token of before still works: nobody need worry yet.
             Err(problem)
@@ -223,16 +230,20 @@ impl Inner {
         result
     }
 
-    async fn pull_token(&self, order: &Order) -> Result<PullToken, Problem> {
+    async fn pull_token(&self, order: &Order) -> Result<Minted, Problem> {
         let Resolved {
             identity,
             registry,
             scope,
         } = &order.inputs;
-        let assertion = self.assertions.assertion(identity).await?;
-        let entra = self.entra.token(identity, assertion).await?;
-        self.registry
-            .pull_token(registry, &identity.tenant_id, scope.as_ref(), &entra)
-            .await
+        let entra = self.tokens.token(identity).await?;
+        let token = self
+            .registry
+            .pull_token(registry, identity.tenant_id(), scope.as_ref(), &entra)
+            .await?;
+        Ok(Minted {
+            token,
+            client_id: entra.client_id().map(str::to_owned),
+        })
     }
 }

@@ -1,12 +1,12 @@
 //! `ACRPullSecret`: owner and visible status of one pull secret.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::CustomResource;
+use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What one pull secret is made from.
-#[derive(Clone, Debug, PartialEq, CustomResource, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, CustomResource, Deserialize, Serialize, KubeSchema)]
 #[kube(
     group = "acr-pull.dev",
     version = "v1alpha1",
@@ -19,29 +19,42 @@ use serde::{Deserialize, Serialize};
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type=='Ready')].status"}"#,
     printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type=='Ready')].reason"}"#,
     printcolumn = r#"{"name":"Registry","type":"string","jsonPath":".status.registry"}"#,
+    printcolumn = r#"{"name":"Identity","type":"string","jsonPath":".status.identity"}"#,
     printcolumn = r#"{"name":"Service Account","type":"string","jsonPath":".spec.serviceAccountName"}"#,
     printcolumn = r#"{"name":"Expires","type":"string","jsonPath":".status.expirationTime"}"#,
     printcolumn = r#"{"name":"Client ID","type":"string","jsonPath":".status.clientID","priority":1}"#,
     printcolumn = r#"{"name":"Scope","type":"string","jsonPath":".status.scope","priority":1}"#,
-    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
+    validation = Rule::new("self.metadata.name.startsWith('acr-pull-')").message("acr-pull-webhook makes ACRPullSecrets: annotate a Pod instead of writing one"),
+)]
+#[x_kube(
+    validation = Rule::new("!has(self.serviceAccountNamespace) || has(self.serviceAccountName)").message("serviceAccountNamespace needs serviceAccountName"),
+    validation = Rule::new("!has(self.serviceAccountNamespace) || self.generator.kind == 'ClusterGenerator'").message("only a ClusterGenerator uses a service account of another namespace"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ACRPullSecretSpec {
     /// The generator that the token comes from.
+    #[x_kube(validation = Rule::new("self == oldSelf").message("the generator cannot be changed: the name follows from it"))]
     pub generator: GeneratorReference,
-    /// The service account whose identity gets the token.
-    pub service_account_name: String,
+    /// The service account whose identity gets the token; absent for service principals and managed identities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub service_account_name: Option<String>,
     /// The namespace of the service account, where it is not this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
     pub service_account_namespace: Option<String>,
 }
 
 /// A generator: an ACRAccessToken of this namespace, or a ClusterGenerator.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
 pub struct GeneratorReference {
     /// The kind: ACRAccessToken or ClusterGenerator.
+    #[schemars(length(max = 63))]
+    #[x_kube(validation = Rule::new("self in ['ACRAccessToken', 'ClusterGenerator']").message("kind is ACRAccessToken or ClusterGenerator"))]
     pub kind: String,
     /// The name.
+    #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }
 
@@ -59,13 +72,16 @@ pub struct ACRPullSecretStatus {
     /// The scope of the token; absent when it opens all that the identity may pull.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
-    /// The subject that Entra saw.
+    /// The kind of identity that got it: WorkloadIdentity, ServicePrincipal or ManagedIdentity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    /// The subject that Entra saw; of a workload identity only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
-    /// The Entra application (client) id.
+    /// The Entra application (client) id, where it is known.
     #[serde(default, rename = "clientID", skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
-    /// The Entra tenant id.
+    /// The Entra tenant id, where it is known.
     #[serde(default, rename = "tenantID", skip_serializing_if = "Option::is_none")]
     pub tenant_id: Option<String>,
     /// When the token ends.

@@ -5,8 +5,12 @@
 //! manager holds. With the uid from an earlier answer it is applied by force, bound
 //! to that one object.
 
-use super::{ACRPullSecret, ACRPullSecretSpec, ACRPullSecretStatus, Order, docker_config::docker_config};
+use super::{
+    ACRPullSecret, ACRPullSecretSpec, ACRPullSecretStatus, Order, docker_config::docker_config,
+    issuer::Minted,
+};
 use crate::{
+    identity::WorkloadIdentity,
     kubernetes::{self, CallError, api_problem},
     problem::{Problem, Reason, shortened},
     registry::PullToken,
@@ -46,14 +50,14 @@ impl Writer {
     /// Creates the `ACRPullSecret`, or brings its spec up to date.
     pub async fn apply_owner(&self, order: &Order) -> Result<ACRPullSecret, Problem> {
         let what = format!("writing ACRPullSecret {}/{}", order.namespace, order.name);
-        let identity = &order.inputs.identity;
-        let elsewhere = identity.namespace != order.namespace;
+        let workload = order.inputs.identity.workload();
+        let elsewhere = workload.filter(|workload| workload.namespace != order.namespace);
         let mut owner = ACRPullSecret::new(
             &order.name,
             ACRPullSecretSpec {
                 generator: order.generator.clone(),
-                service_account_name: identity.service_account.clone(),
-                service_account_namespace: elsewhere.then(|| identity.namespace.clone()),
+                service_account_name: workload.map(|workload| workload.service_account.clone()),
+                service_account_namespace: elsewhere.map(|workload| workload.namespace.clone()),
             },
         );
         owner.metadata.labels = Some(labels());
@@ -124,7 +128,7 @@ impl Writer {
         &self,
         owner: &ACRPullSecret,
         order: &Order,
-        token: &PullToken,
+        Minted { token, client_id }: Minted,
         secret_uid: String,
         now: Timestamp,
     ) -> Result<(), Problem> {
@@ -133,9 +137,10 @@ impl Writer {
             conditions: owner.status.clone().unwrap_or_default().conditions,
             registry: Some(inputs.registry.to_string()),
             scope: inputs.scope.as_ref().map(ToString::to_string),
-            subject: Some(inputs.identity.subject()),
-            client_id: Some(inputs.identity.client_id.clone()),
-            tenant_id: Some(inputs.identity.tenant_id.clone()),
+            identity: Some(inputs.identity.kind().to_owned()),
+            subject: inputs.identity.workload().map(WorkloadIdentity::subject),
+            client_id,
+            tenant_id: inputs.identity.tenant_id().map(str::to_owned),
             expiration_time: Some(Time(token.expires)),
             last_renewal_time: Some(Time(now)),
             inputs_hash: Some(order.inputs_hash.clone()),

@@ -1,9 +1,10 @@
 //! ACR's token exchange: Entra token → refresh token (3 h) → access token (75 min, with a scope).
 //! Source: <https://github.com/Azure/acr/blob/main/docs/AAD-OAuth.md>.
 
-use super::{RegistryHost, Scope, expiry::expiry};
+use super::{RegistryHost, Scope};
 use crate::{
     identity::EntraToken,
+    jwt,
     problem::{Problem, Reason, shortened},
     telemetry::{Hop, Metrics},
     transport::{self, Reply},
@@ -65,16 +66,16 @@ impl RegistryClient {
     pub async fn pull_token(
         &self,
         host: &RegistryHost,
-        tenant: &str,
+        tenant: Option<&str>,
         scope: Option<&Scope>,
         entra: &EntraToken,
     ) -> Result<PullToken, Problem> {
-        let form = [
+        let mut form = vec![
             ("grant_type", "access_token"),
             ("service", host.as_str()),
-            ("tenant", tenant),
             ("access_token", entra.expose()),
         ];
+        form.extend(tenant.map(|tenant| ("tenant", tenant)));
         let reply: RefreshReply = self
             .post(Hop::RegistryExchange, host, "/oauth2/exchange", &form)
             .await?;
@@ -125,6 +126,7 @@ impl RegistryClient {
     }
 }
 
+/// The token replies carry no `expires_in`; the time is in the token itself.
 fn pull_token(host: &RegistryHost, secret: SecretString) -> Result<PullToken, Problem> {
     let expires = expiry(secret.expose_secret()).ok_or_else(|| {
         Problem::new(
@@ -133,6 +135,16 @@ fn pull_token(host: &RegistryHost, secret: SecretString) -> Result<PullToken, Pr
         )
     })?;
     Ok(PullToken { secret, expires })
+}
+
+fn expiry(token: &str) -> Option<Timestamp> {
+    #[derive(Deserialize)]
+    struct Claims {
+        /// A number, of which RFC 7519 does not say that it is whole.
+        exp: f64,
+    }
+    let claims = jwt::claims::<Claims>(token)?;
+    Timestamp::from_second(claims.exp as i64).ok()
 }
 
 /// What a reply other than 200 means, and what to do about it.
@@ -168,6 +180,19 @@ fn refusal(host: &RegistryHost, path: &str, reply: &Reply) -> Problem {
 mod tests {
     use super::*;
     use crate::registry::RegistrySuffixes;
+
+    #[test]
+    fn the_expiry_is_read_from_the_token_or_not_at_all() {
+        use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+        let token = |json: &str| format!("e30.{}.sig", URL_SAFE_NO_PAD.encode(json));
+        assert_eq!(
+            expiry(&token(r#"{"exp":1700000000,"sub":"x"}"#)),
+            Timestamp::from_second(1_700_000_000).ok()
+        );
+        for bad in ["opaque", &token("{}"), &token(r#"{"exp":"soon"}"#)] {
+            assert_eq!(expiry(bad), None, "{bad:?}");
+        }
+    }
 
     #[test]
     fn a_refusal_is_told_apart_from_an_outage() {

@@ -1,6 +1,7 @@
 //! Registry host names, and the suffixes that may receive an Entra token.
 
 use crate::problem::{Problem, Reason};
+use serde::Serialize;
 use std::{fmt, str::FromStr};
 
 /// The login servers of Azure's clouds.
@@ -13,7 +14,7 @@ pub struct RegistrySuffixes(Vec<String>);
 /// A registry's login server, lower case, under a permitted suffix.
 ///
 /// Only [`RegistrySuffixes::permit`] makes one, so whoever holds one may send it a token.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RegistryHost(String);
 
 // === impl RegistrySuffixes ===

@@ -3,13 +3,14 @@
 //! Source: <https://distribution.github.io/distribution/spec/auth/scope/>.
 
 use crate::problem::{Problem, Reason};
+use serde::Serialize;
 use std::fmt;
 
 /// What an ACR access token shall open; parsed, in the order written.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Scope(Vec<Access>);
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Access {
     name: String,
     actions: Vec<String>,

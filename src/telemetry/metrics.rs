@@ -32,6 +32,8 @@ pub enum Hop {
     TokenRequest,
     /// Entra's token endpoint.
     Entra,
+    /// The machine's endpoint for managed identities.
+    ManagedIdentity,
     /// The registry's `/oauth2/exchange`.
     RegistryExchange,
     /// The registry's `/oauth2/token`.

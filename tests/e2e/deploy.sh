@@ -82,7 +82,10 @@ patches:
     patch: |-
       - op: add
         path: /webhooks/0/clientConfig/caBundle
-        value: $(base64 <"$folder/tls/ca.crt" | tr -d '\n')
+        value: &ca $(base64 <"$folder/tls/ca.crt" | tr -d '\n')
+      - op: add
+        path: /webhooks/1/clientConfig/caBundle
+        value: *ca
   - target:
       kind: Deployment
     patch: |-
@@ -139,17 +142,30 @@ emulator_patch() {
 YAML
 }
 
-# apply_crds: not over External Secrets Operator's own copies of its kinds, where that is installed.
+# apply_crds: External Secrets Operator's two kinds only where its own are not there.
 apply_crds() {
-  local crds=$root/deploy/kustomize/crds generators=acraccesstokens.generators.external-secrets.io
-  if [[ $(kube get crd "$generators" --ignore-not-found -o 'jsonpath={.metadata.name}/{.metadata.labels.app\.kubernetes\.io/part-of}') == "$generators/" ]]; then
+  local generators=(acraccesstokens.generators.external-secrets.io clustergenerators.generators.external-secrets.io)
+  apply --kustomize "$root/deploy/kustomize/crds"
+  if anothers "${generators[@]}"; then
     say "External Secrets Operator's kinds are there already and not ours: left as they are"
-    apply --filename "$crds/acrpullsecrets.yaml"
   else
-    apply --kustomize "$crds"
+    apply --kustomize "$root/deploy/kustomize/generators"
   fi
-  kube wait --for=condition=Established --timeout=30s "crd/$generators" crd/clustergenerators.generators.external-secrets.io \
-    crd/acrpullsecrets.acr-pull.dev >/dev/null
+  kube wait --for=condition=Established --timeout=30s "${generators[@]/#/crd/}" crd/acrpullsecrets.acr-pull.dev >/dev/null
+}
+
+# anothers CRD...: whether one of them is there and somebody else's: without our label, or with that operator's, which stands
+# beside ours where it was installed over our copy.
+anothers() {
+  local crd labels
+  for crd; do
+    labels=$(kube get crd "$crd" --ignore-not-found -o 'jsonpath=found {.metadata.labels}')
+    case $labels in
+    '' | *'"app.kubernetes.io/part-of":"acr-pull-webhook"'*) [[ $labels != *'"external-secrets.io/component"'* ]] || return 0 ;;
+    *) return 0 ;;
+    esac
+  done
+  return 1
 }
 
 # refuses_a_missing_generator: whether a Pod that nobody could mean is refused by the webhook and by nothing else.

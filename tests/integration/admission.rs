@@ -61,7 +61,7 @@ async fn the_acr_pull_secret_owns_the_secret_and_tells_its_state() {
         ),
         ("ACRAccessToken", "contoso")
     );
-    assert_eq!(owner.spec.service_account_name, "app");
+    assert_eq!(owner.spec.service_account_name.as_deref(), Some("app"));
     let status = owner.status.unwrap();
     let ready = &status.conditions[0];
     assert_eq!(

@@ -104,7 +104,7 @@ impl ControlPlane {
 
     async fn prepare(&self) -> Prepared {
         let client = self.admin().await;
-        for crd in crds::all() {
+        for crd in crds::own().into_iter().chain(crds::generators()) {
             apply(&Api::all(client.clone()), &crd).await;
         }
         let manifests = self.kustomize("deploy/kustomize/base");

@@ -100,21 +100,23 @@ async fn each_cloud_is_asked_at_its_own_entra_for_its_own_audience() {
         ["--acr-audience=ChinaCloud=https://containerregistry.azure.cn,https://containerregistry.azure.net"];
     let site = Site::with_flags(&flags).await;
     let namespace = &site.a.namespace;
-    for (cloud, host, audience) in [
+    for (cloud, registry, host, audience) in [
         (
             "USGovernmentCloud",
+            "contoso.azurecr.us",
             "login.microsoftonline.us",
             "https://containerregistry.azure.net/.default",
         ),
         (
             "ChinaCloud",
+            "contoso.azurecr.cn",
             "login.chinacloudapi.cn",
             "https://containerregistry.azure.cn/.default",
         ),
     ] {
         let generator = cloud.to_lowercase();
-        site.generator(namespace, &generator, json!({"environmentType": cloud}))
-            .await;
+        let spec = json!({"environmentType": cloud, "registry": registry});
+        site.generator(namespace, &generator, spec).await;
         let review = super::protocol::review(namespace, &pod("app", &generator));
         super::protocol::post(&site, &review).await;
         let asked = site.records(Endpoint::EntraToken).pop().unwrap();

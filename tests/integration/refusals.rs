@@ -134,7 +134,7 @@ async fn a_service_account_without_client_or_tenant_id() {
 }
 
 #[tokio::test]
-async fn a_generator_that_this_version_cannot_serve() {
+async fn a_generator_that_may_not_be_used_here() {
     let site = Site::start().await;
     let namespace = &site.a.namespace;
     site.generator(namespace, "managed", json!({"auth": {"managedIdentity": {}}}))
@@ -142,9 +142,9 @@ async fn a_generator_that_this_version_cannot_serve() {
     refuses(
         &site,
         &pod("app", "managed"),
-        422,
-        "GeneratorInvalid",
-        &["managedIdentity"],
+        403,
+        "ManagedIdentityNotAllowed",
+        &["--managed-identity-namespaces", namespace],
     )
     .await;
     let foreign =
@@ -364,7 +364,11 @@ async fn what_entra_refuses_for_good() {
         &stranger,
         403,
         "EntraRefused",
-        &["AADSTS700016", unknown, "check the client id"],
+        &[
+            "AADSTS700016",
+            &format!("az ad sp show --id {unknown}"),
+            &format!("kubectl annotate serviceaccount --overwrite --namespace {namespace} stranger azure.workload.identity/client-id="),
+        ],
     )
     .await;
 
@@ -376,7 +380,7 @@ async fn what_entra_refuses_for_good() {
         &pod("app", "nowhere"),
         403,
         "EntraRefused",
-        &["AADSTS90002", "check the tenant id"],
+        &["AADSTS90002", "spec.tenantId"],
     )
     .await;
     assert_ne!(nowhere, TENANT);

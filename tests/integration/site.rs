@@ -121,12 +121,13 @@ impl Site {
         let id = &self.id;
         let mut registration = control_plane::shared().prepared().await.registration.clone();
         registration.metadata.name = Some(id.clone());
-        let hook = &mut registration.webhooks.as_mut().unwrap()[0];
-        hook.client_config.service = None;
-        hook.client_config.url = Some(self.webhook.url());
-        hook.client_config.ca_bundle = Some(ByteString(self.webhook.ca_pem.clone().into_bytes()));
-        let selector = hook.namespace_selector.get_or_insert_default();
-        selector.match_labels = Some([("test".to_owned(), id.clone())].into());
+        for hook in registration.webhooks.as_mut().unwrap() {
+            hook.client_config.service = None;
+            hook.client_config.url = Some(self.webhook.url());
+            hook.client_config.ca_bundle = Some(ByteString(self.webhook.ca_pem.clone().into_bytes()));
+            let selector = hook.namespace_selector.get_or_insert_default();
+            selector.match_labels = Some([("test".to_owned(), id.clone())].into());
+        }
         apply(&Api::all(self.client.clone()), &registration).await;
         // The API server learns of a registration with a little delay.
         eventually("the API server calls the webhook", async || {

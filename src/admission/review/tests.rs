@@ -32,7 +32,7 @@ fn the_few_fields_that_matter_are_read() {
     let request = parse(body.as_bytes()).unwrap();
     assert_eq!(request.uid, "u-1");
     assert_eq!(request.namespace, "team-a");
-    assert_eq!(request.wanted(), Some("con\u{e9}toso\n"));
+    assert_eq!(request.wanted(), Some(Wanted::Annotation("con\u{e9}toso\n")));
     assert_eq!(request.object.service_account(), Some("app"));
     assert_eq!(request.object.name(), "app-");
 }
@@ -46,15 +46,58 @@ fn only_the_creation_of_a_pod_is_ours() {
         parse(body.to_string().as_bytes()).unwrap().wanted().is_some()
     };
     assert!(wanted(&|_| ()));
+    assert!(wanted(&|r| r["object"]["metadata"]["annotations"] = json!(null)));
     assert!(!wanted(&|r| r["operation"] = json!("UPDATE")));
     assert!(!wanted(&|r| r["subResource"] = json!("ephemeralcontainers")));
     assert!(!wanted(&|r| r["resource"]["resource"] = json!("deployments")));
     assert!(!wanted(&|r| r["resource"]["group"] = json!("metrics.k8s.io")));
-    assert!(!wanted(&|r| r["object"] = json!(null)));
-    assert!(!wanted(&|r| r["object"]["metadata"]["annotations"] = json!(null)));
     assert!(!wanted(
         &|r| r["object"]["metadata"]["annotations"]["kubernetes.io/config.mirror"] = json!("x")
     ));
+}
+
+#[test]
+fn without_the_annotation_the_namespace_may_have_a_default() {
+    for metadata in [
+        json!({}),
+        json!({"annotations": null}),
+        json!({"annotations": {"a": "b"}}),
+    ] {
+        let body = review(json!({"metadata": metadata})).to_string();
+        assert_eq!(
+            parse(body.as_bytes()).unwrap().wanted(),
+            Some(Wanted::Default),
+            "{body}"
+        );
+    }
+}
+
+#[test]
+fn an_image_of_any_container_counts_and_only_its_exact_registry() {
+    let pulls = |spec: Value| {
+        let body = review(json!({"metadata": {}, "spec": spec})).to_string();
+        parse(body.as_bytes())
+            .unwrap()
+            .object
+            .pulls_from("contoso.azurecr.io")
+    };
+    for list in ["containers", "initContainers", "ephemeralContainers"] {
+        assert!(
+            pulls(json!({list: [{"image": "busybox"}, {"image": "contoso.azurecr.io/team/app@sha256:0"}]})),
+            "{list}"
+        );
+    }
+    for image in [
+        "busybox",
+        "contoso.azurecr.io",
+        "contoso.azurecr.io:443/app",
+        "Contoso.azurecr.io/app",
+        "contoso.azurecr.io.evil.example/app",
+        "docker.io/contoso.azurecr.io/app",
+    ] {
+        assert!(!pulls(json!({"containers": [{"image": image}, {}]})), "{image}");
+    }
+    assert!(!pulls(json!({})));
 }
 
 #[test]
@@ -78,7 +121,8 @@ fn an_answer_has_a_patch_in_base64_with_its_type_or_neither() {
     let answer = |patch| {
         let verdict = Verdict::Patched {
             patch,
-            warnings: Vec::new(),
+            pending: Vec::new(),
+            notes: Vec::new(),
         };
         serde_json::to_value(Answer::new("u-1", &verdict)).unwrap()["response"].clone()
     };
@@ -111,7 +155,7 @@ proptest! {
         let mut whole = review(json!({"metadata": {"annotations": {ACCESS_TOKEN: text}}, "spec": {"serviceAccountName": name}}));
         whole["request"]["namespace"] = json!("team-a");
         if let Ok(request) = parse(whole.to_string().as_bytes()) {
-            prop_assert_eq!(request.wanted(), Some(text.as_str()));
+            prop_assert_eq!(request.wanted(), Some(Wanted::Annotation(text.as_str())));
         }
     }
 }

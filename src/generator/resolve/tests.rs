@@ -1,4 +1,5 @@
-use super::*;
+use super::{workload::ALLOWED_NAMESPACES, *};
+use crate::identity::{ManagedIdentityId, SecretKey, WorkloadIdentity};
 use serde_json::json;
 
 const AUDIENCE: &str = "api://AzureADTokenExchange";
@@ -6,10 +7,11 @@ const OTHER_AUDIENCE: &str = "api://other";
 
 fn resolver() -> Resolver {
     Resolver {
-        suffixes: "azurecr.io".parse().unwrap(),
+        suffixes: "azurecr.io,azurecr.us,azurecr.cn,azurecr.de".parse().unwrap(),
         tenant_id: None,
         token_audiences: vec![AUDIENCE.to_owned(), OTHER_AUDIENCE.to_owned()],
         clouds: Clouds::default(),
+        managed_identity_namespaces: NamespaceList::default(),
     }
 }
 
@@ -56,6 +58,11 @@ fn resolve_as(
     resolver.resolve(generator, resolver.account(generator, "app")?, account)
 }
 
+/// The workload identity that a generator resolves to.
+fn workload(resolved: Result<Resolved, Problem>) -> Result<WorkloadIdentity, Problem> {
+    resolved.map(|resolved| resolved.identity.workload().expect("a workload identity").clone())
+}
+
 fn resolve(spec: &ACRAccessTokenSpec, account: &ServiceAccountView) -> Result<Resolved, Problem> {
     resolve_as(Kind::AccessToken, spec, account)
 }
@@ -74,16 +81,11 @@ const BOTH: &[(&str, &str)] = &[
 #[test]
 fn the_pods_own_service_account_is_the_identity() {
     let resolved = resolve(&own_identity(), &annotations(BOTH)).unwrap();
-    assert_eq!(resolved.identity.subject(), "system:serviceaccount:team-a:app");
-    assert_eq!(
-        resolved.identity.client_id,
-        "11111111-0000-0000-0000-000000000001"
-    );
-    assert_eq!(
-        resolved.identity.tenant_id,
-        "22222222-0000-0000-0000-000000000002"
-    );
     assert_eq!(resolved.registry.as_str(), "contoso.azurecr.io");
+    let identity = workload(Ok(resolved)).unwrap();
+    assert_eq!(identity.subject(), "system:serviceaccount:team-a:app");
+    assert_eq!(identity.client_id, "11111111-0000-0000-0000-000000000001");
+    assert_eq!(identity.tenant_id, "22222222-0000-0000-0000-000000000002");
 }
 
 #[test]
@@ -92,8 +94,8 @@ fn a_named_service_account_of_the_same_namespace_replaces_the_pods() {
         json!({"name": "puller"}),
         json!({"name": "puller", "namespace": "team-a"}),
     ] {
-        let resolved = resolve(&referring(reference), &annotations(BOTH)).unwrap();
-        assert_eq!(resolved.identity.subject(), "system:serviceaccount:team-a:puller");
+        let identity = workload(resolve(&referring(reference), &annotations(BOTH))).unwrap();
+        assert_eq!(identity.subject(), "system:serviceaccount:team-a:puller");
     }
 }
 
@@ -110,11 +112,8 @@ fn a_cluster_generator_uses_an_account_of_another_namespace_that_allows_it() {
     ] {
         let mut account = annotations(BOTH);
         account.insert(ALLOWED_NAMESPACES.to_owned(), allowed.to_owned());
-        match resolve_as(Kind::ClusterGenerator, &central, &account) {
-            Ok(resolved) => assert_eq!(
-                resolved.identity.subject(),
-                "system:serviceaccount:central:puller"
-            ),
+        match workload(resolve_as(Kind::ClusterGenerator, &central, &account)) {
+            Ok(identity) => assert_eq!(identity.subject(), "system:serviceaccount:central:puller"),
             Err(problem) => {
                 assert_eq!(problem.reason, Reason::CrossNamespaceNotAllowed);
                 assert!(
@@ -133,15 +132,18 @@ fn a_cluster_generator_uses_an_account_of_another_namespace_that_allows_it() {
 
 #[test]
 fn a_cluster_generator_uses_the_pods_own_account_in_its_own_namespace() {
-    let resolved = resolve_as(Kind::ClusterGenerator, &own_identity(), &annotations(BOTH)).unwrap();
-    assert_eq!(resolved.identity.subject(), "system:serviceaccount:team-a:app");
+    let resolved = resolve_as(Kind::ClusterGenerator, &own_identity(), &annotations(BOTH));
+    assert_eq!(
+        workload(resolved).unwrap().subject(),
+        "system:serviceaccount:team-a:app"
+    );
 }
 
 #[test]
 fn audiences_are_added_to_the_default_one_where_permitted() {
     let audiences = |asked: &[&str]| {
         let spec = referring(json!({"name": "puller", "audiences": asked}));
-        resolve(&spec, &annotations(BOTH)).map(|r| r.identity.audiences)
+        workload(resolve(&spec, &annotations(BOTH))).map(|identity| identity.audiences)
     };
     assert_eq!(audiences(&[]).unwrap(), [AUDIENCE]);
     assert_eq!(
@@ -157,21 +159,30 @@ fn audiences_are_added_to_the_default_one_where_permitted() {
 #[test]
 fn each_cloud_has_its_entra_and_azure_stack_only_where_it_was_told() {
     let mut spec = own_identity();
-    for (environment, host) in [
-        (EnvironmentType::PublicCloud, "login.microsoftonline.com"),
-        (EnvironmentType::USGovernmentCloud, "login.microsoftonline.us"),
-        (EnvironmentType::ChinaCloud, "login.chinacloudapi.cn"),
-        (EnvironmentType::GermanCloud, "login.microsoftonline.de"),
+    for (environment, registry, host) in [
+        ("PublicCloud", "contoso.azurecr.io", "login.microsoftonline.com"),
+        (
+            "USGovernmentCloud",
+            "contoso.azurecr.us",
+            "login.microsoftonline.us",
+        ),
+        ("ChinaCloud", "contoso.azurecr.cn", "login.chinacloudapi.cn"),
+        ("GermanCloud", "contoso.azurecr.de", "login.microsoftonline.de"),
     ] {
-        spec.environment_type = environment;
-        assert_eq!(
-            resolve(&spec, &annotations(BOTH))
-                .unwrap()
-                .identity
-                .cloud
-                .authority_host,
-            host
-        );
+        spec.environment_type = serde_json::from_value(json!(environment)).unwrap();
+        spec.registry = registry.to_owned();
+        let identity = workload(resolve(&spec, &annotations(BOTH))).unwrap();
+        assert_eq!(identity.cloud.authority_host, host);
+        // A token of this cloud has no business at another one's registries.
+        for other in ["io", "us", "cn", "de"].map(|end| format!("contoso.azurecr.{end}")) {
+            spec.registry = other;
+            let refused = resolve(&spec, &annotations(BOTH)).err();
+            assert_eq!(refused.is_none(), spec.registry == registry);
+            assert!(
+                refused.is_none_or(|problem| problem.reason == Reason::RegistryNotAllowed
+                    && problem.message.contains("spec.environmentType"))
+            );
+        }
     }
     spec.environment_type = EnvironmentType::AzureStackCloud;
     let problem = resolve(&spec, &annotations(BOTH)).unwrap_err();
@@ -186,9 +197,22 @@ fn the_nearest_client_and_tenant_ids_win() {
         "azure.workload.identity/client-id",
         "11111111-0000-0000-0000-000000000001",
     )]);
+    let identity = workload(resolve(&generator, &only_client)).unwrap();
     assert_eq!(
-        resolve(&generator, &only_client).unwrap().identity.tenant_id,
-        "contoso.onmicrosoft.com"
+        (identity.tenant_id.as_str(), identity.tenant_from),
+        ("contoso.onmicrosoft.com", TenantFrom::Generator)
+    );
+    generator.tenant_id = None;
+    let flagged = Resolver {
+        tenant_id: Some("44444444-0000-0000-0000-000000000004".to_owned()),
+        ..resolver()
+    };
+    let referenced = super::tests::generator(Kind::AccessToken, &generator);
+    let account = flagged.account(referenced, "app").unwrap();
+    let identity = workload(flagged.resolve(referenced, account, &only_client)).unwrap();
+    assert_eq!(
+        (identity.tenant_id.as_str(), identity.tenant_from),
+        ("44444444-0000-0000-0000-000000000004", TenantFrom::Flag)
     );
     let all = annotations(&[
         BOTH[0],
@@ -202,7 +226,15 @@ fn the_nearest_client_and_tenant_ids_win() {
             "44444444-0000-0000-0000-000000000004",
         ),
     ]);
-    let identity = resolve(&generator, &all).unwrap().identity;
+    let identity = workload(resolve(&generator, &all)).unwrap();
+    assert_eq!(
+        identity.tenant_from,
+        TenantFrom::Annotation("kubernetes.azure.com/acr-tenant-id")
+    );
+    assert_eq!(
+        identity.client_id_annotation,
+        "kubernetes.azure.com/acr-client-id"
+    );
     assert_eq!(
         (identity.client_id.as_str(), identity.tenant_id.as_str()),
         (
@@ -226,7 +258,7 @@ fn each_refusal_names_its_reason() {
         (
             spec(json!({"registry": registry, "auth": {"managedIdentity": {}}})),
             BOTH,
-            Reason::GeneratorInvalid,
+            Reason::ManagedIdentityNotAllowed,
         ),
         (
             spec(
@@ -287,30 +319,228 @@ fn each_refusal_names_its_reason() {
     }
 }
 
+/// A spec with this `secretRef` of a service principal.
+fn principal(secret_ref: serde_json::Value) -> ACRAccessTokenSpec {
+    let auth = json!({"servicePrincipal": {"secretRef": secret_ref}});
+    spec(json!({"registry": "contoso.azurecr.io", "tenantId": BOTH[1].1, "auth": auth}))
+}
+
+#[test]
+fn a_service_principal_is_found_in_secrets_of_the_pods_namespace_and_asks_for_no_service_account() {
+    let secret_ref =
+        json!({"clientId": {"name": "sp", "key": "id"}, "clientSecret": {"name": "sp", "key": "secret"}});
+    let spec = principal(secret_ref);
+    let account = resolver()
+        .account(generator(Kind::AccessToken, &spec), "app")
+        .unwrap();
+    assert_eq!(
+        (account, account.service_account("team-a")),
+        (Account::None, None)
+    );
+    let Identity::ServicePrincipal(found) = resolve(&spec, &annotations(&[])).unwrap().identity else {
+        panic!("a service principal");
+    };
+    let key = |key: &str| SecretKey {
+        namespace: "team-a".to_owned(),
+        name: "sp".to_owned(),
+        key: key.to_owned(),
+    };
+    assert_eq!((found.client_id, found.client_secret), (key("id"), key("secret")));
+    assert_eq!(found.tenant_id, BOTH[1].1);
+}
+
+#[test]
+fn only_a_cluster_generator_takes_a_secret_of_another_namespace() {
+    let secret_ref = json!({
+        "clientId": {"name": "sp", "key": "id", "namespace": "central"},
+        "clientSecret": {"name": "sp", "key": "secret", "namespace": "central"},
+    });
+    let spec = principal(secret_ref);
+    let Identity::ServicePrincipal(found) = resolve_as(Kind::ClusterGenerator, &spec, &annotations(&[]))
+        .unwrap()
+        .identity
+    else {
+        panic!("a service principal");
+    };
+    assert_eq!(found.client_secret.namespace, "central");
+    let problem = resolve(&spec, &annotations(&[])).unwrap_err();
+    assert_eq!(problem.reason, Reason::CrossNamespaceNotAllowed);
+    assert!(
+        problem.message.contains("secretRef.clientId.namespace"),
+        "{problem}"
+    );
+}
+
+#[test]
+fn what_a_service_principal_lacks_is_named() {
+    let id = json!({"name": "sp", "key": "id"});
+    for (secret_ref, field) in [
+        (json!({}), "secretRef.clientId.name"),
+        (json!({"clientId": {"name": "sp"}}), "secretRef.clientId.key"),
+        (json!({"clientId": id}), "secretRef.clientSecret.name"),
+        (
+            json!({"clientId": id, "clientSecret": {"name": "", "key": "x"}}),
+            "secretRef.clientSecret.name",
+        ),
+    ] {
+        let problem = resolve(&principal(secret_ref), &annotations(&[])).unwrap_err();
+        assert_eq!(problem.reason, Reason::GeneratorInvalid);
+        assert!(problem.message.contains(field), "{problem}");
+    }
+    let mut homeless = principal(json!({"clientId": id, "clientSecret": id}));
+    homeless.tenant_id = None;
+    let problem = resolve(&homeless, &annotations(BOTH)).unwrap_err();
+    assert_eq!(
+        problem.reason,
+        Reason::TenantIdMissing,
+        "annotations are not a service principal's"
+    );
+}
+
+#[test]
+fn a_managed_identity_is_told_by_its_form_and_only_for_permitted_namespaces() {
+    let permitting = Resolver {
+        managed_identity_namespaces: "team-a".parse().unwrap(),
+        tenant_id: Some("common.example".to_owned()),
+        ..resolver()
+    };
+    let resource =
+        "/subscriptions/5ab/resourcegroups/x/providers/Microsoft.ManagedIdentity/userAssignedIdentities/y";
+    let managed = |kind, namespace: &str, id: serde_json::Value| {
+        let spec =
+            spec(json!({"registry": "contoso.azurecr.io", "auth": {"managedIdentity": {"identityId": id}}}));
+        let generator = Referenced {
+            namespace,
+            ..generator(kind, &spec)
+        };
+        let account = permitting.account(generator, "app")?;
+        assert_eq!(account, Account::None);
+        permitting
+            .resolve(generator, account, &annotations(&[]))
+            .map(|resolved| match resolved.identity {
+                Identity::Managed(managed) => managed,
+                other => panic!("{other:?}"),
+            })
+    };
+    for (id, expected) in [
+        (json!(null), ManagedIdentityId::SystemAssigned),
+        (json!(""), ManagedIdentityId::SystemAssigned),
+        (
+            json!(BOTH[0].1),
+            ManagedIdentityId::ClientId(BOTH[0].1.to_owned()),
+        ),
+        (
+            json!(resource),
+            ManagedIdentityId::ResourceId(resource.to_owned()),
+        ),
+    ] {
+        let found = managed(Kind::AccessToken, "team-a", id).unwrap();
+        assert_eq!(
+            (found.id, found.tenant_id),
+            (expected, None),
+            "--tenant-id is not the machine's"
+        );
+    }
+    for (id, reason) in [
+        ("kubelet", Reason::IdentityInvalid),
+        ("groups/x", Reason::GeneratorInvalid),
+    ] {
+        assert_eq!(
+            managed(Kind::AccessToken, "team-a", json!(id))
+                .unwrap_err()
+                .reason,
+            reason
+        );
+    }
+    for kind in [Kind::AccessToken, Kind::ClusterGenerator] {
+        let problem = managed(kind, "team-b", json!(null)).unwrap_err();
+        assert_eq!(problem.reason, Reason::ManagedIdentityNotAllowed);
+        assert!(
+            problem.message.contains("--managed-identity-namespaces"),
+            "{problem}"
+        );
+    }
+}
+
+#[test]
+fn of_several_identities_external_secrets_operators_first_is_used_and_told() {
+    let principal = json!({"secretRef": {"clientId": {"name": "sp", "key": "id"}, "clientSecret": {"name": "sp", "key": "secret"}}});
+    let several = |auth: serde_json::Value| {
+        let spec = spec(json!({"registry": "contoso.azurecr.io", "tenantId": BOTH[1].1, "auth": auth}));
+        let permitting = Resolver {
+            managed_identity_namespaces: "*".parse().unwrap(),
+            ..resolver()
+        };
+        let generator = generator(Kind::AccessToken, &spec);
+        let account = permitting.account(generator, "app").unwrap();
+        let resolved = permitting
+            .resolve(generator, account, &annotations(BOTH))
+            .unwrap();
+        (resolved.identity.kind(), generator.several_identities())
+    };
+    let (used, note) =
+        several(json!({"servicePrincipal": principal, "managedIdentity": {}, "workloadIdentity": {}}));
+    assert_eq!(used, "ServicePrincipal");
+    assert_eq!(
+        note.as_deref(),
+        Some(
+            "ACRAccessToken contoso names several identities in spec.auth (servicePrincipal, managedIdentity, workloadIdentity): servicePrincipal is used"
+        )
+    );
+    let (used, note) = several(json!({"managedIdentity": {}, "workloadIdentity": {}}));
+    assert_eq!(used, "ManagedIdentity");
+    assert!(note.unwrap().ends_with("managedIdentity is used"));
+    assert_eq!(
+        several(json!({"workloadIdentity": {}})),
+        ("WorkloadIdentity", None)
+    );
+}
+
 #[test]
 fn the_fingerprint_changes_with_each_input_and_with_nothing_else() {
     let base = resolve(&own_identity(), &annotations(BOTH)).unwrap();
     assert_eq!(base.fingerprint(), base.clone().fingerprint());
     let mut seen = vec![base.fingerprint()];
-    let mut change = |edit: fn(&mut Resolved)| {
+    let mut change = |edit: &dyn Fn(&mut Resolved)| {
         let mut changed = base.clone();
         edit(&mut changed);
         assert!(!seen.contains(&changed.fingerprint()));
         seen.push(changed.fingerprint());
     };
-    change(|r| r.identity.client_id = "other".to_owned());
-    change(|r| r.identity.tenant_id = "other".to_owned());
-    change(|r| r.identity.service_account = "other".to_owned());
-    change(|r| r.identity.namespace = "other".to_owned());
-    change(|r| r.identity.cloud.authority_host = "login.example".to_owned());
-    change(|r| r.identity.cloud.acr_audience = "https://other".to_owned());
-    change(|r| r.identity.audiences = vec!["other".to_owned()]);
-    change(|r| r.scope = Scope::parse("repository:a:pull").ok());
-    change(|r| {
+    let edits: [fn(&mut WorkloadIdentity); 7] = [
+        |w| w.client_id = "other".to_owned(),
+        |w| w.tenant_id = "other".to_owned(),
+        |w| w.service_account = "other".to_owned(),
+        |w| w.namespace = "other".to_owned(),
+        |w| w.cloud.authority_host = "login.example".to_owned(),
+        |w| w.cloud.acr_audience = "https://other".to_owned(),
+        |w| w.audiences = vec!["other".to_owned()],
+    ];
+    for edit in edits {
+        change(&|resolved| match &mut resolved.identity {
+            Identity::Workload(identity) => edit(identity),
+            other => panic!("{other:?}"),
+        });
+    }
+    change(&|r| r.scope = Scope::parse("repository:a:pull").ok());
+    change(&|r| {
         r.registry = "azurecr.io"
             .parse::<RegistrySuffixes>()
             .unwrap()
             .permit("other.azurecr.io")
             .unwrap()
     });
+    let secret_ref =
+        json!({"clientId": {"name": "sp", "key": "id"}, "clientSecret": {"name": "sp", "key": "secret"}});
+    let by_secret = resolve(&principal(secret_ref), &annotations(&[]))
+        .unwrap()
+        .identity;
+    change(&|r| r.identity = by_secret.clone());
+    // Where an id stands is no input: the token is the same.
+    let mut moved = base.clone();
+    if let Identity::Workload(identity) = &mut moved.identity {
+        identity.tenant_from = TenantFrom::Flag;
+        identity.client_id_annotation = "elsewhere";
+    }
+    assert_eq!(moved.fingerprint(), base.fingerprint());
 }

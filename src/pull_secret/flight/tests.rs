@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     generator::Resolved,
-    identity::{Cloud, Clouds, WorkloadIdentity},
+    identity::{Identity, ManagedIdentity, ManagedIdentityId},
     pull_secret::GeneratorReference,
     registry::RegistrySuffixes,
 };
@@ -16,14 +16,11 @@ fn order(inputs_hash: &str) -> Order {
             name: "contoso".to_owned(),
         },
         inputs: Resolved {
-            identity: WorkloadIdentity {
-                namespace: "team-a".to_owned(),
-                service_account: "app".to_owned(),
-                client_id: "c".to_owned(),
-                tenant_id: "t".to_owned(),
-                audiences: vec!["api://AzureADTokenExchange".to_owned()],
-                cloud: Clouds::default().endpoints(Cloud::Public).unwrap(),
-            },
+            identity: Identity::Managed(ManagedIdentity {
+                id: ManagedIdentityId::SystemAssigned,
+                tenant_id: None,
+                acr_audience: "https://containerregistry.azure.net".to_owned(),
+            }),
             registry: "azurecr.io"
                 .parse::<RegistrySuffixes>()
                 .unwrap()

@@ -1,0 +1,49 @@
+//! What names an application in Entra: its client id, and its tenant.
+
+use super::{Referenced, Resolver};
+use crate::{
+    identity::{TenantFrom, is_guid},
+    problem::{Problem, Reason, shortened},
+    registry::is_dns_name,
+};
+
+impl Resolver {
+    /// The tenant where no annotation of a service account names it.
+    pub(super) fn tenant<'a>(&'a self, generator: Referenced<'a>) -> Option<(&'a str, TenantFrom)> {
+        let of_generator = generator.spec.tenant_id.as_deref().map(str::trim);
+        let of_generator = of_generator.filter(|id| !id.is_empty());
+        of_generator.map(|id| (id, TenantFrom::Generator)).or_else(|| {
+            let id = self.tenant_id.as_deref()?;
+            Some((id, TenantFrom::Flag))
+        })
+    }
+}
+
+/// A client id is a GUID, a tenant id that or a domain name. Anything else would only be
+/// carried through Kubernetes and Entra to a worse message.
+pub(super) fn check_client_id(id: &str, place: &str) -> Result<(), Problem> {
+    match is_guid(id) {
+        true => Ok(()),
+        false => Err(invalid("client id", id, "is not a GUID", place)),
+    }
+}
+
+pub(super) fn check_tenant_id(id: &str, place: &str) -> Result<(), Problem> {
+    match is_guid(id) || is_dns_name(id) && id.contains('.') {
+        true => Ok(()),
+        false => Err(invalid(
+            "tenant id",
+            id,
+            "is neither a GUID nor a domain name",
+            place,
+        )),
+    }
+}
+
+fn invalid(what: &str, id: &str, why: &str, place: &str) -> Problem {
+    let id = shortened(id);
+    Problem::new(
+        Reason::IdentityInvalid,
+        format!("{what} {id:?} {why}; correct {place}"),
+    )
+}

@@ -1,0 +1,212 @@
+use super::*;
+use crate::identity::SecretKey;
+use serde_json::json;
+
+const CLIENT: &str = "11111111-0000-0000-0000-000000000001";
+const ISSUER: &str = "https://oidc.example.com/cluster/";
+
+fn cloud() -> CloudEndpoints {
+    CloudEndpoints {
+        authority_host: "login.microsoftonline.com".to_owned(),
+        acr_audience: "https://containerregistry.azure.net".to_owned(),
+    }
+}
+
+fn workload(tenant_from: TenantFrom) -> WorkloadIdentity {
+    WorkloadIdentity {
+        namespace: "team-a".to_owned(),
+        service_account: "app".to_owned(),
+        client_id: CLIENT.to_owned(),
+        client_id_annotation: "azure.workload.identity/client-id",
+        tenant_id: "contoso.example".to_owned(),
+        tenant_from,
+        audiences: vec!["api://AzureADTokenExchange".to_owned()],
+        cloud: cloud(),
+    }
+}
+
+/// The problem of a service account that met this code.
+fn told(code: u32, tenant_from: TenantFrom, issuer: &str) -> Problem {
+    let identity = workload(tenant_from);
+    let asker = Asker::Workload {
+        identity: &identity,
+        issuer: issuer.to_owned(),
+    };
+    asker.answered(&met(code))
+}
+
+/// The same of a service principal.
+fn told_principal(code: u32) -> Problem {
+    let key = |key: &str| SecretKey {
+        namespace: "team-a".to_owned(),
+        name: "sp".to_owned(),
+        key: key.to_owned(),
+    };
+    let principal = ServicePrincipal {
+        client_id: key("id"),
+        client_secret: key("secret"),
+        tenant_id: "contoso.example".to_owned(),
+        tenant_from: TenantFrom::Generator,
+        cloud: cloud(),
+    };
+    let asker = Asker::Principal {
+        principal: &principal,
+        client_id: CLIENT.to_owned(),
+    };
+    asker.answered(&met(code))
+}
+
+fn met(code: u32) -> EntraError {
+    let body = json!({
+        "error": "invalid_client",
+        "error_description": format!("AADSTS{code}: Entra's words.\r\nTrace ID: 1"),
+        "error_codes": [code],
+    });
+    EntraError::answered(401, body.to_string().as_bytes(), None)
+}
+
+const ANNOTATION: TenantFrom = TenantFrom::Annotation("azure.workload.identity/tenant-id");
+
+#[test]
+fn each_code_names_the_object_and_the_command_that_mends_it() {
+    for (code, reason, parts) in [
+        (
+            70_021,
+            Reason::FederatedCredentialNotFound,
+            &[
+                "az identity federated-credential create",
+                "system:serviceaccount:team-a:app",
+                ISSUER,
+                "api://AzureADTokenExchange",
+            ][..],
+        ),
+        (
+            70_025,
+            Reason::FederatedCredentialNotFound,
+            &["az identity federated-credential create", CLIENT],
+        ),
+        (
+            700_211,
+            Reason::FederatedCredentialNotFound,
+            &["--issuer https://oidc.example.com/cluster/ "],
+        ),
+        (
+            700_213,
+            Reason::FederatedCredentialNotFound,
+            &[
+                "--subject system:serviceaccount:team-a:app ",
+                "az ad app federated-credential create --id",
+            ],
+        ),
+        (
+            700_212,
+            Reason::EntraRefused,
+            &[
+                "--audiences api://AzureADTokenExchange ",
+                "federated-credential update",
+            ],
+        ),
+        (
+            7_002_138,
+            Reason::EntraRefused,
+            &[
+                "--subject system:serviceaccount:team-a:app ",
+                "federated-credential update",
+            ],
+        ),
+        (
+            700_016,
+            Reason::EntraRefused,
+            &[
+                "kubectl annotate serviceaccount --overwrite --namespace team-a app azure.workload.identity/client-id=",
+                "az ad sp show --id",
+            ],
+        ),
+        (7_000_112, Reason::EntraRefused, &["az ad sp update --id", CLIENT]),
+        (
+            90_002,
+            Reason::EntraRefused,
+            &[
+                "kubectl annotate serviceaccount --overwrite --namespace team-a app azure.workload.identity/tenant-id=",
+            ],
+        ),
+        (700_024, Reason::EntraRefused, &["clock", "date --utc"]),
+        (
+            700_027,
+            Reason::EntraRefused,
+            &[
+                "kubectl get --raw /openid/v1/jwks",
+                "https://oidc.example.com/cluster/.well-known/openid-configuration",
+            ],
+        ),
+        (
+            50_027,
+            Reason::EntraRefused,
+            &["kubectl get --raw /openid/v1/jwks"],
+        ),
+        (
+            7_000_272,
+            Reason::EntraRefused,
+            &["kubectl get --raw /openid/v1/jwks"],
+        ),
+        (
+            90_061,
+            Reason::EntraUnavailable,
+            &["curl https://oidc.example.com/cluster/.well-known/openid-configuration"],
+        ),
+        (
+            500_011,
+            Reason::EntraRefused,
+            &["--acr-audience", "https://containerregistry.azure.net"],
+        ),
+        (500_014, Reason::EntraRefused, &["--acr-audience"]),
+        (53_003, Reason::EntraRefused, &["contoso.example", CLIENT]),
+        (90_014, Reason::EntraRefused, &["report it"]),
+        (900_144, Reason::EntraRefused, &["report it"]),
+    ] {
+        let problem = told(code, ANNOTATION, ISSUER);
+        assert_eq!(problem.reason, reason, "{problem}");
+        for part in parts
+            .iter()
+            .copied()
+            .chain([format!("AADSTS{code}: Entra's words").as_str()])
+        {
+            assert!(problem.message.contains(part), "{part:?} is missing: {problem}");
+        }
+        assert!(!problem.message.contains("Trace ID"), "{problem}");
+    }
+}
+
+#[test]
+fn a_bad_client_secret_is_told_with_the_key_that_holds_it() {
+    for code in [7_000_215, 7_000_222] {
+        let problem = told_principal(code);
+        assert_eq!(problem.reason, Reason::EntraRefused);
+        for part in [
+            "key \"secret\" of Secret team-a/sp",
+            "az ad app credential reset --append --id",
+            "kubectl patch secret --namespace team-a sp",
+        ] {
+            assert!(problem.message.contains(part), "{part:?} is missing: {problem}");
+        }
+    }
+    assert!(
+        told_principal(700_016)
+            .message
+            .contains("correct key \"id\" of Secret team-a/sp")
+    );
+}
+
+#[test]
+fn a_wrong_tenant_is_mended_where_it_stands() {
+    let message = |from| told(90_002, from, ISSUER).message;
+    assert!(message(TenantFrom::Generator).contains("spec.tenantId of the generator"));
+    assert!(message(TenantFrom::Flag).contains("--tenant-id"));
+}
+
+#[test]
+fn an_issuer_that_entra_cannot_reach_is_told_as_such() {
+    let message = |issuer| told(700_211, ANNOTATION, issuer).message;
+    assert!(message("https://kubernetes.default.svc.cluster.local").contains("Entra cannot reach"));
+    assert!(!message(ISSUER).contains("Entra cannot reach"));
+}
