@@ -146,3 +146,17 @@ pub enum EnvironmentType {
     /// Azure Stack Hub.
     AzureStackCloud,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn fields_of_a_later_version_are_read_over() {
+        let spec = json!({"registry": "contoso.azurecr.io", "retry": {"times": 3}, "auth": {
+            "somethingNew": {}, "workloadIdentity": {"hint": "x", "serviceAccountRef": {"name": "app", "more": 1}}}});
+        let spec: ACRAccessTokenSpec = serde_json::from_value(spec).unwrap();
+        assert!(spec.auth.workload_identity.unwrap().service_account_ref.is_some());
+    }
+}

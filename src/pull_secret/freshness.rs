@@ -8,7 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 pub enum Freshness {
     /// Made for these inputs, with more than a third of its life left.
     Fresh,
-    /// Made for these inputs and still good for a pull, though it is time for another one.
+    /// Made for these inputs and still good for a pull, though it is time for another one, or a later
+    /// try has failed: perhaps for other inputs, which were taken back.
     Usable,
     /// Of no use.
     Stale,
@@ -32,7 +33,10 @@ pub fn freshness(object: &ACRPullSecret, inputs_hash: &str, now: Timestamp) -> F
     if !ours || object.metadata.deletion_timestamp.is_some() {
         Freshness::Stale
     } else if left > life / 3 {
-        Freshness::Fresh
+        match status.is_ready() {
+            true => Freshness::Fresh,
+            false => Freshness::Usable,
+        }
     } else if left > TIME_TO_PULL {
         Freshness::Usable
     } else {
@@ -67,13 +71,25 @@ mod tests {
     }
 
     fn issued() -> ACRPullSecretStatus {
-        ACRPullSecretStatus {
+        let mut status = ACRPullSecretStatus {
             expiration_time: Some(Time(at(9_000))),
             last_renewal_time: Some(Time(at(0))),
             inputs_hash: Some("a".to_owned()),
             secret_uid: Some("u".to_owned()),
             ..Default::default()
-        }
+        };
+        status.set_ready(true, "Issued", "", None, Time(at(0)));
+        status
+    }
+
+    #[test]
+    fn a_good_secret_after_a_failed_try_serves_while_another_try_is_made() {
+        let mut status = issued();
+        status.set_ready(false, "EntraRefused", "", None, Time(at(1)));
+        let object = object(Some(status));
+        assert_eq!(freshness(&object, "a", at(2)), Freshness::Usable);
+        assert_eq!(freshness(&object, "b", at(2)), Freshness::Stale);
+        assert_eq!(freshness(&object, "a", at(8_700)), Freshness::Stale);
     }
 
     #[test]

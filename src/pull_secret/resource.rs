@@ -104,6 +104,12 @@ pub const READY: &str = "Ready";
 // === impl ACRPullSecretStatus ===
 
 impl ACRPullSecretStatus {
+    /// Whether the last try succeeded.
+    pub fn is_ready(&self) -> bool {
+        let ready = self.conditions.iter().find(|c| c.type_ == READY);
+        ready.is_some_and(|c| c.status == "True")
+    }
+
     /// Sets the Ready condition; the transition time moves only when the status does.
     pub fn set_ready(
         &mut self,

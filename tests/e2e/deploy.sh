@@ -23,7 +23,8 @@ main() {
   mkdir -p "$folder"
   certificates "$folder"
   write_overlay "$folder" "$reference"
-  apply_crds
+  "$root/deploy/crds.sh" >"$folder/crds.log" || die "the custom resource definitions could not be applied"
+  ! grep "left as they are" "$folder/crds.log" || true
   apply --kustomize "$folder"
   rolled_out "$namespace" acr-pull-webhook
   # The last test of all: the API server finds the Service, trusts its certificate and gets an answer.
@@ -140,32 +141,6 @@ emulator_patch() {
                 configMap:
                   name: extra-ca
 YAML
-}
-
-# apply_crds: External Secrets Operator's two kinds only where its own are not there.
-apply_crds() {
-  local generators=(acraccesstokens.generators.external-secrets.io clustergenerators.generators.external-secrets.io)
-  apply --kustomize "$root/deploy/kustomize/crds"
-  if anothers "${generators[@]}"; then
-    say "External Secrets Operator's kinds are there already and not ours: left as they are"
-  else
-    apply --kustomize "$root/deploy/kustomize/generators"
-  fi
-  kube wait --for=condition=Established --timeout=30s "${generators[@]/#/crd/}" crd/acrpullsecrets.acr-pull.dev >/dev/null
-}
-
-# anothers CRD...: whether one of them is there and somebody else's: without our label, or with that operator's, which stands
-# beside ours where it was installed over our copy.
-anothers() {
-  local crd labels
-  for crd; do
-    labels=$(kube get crd "$crd" --ignore-not-found -o 'jsonpath=found {.metadata.labels}')
-    case $labels in
-    '' | *'"app.kubernetes.io/part-of":"acr-pull-webhook"'*) [[ $labels != *'"external-secrets.io/component"'* ]] || return 0 ;;
-    *) return 0 ;;
-    esac
-  done
-  return 1
 }
 
 # refuses_a_missing_generator: whether a Pod that nobody could mean is refused by the webhook and by nothing else.

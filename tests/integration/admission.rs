@@ -243,7 +243,43 @@ async fn a_pod_that_does_not_ask_is_left_alone() {
 }
 
 #[tokio::test]
-async fn an_edited_service_account_or_generator_is_honoured_by_the_next_pod() {
+async fn an_edited_annotation_of_the_service_account_is_honoured_by_the_next_pod() {
+    let site = Site::start().await;
+    let (namespace, key) = (&site.a.namespace, "azure.workload.identity/client-id");
+    let name = pull_secret_name(&site.create(namespace, &pod("one", "contoso")).await);
+    // The application of the other team does not trust this service account: only who asks it hears so.
+    site.service_account(namespace, "app", &[(key, site.b.client_id)])
+        .await;
+    super::site::eventually("Entra is asked as the other application", async || {
+        site.create(namespace, &unnamed("contoso")).await;
+        let asked = site.records(Endpoint::EntraToken);
+        asked
+            .iter()
+            .any(|r| r.client_id.as_deref() == Some(site.b.client_id))
+            .then_some(())
+    })
+    .await;
+    // And the kubelet credential provider's annotation, which wins, leads back.
+    let provider = ("kubernetes.azure.com/acr-client-id", site.a.client_id);
+    site.service_account(namespace, "app", &[(key, site.b.client_id), provider])
+        .await;
+    super::site::eventually("the pull secret is for the first one again", async || {
+        site.create(namespace, &unnamed("contoso")).await;
+        let status = site
+            .pull_secrets(namespace)
+            .get(&name)
+            .await
+            .unwrap()
+            .status
+            .unwrap();
+        let ready = status.conditions[0].status == "True";
+        (ready && status.client_id.as_deref() == Some(site.a.client_id)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_edited_generator_is_honoured_by_the_next_pod() {
     let site = Site::start().await;
     let namespace = &site.a.namespace;
     let name = pull_secret_name(&site.create(namespace, &pod("one", "contoso")).await);

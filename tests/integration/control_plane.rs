@@ -44,7 +44,8 @@ pub struct Prepared {
     pub jwks: String,
 }
 
-const NAMESPACE: &str = "acr-pull-webhook";
+/// Of the webhook's account, and its name.
+pub const NAMESPACE: &str = "acr-pull-webhook";
 
 pub fn shared() -> &'static ControlPlane {
     static SHARED: OnceLock<ControlPlane> = OnceLock::new();
@@ -59,7 +60,8 @@ pub fn root() -> &'static Path {
 // === impl ControlPlane ===
 
 impl ControlPlane {
-    fn start() -> Self {
+    /// A control plane of one test's own.
+    pub fn start() -> Self {
         let dir = TempDir::with_prefix("acr-pull-webhook-test-").unwrap();
         let mut child = Command::new(root().join("tests/cluster/control-plane.sh"))
             .arg(dir.path().join("cluster"))
@@ -95,6 +97,20 @@ impl ControlPlane {
             Some(format!("system:serviceaccount:{NAMESPACE}:{NAMESPACE}")),
         )
         .await
+    }
+
+    /// Runs a line of shell as the administrator, with the cluster's kubectl.
+    pub async fn shell(&self, line: &str) -> std::process::Output {
+        let programs = self.kubeconfig.with_file_name("bin");
+        let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+        tokio::process::Command::new("bash")
+            .args(["-euo", "pipefail", "-c", line])
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("PATH", path)
+            .current_dir(root())
+            .output()
+            .await
+            .unwrap()
     }
 
     /// The deployed manifests, applied once.

@@ -7,11 +7,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod control_plane;
+mod pull;
+#[path = "../azure-emulator/tests/emulator/support/registry.rs"]
+mod registry;
 mod site;
 mod webhook;
 
 mod admission;
+mod crds;
+mod defaults;
+mod documented;
+mod identities;
 mod permissions;
+mod principals;
 mod protocol;
 mod references;
 mod refusals;

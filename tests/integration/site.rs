@@ -17,7 +17,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, ResourceExt,
-    api::{ApiResource, DeleteParams, DynamicObject, PostParams},
+    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
     core::Status,
 };
 use serde_json::{Value, json};
@@ -28,6 +28,8 @@ use std::{
 
 pub const TENANT: &str = "11111111-1111-1111-1111-111111111111";
 pub const REGISTRY: &str = "contoso.azurecr.io";
+/// What the machine of these webhooks wants to be shown for a token of a managed identity.
+pub const IDENTITY_HEADER: &str = "853b9a84-0000-4b22-a3f3-0b9a43d9ad8a";
 pub const ANNOTATION: &str = "acr-pull.dev/access-token";
 
 /// A team: a namespace, the service account `app` in it, and what it may pull.
@@ -55,6 +57,11 @@ impl Site {
 
     /// A site whose webhook has further flags.
     pub async fn with_flags(flags: &[&str]) -> Self {
+        Self::with(flags, |_| ()).await
+    }
+
+    /// A site whose webhook has further flags, in which TEAM_A is that team's namespace, and whose Azure differs.
+    pub async fn with(flags: &[&str], change: impl FnOnce(&mut Value)) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let id = format!("site-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let prepared = control_plane::shared().prepared().await;
@@ -69,9 +76,15 @@ impl Site {
             client_id: "bbbbbbbb-bbbb-bbbb-bbbb-bbbbbbbbbbbb",
             repository: "team-b/app",
         };
-        let world = World::parse(&world(&prepared.issuer, &prepared.jwks, &[&a, &b])).unwrap();
+        let mut world = world(&prepared.issuer, &prepared.jwks, &[&a, &b]);
+        change(&mut world);
+        let world = World::parse(&world.to_string()).unwrap();
         let emulator = Emulator::start(world, Options::default()).unwrap();
-        let webhook = Webhook::start(&emulator.proxy_url().unwrap(), emulator.ca_pem(), flags).await;
+        let flags: Vec<_> = flags
+            .iter()
+            .map(|flag| flag.replace("TEAM_A", &a.namespace))
+            .collect();
+        let webhook = Webhook::start(&emulator, &flags).await;
         let site = Self {
             id,
             client,
@@ -89,7 +102,7 @@ impl Site {
 
     /// Starts the webhook anew, as after a crash, and points the API server to it.
     pub async fn restart_webhook(&mut self) {
-        self.webhook = Webhook::start(&self.emulator.proxy_url().unwrap(), self.emulator.ca_pem(), &[]).await;
+        self.webhook = Webhook::start(&self.emulator, &[]).await;
         self.register().await;
     }
 
@@ -221,14 +234,41 @@ impl Site {
 
     /// Creates a ClusterGenerator of this site's own name, of any spec, and returns how a Pod refers to it.
     pub async fn cluster_generator(&self, spec: Value) -> String {
+        self.cluster_generator_named("own", spec).await
+    }
+
+    /// The same with a name that differs by `suffix` from this site's others.
+    pub async fn cluster_generator_named(&self, suffix: &str, spec: Value) -> String {
+        let name = format!("{}-{suffix}", self.id);
         // Not by our type, which knows no other kind's fields.
         let kind = ApiResource::erase::<ClusterGenerator>(&());
-        let (api_version, metadata) = (&kind.api_version, json!({"name": self.id}));
+        let (api_version, metadata) = (&kind.api_version, json!({"name": name}));
         let generator: DynamicObject =
             from(json!({"apiVersion": api_version, "kind": kind.kind, "metadata": metadata, "spec": spec}));
         let api = Api::<DynamicObject>::all_with(self.client.clone(), &kind);
         api.create(&PostParams::default(), &generator).await.unwrap();
-        format!("ClusterGenerator/{}", self.id)
+        format!("ClusterGenerator/{name}")
+    }
+
+    /// Sets or, with null, removes the label by which a namespace has a default.
+    pub async fn namespace_default(&self, namespace: &str, label: Value) {
+        let patch = Patch::Merge(json!({"metadata": {"labels": {ANNOTATION: label}}}));
+        let namespaces = Api::<Namespace>::all(self.client.clone());
+        namespaces
+            .patch(namespace, &PatchParams::default(), &patch)
+            .await
+            .unwrap();
+    }
+
+    /// What the webhook warns of when it is asked about this Pod, as the API server would ask.
+    pub async fn warnings(&self, namespace: &str, pod: &Pod) -> Vec<String> {
+        let answer = super::protocol::post(self, &super::protocol::review(namespace, pod)).await;
+        assert_eq!(answer["response"]["allowed"], true, "{answer}");
+        let warnings = answer["response"]["warnings"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        warnings.iter().map(|w| w.as_str().unwrap().to_owned()).collect()
     }
 
     /// How often a service of the emulator was asked.
@@ -331,12 +371,13 @@ impl Site {
                 !line.contains("\\\"auths\\\""),
                 "a docker config was logged: {line}"
             );
+            assert!(!line.contains(IDENTITY_HEADER), "IDENTITY_HEADER was logged");
         }
     }
 }
 
 /// Azure as these teams know it.
-fn world(issuer: &str, jwks: &str, teams: &[&Team]) -> String {
+fn world(issuer: &str, jwks: &str, teams: &[&Team]) -> Value {
     let applications: Vec<_> = teams
         .iter()
         .map(|team| {
@@ -356,8 +397,8 @@ fn world(issuer: &str, jwks: &str, teams: &[&Team]) -> String {
         "issuers": [{"issuer": issuer, "jwks": serde_json::from_str::<Value>(jwks).unwrap()}],
         // Nothing is pulled here: that is what the end-to-end tests are for.
         "registries": [{"host": REGISTRY, "tenant": TENANT, "upstream": "http://127.0.0.1:1", "rights": rights}],
+        "appService": {"identityHeader": IDENTITY_HEADER},
     })
-    .to_string()
 }
 
 /// A Pod of service account `app` with this annotation.

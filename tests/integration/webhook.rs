@@ -1,6 +1,10 @@
 //! The webhook's own binary, as a process.
 
-use super::{control_plane, site::eventually};
+use super::{
+    control_plane,
+    site::{IDENTITY_HEADER, eventually},
+};
+use azure_emulator::Emulator;
 use rcgen::{CertificateParams, KeyPair, SanType};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -25,11 +29,11 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// Starts it with the deployed webhook's rights, reaching Azure through `proxy`.
-    pub async fn start(proxy: &str, azure_ca: &str, flags: &[&str]) -> Self {
+    /// Starts it with the deployed webhook's rights, on a machine whose Azure is this one.
+    pub async fn start(azure: &Emulator, flags: &[String]) -> Self {
         let files = TempDir::with_prefix("acr-pull-webhook-test-").unwrap();
         let ca_pem = write_certificate(files.path());
-        std::fs::write(files.path().join("azure-ca.crt"), azure_ca).unwrap();
+        std::fs::write(files.path().join("azure-ca.crt"), azure.ca_pem()).unwrap();
         let prepared = control_plane::shared().prepared().await;
         let mut child = Command::new(env!("CARGO_BIN_EXE_acr-pull-webhook"))
             .args(["serve", "--listen-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0"])
@@ -43,7 +47,9 @@ impl Webhook {
             .args(flags)
             .current_dir(files.path())
             .env("KUBECONFIG", &prepared.webhook_kubeconfig)
-            .env("HTTPS_PROXY", proxy)
+            .env("HTTPS_PROXY", azure.proxy_url().unwrap())
+            .env("IDENTITY_ENDPOINT", azure.identity_endpoint().unwrap())
+            .env("IDENTITY_HEADER", IDENTITY_HEADER)
             .env_remove("NO_PROXY")
             .env_remove("no_proxy")
             .stderr(Stdio::piped())

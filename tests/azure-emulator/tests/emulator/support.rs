@@ -1,17 +1,16 @@
 //! A small Azure to test against: two tenants, applications and managed identities in them, two registries.
 
-use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::LazyLock;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use azure_emulator::{AssertionIssuer, Emulator, Options, World};
 use serde_json::Value;
 
 mod key_server;
+mod registry;
 
 pub use key_server::KeyServer;
+pub use registry::{Registry, fresh_folder, repository, script};
 
 pub const TENANT: &str = "72f988bf-86f1-41af-91ab-000000000001";
 pub const OTHER_TENANT: &str = "72f988bf-86f1-41af-91ab-000000000002";
@@ -58,12 +57,6 @@ pub struct Reply {
     pub status: u16,
     pub headers: reqwest::header::HeaderMap,
     pub text: String,
-}
-
-/// distribution's registry, empty, in memory, until dropped.
-pub struct Registry {
-    process: Child,
-    pub url: String,
 }
 
 /// The world of these tests, its registries in front of `upstream`.
@@ -281,89 +274,7 @@ impl Reply {
     }
 }
 
-// === impl Registry ===
-
-impl Registry {
-    pub fn start() -> Self {
-        static PROGRAM: LazyLock<String> = LazyLock::new(|| script("tests/registry/build.sh", &[]));
-        let folder = fresh_folder("registry");
-        let config = folder.join("config.yml");
-        std::fs::write(
-            &config,
-            "version: 0.1\nlog: {level: info}\nstorage: {inmemory: {}, delete: {enabled: true}}\nhttp: {addr: '127.0.0.1:0'}\n",
-        )
-        .unwrap();
-        let mut process = Command::new(PROGRAM.as_str())
-            .arg("serve")
-            .arg(&config)
-            .env("OTEL_TRACES_EXPORTER", "none")
-            .stderr(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}", PROGRAM.as_str()));
-        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
-        let address = lines.by_ref().find_map(|line| {
-            let line = line.unwrap();
-            let address = line.split_once("listening on ")?.1;
-            Some(address.split(['"', ' ']).next().unwrap().to_owned())
-        });
-        // Read on, or the registry blocks when the pipe is full.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self {
-            process,
-            url: format!(
-                "http://{}",
-                address.expect("the registry ended before it listened")
-            ),
-        }
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-// === folders and programs ===
-
-/// The root of the repository.
-pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .ancestors()
-        .nth(2)
-        .unwrap()
-        .to_owned()
-}
-
-/// An empty folder of this test run.
-pub fn fresh_folder(name: &str) -> PathBuf {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let unique = format!(
-        "{name}-{}-{}",
-        std::process::id(),
-        COUNT.fetch_add(1, Ordering::Relaxed)
-    );
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(unique);
-    std::fs::create_dir_all(&folder).unwrap();
-    folder
-}
-
-/// Runs one of the repository's scripts and returns the line it prints. What it tells meanwhile goes to our standard error.
-pub fn script(path: &str, arguments: &[&str]) -> String {
-    let output = Command::new(repository().join(path))
-        .args(arguments)
-        .stderr(Stdio::inherit())
-        .output()
-        .unwrap_or_else(|error| panic!("{path}: {error}"));
-    assert!(
-        output.status.success(),
-        "{path} {arguments:?} failed; its own message is above"
-    );
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
+// === conditions ===
 
 /// Waits until the condition holds, at most ten seconds.
 pub fn await_condition(what: &str, mut holds: impl FnMut() -> bool) {

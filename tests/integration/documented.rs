@@ -1,0 +1,159 @@
+//! Generators in every form that External Secrets Operator documents, applied with kubectl as its users have them.
+
+use super::{
+    control_plane,
+    principals::{self, SECRET},
+    site::{REGISTRY, Site, TENANT, pod, pull_secret_name},
+};
+use serde_json::json;
+
+const MACHINE: &str = "55555555-5555-5555-5555-555555555555";
+const PULLER: &str = "66666666-6666-6666-6666-666666666666";
+const PULLER_RESOURCE: &str = "/subscriptions/5ab/resourcegroups/shop/providers/Microsoft.ManagedIdentity/userAssignedIdentities/puller";
+
+/// What is documented, the `spec` of it, and which identity it means.
+fn forms() -> [(&'static str, String, &'static str); 12] {
+    let head = format!("tenantId: {TENANT}\nregistry: {REGISTRY}\n");
+    let secret_ref = "secretRef: {clientSecret: {name: az-secret, key: clientsecret}, clientId: {name: az-secret, key: clientid}}";
+    [
+        (
+            "a service principal, with all optional fields",
+            format!(
+                "{head}scope: \"repository:team-a/app:pull,push\"\nenvironmentType: \"PublicCloud\"\nauth: {{servicePrincipal: {{{secret_ref}}}}}\n"
+            ),
+            "ServicePrincipal",
+        ),
+        (
+            "a service principal, with none",
+            format!("{head}auth: {{servicePrincipal: {{{secret_ref}}}}}\n"),
+            "ServicePrincipal",
+        ),
+        (
+            "the page's own example, which shows all three identities in one object",
+            format!(
+                "{head}auth:\n  servicePrincipal: {{{secret_ref}}}\n  managedIdentity: {{identityId: \"xxxxx\"}}\n  workloadIdentity: {{serviceAccountRef: {{name: \"my-service-account\", audiences: []}}}}\n"
+            ),
+            "ServicePrincipal",
+        ),
+        (
+            "the system-assigned managed identity",
+            format!("{head}auth: {{managedIdentity: {{}}}}\n"),
+            "ManagedIdentity",
+        ),
+        (
+            "the same with an empty id",
+            format!("{head}auth: {{managedIdentity: {{identityId: \"\"}}}}\n"),
+            "ManagedIdentity",
+        ),
+        (
+            "a managed identity by its client id, as with the kubelet's",
+            format!("{head}auth: {{managedIdentity: {{identityId: \"{PULLER}\"}}}}\n"),
+            "ManagedIdentity",
+        ),
+        (
+            "a managed identity by its resource id",
+            format!("{head}auth: {{managedIdentity: {{identityId: \"{PULLER_RESOURCE}\"}}}}\n"),
+            "ManagedIdentity",
+        ),
+        (
+            "a workload identity without a service account",
+            format!("{head}auth: {{workloadIdentity: {{}}}}\n"),
+            "WorkloadIdentity",
+        ),
+        (
+            "a workload identity with one",
+            format!(
+                "{head}auth: {{workloadIdentity: {{serviceAccountRef: {{name: puller, audiences: []}}}}}}\n"
+            ),
+            "WorkloadIdentity",
+        ),
+        (
+            "the same with an audience",
+            format!(
+                "{head}auth: {{workloadIdentity: {{serviceAccountRef: {{name: puller, audiences: [\"api://AzureADTokenExchange\"]}}}}}}\n"
+            ),
+            "WorkloadIdentity",
+        ),
+        (
+            "empty texts, as some templates leave them",
+            format!(
+                "{head}scope: \"\"\nauth: {{workloadIdentity: {{serviceAccountRef: {{name: puller}}}}}}\n"
+            ),
+            "WorkloadIdentity",
+        ),
+        (
+            "one scope of several repositories",
+            format!(
+                "{head}scope: \"repository:team-a/app:pull repository:team-a/tools/one:pull\"\nauth: {{workloadIdentity: {{}}}}\n"
+            ),
+            "WorkloadIdentity",
+        ),
+    ]
+}
+
+/// Indents each line.
+fn indented(text: &str, by: usize) -> String {
+    text.lines().map(|line| format!("{:by$}{line}\n", "")).collect()
+}
+
+#[tokio::test]
+async fn every_documented_form_works_unchanged_as_namespaced_and_as_cluster_generator() {
+    let site = Site::with(&["--managed-identity-namespaces=TEAM_A"], |world| {
+        principals::add(world);
+        world["managedIdentities"] = json!([
+            {"clientId": MACHINE, "tenant": TENANT, "systemAssigned": true},
+            {"clientId": PULLER, "tenant": TENANT, "resourceId": PULLER_RESOURCE},
+        ]);
+        let rights = world["registries"][0]["rights"].as_array_mut().unwrap();
+        for client in [MACHINE, PULLER] {
+            rights.push(json!({"clientId": client, "repositories": ["team-a/*"], "actions": ["pull"]}));
+        }
+    })
+    .await;
+    let namespace = &site.a.namespace;
+    let client_id = ("azure.workload.identity/client-id", site.a.client_id);
+    site.service_account(namespace, "puller", &[client_id]).await;
+    principals::secret(&site, namespace, "az-secret", SECRET).await;
+    principals::permit(&site, namespace, "az-secret").await;
+    for (number, (what, spec, identity)) in forms().into_iter().enumerate() {
+        let cluster_name = format!("{namespace}-form-{number}");
+        let manifests = format!(
+            "apiVersion: generators.external-secrets.io/v1alpha1\nkind: ACRAccessToken\nmetadata:\n  name: form-{number}\n  \
+             namespace: {namespace}\n  labels: {{team: a}}\nspec:\n{}---\napiVersion: generators.external-secrets.io/v1alpha1\n\
+             kind: ClusterGenerator\nmetadata:\n  name: {cluster_name}\nspec:\n  kind: ACRAccessToken\n  generator:\n    \
+             acrAccessTokenSpec:\n{}",
+            indented(&spec, 2),
+            indented(&spec, 6),
+        );
+        let applied = control_plane::shared()
+            .shell(&format!("kubectl apply --filename - <<'YAML'\n{manifests}YAML\n"))
+            .await;
+        assert!(
+            applied.status.success(),
+            "{what}: {}",
+            String::from_utf8_lossy(&applied.stderr)
+        );
+        for (kind, reference) in [
+            ("own", format!("form-{number}")),
+            ("cluster", format!("ClusterGenerator/{cluster_name}")),
+        ] {
+            let made = site
+                .create(namespace, &pod(&format!("form-{number}-{kind}"), &reference))
+                .await;
+            let name = pull_secret_name(&made);
+            assert_eq!(
+                site.opens(namespace, &name, "team-a/app").await,
+                502,
+                "{what}: authorised"
+            );
+            let status = site
+                .pull_secrets(namespace)
+                .get(&name)
+                .await
+                .unwrap()
+                .status
+                .unwrap();
+            assert_eq!(status.identity.as_deref(), Some(identity), "{what}");
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Every identity, in every cloud, with and without a scope, by both kinds of reference: each ends in a pull.
+
+use super::{
+    principals::{self, PRINCIPAL},
+    pull,
+    registry::Registry,
+    site::{Site, TENANT, pod, pull_secret_name},
+};
+use azure_emulator::Endpoint;
+use futures::{StreamExt, stream};
+use serde_json::{Value, json};
+
+/// A cloud: its name, where its registry is, and its Entra.
+struct Cloud {
+    name: &'static str,
+    registry: &'static str,
+    login: &'static str,
+}
+
+const CLOUDS: [Cloud; 5] = [
+    Cloud {
+        name: "PublicCloud",
+        registry: "contoso.azurecr.io",
+        login: "login.microsoftonline.com",
+    },
+    Cloud {
+        name: "USGovernmentCloud",
+        registry: "contoso.azurecr.us",
+        login: "login.microsoftonline.us",
+    },
+    Cloud {
+        name: "ChinaCloud",
+        registry: "contoso.azurecr.cn",
+        login: "login.chinacloudapi.cn",
+    },
+    Cloud {
+        name: "GermanCloud",
+        registry: "contoso.azurecr.de",
+        login: "login.microsoftonline.de",
+    },
+    Cloud {
+        name: "AzureStackCloud",
+        registry: "contoso.registry.stack.example",
+        login: "login.stack.example",
+    },
+];
+
+const MACHINE: &str = "55555555-5555-5555-5555-555555555555";
+const PULLER: &str = "66666666-6666-6666-6666-666666666666";
+const PULLER_RESOURCE: &str = "/subscriptions/5ab/resourcegroups/shop/providers/Microsoft.ManagedIdentity/userAssignedIdentities/puller";
+
+/// Azure with all of these identities, each of which may pull the one image in each cloud.
+fn world(world: &mut Value, upstream: &str) {
+    principals::add(world);
+    world["managedIdentities"] = json!([
+        {"clientId": MACHINE, "tenant": TENANT, "systemAssigned": true},
+        {"clientId": PULLER, "tenant": TENANT, "resourceId": PULLER_RESOURCE},
+    ]);
+    world["authorityHosts"] = json!(["login.stack.example"]);
+    let clients = [
+        "aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa",
+        "bbbbbbbb-bbbb-bbbb-bbbb-bbbbbbbbbbbb",
+        PRINCIPAL,
+        MACHINE,
+        PULLER,
+    ];
+    let rights = clients
+        .map(|client| json!({"clientId": client, "repositories": ["team-a/app"], "actions": ["pull"]}));
+    let registries = CLOUDS.map(
+        |cloud| json!({"host": cloud.registry, "tenant": TENANT, "upstream": upstream, "rights": rights}),
+    );
+    world["registries"] = json!(registries);
+}
+
+/// One case of the table.
+struct Case {
+    identity: &'static str,
+    auth: Value,
+    /// The Pod's own service account or that of the generator, where it is one's.
+    subject: Option<String>,
+    /// The service that gives the token.
+    asked: Endpoint,
+    client_id: &'static str,
+    cluster_only: bool,
+}
+
+fn cases(site: &Site) -> Vec<Case> {
+    let (a, b) = (&site.a, &site.b);
+    let subject = |namespace: &str, name: &str| Some(format!("system:serviceaccount:{namespace}:{name}"));
+    let workload = |identity, auth, subject, client_id, cluster_only| Case {
+        identity,
+        auth: json!({"workloadIdentity": auth}),
+        subject,
+        asked: Endpoint::EntraToken,
+        client_id,
+        cluster_only,
+    };
+    let managed = |identity, auth, client_id| Case {
+        identity,
+        auth: json!({"managedIdentity": auth}),
+        subject: None,
+        asked: Endpoint::AppServiceToken,
+        client_id,
+        cluster_only: false,
+    };
+    vec![
+        workload("own", json!({}), subject(&a.namespace, "app"), a.client_id, false),
+        workload(
+            "named",
+            json!({"serviceAccountRef": {"name": "puller"}}),
+            subject(&a.namespace, "puller"),
+            a.client_id,
+            false,
+        ),
+        workload(
+            "elsewhere",
+            json!({"serviceAccountRef": {"name": "puller", "namespace": b.namespace}}),
+            subject(&b.namespace, "puller"),
+            b.client_id,
+            true,
+        ),
+        Case {
+            identity: "principal",
+            auth: principals::auth("sp"),
+            subject: None,
+            asked: Endpoint::EntraToken,
+            client_id: PRINCIPAL,
+            cluster_only: false,
+        },
+        managed("system", json!({}), MACHINE),
+        managed("by-client-id", json!({"identityId": PULLER}), PULLER),
+        managed("by-resource-id", json!({"identityId": PULLER_RESOURCE}), PULLER),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_identity_pulls_in_each_cloud_with_and_without_a_scope_by_each_kind_of_reference() {
+    let registry = Registry::start();
+    pull::push(&registry, "team-a/app:1").await;
+    let flags = [
+        "--managed-identity-namespaces=TEAM_A",
+        "--authority-host=https://login.stack.example",
+        "--registry-suffixes=azurecr.io,azurecr.us,azurecr.cn,azurecr.de,registry.stack.example",
+    ];
+    let site = Site::with(&flags, |azure| world(azure, &registry.url)).await;
+    let client_id = |id| ("azure.workload.identity/client-id", id);
+    let (a, b) = (&site.a, &site.b);
+    site.service_account(&a.namespace, "puller", &[client_id(a.client_id)])
+        .await;
+    let allowed = ("acr-pull.dev/allowed-namespaces", a.namespace.as_str());
+    site.service_account(&b.namespace, "puller", &[client_id(b.client_id), allowed])
+        .await;
+    principals::secret(&site, &a.namespace, "sp", principals::SECRET).await;
+    principals::permit(&site, &a.namespace, "sp").await;
+
+    let mut references = Vec::new();
+    for case in cases(&site) {
+        for cloud in &CLOUDS {
+            for scope in [None, Some("repository:team-a/app:pull")] {
+                let spec = json!({"registry": cloud.registry, "tenantId": TENANT, "environmentType": cloud.name,
+                    "scope": scope.unwrap_or_default(), "auth": case.auth});
+                let name = format!(
+                    "{}-{}-{}",
+                    case.identity,
+                    cloud.name.to_lowercase(),
+                    if scope.is_some() { "scoped" } else { "whole" }
+                );
+                let whole = json!({"kind": "ACRAccessToken", "generator": {"acrAccessTokenSpec": spec}});
+                let by_cluster = site.cluster_generator_named(&name, whole).await;
+                references.push((by_cluster, case.identity, cloud, scope));
+                if !case.cluster_only {
+                    site.generator(&a.namespace, &name, spec).await;
+                    references.push((name, case.identity, cloud, scope));
+                }
+            }
+        }
+    }
+    assert_eq!(references.len(), 7 * 5 * 2 * 2 - 5 * 2);
+
+    let pulled = stream::iter(references)
+        .map(|(reference, identity, cloud, scope)| {
+            let site = &site;
+            async move {
+                let name = format!("{}-app", reference.to_lowercase().replace('/', "-"));
+                let mut asking = pod(&name, &reference);
+                let image = format!("{}/team-a/app:1", cloud.registry);
+                asking.spec.as_mut().unwrap().containers[0].image = Some(image.clone());
+                let made = site.create(&site.a.namespace, &asking).await;
+                let secret = pull_secret_name(&made);
+                let pulled = site.pulls(&site.a.namespace, &secret, &image).await;
+                assert_eq!(pulled, Ok(()), "{reference}");
+                let status = site.pull_secrets(&site.a.namespace).get(&secret).await.unwrap();
+                (identity, cloud, scope, status.status.unwrap())
+            }
+        })
+        .buffer_unordered(4)
+        .collect::<Vec<_>>()
+        .await;
+
+    for case in cases(&site) {
+        let of_case = pulled.iter().filter(|(identity, ..)| *identity == case.identity);
+        for (_, cloud, scope, status) in of_case {
+            let what = format!("{} in {}", case.identity, cloud.name);
+            assert_eq!(status.registry.as_deref(), Some(cloud.registry), "{what}");
+            assert_eq!(status.scope.as_deref(), *scope, "{what}");
+            assert_eq!(status.subject, case.subject, "{what}");
+            let kind = status.identity.as_deref().unwrap();
+            match case.asked {
+                Endpoint::AppServiceToken => assert_eq!(kind, "ManagedIdentity", "{what}"),
+                _ => assert_eq!(status.client_id.as_deref(), Some(case.client_id), "{what}"),
+            }
+            // Whose Entra was asked, and as whom.
+            let asked = site.records(case.asked).into_iter().any(|record| {
+                record.client_id.as_deref() == Some(case.client_id)
+                    && record.subject == case.subject
+                    && (case.asked == Endpoint::AppServiceToken || record.host == cloud.login)
+            });
+            assert!(asked, "{what}");
+        }
+    }
+    site.assert_no_secret_was_logged();
+}

@@ -1,0 +1,72 @@
+//! Images in a real registry behind the emulator, and skopeo, which nobody here wrote, to pull them with what the webhook wrote.
+
+use super::{
+    registry::{Registry, fresh_folder, repository, script},
+    site::Site,
+};
+use std::{os::unix::fs::PermissionsExt, path::Path, process::Stdio, sync::LazyLock};
+use tokio::process::Command;
+
+static SKOPEO: LazyLock<()> = LazyLock::new(|| drop(script("tests/cluster/packages.sh", &["skopeo"])));
+
+/// Puts a small image straight into the registry behind.
+pub async fn push(registry: &Registry, image: &str) {
+    LazyLock::force(&SKOPEO);
+    let folder = fresh_folder("image");
+    // Never run: only pulled.
+    let program = folder.join("app");
+    std::fs::write(&program, image).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let archive = folder.join("image.tar");
+    let written = Command::new(repository().join("tests/cluster/image-archive.sh"))
+        .arg(image)
+        .arg(&program)
+        .stdout(std::fs::File::create(&archive).unwrap())
+        .status()
+        .await
+        .unwrap();
+    assert!(written.success());
+    let target = format!("docker://{}/{image}", registry.url.trim_start_matches("http://"));
+    run(Command::new("skopeo")
+        .args(["--insecure-policy", "copy", "--dest-tls-verify=false"])
+        .arg(format!("docker-archive:{}", archive.display()))
+        .arg(target))
+    .await
+    .unwrap();
+}
+
+impl Site {
+    /// Pulls an image as a kubelet would that finds this Secret in the Pod; on failure, what skopeo says.
+    pub async fn pulls(&self, namespace: &str, secret: &str, image: &str) -> Result<(), String> {
+        LazyLock::force(&SKOPEO);
+        let folder = fresh_folder("pull");
+        let found = self.secrets(namespace).get(secret).await.unwrap();
+        let config = &found.data.as_ref().unwrap()[".dockerconfigjson"].0;
+        std::fs::write(folder.join("auth.json"), config).unwrap();
+        std::fs::write(folder.join("ca.crt"), self.emulator.ca_pem()).unwrap();
+        run(Command::new("skopeo")
+            .args(["--insecure-policy", "copy", "--authfile"])
+            .arg(folder.join("auth.json"))
+            .arg(format!("docker://{image}"))
+            .arg(format!("dir:{}", folder.join("image").display()))
+            .env("HTTPS_PROXY", self.emulator.proxy_url().unwrap())
+            .env("SSL_CERT_FILE", folder.join("ca.crt"))
+            .env_remove("NO_PROXY")
+            .env_remove("no_proxy"))
+        .await?;
+        assert!(Path::new(&folder).join("image/manifest.json").exists());
+        Ok(())
+    }
+}
+
+async fn run(command: &mut Command) -> Result<(), String> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .expect("skopeo was just installed");
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
+}
