@@ -213,3 +213,200 @@ async fn a_secret_that_is_old_but_good_serves_pods_while_azure_is_down() {
         ("True", "Issued")
     );
 }
+
+/// What an odd answer of Entra's is to become.
+enum Becomes {
+    /// The Pod is admitted as if nothing were odd.
+    Fine,
+    /// The Pod is admitted, and warned of with this reason and these words.
+    Warned(&'static str, &'static [&'static str]),
+    /// The Pod is refused with this reason and these words.
+    Refused(&'static str, &'static [&'static str]),
+}
+
+#[tokio::test]
+async fn each_odd_answer_of_entra_ends_in_its_class_and_its_words_in_time() {
+    use Becomes::{Fine, Refused, Warned};
+    let site = Site::start().await;
+    let namespace = &site.a.namespace;
+    let issuer = super::control_plane::shared().prepared().await.issuer.clone();
+    let credential: &[&str] = &[
+        "az identity federated-credential create",
+        "--audiences api://AzureADTokenExchange",
+    ];
+    for (number, (odd, becomes)) in [
+        // Entra's errors, in both of its styles.
+        (
+            r#"{"aadsts": 70021}"#,
+            Warned("FederatedCredentialNotFound", credential),
+        ),
+        (
+            r#"{"aadsts": 70021, "escapes": false}"#,
+            Warned("FederatedCredentialNotFound", credential),
+        ),
+        (
+            r#"{"aadsts": 700211}"#,
+            Warned("FederatedCredentialNotFound", credential),
+        ),
+        (
+            r#"{"aadsts": 700213, "escapes": false}"#,
+            Warned("FederatedCredentialNotFound", credential),
+        ),
+        (
+            r#"{"aadsts": 70025}"#,
+            Warned("FederatedCredentialNotFound", credential),
+        ),
+        (
+            r#"{"aadsts": 700212}"#,
+            Refused("EntraRefused", &["az identity federated-credential update"]),
+        ),
+        (
+            r#"{"aadsts": 7002138}"#,
+            Refused("EntraRefused", &["az identity federated-credential update"]),
+        ),
+        (
+            r#"{"aadsts": 700016}"#,
+            Refused("EntraRefused", &["kubectl annotate serviceaccount"]),
+        ),
+        (
+            r#"{"aadsts": 700016, "escapes": false}"#,
+            Refused("EntraRefused", &["kubectl annotate serviceaccount"]),
+        ),
+        (r#"{"aadsts": 700024}"#, Refused("EntraRefused", &["clock"])),
+        (
+            r#"{"aadsts": 700027}"#,
+            Refused("EntraRefused", &["/openid/v1/jwks"]),
+        ),
+        (
+            r#"{"aadsts": 50027}"#,
+            Refused("EntraRefused", &["/openid/v1/jwks"]),
+        ),
+        (
+            r#"{"aadsts": 90002}"#,
+            Refused("EntraRefused", &["spec.tenantId of the generator"]),
+        ),
+        (
+            r#"{"aadsts": 500011}"#,
+            Refused("EntraRefused", &["--acr-audience"]),
+        ),
+        (r#"{"aadsts": 900144}"#, Refused("EntraRefused", &["report it"])),
+        (
+            r#"{"aadsts": 90061}"#,
+            Warned("EntraUnavailable", &[".well-known/openid-configuration"]),
+        ),
+        (
+            r#"{"aadsts": 90033}"#,
+            Warned("EntraUnavailable", &["AADSTS90033"]),
+        ),
+        (r#"{"aadsts": 90055}"#, Warned("EntraThrottled", &["slow down"])),
+        (
+            r#"{"aadsts": 123456}"#,
+            Refused("EntraRefused", &["AADSTS123456"]),
+        ),
+        // What is not Entra's.
+        (
+            r#"{"status": 502, "body": "html"}"#,
+            Warned("EntraUnavailable", &["502"]),
+        ),
+        (r#"{"body": "html"}"#, Warned("EntraUnavailable", &["200"])),
+        (r#"{"body": "truncated"}"#, Warned("EntraUnavailable", &["200"])),
+        (
+            r#"{"status": 400, "body": "truncated"}"#,
+            Warned("EntraUnavailable", &["400"]),
+        ),
+        (r#"{"body": "empty"}"#, Warned("EntraUnavailable", &["200"])),
+        (
+            r#"{"reset": true}"#,
+            Warned("EntraUnavailable", &["login.microsoftonline.com was not reached"]),
+        ),
+        (
+            r#"{"redirect": "https://fabrikam.azurecr.io/"}"#,
+            Warned("EntraUnavailable", &["307"]),
+        ),
+        (r#"{"status": 429}"#, Warned("EntraThrottled", &["slow down"])),
+        (
+            r#"{"status": 429, "retryAfter": 60}"#,
+            Warned("EntraThrottled", &["slow down"]),
+        ),
+        (
+            r#"{"status": 503, "retryAfter": 60}"#,
+            Warned("EntraUnavailable", &["503"]),
+        ),
+        // Right answers, oddly written.
+        (r#"{"expiresIn": "quoted"}"#, Fine),
+        (r#"{"expiresIn": "missing"}"#, Fine),
+        (r#"{"extraNumbers": true}"#, Fine),
+        (r#"{"delay": "1s"}"#, Fine),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut fault: Value = serde_json::from_str(odd).unwrap();
+        fault["endpoint"] = "entra.token".into();
+        site.emulator
+            .set_faults(&[serde_json::from_value(fault).unwrap()])
+            .unwrap();
+        // A generator of its own, so that no earlier try is remembered.
+        let generator = format!("odd-{number}");
+        site.generator(namespace, &generator, serde_json::json!({})).await;
+        let answer = answer(&site, &generator, "10s").await;
+        let response = &answer["response"];
+        let (text, reason, words) = match &becomes {
+            Fine => {
+                assert_eq!(
+                    (&response["allowed"], &response["warnings"]),
+                    (&Value::Bool(true), &Value::Null),
+                    "{odd}"
+                );
+                continue;
+            }
+            Warned(reason, words) => {
+                assert_eq!(response["allowed"], true, "{odd}: {answer}");
+                (&response["warnings"][0], reason, words)
+            }
+            Refused(reason, words) => {
+                assert_eq!(
+                    (&response["allowed"], &response["status"]["code"]),
+                    (&Value::Bool(false), &403.into()),
+                    "{odd}"
+                );
+                (&response["status"]["message"], reason, words)
+            }
+        };
+        let text = text.as_str().unwrap();
+        for word in words.iter().chain([reason]) {
+            assert!(text.contains(word), "{odd}: {word:?} is missing: {text}");
+        }
+        assert!(
+            !text.contains("Trace ID") && !text.contains('\r'),
+            "{odd}: {text}"
+        );
+        if *reason == "FederatedCredentialNotFound" {
+            let subject = format!("--subject system:serviceaccount:{namespace}:app ");
+            assert!(
+                text.contains(&subject) && text.contains(&format!("--issuer {issuer} ")),
+                "{odd}: {text}"
+            );
+        }
+    }
+    site.assert_no_secret_was_logged();
+}
+
+#[tokio::test]
+async fn the_wait_that_entra_asks_for_is_kept_however_many_pods_come() {
+    let site = Site::start().await;
+    site.emulator
+        .set_faults(&fault(Endpoint::EntraToken, |f| {
+            f.status = Some(429);
+            f.retry_after = Some(60);
+        }))
+        .unwrap();
+    let start = std::time::Instant::now();
+    // Past the webhook's own shortest wait of 5 s.
+    eventually("time passes, and Pods come", async || {
+        site.create(&site.a.namespace, &unnamed("contoso")).await;
+        (start.elapsed().as_secs() >= 8).then_some(())
+    })
+    .await;
+    assert_eq!(site.calls(Endpoint::EntraToken), 1);
+}
