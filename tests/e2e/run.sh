@@ -24,8 +24,9 @@ if [[ -z ${KUBECONFIG:-} ]]; then
   fi
 fi
 use_cluster
-# One test searches the log for credentials: everything that can be said shall be said.
-ACR_PULL_WEBHOOK_LOG_LEVEL=trace "$root/tests/e2e/deploy.sh"
+# One test searches the log for credentials: everything that can be said shall be said. Another one lets a team use the
+# machine's managed identities.
+ACR_PULL_WEBHOOK_LOG_LEVEL=trace ACR_PULL_WEBHOOK_MANAGED_IDENTITY_NAMESPACES=acr-pull-e2e-18 "$root/tests/e2e/deploy.sh"
 cd "$root"
 tests=()
 for file in tests/e2e/tests/*.rs; do

@@ -1,8 +1,8 @@
 //! The Azure that the tests meet: every team an application of its own, and hops as
 //! slow as Azure's. It is told to the emulator once, through the API server's proxy.
 
-use crate::team::TEAMS;
-use azure_emulator::{Credentials, RequestRecord};
+use crate::team::{MACHINES, TEAMS};
+use azure_emulator::{Credentials, Endpoint, RequestRecord};
 use kube::Client;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -11,6 +11,11 @@ use tokio::{process::Command, sync::OnceCell};
 
 pub const TENANT: &str = "72f988bf-0000-4000-8000-000000000001";
 pub const REGISTRY: &str = "contoso.azurecr.io";
+/// The system-assigned managed identity of every machine of the cluster.
+pub const MACHINE: &str = "55555555-0000-4000-8000-000000000001";
+/// A user-assigned one, and its resource id.
+pub const PULLER: &str = "66666666-0000-4000-8000-000000000001";
+pub const PULLER_RESOURCE: &str = "/subscriptions/5ab/resourcegroups/shop/providers/Microsoft.ManagedIdentity/userAssignedIdentities/puller";
 const CONTROL: &str = "/api/v1/namespaces/azure-emulator/services/azure-emulator:control/proxy";
 
 /// Makes sure, once a run, that Azure knows the teams and holds their images.
@@ -29,6 +34,14 @@ pub async fn ready(client: &Client) {
                 .expect("the emulator takes the world");
         })
         .await;
+}
+
+/// Every request that the machine's endpoint for managed identities got.
+pub async fn requests_of_machines(client: &Client) -> Vec<RequestRecord> {
+    let all: Vec<RequestRecord> = get(client, "/requests").await;
+    all.into_iter()
+        .filter(|r| r.endpoint == Some(Endpoint::ImdsToken))
+        .collect()
 }
 
 /// Every request that Azure got from this subject.
@@ -64,12 +77,19 @@ async fn world(client: &Client) -> Value {
         .iter()
         .map(|team| json!({"clientId": team.client_id(), "federatedCredentials": [{"issuer": issuer, "subject": team.subject()}]}))
         .collect();
+    let right = |client: &str, repository: String| json!({"clientId": client, "repositories": [repository], "actions": ["pull"]});
+    let of_machines = MACHINES.repository();
     let rights: Vec<_> = TEAMS
         .iter()
-        .map(|team| json!({"clientId": team.client_id(), "repositories": [team.repository()], "actions": ["pull"]}))
+        .map(|team| right(&team.client_id(), team.repository()))
+        .chain([MACHINE, PULLER].map(|identity| right(identity, of_machines.clone())))
         .collect();
     json!({
         "tenants": [{"id": TENANT, "applications": applications}],
+        "managedIdentities": [
+            {"clientId": MACHINE, "tenant": TENANT, "systemAssigned": true},
+            {"clientId": PULLER, "tenant": TENANT, "resourceId": PULLER_RESOURCE},
+        ],
         "issuers": [{"issuer": issuer, "jwks": raw("/openid/v1/jwks").await}],
         "registries": [{"host": REGISTRY, "tenant": TENANT, "upstream": "http://127.0.0.1:5000", "rights": rights}],
         "faults": [

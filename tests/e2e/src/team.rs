@@ -20,8 +20,8 @@ pub const ANNOTATION: &str = "acr-pull.dev/access-token";
 pub struct Team(u8);
 
 /// All teams. Azure is told of them before the first test.
-pub const TEAMS: [Team; 16] = {
-    let mut teams = [Team(0); 16];
+pub const TEAMS: [Team; 20] = {
+    let mut teams = [Team(0); 20];
     let mut n = 0;
     while n < teams.len() {
         teams[n] = Team(n as u8);
@@ -29,6 +29,9 @@ pub const TEAMS: [Team; 16] = {
     }
     teams
 };
+
+/// The team whose image managed identities may pull. `make e2e` lets its namespace use them.
+pub const MACHINES: Team = TEAMS[18];
 
 /// A team's namespace on the cluster, with everything in it but Pods.
 pub struct Settled {
@@ -89,24 +92,34 @@ impl Team {
 // === impl Settled ===
 
 impl Settled {
-    /// The service account and the generator, in one go.
-    pub async fn settle_identity(&self, spec: Value) {
+    /// The service account `app`, as the team's application in Azure.
+    pub async fn settle_account(&self) {
         let annotations = json!({
             "azure.workload.identity/client-id": self.team.client_id(),
             "azure.workload.identity/tenant-id": TENANT,
         });
-        let mut whole = json!({"registry": REGISTRY, "auth": {"workloadIdentity": {}}});
-        for (key, value) in spec.as_object().unwrap() {
-            whole[key] = value.clone();
-        }
         create(
             &self.api::<ServiceAccount>(),
             json!({"metadata": {"name": "app", "annotations": annotations}}),
         )
         .await;
+    }
+
+    /// The service account and the generator `contoso`, in one go.
+    pub async fn settle_identity(&self, spec: Value) {
+        self.settle_account().await;
+        self.generator("contoso", spec).await;
+    }
+
+    /// A generator for the registry by the Pod's own identity; `spec` overrides.
+    pub async fn generator(&self, name: &str, spec: Value) {
+        let mut whole = json!({"registry": REGISTRY, "auth": {"workloadIdentity": {}}});
+        for (key, value) in spec.as_object().unwrap() {
+            whole[key] = value.clone();
+        }
         create(
             &self.api::<ACRAccessToken>(),
-            json!({"metadata": {"name": "contoso"}, "spec": whole}),
+            json!({"metadata": {"name": name}, "spec": whole}),
         )
         .await;
     }
@@ -121,15 +134,17 @@ impl Settled {
     /// Creates a Pod of the service account `app`, pulling `image`, annotated or not.
     pub async fn create_pod(&self, name: &str, image: &str, annotation: Option<&str>) -> Pod {
         let annotations = annotation.map_or(json!({}), |value| json!({ANNOTATION: value}));
-        let pod = json!({
-            "metadata": {"name": name, "annotations": annotations},
-            "spec": {
-                "serviceAccountName": "app",
-                "terminationGracePeriodSeconds": 1,
-                "containers": [{"name": "app", "image": image, "imagePullPolicy": "Always"}],
-            },
-        });
-        create(&self.api::<Pod>(), pod).await
+        create(&self.api::<Pod>(), pod(name, image, annotations)).await
+    }
+
+    /// Creates such a Pod that must be refused, and returns why it was.
+    pub async fn refused_pod(&self, name: &str, image: &str, annotation: &str) -> String {
+        let pod = pod(name, image, json!({ANNOTATION: annotation}));
+        let pod = serde_json::from_value(pod).unwrap();
+        match self.api::<Pod>().create(&PostParams::default(), &pod).await {
+            Ok(_) => panic!("the Pod was admitted"),
+            Err(error) => error.to_string(),
+        }
     }
 
     /// Waits until the Pod runs.
@@ -179,14 +194,15 @@ impl Settled {
             .collect()
     }
 
+    /// The pull secrets that the webhook wrote in the namespace.
+    pub async fn pull_secrets(&self) -> Vec<ACRPullSecret> {
+        let api = self.api::<ACRPullSecret>();
+        api.list(&Default::default()).await.unwrap().items
+    }
+
     /// The one pull secret that the webhook wrote in the namespace.
     pub async fn pull_secret(&self) -> ACRPullSecret {
-        let all = self
-            .api::<ACRPullSecret>()
-            .list(&Default::default())
-            .await
-            .unwrap()
-            .items;
+        let all = self.pull_secrets().await;
         assert_eq!(all.len(), 1);
         all.into_iter().next().unwrap()
     }
@@ -195,6 +211,17 @@ impl Settled {
     pub async fn secret(&self, name: &str) -> Secret {
         self.api::<Secret>().get(name).await.unwrap()
     }
+}
+
+fn pod(name: &str, image: &str, annotations: Value) -> Value {
+    json!({
+        "metadata": {"name": name, "annotations": annotations},
+        "spec": {
+            "serviceAccountName": "app",
+            "terminationGracePeriodSeconds": 1,
+            "containers": [{"name": "app", "image": image, "imagePullPolicy": "Always"}],
+        },
+    })
 }
 
 async fn create<K>(api: &Api<K>, object: Value) -> K

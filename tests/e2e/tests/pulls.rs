@@ -2,12 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use acr_pull_webhook::generator::ClusterGenerator;
 use e2e::{
     azure, client, eventually,
-    team::{Settled, TEAMS, Team},
+    team::{MACHINES, Settled, TEAMS, Team},
 };
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
-use kube::{Api, api::PostParams};
+use kube::{
+    Api,
+    api::{Patch, PostParams},
+};
 use serde_json::json;
 
 const TEN: std::ops::Range<usize> = 6..16;
@@ -75,18 +79,21 @@ async fn ten_fresh_namespaces_start_without_one_failed_pull() {
 }
 
 #[tokio::test]
-async fn a_job_and_its_init_container_pull_with_the_same_secret() {
+async fn init_ephemeral_and_sidecar_containers_of_a_job_pull_with_the_same_secret() {
     let client = client().await;
     let team = TEAMS[4].settle(&client, json!({})).await;
-    let sidecar = json!({"name": "sidecar", "image": team.team.image(), "restartPolicy": "Always"});
+    let image = team.team.image();
+    let init = json!({"name": "init", "image": image, "imagePullPolicy": "Always", "args": ["once"]});
+    let sidecar =
+        json!({"name": "sidecar", "image": image, "imagePullPolicy": "Always", "restartPolicy": "Always"});
     let template = json!({
         "metadata": {"annotations": {"acr-pull.dev/access-token": "contoso"}},
         "spec": {
             "serviceAccountName": "app",
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": 1,
-            "initContainers": [sidecar],
-            "containers": [{"name": "app", "image": team.team.image()}],
+            "initContainers": [init, sidecar],
+            "containers": [{"name": "app", "image": image}],
         },
     });
     let job = json!({"metadata": {"name": "job"}, "spec": {"template": template}});
@@ -95,7 +102,7 @@ async fn a_job_and_its_init_container_pull_with_the_same_secret() {
         .await
         .unwrap();
     let pods: Api<Pod> = team.api();
-    eventually("the Job's Pod runs", async || {
+    let name = eventually("the Job's Pod runs", async || {
         let pod = pods
             .list(&Default::default())
             .await
@@ -104,14 +111,98 @@ async fn a_job_and_its_init_container_pull_with_the_same_secret() {
             .into_iter()
             .next()?;
         let status = pod.status?;
-        let all = status
+        let mut all = status
             .container_statuses?
             .into_iter()
             .chain(status.init_container_statuses?);
-        all.into_iter().all(|c| c.ready).then_some(())
+        all.all(|c| c.ready).then_some(pod.metadata.name?)
+    })
+    .await;
+    // As `kubectl debug` does it.
+    let ephemeral = json!({"name": "debug", "image": image, "imagePullPolicy": "Always"});
+    let ephemeral = json!({"spec": {"ephemeralContainers": [ephemeral]}});
+    pods.patch_ephemeral_containers(&name, &Default::default(), &Patch::Strategic(ephemeral))
+        .await
+        .unwrap();
+    eventually("the ephemeral container runs", async || {
+        let status = pods.get(&name).await.unwrap().status?;
+        let state = status.ephemeral_container_statuses?.into_iter().next()?.state?;
+        state.running.map(drop)
     })
     .await;
     assert_eq!(azure::requests_of(&client, &TEAMS[4].subject()).await.len(), 1);
+}
+
+/// IMDS at its real address, asked by the webhook's own running Pods.
+#[tokio::test]
+async fn a_namespace_that_may_use_managed_identities_pulls_by_them_and_another_is_refused() {
+    let client = client().await;
+    let team = MACHINES.settle_namespace(&client).await;
+    team.settle_account().await;
+    for (name, id) in [
+        ("system", json!(null)),
+        ("by-client-id", json!(azure::PULLER)),
+        ("by-resource-id", json!(azure::PULLER_RESOURCE)),
+    ] {
+        let auth = json!({"managedIdentity": {"identityId": id}});
+        team.generator(name, json!({"auth": auth})).await;
+        team.create_pod(name, &MACHINES.image(), Some(name)).await;
+    }
+    for name in ["system", "by-client-id", "by-resource-id"] {
+        team.runs(name).await;
+    }
+    for pull_secret in team.pull_secrets().await {
+        assert_eq!(
+            pull_secret.status.unwrap().identity.as_deref(),
+            Some("ManagedIdentity")
+        );
+    }
+    let asked = azure::requests_of_machines(&client).await;
+    assert!(
+        asked.iter().all(|record| record.host == "169.254.169.254"),
+        "{asked:?}"
+    );
+    for identity in [azure::MACHINE, azure::PULLER] {
+        assert!(
+            asked
+                .iter()
+                .any(|record| record.client_id.as_deref() == Some(identity)),
+            "{identity}"
+        );
+    }
+
+    let other = TEAMS[19]
+        .settle(&client, json!({"auth": {"managedIdentity": {}}}))
+        .await;
+    let refused = other.refused_pod("app", &MACHINES.image(), "contoso").await;
+    assert!(refused.contains("ManagedIdentityNotAllowed"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_cluster_generator_serves_two_namespaces_by_each_pods_own_service_account() {
+    let client = client().await;
+    let spec = json!({"kind": "ACRAccessToken", "generator": {"acrAccessTokenSpec": {
+        "registry": azure::REGISTRY, "tenantId": azure::TENANT, "auth": {"workloadIdentity": {}}}}});
+    let generators = Api::<ClusterGenerator>::all(client.clone());
+    let _ = generators.delete("acr-pull-e2e", &Default::default()).await;
+    let whole = json!({"metadata": {"name": "acr-pull-e2e"}, "spec": spec});
+    generators
+        .create(&PostParams::default(), &serde_json::from_value(whole).unwrap())
+        .await
+        .unwrap();
+    for team in [TEAMS[16], TEAMS[17]] {
+        let settled = team.settle_namespace(&client).await;
+        settled.settle_account().await;
+        settled
+            .create_pod("app", &team.image(), Some("ClusterGenerator/acr-pull-e2e"))
+            .await;
+        settled.runs("app").await;
+        assert_eq!(
+            settled.pull_secret().await.spec.generator.kind,
+            "ClusterGenerator"
+        );
+        assert_eq!(azure::requests_of(&client, &team.subject()).await.len(), 1);
+    }
 }
 
 #[tokio::test]
