@@ -96,13 +96,7 @@ async fn a_scope_in_the_generator_narrows_the_token() {
     let name = pull_secret_name(&site.create(namespace, &pod("app", "scoped")).await);
     assert_eq!(site.calls(Endpoint::AcrToken), 1);
     assert_eq!(site.opens(namespace, &name, "team-a/app").await, 502);
-    let status = site
-        .pull_secrets(namespace)
-        .get(&name)
-        .await
-        .unwrap()
-        .status
-        .unwrap();
+    let status = site.status(namespace, &name).await;
     assert_eq!(status.scope.as_deref(), Some("repository:team-a/app:pull"));
     let life = status
         .expiration_time
@@ -265,13 +259,7 @@ async fn an_edited_annotation_of_the_service_account_is_honoured_by_the_next_pod
         .await;
     super::site::eventually("the pull secret is for the first one again", async || {
         site.create(namespace, &unnamed("contoso")).await;
-        let status = site
-            .pull_secrets(namespace)
-            .get(&name)
-            .await
-            .unwrap()
-            .status
-            .unwrap();
+        let status = site.status(namespace, &name).await;
         let ready = status.conditions[0].status == "True";
         (ready && status.client_id.as_deref() == Some(site.a.client_id)).then_some(())
     })
@@ -294,13 +282,7 @@ async fn an_edited_generator_is_honoured_by_the_next_pod() {
     let status = super::site::eventually("a Pod gets the narrower token", async || {
         let next = unnamed("contoso");
         assert_eq!(pull_secret_name(&site.create(namespace, &next).await), name);
-        let status = site
-            .pull_secrets(namespace)
-            .get(&name)
-            .await
-            .unwrap()
-            .status
-            .unwrap();
+        let status = site.status(namespace, &name).await;
         status.scope.is_some().then_some(status)
     })
     .await;

@@ -2,14 +2,9 @@
 
 use super::{
     control_plane,
-    principals::{self, SECRET},
+    principals::{self, PULLER, PULLER_RESOURCE, SECRET},
     site::{REGISTRY, Site, TENANT, pod, pull_secret_name},
 };
-use serde_json::json;
-
-const MACHINE: &str = "55555555-5555-5555-5555-555555555555";
-const PULLER: &str = "66666666-6666-6666-6666-666666666666";
-const PULLER_RESOURCE: &str = "/subscriptions/5ab/resourcegroups/shop/providers/Microsoft.ManagedIdentity/userAssignedIdentities/puller";
 
 /// What is documented, the `spec` of it, and which identity it means.
 fn forms() -> [(&'static str, String, &'static str); 12] {
@@ -100,14 +95,7 @@ fn indented(text: &str, by: usize) -> String {
 async fn every_documented_form_works_unchanged_as_namespaced_and_as_cluster_generator() {
     let site = Site::with(&["--managed-identity-namespaces=TEAM_A"], |world| {
         principals::add(world);
-        world["managedIdentities"] = json!([
-            {"clientId": MACHINE, "tenant": TENANT, "systemAssigned": true},
-            {"clientId": PULLER, "tenant": TENANT, "resourceId": PULLER_RESOURCE},
-        ]);
-        let rights = world["registries"][0]["rights"].as_array_mut().unwrap();
-        for client in [MACHINE, PULLER] {
-            rights.push(json!({"clientId": client, "repositories": ["team-a/*"], "actions": ["pull"]}));
-        }
+        principals::add_machine(world);
     })
     .await;
     let namespace = &site.a.namespace;
@@ -146,13 +134,7 @@ async fn every_documented_form_works_unchanged_as_namespaced_and_as_cluster_gene
                 502,
                 "{what}: authorised"
             );
-            let status = site
-                .pull_secrets(namespace)
-                .get(&name)
-                .await
-                .unwrap()
-                .status
-                .unwrap();
+            let status = site.status(namespace, &name).await;
             assert_eq!(status.identity.as_deref(), Some(identity), "{what}");
         }
     }

@@ -1,7 +1,7 @@
 //! Every identity, in every cloud, with and without a scope, by both kinds of reference: each ends in a pull.
 
 use super::{
-    principals::{self, PRINCIPAL},
+    principals::{self, MACHINE, PRINCIPAL, PULLER, PULLER_RESOURCE},
     pull,
     registry::Registry,
     site::{Site, TENANT, pod, pull_secret_name},
@@ -45,17 +45,10 @@ const CLOUDS: [Cloud; 5] = [
     },
 ];
 
-const MACHINE: &str = "55555555-5555-5555-5555-555555555555";
-const PULLER: &str = "66666666-6666-6666-6666-666666666666";
-const PULLER_RESOURCE: &str = "/subscriptions/5ab/resourcegroups/shop/providers/Microsoft.ManagedIdentity/userAssignedIdentities/puller";
-
 /// Azure with all of these identities, each of which may pull the one image in each cloud.
 fn world(world: &mut Value, upstream: &str) {
     principals::add(world);
-    world["managedIdentities"] = json!([
-        {"clientId": MACHINE, "tenant": TENANT, "systemAssigned": true},
-        {"clientId": PULLER, "tenant": TENANT, "resourceId": PULLER_RESOURCE},
-    ]);
+    principals::add_machine(world);
     world["authorityHosts"] = json!(["login.stack.example"]);
     let clients = [
         "aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa",
@@ -189,8 +182,12 @@ async fn each_identity_pulls_in_each_cloud_with_and_without_a_scope_by_each_kind
                 let secret = pull_secret_name(&made);
                 let pulled = site.pulls(&site.a.namespace, &secret, &image).await;
                 assert_eq!(pulled, Ok(()), "{reference}");
-                let status = site.pull_secrets(&site.a.namespace).get(&secret).await.unwrap();
-                (identity, cloud, scope, status.status.unwrap())
+                (
+                    identity,
+                    cloud,
+                    scope,
+                    site.status(&site.a.namespace, &secret).await,
+                )
             }
         })
         .buffer_unordered(4)

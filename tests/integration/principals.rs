@@ -17,6 +17,24 @@ pub const PRINCIPAL: &str = "dddddddd-dddd-dddd-dddd-dddddddddddd";
 /// Its secret.
 pub const SECRET: &str = "Kq8~correct-horse-battery-staple";
 
+/// The machine's system-assigned managed identity.
+pub const MACHINE: &str = "55555555-5555-5555-5555-555555555555";
+/// A user-assigned one, and its resource id.
+pub const PULLER: &str = "66666666-6666-6666-6666-666666666666";
+pub const PULLER_RESOURCE: &str = "/subscriptions/5ab/resourcegroups/shop/providers/Microsoft.ManagedIdentity/userAssignedIdentities/puller";
+
+/// Adds the two managed identities to the tenant.
+pub fn add_machine(world: &mut Value) {
+    world["managedIdentities"] = json!([
+        {"clientId": MACHINE, "tenant": TENANT, "systemAssigned": true},
+        {"clientId": PULLER, "tenant": TENANT, "resourceId": PULLER_RESOURCE},
+    ]);
+    let rights = world["registries"][0]["rights"].as_array_mut().unwrap();
+    for identity in [MACHINE, PULLER] {
+        rights.push(json!({"clientId": identity, "repositories": ["team-a/app"], "actions": ["pull"]}));
+    }
+}
+
 /// Adds the service principal to the tenant.
 pub fn add(world: &mut Value) {
     let applications = world["tenants"][0]["applications"].as_array_mut().unwrap();
@@ -215,13 +233,7 @@ async fn a_secret_of_another_namespace_is_for_cluster_generators_alone() {
 
 #[tokio::test]
 async fn a_managed_identity_is_for_the_named_namespaces_alone() {
-    let machine = "55555555-5555-5555-5555-555555555555";
-    let site = Site::with(&["--managed-identity-namespaces=TEAM_A"], |world| {
-        world["managedIdentities"] = json!([{"clientId": machine, "tenant": TENANT, "systemAssigned": true}]);
-        let rights = world["registries"][0]["rights"].as_array_mut().unwrap();
-        rights.push(json!({"clientId": machine, "repositories": ["*"], "actions": ["pull"]}));
-    })
-    .await;
+    let site = Site::with(&["--managed-identity-namespaces=TEAM_A"], add_machine).await;
     let auth = json!({"managedIdentity": {}});
     let spec = json!({"registry": super::site::REGISTRY, "auth": auth});
     let reference = site
@@ -236,7 +248,7 @@ async fn a_managed_identity_is_for_the_named_namespaces_alone() {
     );
     assert_eq!(site.calls(Endpoint::AppServiceToken), 0);
     let name = pull_secret_name(&site.create(&site.a.namespace, &pod("app", &reference)).await);
-    assert_eq!(site.opens(&site.a.namespace, &name, "anything").await, 502);
+    assert_eq!(site.opens(&site.a.namespace, &name, "team-a/app").await, 502);
 
     // One that the machine does not have.
     let stranger = json!({"managedIdentity": {"identityId": "99999999-9999-9999-9999-999999999999"}});
@@ -248,13 +260,7 @@ async fn a_managed_identity_is_for_the_named_namespaces_alone() {
 
 #[tokio::test]
 async fn a_machine_in_trouble_delays_a_pod_and_does_not_lose_it() {
-    let machine = "55555555-5555-5555-5555-555555555555";
-    let site = Site::with(&["--managed-identity-namespaces=*"], |world| {
-        world["managedIdentities"] = json!([{"clientId": machine, "tenant": TENANT, "systemAssigned": true}]);
-        let rights = world["registries"][0]["rights"].as_array_mut().unwrap();
-        rights.push(json!({"clientId": machine, "repositories": ["*"], "actions": ["pull"]}));
-    })
-    .await;
+    let site = Site::with(&["--managed-identity-namespaces=*"], add_machine).await;
     let namespace = &site.a.namespace;
     for (number, status) in [404, 429, 500, 503].into_iter().enumerate() {
         let mut fault = Fault::on(Endpoint::AppServiceToken);

@@ -242,15 +242,7 @@ async fn a_foreign_secret_of_our_name_is_left_as_it_is() {
             (before.data, before.metadata.uid),
             (after.data, after.metadata.uid)
         );
-        let condition = site
-            .pull_secrets(namespace)
-            .get(&name)
-            .await
-            .unwrap()
-            .status
-            .unwrap()
-            .conditions
-            .remove(0);
+        let condition = site.status(namespace, &name).await.conditions.remove(0);
         assert_eq!(
             (condition.status.as_str(), condition.reason.as_str()),
             ("False", "SecretConflict")

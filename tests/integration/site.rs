@@ -7,7 +7,7 @@ use super::{
 };
 use acr_pull_webhook::{
     generator::{ACRAccessToken, ClusterGenerator},
-    pull_secret::ACRPullSecret,
+    pull_secret::{ACRPullSecret, ACRPullSecretStatus},
 };
 use azure_emulator::{Emulator, Endpoint, Options, RequestRecord, World};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -164,6 +164,12 @@ impl Site {
 
     pub fn pull_secrets(&self, namespace: &str) -> Api<ACRPullSecret> {
         Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// The status of a pull secret that has one.
+    pub async fn status(&self, namespace: &str, name: &str) -> ACRPullSecretStatus {
+        let owner = self.pull_secrets(namespace).get(name).await.unwrap();
+        owner.status.expect("the webhook has told its state")
     }
 
     pub fn secrets(&self, namespace: &str) -> Api<Secret> {

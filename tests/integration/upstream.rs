@@ -56,15 +56,7 @@ async fn a_pod_is_admitted_with_a_warning_and_its_secret_follows_when_azure_reco
             .await;
         let name = pull_secret_name(&made);
         assert!(site.secrets(namespace).get_opt(&name).await.unwrap().is_none());
-        let condition = site
-            .pull_secrets(namespace)
-            .get(&name)
-            .await
-            .unwrap()
-            .status
-            .unwrap()
-            .conditions
-            .remove(0);
+        let condition = site.status(namespace, &name).await.conditions.remove(0);
         assert_eq!(
             (condition.status.as_str(), condition.reason.as_str()),
             ("False", reason)
