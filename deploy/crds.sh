@@ -7,13 +7,11 @@ kustomize=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/kustomize
 kubectl=${KUBECTL:-kubectl}
 generators=(acraccesstokens.generators.external-secrets.io clustergenerators.generators.external-secrets.io)
 
-# anothers CRD: whether it is there and somebody else's: without our label, or with that operator's, which stands beside
-# ours where its copy was applied over ours.
+# anothers LABELS: whether a CRD with these is there and somebody else's: without our label, or with that operator's,
+# which stands beside ours where its copy was applied over ours.
 anothers() {
-  local labels
-  labels=$("$kubectl" get crd "$1" --ignore-not-found -o 'jsonpath=found {.metadata.labels}')
-  [[ -n $labels ]] || return 1
-  [[ $labels != *'"app.kubernetes.io/part-of":"acr-pull-webhook"'* || $labels == *'"external-secrets.io/component"'* ]]
+  [[ -n $1 ]] || return 1
+  [[ $1 != *'"app.kubernetes.io/part-of":"acr-pull-webhook"'* || $1 == *'"external-secrets.io/component"'* ]]
 }
 
 command -v "$kubectl" >/dev/null || {
@@ -21,9 +19,12 @@ command -v "$kubectl" >/dev/null || {
   exit 1
 }
 "$kubectl" apply --kustomize "$kustomize/crds"
-if anothers "${generators[0]}" || anothers "${generators[1]}"; then
-  echo "External Secrets Operator's kinds are there already and not ours: left as they are"
-else
-  "$kubectl" apply --kustomize "$kustomize/generators"
-fi
+for crd in "${generators[@]}"; do
+  labels=$("$kubectl" get crd "$crd" --ignore-not-found -o 'jsonpath=found {.metadata.labels}')
+  if anothers "$labels"; then
+    echo "$crd is there already and not ours: left as it is"
+  else
+    "$kubectl" apply --filename "$kustomize/generators/${crd%%.*}.yaml"
+  fi
+done
 "$kubectl" wait --for=condition=Established --timeout=30s "${generators[@]/#/crd/}" crd/acrpullsecrets.acr-pull.dev

@@ -161,19 +161,39 @@ impl Inner {
     /// What the Namespace's label wishes for a Pod that says nothing: something only where an image comes
     /// from that registry, for the Pod itself did not ask.
     async fn wish_by_default(&self, request: &Request<'_>) -> Result<Option<Wish>, Problem> {
-        let Some(label) = self.defaults.of(&request.namespace).await? else {
+        let Request {
+            namespace, object, ..
+        } = request;
+        // Whatever the label says, be it right or wrong, is no matter of a Pod that no generator could serve.
+        if !object
+            .registries()
+            .any(|registry| self.catalog.may_serve(registry))
+        {
+            return Ok(None);
+        }
+        let named = |label: &str| {
+            let reference = default_reference(label)?;
+            Ok::<_, Problem>(reference.map(|reference| wish(request, reference)))
+        };
+        if let Some(label) = self.defaults.known(namespace)
+            && let Ok(Some(wish)) = named(&label)
+            && let Some(registry) = self.catalog.known_registry(&wish)
+            && object.pulls_from(registry.as_str())
+        {
+            return Ok(Some(wish));
+        }
+        // A Pod left alone cannot be helped later, so that is not decided by what a watch has seen so far.
+        let Some(label) = self.defaults.fetch(namespace).await? else {
             return Ok(None);
         };
-        let Some(reference) = default_reference(&label)? else {
+        let Some(wish) = named(&label)? else {
             return Ok(None);
         };
-        let wish = wish(request, reference);
-        let registry = self.catalog.registry(&wish).await.map_err(|problem| {
-            let namespace = &request.namespace;
+        let registry = self.catalog.fetch_registry(&wish).await.map_err(|problem| {
             let message = format!("by default of namespace {namespace}: {}", problem.message);
             Problem { message, ..problem }
         })?;
-        Ok(request.object.pulls_from(&registry).then_some(wish))
+        Ok(object.pulls_from(registry.as_str()).then_some(wish))
     }
 
     /// Gets all pull secrets at once. A refusal of one refuses the Pod; Azure's trouble

@@ -107,12 +107,15 @@ pub enum ManagedIdentityId {
 }
 
 /// What names the tenant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TenantFrom {
     /// This annotation of the service account.
     Annotation(&'static str),
     /// The generator's `spec.tenantId`.
-    Generator,
+    Generator {
+        /// The command that changes it.
+        command: String,
+    },
     /// The webhook's `--tenant-id`.
     Flag,
 }

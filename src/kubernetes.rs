@@ -79,3 +79,15 @@ fn is_terminating(status: &Status) -> bool {
         .flat_map(|d| &d.causes)
         .any(|c| c.reason == "NamespaceTerminating")
 }
+
+/// A DNS subdomain (RFC 1123), as every object name.
+pub fn is_subdomain(name: &str) -> bool {
+    let alnum = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    name.len() <= 253
+        && name.split('.').all(|label| {
+            let bytes = label.as_bytes();
+            bytes.first().is_some_and(alnum)
+                && bytes.last().is_some_and(alnum)
+                && bytes.iter().all(|b| alnum(b) || *b == b'-')
+        })
+}

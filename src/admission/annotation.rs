@@ -3,6 +3,7 @@
 
 use crate::{
     generator::{Kind, Reference},
+    kubernetes::is_subdomain,
     problem::{Problem, Reason, shortened},
 };
 
@@ -86,18 +87,6 @@ fn invalid(annotation: &str, why: &str) -> Problem {
              or ClusterGenerator/NAME, separated by commas, or none"
         ),
     )
-}
-
-/// A DNS subdomain (RFC 1123), as every object name.
-pub(super) fn is_subdomain(name: &str) -> bool {
-    let alnum = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    name.len() <= 253
-        && name.split('.').all(|label| {
-            let bytes = label.as_bytes();
-            bytes.first().is_some_and(alnum)
-                && bytes.last().is_some_and(alnum)
-                && bytes.iter().all(|b| alnum(b) || *b == b'-')
-        })
 }
 
 #[cfg(test)]

@@ -5,8 +5,10 @@
 //! kube has types for this, but they write the patch as an array of numbers where the
 //! API says base64 (kube#1781), and copy the whole object.
 
-use super::annotation::is_subdomain;
-use crate::problem::{Class, Problem, Reason, shortened};
+use crate::{
+    kubernetes::is_subdomain,
+    problem::{Class, Problem, Reason, shortened},
+};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use json_patch::Patch;
 use serde::{Deserialize, Serialize};
@@ -287,20 +289,21 @@ impl PodView<'_> {
     /// Whether the image of some container comes from this registry. Compared as the kubelet compares
     /// it with the pull secret's entry: exactly, so with no port and in lower case.
     pub fn pulls_from(&self, registry: &str) -> bool {
+        self.registries().any(|found| found == registry)
+    }
+
+    /// What stands before the first `/` of each image: a registry, if it is one.
+    pub fn registries(&self) -> impl Iterator<Item = &str> {
         let Spec {
             containers,
             init_containers,
             ephemeral_containers,
             ..
         } = &self.spec;
-        let mut all = [containers, init_containers, ephemeral_containers]
-            .into_iter()
-            .flatten()
-            .flatten();
-        all.any(|container| {
-            let image = container.image.as_deref().unwrap_or_default();
-            let rest = image.trim().strip_prefix(registry);
-            rest.is_some_and(|rest| rest.starts_with('/'))
+        let all = [containers, init_containers, ephemeral_containers];
+        all.into_iter().flatten().flatten().filter_map(|container| {
+            let image = container.image.as_deref()?;
+            Some(image.trim().split_once('/')?.0)
         })
     }
 }

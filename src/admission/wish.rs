@@ -7,6 +7,7 @@ use crate::{
     },
     problem::Problem,
     pull_secret::{GeneratorReference, Order, name},
+    registry::RegistryHost,
 };
 
 /// What one reference of a Pod asks for. Names alone, so that it can be resolved anew later.
@@ -64,17 +65,22 @@ impl Catalog {
         Ok(wish.resolution(generator, account, inputs))
     }
 
-    /// The registry of the generator that is wished for.
-    pub async fn registry(&self, wish: &Wish) -> Result<String, Problem> {
-        let registry = |generator: &Generator| {
-            let permitted = self.resolver.registry(wish.referenced(generator)?)?;
-            Ok(permitted.as_str().to_owned())
-        };
-        let known = self.generators.known(&wish.namespace, wish.reference());
-        if let Some(Ok(found)) = known.as_ref().map(registry) {
-            return Ok(found);
-        }
-        registry(&self.generators.fetch(&wish.namespace, wish.reference()).await?)
+    /// The registry of the generator that is wished for, from the watch alone.
+    pub fn known_registry(&self, wish: &Wish) -> Option<RegistryHost> {
+        let generator = self.generators.known(&wish.namespace, wish.reference())?;
+        self.resolver.registry(wish.referenced(&generator).ok()?).ok()
+    }
+
+    /// The same from the API server.
+    pub async fn fetch_registry(&self, wish: &Wish) -> Result<RegistryHost, Problem> {
+        let generators = &self.generators;
+        let generator = generators.fetch(&wish.namespace, wish.reference()).await?;
+        self.resolver.registry(wish.referenced(&generator)?)
+    }
+
+    /// Whether some generator could be for a registry of this name.
+    pub fn may_serve(&self, registry: &str) -> bool {
+        self.resolver.suffixes.permit(registry).is_ok()
     }
 
     fn known_annotations(&self, wish: &Wish, account: Account<'_>) -> Option<ServiceAccountView> {

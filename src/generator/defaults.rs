@@ -53,17 +53,21 @@ impl NamespaceDefaults {
         }
     }
 
-    /// The value of the namespace's label. The API server sends us unannotated Pods of labelled
-    /// namespaces alone, so one without has been labelled a moment ago and is looked up.
-    pub async fn of(&self, namespace: &str) -> Result<Option<String>, Problem> {
-        let label = |metadata: &ObjectMeta| metadata.labels.as_ref()?.get(LABEL).cloned();
-        if let Some(known) = self.store.get(&ObjectRef::new(namespace)) {
-            return Ok(label(&known.metadata));
-        }
+    /// The value of the namespace's label, from the watch alone.
+    pub fn known(&self, namespace: &str) -> Option<String> {
+        label(&self.store.get(&ObjectRef::new(namespace))?.metadata)
+    }
+
+    /// The same from the API server.
+    pub async fn fetch(&self, namespace: &str) -> Result<Option<String>, Problem> {
         let what = format!("reading namespace {namespace}");
         let api = Api::<Namespace>::all(self.client.clone());
         let found = kubernetes::bounded(&what, api.get_metadata_opt(namespace)).await;
         let found = found.map_err(|error| api_problem(&what, error))?;
         Ok(found.and_then(|namespace| label(&namespace.metadata)))
     }
+}
+
+fn label(metadata: &ObjectMeta) -> Option<String> {
+    metadata.labels.as_ref()?.get(LABEL).cloned()
 }

@@ -18,7 +18,8 @@ use super::{
 };
 use crate::{
     identity::{Cloud, CloudEndpoints, Clouds, Identity, TenantFrom},
-    problem::{Problem, Reason},
+    kubernetes::is_subdomain,
+    problem::{Problem, Reason, shortened},
     registry::{RegistryHost, RegistrySuffixes, Scope},
 };
 use serde::Serialize;
@@ -90,6 +91,7 @@ impl Resolver {
         let Some(reference) = service_account_ref else {
             return Ok(Account::Pods(pods));
         };
+        generator.check_name(&reference.name, "serviceAccountRef.name")?;
         let namespace = generator.foreign_namespace(
             reference.namespace.as_deref(),
             "service account",
@@ -218,6 +220,7 @@ impl<'a> Referenced<'a> {
     fn foreign_namespace(self, named: Option<&'a str>, what: &str, field: &str) -> Result<&'a str, Problem> {
         let own = self.namespace;
         let namespace = named.filter(|name| !name.is_empty()).unwrap_or(own);
+        self.check_name(namespace, field)?;
         if namespace == own || self.reference.kind == Kind::ClusterGenerator {
             return Ok(namespace);
         }
@@ -230,8 +233,34 @@ impl<'a> Referenced<'a> {
         ))
     }
 
+    /// The command that changes this field of the generator.
+    fn patch_command(self, field: &str) -> String {
+        let (name, namespace) = (self.reference.name, self.namespace);
+        match self.reference.kind {
+            Kind::AccessToken => format!(
+                "kubectl patch acraccesstoken {name} --namespace {namespace} --type merge --patch '{{\"spec\":{{{field}}}}}'"
+            ),
+            Kind::ClusterGenerator => format!(
+                "kubectl patch clustergenerator {name} --type merge --patch \
+                 '{{\"spec\":{{\"generator\":{{\"acrAccessTokenSpec\":{{{field}}}}}}}}}'"
+            ),
+        }
+    }
+
+    /// Names go into the paths of calls to the API server and into commands that we tell; the schemas of older
+    /// copies of the CRDs let anything pass.
+    fn check_name(self, name: &str, field: &str) -> Result<(), Problem> {
+        match is_subdomain(name) {
+            true => Ok(()),
+            false => Err(self.invalid(&format!(
+                "says {:?} in {field}, which is not the name of an object; correct it",
+                shortened(name)
+            ))),
+        }
+    }
+
     /// Where a tenant id stands that is no service account's.
-    fn tenant_place(self, from: TenantFrom) -> String {
+    fn tenant_place(self, from: &TenantFrom) -> String {
         match from {
             TenantFrom::Flag => "--tenant-id of the webhook".to_owned(),
             _ => format!("spec.tenantId of {}", self.reference),

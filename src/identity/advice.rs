@@ -2,7 +2,7 @@
 //! Source of the codes: <https://learn.microsoft.com/entra/identity-platform/reference-error-codes>.
 
 use super::{
-    CloudEndpoints, ServicePrincipal, TenantFrom, WorkloadIdentity,
+    CloudEndpoints, SecretKey, ServicePrincipal, TenantFrom, WorkloadIdentity,
     entra_error::{EntraError, Fault},
 };
 use crate::problem::{Problem, Reason};
@@ -45,10 +45,10 @@ impl Asker<'_> {
         }
     }
 
-    fn tenant(&self) -> (&str, TenantFrom) {
+    fn tenant(&self) -> (&str, &TenantFrom) {
         match self {
-            Asker::Workload { identity, .. } => (&identity.tenant_id, identity.tenant_from),
-            Asker::Principal { principal, .. } => (&principal.tenant_id, principal.tenant_from),
+            Asker::Workload { identity, .. } => (&identity.tenant_id, &identity.tenant_from),
+            Asker::Principal { principal, .. } => (&principal.tenant_id, &principal.tenant_from),
         }
     }
 
@@ -133,10 +133,16 @@ impl Asker<'_> {
                  compare kubectl get --raw /openid/v1/jwks with the jwks_uri of {}",
                 self.discovery()?
             ),
-            90_061 => format!(
-                "Entra must be able to fetch {0} from the internet: curl {0}",
-                self.discovery()?
-            ),
+            90_061 => {
+                let Asker::Workload { issuer, .. } = self else {
+                    return None;
+                };
+                format!(
+                    "Entra must be able to fetch {0}{1} from the internet: curl {0}",
+                    self.discovery()?,
+                    reachable(issuer)
+                )
+            }
             500_011 | 500_014 => format!(
                 "tenant {tenant} has no working service for the audience {}: set the webhook's --acr-audience to \
                  what the registries of this cloud take",
@@ -162,10 +168,7 @@ impl Asker<'_> {
             "create" => "",
             _ => " --federated-credential-id NAME",
         };
-        let unreachable = match is_private(issuer) {
-            true => " (which Entra cannot reach: give the cluster a public one first)",
-            false => "",
-        };
+        let unreachable = reachable(issuer);
         Some(format!(
             "its issuer must be {issuer}{unreachable}, its subject {subject}, its audience {audience}: \
              az identity federated-credential {verb} --name NAME --identity-name IDENTITY --resource-group GROUP \
@@ -181,7 +184,10 @@ impl Asker<'_> {
                 "correct the client id: kubectl annotate serviceaccount --overwrite --namespace {} {} {}=CLIENT_ID",
                 identity.namespace, identity.service_account, identity.client_id_annotation
             ),
-            Asker::Principal { principal, .. } => format!("correct {}", principal.client_id),
+            Asker::Principal { principal, .. } => {
+                let key = &principal.client_id;
+                format!("correct {key}: {}", patch_secret(key, "CLIENT_ID"))
+            }
         }
     }
 
@@ -191,8 +197,8 @@ impl Asker<'_> {
                 "correct the tenant id: kubectl annotate serviceaccount --overwrite --namespace {} {} {key}=TENANT_ID",
                 identity.namespace, identity.service_account
             ),
-            (TenantFrom::Flag, _) => "correct the webhook's --tenant-id".to_owned(),
-            _ => "correct spec.tenantId of the generator".to_owned(),
+            (TenantFrom::Generator { command }, _) => format!("correct the tenant id: {command}"),
+            _ => "correct the webhook's --tenant-id, which is AZURE_TENANT_ID in its environment".to_owned(),
         }
     }
 
@@ -203,8 +209,8 @@ impl Asker<'_> {
         let key = &principal.client_secret;
         Some(format!(
             "{key} must hold the value of a client secret, not its id: make one by az ad app credential reset --append \
-             --id {client_id}, and set it: kubectl patch secret --namespace {} {} --patch '{{\"stringData\":{{\"{}\":\"PASSWORD\"}}}}'",
-            key.namespace, key.name, key.key
+             --id {client_id}, and set it: {}",
+            patch_secret(key, "PASSWORD")
         ))
     }
 
@@ -237,6 +243,21 @@ impl fmt::Display for Asker<'_> {
             }
         }
         write!(f, " (client id {}, tenant {})", self.client_id(), self.tenant().0)
+    }
+}
+
+fn patch_secret(key: &SecretKey, value: &str) -> String {
+    let SecretKey { namespace, name, key } = key;
+    format!(
+        "kubectl patch secret --namespace {namespace} {name} --patch '{{\"stringData\":{{\"{key}\":\"{value}\"}}}}'"
+    )
+}
+
+/// What is to be said of an issuer that Entra cannot reach.
+fn reachable(issuer: &str) -> &'static str {
+    match is_private(issuer) {
+        true => " (which Entra cannot reach: give the cluster a public issuer first)",
+        false => "",
     }
 }
 

@@ -2,7 +2,8 @@
 //! Source: <https://learn.microsoft.com/entra/identity-platform/reference-error-codes>.
 
 use crate::problem::shortened;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use std::{fmt, time::Duration};
 
 /// What Entra, or the way to it, answered in place of a token.
@@ -34,7 +35,19 @@ pub enum Fault<'a> {
 struct Document {
     error: Option<String>,
     error_description: Option<String>,
-    error_codes: Option<Vec<u32>>,
+    /// Numbers from Entra itself; some that stand before it quote them.
+    #[serde(default, deserialize_with = "codes")]
+    error_codes: Vec<u32>,
+}
+
+fn codes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u32>, D::Error> {
+    let values = Option::<Vec<Value>>::deserialize(deserializer)?;
+    let number = |value: Value| match value {
+        Value::Number(number) => number.as_u64()?.try_into().ok(),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    };
+    Ok(values.into_iter().flatten().filter_map(number).collect())
 }
 
 // === impl EntraError ===
@@ -122,7 +135,7 @@ impl Document {
     }
 
     fn codes(&self) -> &[u32] {
-        self.error_codes.as_deref().unwrap_or_default()
+        &self.error_codes
     }
 }
 
@@ -180,6 +193,21 @@ mod tests {
         );
         assert_eq!(
             fault(401, r#"{"error":"invalid_client","error_codes":[7002138]}"#),
+            "refused"
+        );
+        assert_eq!(
+            fault(400, r#"{"error":"unauthorized_client","error_codes":["700016"]}"#),
+            "refused"
+        );
+        assert_eq!(
+            fault(
+                401,
+                r#"{"error":"invalid_client","error_codes":["700213",{},99999999999]}"#
+            ),
+            "no federated credential"
+        );
+        assert_eq!(
+            fault(400, r#"{"error":"invalid_request","error_codes":null}"#),
             "refused"
         );
         assert_eq!(fault(400, r#"{"error":"inval"#), "unreadable");

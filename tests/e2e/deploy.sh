@@ -7,7 +7,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/emulator.sh"
 
 namespace=acr-pull-webhook
-emulator_address='' emulator_ca=''
+emulator_address='' emulator_ca='' identity_endpoint=''
 
 main() {
   local reference folder
@@ -24,7 +24,7 @@ main() {
   certificates "$folder"
   write_overlay "$folder" "$reference"
   "$root/deploy/crds.sh" >"$folder/crds.log" || die "the custom resource definitions could not be applied"
-  ! grep "left as they are" "$folder/crds.log" || true
+  ! grep "left as it is" "$folder/crds.log" || true
   apply --kustomize "$folder"
   rolled_out "$namespace" acr-pull-webhook
   # The last test of all: the API server finds the Service, trusts its certificate and gets an answer.
@@ -107,6 +107,10 @@ YAML
     echo "    literals:"
     echo "      - ACR_PULL_WEBHOOK_LOG_FORMAT=${ACR_PULL_WEBHOOK_LOG_FORMAT:-json}"
     [[ -z $emulator_address ]] || echo "      - ACR_PULL_WEBHOOK_EXTRA_CA_FILE=/etc/acr-pull-webhook/ca/ca.crt"
+    if [[ -n $identity_endpoint ]]; then
+      echo "      - IDENTITY_ENDPOINT=$identity_endpoint"
+      echo "      - IDENTITY_HEADER=of-the-end-to-end-tests"
+    fi
     # Every option of the webhook that is set here is set there: README, "Configuration".
     for name in AZURE_TENANT_ID $(compgen -e ACR_PULL_WEBHOOK_ | grep -vx ACR_PULL_WEBHOOK_LOG_FORMAT); do
       [[ -z ${!name:-} ]] || printf '      - "%s=%s"\n' "$name" "${!name}"

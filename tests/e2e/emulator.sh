@@ -59,9 +59,13 @@ YAML
   emulator_ca=$folder/ca/ca.crt
   wait_for 30 "the emulator answers through the API server" emulator_answers
   teach_nodes "$folder/ca/ca.crt"
-  # On another cluster the address may be the real one.
-  [[ $CLUSTER == other ]] || kube --namespace "$emulator_namespace" patch service imds --subresource status --type merge \
-    --patch '{"status":{"loadBalancer":{"ingress":[{"ip":"169.254.169.254"}]}}}' >/dev/null
+  # On another cluster that address may be the real one; there managed identities are asked for in App Service's form.
+  if [[ $CLUSTER == other ]]; then
+    identity_endpoint=http://$(kube --namespace "$emulator_namespace" get service imds -o 'jsonpath={.spec.clusterIP}')/msi/token
+  else
+    kube --namespace "$emulator_namespace" patch service imds --subresource status --type merge \
+      --patch '{"status":{"loadBalancer":{"ingress":[{"ip":"169.254.169.254"}]}}}' >/dev/null
+  fi
   post_world "$root/tests/e2e/manifests/demo/world.yaml"
 }
 

@@ -211,6 +211,49 @@ async fn what_is_wrong_with_the_secret_is_told_by_its_key_and_never_by_its_value
 }
 
 #[tokio::test]
+async fn client_id_and_client_secret_may_be_in_two_secrets_each_with_its_own_role() {
+    let site = Site::with(&[], add).await;
+    let namespace = &site.a.namespace;
+    let mut two = auth("the-id");
+    two["servicePrincipal"]["secretRef"]["clientSecret"]["name"] = json!("the-secret");
+    site.generator(namespace, "two", json!({"auth": two})).await;
+    for (name, data) in [
+        (
+            "the-id",
+            json!({"clientid": PRINCIPAL, "clientsecret": "not this one"}),
+        ),
+        (
+            "the-secret",
+            json!({"clientid": "nor this one", "clientsecret": SECRET}),
+        ),
+    ] {
+        let secret = from(json!({"metadata": {"name": name}, "stringData": data}));
+        apply(
+            &Api::<Secret>::namespaced(site.client.clone(), namespace),
+            &secret,
+        )
+        .await;
+    }
+    for missing in ["the-secret", "the-id"] {
+        let message = refused(&site, "two", 403, &format!("--resource-name={missing} ")).await;
+        assert!(message.contains("SecretReadForbidden"), "{message}");
+        permit(&site, namespace, missing).await;
+    }
+    let made = eventually("with both, a Pod is admitted", async || {
+        site.pods(namespace)
+            .create(&Default::default(), &unnamed("two"))
+            .await
+            .ok()
+    })
+    .await;
+    assert_eq!(
+        site.opens(namespace, &pull_secret_name(&made), "team-a/app")
+            .await,
+        502
+    );
+}
+
+#[tokio::test]
 async fn a_secret_of_another_namespace_is_for_cluster_generators_alone() {
     let site = Site::with(&[], add).await;
     let (own, central) = (&site.a.namespace, &site.b.namespace);

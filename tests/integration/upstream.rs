@@ -275,7 +275,7 @@ async fn each_odd_answer_of_entra_ends_in_its_class_and_its_words_in_time() {
         ),
         (
             r#"{"aadsts": 90002}"#,
-            Refused("EntraRefused", &["spec.tenantId of the generator"]),
+            Refused("EntraRefused", &["kubectl patch acraccesstoken odd-"]),
         ),
         (
             r#"{"aadsts": 500011}"#,

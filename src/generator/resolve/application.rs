@@ -12,10 +12,11 @@ impl Resolver {
     pub(super) fn tenant<'a>(&'a self, generator: Referenced<'a>) -> Option<(&'a str, TenantFrom)> {
         let of_generator = generator.spec.tenant_id.as_deref().map(str::trim);
         let of_generator = of_generator.filter(|id| !id.is_empty());
-        of_generator.map(|id| (id, TenantFrom::Generator)).or_else(|| {
-            let id = self.tenant_id.as_deref()?;
-            Some((id, TenantFrom::Flag))
-        })
+        if let Some(id) = of_generator {
+            let command = generator.patch_command(r#""tenantId":"TENANT_ID""#);
+            return Some((id, TenantFrom::Generator { command }));
+        }
+        Some((self.tenant_id.as_deref()?, TenantFrom::Flag))
     }
 }
 

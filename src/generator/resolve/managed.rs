@@ -48,8 +48,8 @@ impl Resolver {
         };
         // Not --tenant-id: the machine's tenant need not be the Pods', and the registry does without.
         let tenant_id = match self.tenant(generator) {
-            Some((id, from @ TenantFrom::Generator)) => {
-                check_tenant_id(id, &generator.tenant_place(from))?;
+            Some((id, from @ TenantFrom::Generator { .. })) => {
+                check_tenant_id(id, &generator.tenant_place(&from))?;
                 Some(id.to_owned())
             }
             _ => None,

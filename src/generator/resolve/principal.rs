@@ -4,7 +4,7 @@ use super::{Referenced, Resolver, application::check_tenant_id};
 use crate::{
     generator::access_token::{SecretKeySelector, ServicePrincipalAuth},
     identity::{CloudEndpoints, SecretKey, ServicePrincipal},
-    problem::{Problem, Reason},
+    problem::{Problem, Reason, shortened},
 };
 
 impl Resolver {
@@ -31,7 +31,7 @@ impl Resolver {
                 ),
             )
         })?;
-        check_tenant_id(tenant_id, &generator.tenant_place(tenant_from))?;
+        check_tenant_id(tenant_id, &generator.tenant_place(&tenant_from))?;
         Ok(ServicePrincipal {
             client_id,
             client_secret,
@@ -54,10 +54,21 @@ impl Referenced<'_> {
             "Secret",
             &format!("{path}.namespace"),
         )?;
+        let (name, key) = (given(&selector.name, "name")?, given(&selector.key, "key")?);
+        self.check_name(&name, &format!("{path}.name"))?;
+        if !key
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+        {
+            return Err(self.invalid(&format!(
+                "says {:?} in {path}.key, which is not a key of a Secret; correct it",
+                shortened(&key)
+            )));
+        }
         Ok(SecretKey {
             namespace: namespace.to_owned(),
-            name: given(&selector.name, "name")?,
-            key: given(&selector.key, "key")?,
+            name,
+            key,
         })
     }
 }

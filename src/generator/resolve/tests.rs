@@ -116,10 +116,14 @@ fn a_cluster_generator_uses_an_account_of_another_namespace_that_allows_it() {
             Ok(identity) => assert_eq!(identity.subject(), "system:serviceaccount:central:puller"),
             Err(problem) => {
                 assert_eq!(problem.reason, Reason::CrossNamespaceNotAllowed);
-                assert!(
-                    problem.message.contains("kubectl annotate serviceaccount"),
-                    "{problem}"
+                let list = match allowed {
+                    "" => "team-a".to_owned(),
+                    others => format!("{others},team-a"),
+                };
+                let command = format!(
+                    "kubectl annotate serviceaccount --overwrite --namespace central puller '{ALLOWED_NAMESPACES}={list}'"
                 );
+                assert!(problem.message.contains(&command), "{problem}");
             }
         }
         assert_eq!(
@@ -200,7 +204,14 @@ fn the_nearest_client_and_tenant_ids_win() {
     let identity = workload(resolve(&generator, &only_client)).unwrap();
     assert_eq!(
         (identity.tenant_id.as_str(), identity.tenant_from),
-        ("contoso.onmicrosoft.com", TenantFrom::Generator)
+        (
+            "contoso.onmicrosoft.com",
+            TenantFrom::Generator {
+                command: "kubectl patch acraccesstoken contoso --namespace team-a --type merge --patch \
+                          '{\"spec\":{\"tenantId\":\"TENANT_ID\"}}'"
+                    .to_owned()
+            }
+        )
     );
     generator.tenant_id = None;
     let flagged = Resolver {
@@ -395,6 +406,24 @@ fn what_a_service_principal_lacks_is_named() {
         Reason::TenantIdMissing,
         "annotations are not a service principal's"
     );
+}
+
+#[test]
+fn a_name_that_is_none_is_refused_before_it_gets_into_a_path_or_a_command() {
+    let key = |name: &str, key: &str| json!({"clientId": {"name": name, "key": key}, "clientSecret": {"name": "sp", "key": "secret"}});
+    for bad in [
+        principal(key("x;id", "id")),
+        principal(key("../x", "id")),
+        principal(key("sp", "a'b")),
+        referring(json!({"name": ""})),
+        referring(json!({"name": "a/b"})),
+    ] {
+        let problem = resolve(&bad, &annotations(BOTH)).unwrap_err();
+        assert_eq!(problem.reason, Reason::GeneratorInvalid, "{problem}");
+    }
+    let elsewhere = referring(json!({"name": "x", "namespace": "../kube-system"}));
+    let problem = resolve_as(Kind::ClusterGenerator, &elsewhere, &annotations(BOTH)).unwrap_err();
+    assert_eq!(problem.reason, Reason::GeneratorInvalid, "{problem}");
 }
 
 #[test]

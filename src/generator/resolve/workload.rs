@@ -77,7 +77,7 @@ impl Resolver {
             })?;
         let annotation = |key| format!("annotation {key} of service account {namespace}/{service_account}");
         check_client_id(client_id, &annotation(client_id_annotation))?;
-        let tenant_place = match tenant_from {
+        let tenant_place = match &tenant_from {
             TenantFrom::Annotation(key) => annotation(key),
             from => generator.tenant_place(from),
         };
@@ -126,16 +126,21 @@ fn check_allowed(
     annotations: &ServiceAccountView,
 ) -> Result<(), Problem> {
     let pods = generator.namespace;
-    let allowed = annotations.get(ALLOWED_NAMESPACES).map(String::as_str);
-    if namespace == pods || namespaces::contains(allowed.unwrap_or_default(), pods) {
+    let allowed = annotations
+        .get(ALLOWED_NAMESPACES)
+        .map(|list| list.trim())
+        .unwrap_or_default();
+    if namespace == pods || namespaces::contains(allowed, pods) {
         return Ok(());
     }
+    // Whoever is allowed already stays so.
+    let comma = if allowed.is_empty() { "" } else { "," };
     Err(Problem::new(
         Reason::CrossNamespaceNotAllowed,
         format!(
             "{} uses service account {namespace}/{service_account}, which does not allow Pods of namespace {pods}; \
              whoever owns it can: kubectl annotate serviceaccount --overwrite --namespace {namespace} {service_account} \
-             {ALLOWED_NAMESPACES}={pods}",
+             '{ALLOWED_NAMESPACES}={allowed}{comma}{pods}'",
             generator.reference
         ),
     ))

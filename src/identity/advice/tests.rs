@@ -46,7 +46,7 @@ fn told_principal(code: u32) -> Problem {
         client_id: key("id"),
         client_secret: key("secret"),
         tenant_id: "contoso.example".to_owned(),
-        tenant_from: TenantFrom::Generator,
+        tenant_from: TenantFrom::Flag,
         cloud: cloud(),
     };
     let asker = Asker::Principal {
@@ -193,20 +193,26 @@ fn a_bad_client_secret_is_told_with_the_key_that_holds_it() {
     assert!(
         told_principal(700_016)
             .message
-            .contains("correct key \"id\" of Secret team-a/sp")
+            .contains("correct key \"id\" of Secret team-a/sp: kubectl patch secret --namespace team-a sp ")
     );
 }
 
 #[test]
 fn a_wrong_tenant_is_mended_where_it_stands() {
     let message = |from| told(90_002, from, ISSUER).message;
-    assert!(message(TenantFrom::Generator).contains("spec.tenantId of the generator"));
+    let command = "kubectl patch acraccesstoken contoso".to_owned();
+    assert!(
+        message(TenantFrom::Generator { command })
+            .contains("correct the tenant id: kubectl patch acraccesstoken contoso")
+    );
     assert!(message(TenantFrom::Flag).contains("--tenant-id"));
 }
 
 #[test]
 fn an_issuer_that_entra_cannot_reach_is_told_as_such() {
-    let message = |issuer| told(700_211, ANNOTATION, issuer).message;
-    assert!(message("https://kubernetes.default.svc.cluster.local").contains("Entra cannot reach"));
-    assert!(!message(ISSUER).contains("Entra cannot reach"));
+    for code in [700_211, 90_061] {
+        let message = |issuer| told(code, ANNOTATION, issuer).message;
+        assert!(message("https://kubernetes.default.svc.cluster.local").contains("Entra cannot reach"));
+        assert!(!message(ISSUER).contains("Entra cannot reach"));
+    }
 }

@@ -40,7 +40,7 @@ pub async fn ready(client: &Client) {
 pub async fn requests_of_machines(client: &Client) -> Vec<RequestRecord> {
     let all: Vec<RequestRecord> = get(client, "/requests").await;
     all.into_iter()
-        .filter(|r| r.endpoint == Some(Endpoint::ImdsToken))
+        .filter(|r| matches!(r.endpoint, Some(Endpoint::ImdsToken | Endpoint::AppServiceToken)))
         .collect()
 }
 
@@ -90,6 +90,8 @@ async fn world(client: &Client) -> Value {
             {"clientId": MACHINE, "tenant": TENANT, "systemAssigned": true},
             {"clientId": PULLER, "tenant": TENANT, "resourceId": PULLER_RESOURCE},
         ],
+        // As deploy.sh tells the webhook on a cluster that is neither kind nor local.
+        "appService": {"identityHeader": "of-the-end-to-end-tests"},
         "issuers": [{"issuer": issuer, "jwks": raw("/openid/v1/jwks").await}],
         "registries": [{"host": REGISTRY, "tenant": TENANT, "upstream": "http://127.0.0.1:5000", "rights": rights}],
         "faults": [

@@ -20,8 +20,8 @@ pub const ANNOTATION: &str = "acr-pull.dev/access-token";
 pub struct Team(u8);
 
 /// All teams. Azure is told of them before the first test.
-pub const TEAMS: [Team; 20] = {
-    let mut teams = [Team(0); 20];
+pub const TEAMS: [Team; 21] = {
+    let mut teams = [Team(0); 21];
     let mut n = 0;
     while n < teams.len() {
         teams[n] = Team(n as u8);
@@ -145,6 +145,16 @@ impl Settled {
             Ok(_) => panic!("the Pod was admitted"),
             Err(error) => error.to_string(),
         }
+    }
+
+    /// How many Pods there are in the namespace.
+    pub async fn pods_made(&self) -> usize {
+        self.api::<Pod>()
+            .list(&Default::default())
+            .await
+            .unwrap()
+            .items
+            .len()
     }
 
     /// Waits until the Pod runs.
