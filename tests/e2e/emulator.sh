@@ -33,7 +33,8 @@ emulator_delete() {
   kube delete --raw "$emulator_control$1"
 }
 
-# deploy_emulator: sets emulator_address, the one that Azure's names shall stand for, and emulator_ca, a file.
+# deploy_emulator: sets emulator_address, the one that Azure's names shall stand for, emulator_ca, a file, and where the
+# machine has none of its own, identity_endpoint.
 deploy_emulator() {
   local reference folder
   reference=$(image_in_cluster azure-emulator)
@@ -61,6 +62,7 @@ YAML
   teach_nodes "$folder/ca/ca.crt"
   # On another cluster that address may be the real one; there managed identities are asked for in App Service's form.
   if [[ $CLUSTER == other ]]; then
+    # shellcheck disable=SC2034 # for who sources this
     identity_endpoint=http://$(kube --namespace "$emulator_namespace" get service imds -o 'jsonpath={.spec.clusterIP}')/msi/token
   else
     kube --namespace "$emulator_namespace" patch service imds --subresource status --type merge \
