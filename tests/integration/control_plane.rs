@@ -7,6 +7,7 @@ use k8s_openapi::api::{
     core::v1::{Namespace, ServiceAccount},
     rbac::v1::{ClusterRole, ClusterRoleBinding},
 };
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api, Client, Config, Resource, ResourceExt,
     api::{Patch, PatchParams, PostParams},
@@ -122,6 +123,19 @@ impl ControlPlane {
         let client = self.admin().await;
         for crd in crds::own().into_iter().chain(crds::generators()) {
             apply(&Api::all(client.clone()), &crd).await;
+        }
+        // A list that comes before a kind is served can hang for a minute.
+        let crds = Api::<CustomResourceDefinition>::all(client.clone());
+        for crd in crds::own().into_iter().chain(crds::generators()) {
+            let name = crd.name_any();
+            super::site::eventually("the kind is served", async || {
+                let conditions = crds.get(&name).await.unwrap().status?.conditions?;
+                let mut established = conditions
+                    .iter()
+                    .filter(|c| c.type_ == "Established" && c.status == "True");
+                established.next().map(drop)
+            })
+            .await;
         }
         let manifests = self.kustomize("deploy/kustomize/base");
         apply(&Api::<Namespace>::all(client.clone()), &find(&manifests)).await;
