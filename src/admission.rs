@@ -4,27 +4,22 @@ mod annotation;
 mod http;
 mod patch;
 mod review;
-mod wish;
 
-pub use annotation::{default_reference, references};
+pub use annotation::{ACCESS_TOKEN, default_reference, references};
 pub use http::router;
-pub use patch::patch;
+pub use patch::{INJECTED, PULL_SECRETS, patch};
 pub use review::{Answer, PodView, Request, Verdict, Wanted, parse};
-pub use wish::Catalog;
 
 use crate::{
     deadline::Deadline,
     generator::{NamespaceDefaults, Reference},
     problem::{Class, Problem},
-    pull_secret::{Issuer, Order},
+    pull_secret::{Catalog, Issuer, Order, Resolution, Wish},
     telemetry::Metrics,
 };
 use futures::future::join_all;
+use k8s_openapi::api::core::v1::Pod;
 use std::{sync::Arc, time::Instant};
-use wish::{Resolution, Wish};
-
-/// The service account of a Pod that names none.
-const DEFAULT_SERVICE_ACCOUNT: &str = "default";
 
 /// What to do with a Pod whose token Azure does not give just now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -40,7 +35,7 @@ pub enum OnUpstreamFailure {
 pub struct Admission(Arc<Inner>);
 
 struct Inner {
-    catalog: Catalog,
+    catalog: Arc<Catalog>,
     defaults: NamespaceDefaults,
     issuer: Issuer,
     on_upstream_failure: OnUpstreamFailure,
@@ -52,7 +47,7 @@ struct Inner {
 impl Admission {
     /// The decision over these parts.
     pub fn new(
-        catalog: Catalog,
+        catalog: Arc<Catalog>,
         defaults: NamespaceDefaults,
         issuer: Issuer,
         on_upstream_failure: OnUpstreamFailure,
@@ -100,6 +95,31 @@ impl Admission {
             tracing::info!(%uid, %namespace, pod, outcome, %problem, "admission");
         }
         verdict
+    }
+}
+
+impl Admission {
+    /// What a Pod that exists asks for, as it did when it was admitted.
+    pub async fn wishes_of(&self, pod: &Pod) -> Result<Vec<Wish>, Problem> {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let service_account = pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.service_account_name.as_deref());
+        let annotations = pod.metadata.annotations.as_ref();
+        let label;
+        let references = match annotations.and_then(|all| all.get(ACCESS_TOKEN)) {
+            Some(annotation) => references(annotation)?,
+            None => {
+                label = self.0.defaults.fetch(namespace).await?.unwrap_or_default();
+                let default = (!label.is_empty())
+                    .then(|| default_reference(&label))
+                    .transpose()?;
+                default.flatten().into_iter().collect()
+            }
+        };
+        let wish = |reference| Wish::new(namespace, reference, service_account);
+        Ok(references.into_iter().map(wish).collect())
     }
 }
 
@@ -225,11 +245,5 @@ impl Inner {
 }
 
 fn wish(request: &Request<'_>, reference: Reference<'_>) -> Wish {
-    let service_account = request.object.service_account();
-    Wish {
-        namespace: request.namespace.to_string(),
-        kind: reference.kind,
-        generator: reference.name.to_owned(),
-        service_account: service_account.unwrap_or(DEFAULT_SERVICE_ACCOUNT).to_owned(),
-    }
+    Wish::new(&request.namespace, reference, request.object.service_account())
 }

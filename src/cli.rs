@@ -2,10 +2,10 @@
 
 use crate::{
     admission::OnUpstreamFailure, generator::NamespaceList, identity::CloudSetting,
-    registry::RegistrySuffixes, telemetry::LogArgs,
+    leader::LeaderElectionArgs, registry::RegistrySuffixes, telemetry::LogArgs,
 };
 use clap::{Args, Parser, Subcommand};
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Gives annotated Pods image pull secrets for Azure Container Registry, by their own identity.
 #[derive(Debug, Parser)]
@@ -125,6 +125,18 @@ pub struct ServeArgs {
     )]
     pub on_upstream_failure: OnUpstreamFailure,
 
+    /// How long no Pod names a pull secret before it is deleted, such as 1h or 30m
+    #[arg(long, env = "ACR_PULL_WEBHOOK_UNUSED_GRACE", default_value = "1h", value_parser = crate::deadline::duration, value_name = "DURATION")]
+    pub unused_grace: Duration,
+
+    /// The most pull secrets that are renewed at the same time
+    #[arg(long, env = "ACR_PULL_WEBHOOK_RENEWAL_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..), value_name = "NUMBER")]
+    pub renewal_concurrency: u16,
+
+    /// The most pull secrets that are renewed in a second
+    #[arg(long, env = "ACR_PULL_WEBHOOK_RENEWAL_RATE", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..), value_name = "NUMBER")]
+    pub renewal_rate: u32,
+
     /// Seconds between SIGTERM and the last new connection, so that every API server has heard of our end
     #[arg(
         long,
@@ -133,6 +145,10 @@ pub struct ServeArgs {
         value_name = "SECONDS"
     )]
     pub shutdown_delay: u64,
+
+    #[command(flatten)]
+    /// How to elect a leader.
+    pub leader_election: LeaderElectionArgs,
 
     #[command(flatten)]
     /// How to log.

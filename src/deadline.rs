@@ -38,7 +38,7 @@ impl Deadline {
 }
 
 /// A duration as Go prints it (`10s`, `1m0s`, `1.5s`, `300ms`).
-struct GoDuration(Duration);
+pub struct GoDuration(pub Duration);
 
 impl FromStr for GoDuration {
     type Err = ();
@@ -68,6 +68,12 @@ impl FromStr for GoDuration {
         }
         Duration::try_from_secs_f64(total).map(GoDuration).map_err(|_| ())
     }
+}
+
+/// A duration that a flag gives, such as `1h` or `90s`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = text.parse::<GoDuration>().map(|duration| duration.0);
+    parsed.map_err(|()| format!("{text:?} is not a duration such as 1h, 30m or 90s"))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use kube::{Client, Config, core::Status};
 use std::time::Duration;
 
 /// Bounds one call. kube's own default is to wait for ever.
-const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a call did not succeed.
 pub enum CallError {
@@ -31,17 +31,23 @@ pub async fn bounded<T>(
     what: &str,
     call: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, CallError> {
-    match tokio::time::timeout(CALL_TIMEOUT, call).await {
+    bounded_by(CALL_TIMEOUT, what, call).await
+}
+
+/// The same with another time-out.
+pub async fn bounded_by<T>(
+    limit: Duration,
+    what: &str,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, CallError> {
+    match tokio::time::timeout(limit, call).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(kube::Error::Api(status))) => Err(CallError::Api(status)),
         Ok(Err(error)) => {
             tracing::debug!(what, %error, "a call to the API server failed");
             Err(CallError::Transport(error.to_string()))
         }
-        Err(_) => Err(CallError::Transport(format!(
-            "no answer within {} s",
-            CALL_TIMEOUT.as_secs()
-        ))),
+        Err(_) => Err(CallError::Transport(format!("no answer within {limit:?}"))),
     }
 }
 

@@ -6,15 +6,19 @@
 //! which registry for what → [`pull_secret`] names the Secret and, where it is not fresh,
 //! has [`identity`] ask Entra and [`registry`] exchange the token, and writes it →
 //! [`admission`] patches the Pod.
+//!
+//! Of all replicas, [`leader`] lets one do what shall be done once. Admission does not depend on it.
 
 pub mod admission;
 pub mod cli;
 pub mod crds;
 pub mod deadline;
+pub mod events;
 pub mod generator;
 pub mod identity;
 pub mod jwt;
 pub mod kubernetes;
+pub mod leader;
 pub mod problem;
 pub mod pull_secret;
 pub mod registry;
@@ -22,4 +26,5 @@ pub mod serve;
 pub mod telemetry;
 pub mod tls;
 pub mod transport;
+pub mod upkeep;
 pub mod watch;

@@ -1,6 +1,7 @@
 //! Pull secrets: their names, their content, the `ACRPullSecret` that owns each of
 //! them, and how they come into being.
 
+mod catalog;
 mod docker_config;
 mod flight;
 mod freshness;
@@ -9,7 +10,8 @@ mod name;
 mod resource;
 mod writer;
 
-pub use issuer::{Issuer, Order};
+pub use catalog::{Catalog, Resolution, Wish};
+pub use issuer::{Cause, Guarded, Issuer, Order};
 pub use name::name;
 pub use resource::{ACRPullSecret, ACRPullSecretSpec, ACRPullSecretStatus, GeneratorReference};
 pub use writer::Writer;

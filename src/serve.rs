@@ -1,21 +1,24 @@
 //! Wiring: from flags to a running webhook.
 
 use crate::{
-    admission::{self, Admission, Catalog, OnUpstreamFailure},
+    admission::{self, Admission, OnUpstreamFailure},
     cli::ServeArgs,
+    events::Events,
     generator::{ANNOTATIONS, Generators, NamespaceDefaults, Resolver, ServiceAccounts},
     identity::{AssertionSource, ClientSecrets, Clouds, EntraClient, ManagedIdentityClient, TokenSource},
-    kubernetes,
-    pull_secret::Issuer,
+    kubernetes, leader,
+    pull_secret::{Catalog, Issuer},
     registry::RegistryClient,
     telemetry::{Health, Metrics, Readiness},
     tls, transport,
+    upkeep::{self, Upkeep},
 };
-use std::{net::SocketAddr, time::Duration};
+use kube::Client;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{oneshot, watch},
 };
 
 /// Serves until SIGTERM or SIGINT; an error is a sentence for the operator.
@@ -24,17 +27,19 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
         signal(SignalKind::terminate()).map_err(|e| format!("SIGTERM cannot be awaited: {e}"))?;
     let mut interrupt =
         signal(SignalKind::interrupt()).map_err(|e| format!("SIGINT cannot be awaited: {e}"))?;
+    let election = args.leader_election.settings()?;
     let tls = tls::server_config(&args.tls_cert, &args.tls_key)?;
     let http = transport::client(args.extra_ca_file.as_deref())?;
     let (webhook, listen_addr) = listen("--listen-addr", args.listen_addr).await?;
     let (admin, admin_addr) = listen("--admin-addr", args.admin_addr).await?;
 
+    let client = kubernetes::client().await?;
     let metrics = Metrics::new();
     let readiness = Readiness::default();
-    let admission = admission(&args, http, &metrics, &readiness).await?;
+    let (admission, upkeep) = parts(&args, &client, http, &metrics, &readiness)?;
 
     let (drain, draining) = watch::channel(false);
-    let health = Health::new(readiness.clone(), metrics).router();
+    let health = Health::new(readiness.clone(), metrics.clone()).router();
     // The health listener goes on to the very end; it is dropped with the process.
     let (_stay, never) = watch::channel(false);
     tokio::spawn(tls::serve(admin, None, health, never));
@@ -44,12 +49,19 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
         admission::router(admission),
         draining,
     ));
+    let (resign, resigned) = oneshot::channel::<()>();
+    let resigned = async move { drop(resigned.await) };
+    let lead = move |term| upkeep.clone().work(term);
+    let mut election = tokio::spawn(leader::run(client, election, metrics, resigned, lead));
     tracing::info!(%listen_addr, %admin_addr, version = env!("CARGO_PKG_VERSION"), "serving");
 
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    let election_died = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        // Only by a fault of ours. A new process is better than one that never leads again.
+        died = &mut election => Some(died),
+    };
+    drop(resign);
     // Not ready first: the API servers' proxies need a moment to send their requests elsewhere.
     readiness.wait_for("shutting down");
     tracing::info!(delay = args.shutdown_delay, "shutting down");
@@ -60,16 +72,22 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
     let _ = drain.send(true);
     serving
         .await
-        .map_err(|e| format!("the webhook listener ended badly: {e}"))
+        .map_err(|e| format!("the webhook listener ended badly: {e}"))?;
+    match election_died {
+        Some(died) => died,
+        None => election.await,
+    }
+    .map_err(|e| format!("the leader election ended badly: {e}"))
 }
 
-async fn admission(
+/// Admission, which every replica does, and upkeep, which the leader does.
+fn parts(
     args: &ServeArgs,
+    client: &Client,
     http: reqwest::Client,
     metrics: &Metrics,
     readiness: &Readiness,
-) -> Result<Admission, String> {
-    let client = kubernetes::client().await?;
+) -> Result<(Admission, Upkeep), String> {
     let tokens = TokenSource {
         assertions: AssertionSource::new(client.clone(), metrics.clone()),
         client_secrets: ClientSecrets::new(client.clone()),
@@ -78,7 +96,16 @@ async fn admission(
     };
     let registry = RegistryClient::new(http, metrics.clone());
     let keep_trying = args.on_upstream_failure == OnUpstreamFailure::Admit;
-    let issuer = Issuer::new(&client, readiness, tokens, registry, keep_trying, metrics.clone());
+    let events = Events::new(client.clone());
+    let issuer = Issuer::new(
+        client,
+        readiness,
+        tokens,
+        registry,
+        keep_trying,
+        events,
+        metrics.clone(),
+    );
     let resolver = Resolver {
         suffixes: args.registry_suffixes.clone(),
         tenant_id: args.tenant_id.clone().filter(|id| !id.is_empty()),
@@ -86,18 +113,31 @@ async fn admission(
         clouds: Clouds::new(&args.authority_host, &args.acr_audience),
         managed_identity_namespaces: args.managed_identity_namespaces.clone(),
     };
-    let catalog = Catalog {
-        generators: Generators::watch(&client, readiness),
-        accounts: ServiceAccounts::watch(&client, readiness, ANNOTATIONS),
+    let catalog = Arc::new(Catalog {
+        generators: Generators::watch(client, readiness),
+        accounts: ServiceAccounts::watch(client, readiness, ANNOTATIONS),
         resolver,
-    };
-    Ok(Admission::new(
-        catalog,
-        NamespaceDefaults::watch(&client, readiness),
-        issuer,
+    });
+    let admission = Admission::new(
+        catalog.clone(),
+        NamespaceDefaults::watch(client, readiness),
+        issuer.clone(),
         args.on_upstream_failure,
         metrics.clone(),
-    ))
+    );
+    let upkeep = Upkeep {
+        client: client.clone(),
+        catalog,
+        issuer,
+        admission: admission.clone(),
+        settings: upkeep::Settings {
+            unused_grace: args.unused_grace,
+            concurrency: args.renewal_concurrency,
+            rate: args.renewal_rate,
+        },
+        metrics: metrics.clone(),
+    };
+    Ok((admission, upkeep))
 }
 
 /// Binds, and tells the address in use: port 0 asks for any free one.

@@ -6,4 +6,7 @@ mod metrics;
 
 pub use health::{Health, Readiness};
 pub use log::{LogArgs, init as init_log};
-pub use metrics::{Hop, Metrics};
+pub use metrics::{Hop, Metrics, Renewal};
+
+/// Our name wherever an API wants one: in `managedFields`, in Events, in labels.
+pub const FIELD_MANAGER: &str = "acr-pull-webhook";

@@ -8,9 +8,9 @@ use json_patch::{AddOperation, Patch, PatchOperation, jsonptr::PointerBuf};
 use serde_json::{Value, json};
 
 /// Marks Pods that we patched, so that they can be watched alone.
-const INJECTED: &str = "acr-pull.dev/injected";
+pub const INJECTED: &str = "acr-pull.dev/injected";
 /// Tells which of a Pod's pull secrets are ours.
-const PULL_SECRETS: &str = "acr-pull.dev/pull-secrets";
+pub const PULL_SECRETS: &str = "acr-pull.dev/pull-secrets";
 
 /// The operations still missing for the Pod to name these pull secrets; none on a second call.
 pub fn patch(pod: &PodView<'_>, names: &[String]) -> Patch {

@@ -1,12 +1,14 @@
 //! From an order to a written Secret: assertion, Entra, registry, API server.
 
 use super::{
-    ACRPullSecret, GeneratorReference, Writer,
-    flight::{AsyncTry, Flights},
+    ACRPullSecret, ACRPullSecretSpec, GeneratorReference, Writer,
+    flight::{AsyncTry, Flights, Passenger},
     freshness::{Freshness, freshness},
+    writer::ISSUED,
 };
 use crate::{
     deadline::Deadline,
+    events::Events,
     generator::Resolved,
     identity::TokenSource,
     problem::{Problem, Reason},
@@ -24,11 +26,28 @@ use kube::{
     },
 };
 use std::sync::Arc;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, broadcast};
 
 /// How many pull secrets are issued at once: enough for a cold cluster, few enough for Entra's
 /// throttling and our memory.
 const MAX_ISSUING: usize = 64;
+
+/// Changes that a slow listener may be behind; beyond it, it looks at everything again.
+const MAX_BEHIND: usize = 1024;
+
+/// An `ACRPullSecret` as it is watched. Guarded: an object that somebody spoilt blinds nobody to the others.
+pub type Guarded = DeserializeGuard<ACRPullSecret>;
+
+/// Why a pull secret is issued.
+#[derive(Clone, Debug)]
+pub enum Cause {
+    /// A Pod is being admitted.
+    Admission,
+    /// It is time: this is the pull secret as it was when that was seen.
+    Renewal(Arc<Guarded>),
+    /// Its Secret is missing or spoilt, whatever its state says.
+    Repair,
+}
 
 /// A pull secret that a Pod needs.
 #[derive(Clone, Debug)]
@@ -61,8 +80,9 @@ struct Inner {
     tokens: TokenSource,
     registry: RegistryClient,
     writer: Writer,
-    /// Guarded: an object that somebody spoilt blinds nobody to the others.
-    known: Store<DeserializeGuard<ACRPullSecret>>,
+    known: Store<Guarded>,
+    changes: broadcast::Sender<ObjectRef<Guarded>>,
+    events: Events,
     flights: Flights,
     permits: Semaphore,
     keep_trying: bool,
@@ -79,13 +99,16 @@ impl Issuer {
         tokens: TokenSource,
         registry: RegistryClient,
         keep_trying: bool,
+        events: Events,
         metrics: Metrics,
     ) -> Self {
         let flights = Flights::default();
         let forget = flights.clone();
+        let changes = broadcast::Sender::new(MAX_BEHIND);
+        let changed = changes.clone();
         let known = watch::start(
             "watch of ACRPullSecrets",
-            Api::<DeserializeGuard<ACRPullSecret>>::all(client.clone()),
+            Api::<Guarded>::all(client.clone()),
             None,
             readiness,
             |object| object.meta_mut().managed_fields = None,
@@ -97,6 +120,10 @@ impl Issuer {
                         metadata.name.as_deref().unwrap_or_default(),
                     );
                 }
+                if let Event::Apply(object) | Event::InitApply(object) | Event::Delete(object) = event {
+                    // Only a leader listens.
+                    let _ = changed.send(ObjectRef::from_obj(object));
+                }
             },
         );
         Self(Arc::new(Inner {
@@ -104,6 +131,8 @@ impl Issuer {
             registry,
             writer: Writer::new(client.clone()),
             known,
+            changes,
+            events,
             flights,
             permits: Semaphore::new(MAX_ISSUING),
             keep_trying,
@@ -122,52 +151,140 @@ impl Issuer {
         deadline: Deadline,
     ) -> Result<(), Problem> {
         let inner = &self.0;
+        let known = inner.known(&order);
+        if let Some(DeserializeGuard(Ok(marked))) = known.as_deref()
+            && marked.status.as_ref().is_some_and(|s| s.unused_since.is_some())
+        {
+            // It is about to be deleted, and this Pod will need it.
+            let used = inner.writer.mark_used(marked);
+            deadline.bound(used).await.unwrap_or_else(|| Err(late()))?;
+        }
         let freshness = match inner.flights.other_inputs(&order) {
             true => Freshness::Stale,
-            false => inner.freshness(&order),
+            false => worth(known.as_deref(), &order),
         };
         if freshness == Freshness::Fresh {
             return Ok(());
         }
-        let pilot = inner.clone();
-        let issue = move |order| {
-            let pilot = pilot.clone();
-            async move { pilot.issue(&order).await }
-        };
-        let passenger = inner.flights.join(order, issue, refresh, inner.keep_trying);
+        let passenger = inner.join(order, Cause::Admission, refresh, inner.keep_trying);
         if freshness == Freshness::Usable {
             return Ok(());
         }
-        deadline.bound(passenger.outcome()).await.unwrap_or_else(|| {
-            Err(Problem::new(
-                Reason::UpstreamTimeout,
-                "Azure did not give the token before the API server's time-out",
-            ))
-        })
+        deadline
+            .bound(passenger.outcome())
+            .await
+            .unwrap_or_else(|| Err(late()))
     }
+
+    /// Issues a pull secret that exists anew; joins whoever does so already.
+    pub async fn renew(&self, order: Order, cause: Cause) -> Result<(), Problem> {
+        // Whoever renews tries again by a plan of its own.
+        let refresh = |()| std::future::ready(Err(late()));
+        self.0.join(order, cause, refresh, false).outcome().await
+    }
+
+    /// Tells of a pull secret that cannot be resolved any more.
+    pub async fn report(&self, owner: &ACRPullSecret, problem: &Problem) {
+        self.0.report_failure(owner, problem).await;
+    }
+
+    /// The pull secrets that exist.
+    pub fn store(&self) -> Store<Guarded> {
+        self.0.known.clone()
+    }
+
+    /// Each pull secret that changes from now on.
+    pub fn changes(&self) -> broadcast::Receiver<ObjectRef<Guarded>> {
+        self.0.changes.subscribe()
+    }
+
+    /// Writes them.
+    pub fn writer(&self) -> &Writer {
+        &self.0.writer
+    }
+}
+
+fn late() -> Problem {
+    Problem::new(
+        Reason::UpstreamTimeout,
+        "Azure did not give the token before the API server's time-out",
+    )
+}
+
+/// What the pull secret of this order is worth, as it is known.
+fn worth(known: Option<&Guarded>, order: &Order) -> Freshness {
+    match known {
+        Some(DeserializeGuard(Ok(object))) => freshness(object, &order.inputs_hash, Timestamp::now()),
+        _ => Freshness::Stale,
+    }
+}
+
+// === impl Order ===
+
+impl Order {
+    /// The spec of the `ACRPullSecret`.
+    pub fn spec(&self) -> ACRPullSecretSpec {
+        let workload = self.inputs.identity.workload();
+        let elsewhere = workload.filter(|workload| workload.namespace != self.namespace);
+        ACRPullSecretSpec {
+            generator: self.generator.clone(),
+            service_account_name: workload.map(|workload| workload.service_account.clone()),
+            service_account_namespace: elsewhere.map(|workload| workload.namespace.clone()),
+        }
+    }
+}
+
+/// When the pull secret was last made anew.
+fn renewed(object: Option<&Guarded>) -> Option<Timestamp> {
+    let DeserializeGuard(Ok(object)) = object? else {
+        return None;
+    };
+    Some(object.status.as_ref()?.last_renewal_time.as_ref()?.0)
 }
 
 // === impl Inner ===
 
 impl Inner {
-    fn freshness(&self, order: &Order) -> Freshness {
-        let object = self
-            .known
-            .get(&ObjectRef::new(&order.name).within(&order.namespace));
-        match object.as_deref() {
-            Some(DeserializeGuard(Ok(object))) => freshness(object, &order.inputs_hash, Timestamp::now()),
-            _ => Freshness::Stale,
+    fn known(&self, order: &Order) -> Option<Arc<Guarded>> {
+        self.known
+            .get(&ObjectRef::new(&order.name).within(&order.namespace))
+    }
+
+    fn join(
+        self: &Arc<Self>,
+        order: Order,
+        cause: Cause,
+        refresh: impl AsyncTry<(), Order>,
+        keep_trying: bool,
+    ) -> Passenger {
+        let pilot = self.clone();
+        let issue = move |order| {
+            let (pilot, cause) = (pilot.clone(), cause.clone());
+            async move { pilot.issue(&order, &cause).await }
+        };
+        self.flights.join(order, issue, refresh, keep_trying)
+    }
+
+    /// Whether another replica was quicker while this one waited.
+    fn is_done(&self, order: &Order, cause: &Cause) -> bool {
+        let known = self.known(order);
+        if worth(known.as_deref(), order) != Freshness::Fresh {
+            return false;
+        }
+        match cause {
+            Cause::Admission => true,
+            Cause::Renewal(seen) => renewed(known.as_deref()) != renewed(Some(seen)),
+            Cause::Repair => false,
         }
     }
 
-    async fn issue(&self, order: &Order) -> Result<(), Problem> {
+    async fn issue(&self, order: &Order, cause: &Cause) -> Result<(), Problem> {
         let issuing = self.metrics.issuing();
         let _permit = self.permits.acquire().await;
-        // Another replica may have been quicker while this one waited.
-        if self.freshness(order) == Freshness::Fresh {
+        if self.is_done(order, cause) {
             return Ok(());
         }
-        let result = self.try_issue(order).await;
+        let result = self.try_issue(order, cause).await;
         drop(issuing);
         let Order { namespace, name, .. } = order;
         let identity = &order.inputs.identity;
@@ -185,11 +302,19 @@ impl Inner {
         result.map(drop)
     }
 
-    async fn try_issue(&self, order: &Order) -> Result<Timestamp, Problem> {
+    async fn try_issue(&self, order: &Order, cause: &Cause) -> Result<Timestamp, Problem> {
+        let owner = async {
+            match cause {
+                // It is there, and as it should be: one write less.
+                Cause::Renewal(seen) => match &seen.0 {
+                    Ok(owner) if owner.spec == order.spec() => Ok(owner.clone()),
+                    _ => self.writer.apply_owner(order).await,
+                },
+                Cause::Admission | Cause::Repair => self.writer.apply_owner(order).await,
+            }
+        };
         // Nobody waits for Azure when our own API server has refused already.
-        let (owner, token) = tokio::try_join!(self.writer.apply_owner(order), async {
-            Ok(self.pull_token(order).await)
-        })?;
+        let (owner, token) = tokio::try_join!(owner, async { Ok(self.pull_token(order).await) })?;
         if owner.metadata.deletion_timestamp.is_some() {
             return Err(Problem::new(
                 Reason::ApiServerUnavailable,
@@ -208,6 +333,14 @@ impl Inner {
         let (result, report) = match written.await {
             Ok((minted, uid)) => {
                 let expires = minted.token.expires;
+                if owner
+                    .status
+                    .as_ref()
+                    .is_some_and(|s| !s.conditions.is_empty() && !s.is_ready())
+                {
+                    let note = "the Secret holds a token again";
+                    self.events.note(owner.object_ref(&()), ISSUED, note);
+                }
                 let report = self.writer.report_success(&owner, order, minted, uid, now).await;
                 (Ok(expires), report)
             }
@@ -219,8 +352,8 @@ impl Inner {
                 (Err(problem), Ok(()))
             }
             Err(problem) => {
-                let report = self.writer.report_failure(&owner, order, &problem, now).await;
-                (Err(problem), report)
+                self.report_failure(&owner, &problem).await;
+                (Err(problem), Ok(()))
             }
         };
         // The Secret is what the Pod needs; a status that lags costs one more token later.
@@ -228,6 +361,18 @@ impl Inner {
             tracing::warn!(%problem, "the status of an ACRPullSecret was not written");
         }
         result
+    }
+
+    /// In the condition, and where that is news, by an Event.
+    async fn report_failure(&self, owner: &ACRPullSecret, problem: &Problem) {
+        let reason = problem.reason.as_str();
+        let told = owner.status.as_ref().and_then(|s| s.conditions.first());
+        if told.is_none_or(|condition| condition.reason != reason) {
+            self.events.warn(owner.object_ref(&()), reason, &problem.message);
+        }
+        if let Err(problem) = self.writer.report_failure(owner, problem, Timestamp::now()).await {
+            tracing::warn!(%problem, "the status of an ACRPullSecret was not written");
+        }
     }
 
     async fn pull_token(&self, order: &Order) -> Result<Minted, Problem> {

@@ -93,6 +93,9 @@ pub struct ACRPullSecretStatus {
     /// A fingerprint of everything the token depends on; another one means the token is to be remade.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inputs_hash: Option<String>,
+    /// Since when no Pod names the Secret; set for a while before it is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unused_since: Option<Time>,
     /// The uid of the Secret that was written.
     #[serde(default, rename = "secretUID", skip_serializing_if = "Option::is_none")]
     pub secret_uid: Option<String>,

@@ -5,15 +5,13 @@
 //! manager holds. With the uid from an earlier answer it is applied by force, bound
 //! to that one object.
 
-use super::{
-    ACRPullSecret, ACRPullSecretSpec, ACRPullSecretStatus, Order, docker_config::docker_config,
-    issuer::Minted,
-};
+use super::{ACRPullSecret, ACRPullSecretStatus, Order, docker_config::docker_config, issuer::Minted};
 use crate::{
     identity::WorkloadIdentity,
     kubernetes::{self, CallError, api_problem},
     problem::{Problem, Reason, shortened},
     registry::PullToken,
+    telemetry::FIELD_MANAGER,
 };
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -22,17 +20,17 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
 };
 use kube::{
-    Api, Client, Resource,
-    api::{Patch, PatchParams},
+    Api, Client, Resource, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, Preconditions},
     core::{Status, response::StatusCause},
 };
 use secrecy::ExposeSecret;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// Our name in `managedFields`.
-const FIELD_MANAGER: &str = "acr-pull-webhook";
 const CONDITION_MANAGER: &str = "acr-pull-webhook-condition";
+/// The reason of a Ready condition that is true.
+pub const ISSUED: &str = "Issued";
 const SECRET_TYPE: &str = "kubernetes.io/dockerconfigjson";
 
 /// Writes to the API server.
@@ -50,16 +48,7 @@ impl Writer {
     /// Creates the `ACRPullSecret`, or brings its spec up to date.
     pub async fn apply_owner(&self, order: &Order) -> Result<ACRPullSecret, Problem> {
         let what = format!("writing ACRPullSecret {}/{}", order.namespace, order.name);
-        let workload = order.inputs.identity.workload();
-        let elsewhere = workload.filter(|workload| workload.namespace != order.namespace);
-        let mut owner = ACRPullSecret::new(
-            &order.name,
-            ACRPullSecretSpec {
-                generator: order.generator.clone(),
-                service_account_name: workload.map(|workload| workload.service_account.clone()),
-                service_account_namespace: elsewhere.map(|workload| workload.namespace.clone()),
-            },
-        );
+        let mut owner = ACRPullSecret::new(&order.name, order.spec());
         owner.metadata.labels = Some(labels());
         let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), &order.namespace);
         let params = PatchParams::apply(FIELD_MANAGER).force();
@@ -145,10 +134,11 @@ impl Writer {
             last_renewal_time: Some(Time(now)),
             inputs_hash: Some(order.inputs_hash.clone()),
             secret_uid: Some(secret_uid),
+            unused_since: None,
         };
         let message = "the Secret holds a token";
-        status.set_ready(true, "Issued", message, owner.metadata.generation, Time(now));
-        self.apply_status(order, FIELD_MANAGER, &status).await
+        status.set_ready(true, ISSUED, message, owner.metadata.generation, Time(now));
+        self.apply_status(owner, FIELD_MANAGER, &status).await
     }
 
     /// Tells of a failure. As a manager of its own, that touches the condition alone: what was
@@ -156,7 +146,6 @@ impl Writer {
     pub async fn report_failure(
         &self,
         owner: &ACRPullSecret,
-        order: &Order,
         problem: &Problem,
         now: Timestamp,
     ) -> Result<(), Problem> {
@@ -172,33 +161,71 @@ impl Writer {
             owner.metadata.generation,
             Time(now),
         );
-        self.apply_status(order, CONDITION_MANAGER, &status).await
+        self.apply_status(owner, CONDITION_MANAGER, &status).await
+    }
+
+    /// Marks the pull secret as unused since this time: it is about to be deleted.
+    pub async fn mark_unused(&self, owner: &ACRPullSecret, since: Timestamp) -> Result<(), Problem> {
+        self.patch_unused(owner, json!(Time(since))).await
+    }
+
+    /// Takes the mark back: a Pod needs it. Also moves the resource version, to which a deletion is bound.
+    pub async fn mark_used(&self, owner: &ACRPullSecret) -> Result<(), Problem> {
+        self.patch_unused(owner, json!(null)).await
+    }
+
+    async fn patch_unused(&self, owner: &ACRPullSecret, since: Value) -> Result<(), Problem> {
+        let (namespace, name) = (owner.namespace().unwrap_or_default(), owner.name_any());
+        let what = format!("marking ACRPullSecret {namespace}/{name}");
+        let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), &namespace);
+        // Bound to this very object: one that was made anew has a mark of its own.
+        let body = json!({"metadata": {"uid": owner.metadata.uid}, "status": {"unusedSince": since}});
+        let (params, patch) = (PatchParams::default(), Patch::Merge(&body));
+        kubernetes::bounded(&what, api.patch_status(&name, &params, &patch))
+            .await
+            .map(drop)
+            .map_err(|e| api_problem(&what, e))
+    }
+
+    /// Deletes the pull secret if it still is as we know it; its Secret follows by ownership. Whether it is gone.
+    pub async fn delete_as_known(&self, owner: &ACRPullSecret) -> Result<bool, Problem> {
+        let (namespace, name) = (owner.namespace().unwrap_or_default(), owner.name_any());
+        let what = format!("deleting ACRPullSecret {namespace}/{name}");
+        let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), &namespace);
+        let params = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: owner.metadata.uid.clone(),
+                resource_version: owner.metadata.resource_version.clone(),
+            }),
+            ..DeleteParams::default()
+        };
+        match kubernetes::bounded(&what, api.delete(&name, &params)).await {
+            Ok(_) => Ok(true),
+            Err(CallError::Api(s)) if s.code == 404 => Ok(true),
+            Err(CallError::Api(s)) if s.code == 409 => Ok(false),
+            Err(error) => Err(api_problem(&what, error)),
+        }
     }
 
     async fn apply_status(
         &self,
-        order: &Order,
+        owner: &ACRPullSecret,
         manager: &str,
         status: &ACRPullSecretStatus,
     ) -> Result<(), Problem> {
-        let what = format!(
-            "writing the status of ACRPullSecret {}/{}",
-            order.namespace, order.name
-        );
-        let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), &order.namespace);
+        let (namespace, name) = (owner.namespace().unwrap_or_default(), owner.name_any());
+        let what = format!("writing the status of ACRPullSecret {namespace}/{name}");
+        let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), &namespace);
         let params = PatchParams::apply(manager).force();
         let body = json!({
             "apiVersion": ACRPullSecret::api_version(&()),
             "kind": ACRPullSecret::kind(&()),
             "status": status,
         });
-        kubernetes::bounded(
-            &what,
-            api.patch_status(&order.name, &params, &Patch::Apply(&body)),
-        )
-        .await
-        .map(drop)
-        .map_err(|e| api_problem(&what, e))
+        kubernetes::bounded(&what, api.patch_status(&name, &params, &Patch::Apply(&body)))
+            .await
+            .map(drop)
+            .map_err(|e| api_problem(&what, e))
     }
 }
 

@@ -20,6 +20,10 @@ pub struct Metrics {
     hops: Family<HopLabels, Counter>,
     hop_seconds: Family<HopOnly, Histogram>,
     issuing: Gauge,
+    renewals: Family<RenewalLabels, Counter>,
+    collected: Counter,
+    leader: Gauge,
+    leads_until: Arc<Mutex<Option<tokio::time::Instant>>>,
 }
 
 /// Counts as one pull secret being issued for as long as it lives, however that ends.
@@ -43,6 +47,23 @@ pub enum Hop {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct AdmissionLabels {
     outcome: &'static str,
+    reason: &'static str,
+}
+
+/// What became of a pull secret that it was time to make anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Renewal {
+    /// It has a new token.
+    Renewed,
+    /// The same, because a kubelet complained.
+    Repaired,
+    /// It has not.
+    Failed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RenewalLabels {
+    outcome: Renewal,
     reason: &'static str,
 }
 
@@ -81,6 +102,10 @@ impl Metrics {
             hops: Family::default(),
             hop_seconds: Family::new_with_constructor(histogram),
             issuing: Gauge::default(),
+            renewals: Family::default(),
+            collected: Counter::default(),
+            leader: Gauge::default(),
+            leads_until: Arc::default(),
         };
         let mut registry = metrics.registry.lock().unwrap_or_else(PoisonError::into_inner);
         registry.register(
@@ -109,6 +134,21 @@ impl Metrics {
             "pull_secrets_issuing",
             "Pull secrets whose token is being got right now",
             metrics.issuing.clone(),
+        );
+        registry.register(
+            "renewals",
+            "Pull secrets that the leader made anew or failed to, by outcome and reason",
+            metrics.renewals.clone(),
+        );
+        registry.register(
+            "pull_secrets_collected",
+            "Pull secrets that the leader deleted because no Pod named them",
+            metrics.collected.clone(),
+        );
+        registry.register(
+            "leader",
+            "1 on the replica that leads, 0 on the others",
+            metrics.leader.clone(),
         );
         drop(registry);
         metrics
@@ -141,14 +181,36 @@ impl Metrics {
         result
     }
 
+    /// Counts what became of a renewal.
+    pub fn renewal(&self, outcome: Renewal, problem: Option<&Problem>) {
+        let reason = problem.map_or(OK, |p| p.reason.as_str());
+        self.renewals
+            .get_or_create(&RenewalLabels { outcome, reason })
+            .inc();
+    }
+
+    /// Counts a pull secret that was deleted.
+    pub fn collected(&self) {
+        self.collected.inc();
+    }
+
     /// Counts a pull secret as being issued until the result is dropped.
     pub fn issuing(&self) -> Issuing {
         self.issuing.inc();
         Issuing(self.issuing.clone())
     }
 
+    /// From now until then this replica leads, or it does not.
+    pub fn leads_until(&self, until: Option<tokio::time::Instant>) {
+        *self.leads_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
+
     /// The text that `/metrics` answers.
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        // By the clock: a process that was stopped is asked before it has found out that it leads no more.
+        let until = *self.leads_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let leads = until.is_some_and(|until| tokio::time::Instant::now() < until);
+        self.leader.set(leads.into());
         let mut text = String::new();
         encode(
             &mut text,

@@ -5,7 +5,7 @@ use k8s_openapi::api::{
     admissionregistration::v1::MutatingWebhookConfiguration,
     authentication::v1::{TokenRequest, TokenRequestSpec},
     core::v1::{Namespace, ServiceAccount},
-    rbac::v1::{ClusterRole, ClusterRoleBinding},
+    rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
@@ -19,7 +19,7 @@ use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
 };
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -37,6 +37,8 @@ pub struct ControlPlane {
 pub struct Prepared {
     /// The registration as deployed, to be pointed at a webhook under test.
     pub registration: MutatingWebhookConfiguration,
+    /// The right to a Lease, as deployed in the webhook's own namespace.
+    pub lease_rights: (Role, RoleBinding),
     /// A kubeconfig with the rights of the deployed webhook, and no others.
     pub webhook_kubeconfig: PathBuf,
     /// The cluster's service account issuer.
@@ -48,9 +50,15 @@ pub struct Prepared {
 /// Of the webhook's account, and its name.
 pub const NAMESPACE: &str = "acr-pull-webhook";
 
-pub fn shared() -> &'static ControlPlane {
-    static SHARED: OnceLock<ControlPlane> = OnceLock::new();
-    SHARED.get_or_init(ControlPlane::start)
+pub fn shared() -> &'static Arc<ControlPlane> {
+    static SHARED: OnceLock<Arc<ControlPlane>> = OnceLock::new();
+    SHARED.get_or_init(|| Arc::new(ControlPlane::start()))
+}
+
+/// One for tests of leaders: these look after the pull secrets of the whole cluster, and shall have none of other tests.
+pub fn for_elections() -> &'static Arc<ControlPlane> {
+    static FOR_ELECTIONS: OnceLock<Arc<ControlPlane>> = OnceLock::new();
+    FOR_ELECTIONS.get_or_init(|| Arc::new(ControlPlane::start()))
 }
 
 /// The root of the repository.
@@ -146,10 +154,14 @@ impl ControlPlane {
         .await;
         apply(&Api::<ClusterRole>::all(client.clone()), &find(&manifests)).await;
         apply(&Api::<ClusterRoleBinding>::all(client.clone()), &find(&manifests)).await;
+        let lease_rights = (find(&manifests), find(&manifests));
+        apply(&Api::namespaced(client.clone(), NAMESPACE), &lease_rights.0).await;
+        apply(&Api::namespaced(client.clone(), NAMESPACE), &lease_rights.1).await;
         let discovery = raw(&client, "/.well-known/openid-configuration").await;
         let discovery: serde_json::Value = serde_json::from_str(&discovery).unwrap();
         Prepared {
             registration: find(&manifests),
+            lease_rights,
             webhook_kubeconfig: self.webhook_kubeconfig(&client).await,
             issuer: discovery["issuer"].as_str().unwrap().to_owned(),
             jwks: raw(&client, "/openid/v1/jwks").await,

@@ -33,10 +33,8 @@ async fn the_webhooks_account_can_neither_read_nor_delete_a_secret() {
             .await
             .err(),
     );
-    forbidden(
-        "list",
-        Api::<Pod>::all(webhook).list(&ListParams::default()).await.err(),
-    );
+    let pods: Api<Pod> = Api::namespaced(webhook, namespace);
+    forbidden("delete", pods.delete("any", &DeleteParams::default()).await.err());
 }
 
 fn forbidden(verb: &str, error: Option<kube::Error>) {

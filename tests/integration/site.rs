@@ -2,7 +2,7 @@
 //! them, and a webhook registered for their namespaces alone.
 
 use super::{
-    control_plane::{self, apply},
+    control_plane::{self, ControlPlane, apply},
     webhook::Webhook,
 };
 use acr_pull_webhook::{
@@ -22,7 +22,10 @@ use kube::{
 };
 use serde_json::{Value, json};
 use std::{
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -41,6 +44,8 @@ pub struct Team {
 
 pub struct Site {
     id: String,
+    cluster: Arc<ControlPlane>,
+    flags: Vec<String>,
     pub client: Client,
     pub emulator: Emulator,
     pub webhook: Webhook,
@@ -62,10 +67,26 @@ impl Site {
 
     /// A site whose webhook has further flags, in which TEAM_A is that team's namespace, and whose Azure differs.
     pub async fn with(flags: &[&str], change: impl FnOnce(&mut Value)) -> Self {
+        Self::on(control_plane::shared().clone(), flags, change).await
+    }
+
+    /// A site on a control plane of its own, whose webhook leads.
+    pub async fn leading(flags: &[&str], change: impl FnOnce(&mut Value)) -> Self {
+        let cluster = tokio::task::spawn_blocking(ControlPlane::start).await.unwrap();
+        let lead = [
+            "--leader-election-namespace=acr-pull-webhook",
+            "--leader-election-retry-period=500ms",
+            "--leader-election-renew-deadline=2s",
+            "--leader-election-lease-duration=3s",
+        ];
+        Self::on(Arc::new(cluster), &[&lead, flags].concat(), change).await
+    }
+
+    async fn on(cluster: Arc<ControlPlane>, flags: &[&str], change: impl FnOnce(&mut Value)) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let id = format!("site-{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        let prepared = control_plane::shared().prepared().await;
-        let client = control_plane::shared().admin().await;
+        let prepared = cluster.prepared().await;
+        let client = cluster.admin().await;
         let a = Team {
             namespace: format!("{id}-a"),
             client_id: "aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa",
@@ -84,9 +105,11 @@ impl Site {
             .iter()
             .map(|flag| flag.replace("TEAM_A", &a.namespace))
             .collect();
-        let webhook = Webhook::start(&emulator, &flags).await;
+        let webhook = Webhook::start(&cluster, &emulator, &flags).await;
         let site = Self {
             id,
+            cluster,
+            flags,
             client,
             emulator,
             webhook,
@@ -102,7 +125,7 @@ impl Site {
 
     /// Starts the webhook anew, as after a crash, and points the API server to it.
     pub async fn restart_webhook(&mut self) {
-        self.webhook = Webhook::start(&self.emulator, &[]).await;
+        self.webhook = Webhook::start(&self.cluster, &self.emulator, &self.flags).await;
         self.register().await;
     }
 
@@ -132,7 +155,7 @@ impl Site {
     /// Registers the webhook as `deploy/` does, but for this site's namespaces and address.
     async fn register(&self) {
         let id = &self.id;
-        let mut registration = control_plane::shared().prepared().await.registration.clone();
+        let mut registration = self.cluster.prepared().await.registration.clone();
         registration.metadata.name = Some(id.clone());
         for hook in registration.webhooks.as_mut().unwrap() {
             hook.client_config.service = None;

@@ -1,7 +1,7 @@
 //! The webhook's own binary, as a process.
 
 use super::{
-    control_plane,
+    control_plane::ControlPlane,
     site::{IDENTITY_HEADER, eventually},
 };
 use azure_emulator::Emulator;
@@ -30,11 +30,11 @@ pub struct Webhook {
 
 impl Webhook {
     /// Starts it with the deployed webhook's rights, on a machine whose Azure is this one.
-    pub async fn start(azure: &Emulator, flags: &[String]) -> Self {
+    pub async fn start(cluster: &ControlPlane, azure: &Emulator, flags: &[String]) -> Self {
         let files = TempDir::with_prefix("acr-pull-webhook-test-").unwrap();
         let ca_pem = write_certificate(files.path());
         std::fs::write(files.path().join("azure-ca.crt"), azure.ca_pem()).unwrap();
-        let prepared = control_plane::shared().prepared().await;
+        let prepared = cluster.prepared().await;
         let mut child = Command::new(env!("CARGO_BIN_EXE_acr-pull-webhook"))
             .args(["serve", "--listen-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0"])
             .args([
@@ -47,6 +47,8 @@ impl Webhook {
             .args(flags)
             .current_dir(files.path())
             .env("KUBECONFIG", &prepared.webhook_kubeconfig)
+            // It has no right to a Lease there: a leader would look after the pull secrets of other tests.
+            .env("ACR_PULL_WEBHOOK_LEADER_ELECTION_NAMESPACE", "default")
             .env("HTTPS_PROXY", azure.proxy_url().unwrap())
             .env("IDENTITY_ENDPOINT", azure.identity_endpoint().unwrap())
             .env("IDENTITY_HEADER", IDENTITY_HEADER)
@@ -119,16 +121,20 @@ impl Webhook {
 
     /// Asks it to end, and waits until it has; true when it ended by itself, without an error.
     pub async fn terminate(&mut self) -> bool {
-        let pid = self.child.id().unwrap().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &pid])
-                .status()
-                .await
-                .unwrap()
-                .success()
-        );
+        self.signal("TERM").await;
         self.child.wait().await.unwrap().success()
+    }
+
+    /// Kills it, and waits until it is dead.
+    pub async fn kill(&mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// Sends it a signal by name.
+    pub async fn signal(&self, name: &str) {
+        let pid = self.child.id().unwrap().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status().await;
+        assert!(sent.unwrap().success());
     }
 }
 

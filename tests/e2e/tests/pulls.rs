@@ -9,11 +9,11 @@ use e2e::{
 };
 use k8s_openapi::api::{
     batch::v1::Job,
-    core::v1::{Namespace, Pod},
+    core::v1::{Namespace, Pod, Secret},
 };
 use kube::{
     Api,
-    api::{Patch, PostParams},
+    api::{DeleteParams, Patch, PostParams},
 };
 use serde_json::json;
 
@@ -203,6 +203,21 @@ async fn a_labelled_namespace_lets_a_pod_pull_that_says_nothing() {
     team.runs(&labelled).await;
 }
 
+/// Nobody but the kubelet tells us: we cannot read Secrets.
+#[tokio::test]
+async fn a_secret_that_is_deleted_by_hand_comes_back_for_a_pod_that_waits_for_it() {
+    let client = client().await;
+    let team = one(TEAMS[21], &client).await;
+    let name = team.pull_secret().await.metadata.name.unwrap();
+    let secrets = team.api::<Secret>();
+    secrets.delete(&name, &Default::default()).await.unwrap();
+    // Admitted with the name of a Secret that is not there.
+    team.create_pod("waiting", &TEAMS[21].image(), Some("contoso"))
+        .await;
+    team.runs("waiting").await;
+    assert!(secrets.get_opt(&name).await.unwrap().is_some());
+}
+
 #[tokio::test]
 async fn a_cluster_generator_serves_two_namespaces_by_each_pods_own_service_account() {
     let client = client().await;
@@ -240,11 +255,20 @@ async fn deleting_the_acr_pull_secret_takes_the_secret_with_it() {
         team.secret(&name).await.type_.as_deref(),
         Some("kubernetes.io/dockerconfigjson")
     );
+    // Under a live Pod it would come back.
+    let pods = team.api::<Pod>();
+    pods.delete("app", &DeleteParams::default().grace_period(0))
+        .await
+        .unwrap();
+    eventually("the Pod is gone", async || {
+        pods.get_opt("app").await.unwrap().is_none().then_some(())
+    })
+    .await;
     team.api::<acr_pull_webhook::pull_secret::ACRPullSecret>()
         .delete(&name, &Default::default())
         .await
         .unwrap();
-    let secrets = team.api::<k8s_openapi::api::core::v1::Secret>();
+    let secrets = team.api::<Secret>();
     eventually("the garbage collector takes it", async || {
         secrets.get_opt(&name).await.unwrap().is_none().then_some(())
     })

@@ -1,16 +1,20 @@
 //! What one reference of a Pod asks for, by names alone, and its resolution to an order.
 
+use super::{ACRPullSecret, GeneratorReference, Order, name};
 use crate::{
     generator::{
         Account, Generator, Generators, Kind, Reference, Referenced, Resolved, Resolver, ServiceAccountView,
         ServiceAccounts,
     },
-    problem::Problem,
-    pull_secret::{GeneratorReference, Order, name},
+    problem::{Problem, Reason},
     registry::RegistryHost,
 };
 
+/// The service account of a Pod that names none.
+const DEFAULT_SERVICE_ACCOUNT: &str = "default";
+
 /// What one reference of a Pod asks for. Names alone, so that it can be resolved anew later.
+#[derive(Clone, Debug)]
 pub struct Wish {
     /// The namespace of the Pod.
     pub namespace: String,
@@ -94,6 +98,34 @@ impl Catalog {
 // === impl Wish ===
 
 impl Wish {
+    /// What a Pod of this namespace and service account asks for by this reference.
+    pub fn new(namespace: &str, reference: Reference<'_>, service_account: Option<&str>) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            kind: reference.kind,
+            generator: reference.name.to_owned(),
+            service_account: service_account.unwrap_or(DEFAULT_SERVICE_ACCOUNT).to_owned(),
+        }
+    }
+
+    /// What the Pods asked for that caused this pull secret.
+    pub fn of(owner: &ACRPullSecret) -> Result<Self, Problem> {
+        let GeneratorReference { kind, name } = &owner.spec.generator;
+        let known = [Kind::AccessToken, Kind::ClusterGenerator];
+        let kind = known
+            .into_iter()
+            .find(|known| known.as_str() == kind)
+            .ok_or_else(|| {
+                Problem::new(
+                    Reason::GeneratorInvalid,
+                    format!("{kind:?} is not a kind of generator that is served here"),
+                )
+            })?;
+        let namespace = owner.metadata.namespace.as_deref().unwrap_or_default();
+        let service_account = owner.spec.service_account_name.as_deref();
+        Ok(Self::new(namespace, Reference { kind, name }, service_account))
+    }
+
     fn reference(&self) -> Reference<'_> {
         Reference {
             kind: self.kind,

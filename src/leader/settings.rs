@@ -1,0 +1,250 @@
+//! The flags of the leader election, and what they must fulfil.
+
+use super::record::MAX_LEASE_DURATION;
+use crate::deadline::GoDuration;
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    path::Path,
+    time::Duration,
+};
+
+/// Where Kubernetes tells a Pod its own namespace.
+const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+/// Below this, candidates would be a load for the API server.
+const MIN_RETRY_PERIOD: Duration = Duration::from_millis(100);
+
+/// How the replicas elect their leader. Names and defaults are those of kube-controller-manager.
+#[derive(Clone, Debug, clap::Args)]
+pub struct LeaderElectionArgs {
+    /// How long a silent leader is waited for before another takes over, in whole seconds
+    #[arg(
+        long = "leader-election-lease-duration",
+        env = "ACR_PULL_WEBHOOK_LEADER_ELECTION_LEASE_DURATION",
+        default_value = "15s",
+        value_parser = duration,
+        value_name = "DURATION"
+    )]
+    pub lease_duration: Duration,
+
+    /// How long the leader works without having renewed its lease; shorter than the lease duration
+    #[arg(
+        long = "leader-election-renew-deadline",
+        env = "ACR_PULL_WEBHOOK_LEADER_ELECTION_RENEW_DEADLINE",
+        default_value = "10s",
+        value_parser = duration,
+        value_name = "DURATION"
+    )]
+    pub renew_deadline: Duration,
+
+    /// How often the leader renews and the others look; shorter than the renew deadline
+    #[arg(
+        long = "leader-election-retry-period",
+        env = "ACR_PULL_WEBHOOK_LEADER_ELECTION_RETRY_PERIOD",
+        default_value = "2s",
+        value_parser = duration,
+        value_name = "DURATION"
+    )]
+    pub retry_period: Duration,
+
+    /// Namespace of the Lease; by default the Pod's own
+    #[arg(
+        long = "leader-election-namespace",
+        env = "ACR_PULL_WEBHOOK_LEADER_ELECTION_NAMESPACE",
+        value_name = "NAMESPACE"
+    )]
+    pub namespace: Option<String>,
+}
+
+/// Settings that fit together.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub(super) namespace: String,
+    /// Unique for each process: a restarted one must not take its predecessor's lease for its own.
+    pub(super) identity: String,
+    pub(super) lease_duration: Duration,
+    pub(super) renew_deadline: Duration,
+    pub(super) retry_period: Duration,
+}
+
+// === impl LeaderElectionArgs ===
+
+impl LeaderElectionArgs {
+    /// The settings of this process; an error is a sentence for the operator.
+    pub fn settings(&self) -> Result<Settings, String> {
+        self.check()?;
+        Ok(Settings {
+            namespace: namespace(self.namespace.as_deref(), Path::new(NAMESPACE_FILE))?,
+            identity: identity(),
+            lease_duration: self.lease_duration,
+            renew_deadline: self.renew_deadline,
+            retry_period: self.retry_period,
+        })
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let (lease, renew, retry) = (self.lease_duration, self.renew_deadline, self.retry_period);
+        if lease.subsec_nanos() != 0 || lease > MAX_LEASE_DURATION {
+            return Err(format!(
+                "--leader-election-lease-duration is {lease:?}; a Lease holds whole seconds, and at most {MAX_LEASE_DURATION:?} are allowed"
+            ));
+        }
+        if retry < MIN_RETRY_PERIOD {
+            return Err(format!(
+                "--leader-election-retry-period is {retry:?}; it must be at least {MIN_RETRY_PERIOD:?}"
+            ));
+        }
+        if retry >= renew || renew >= lease {
+            return Err(format!(
+                "--leader-election-retry-period ({retry:?}) must be shorter than --leader-election-renew-deadline \
+                 ({renew:?}), and that shorter than --leader-election-lease-duration ({lease:?})"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A number that no other process has, from the seed that the standard library gets from the system.
+pub fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+fn duration(text: &str) -> Result<Duration, &'static str> {
+    match text.parse() {
+        Ok(GoDuration(duration)) => Ok(duration),
+        Err(()) => Err("not a duration such as 15s or 500ms"),
+    }
+}
+
+fn namespace(flag: Option<&str>, file: &Path) -> Result<String, String> {
+    if let Some(flag) = flag.filter(|f| !f.is_empty()) {
+        return Ok(flag.to_owned());
+    }
+    match std::fs::read_to_string(file) {
+        Ok(own) if !own.trim().is_empty() => Ok(own.trim().to_owned()),
+        _ => Err(format!(
+            "--leader-election-namespace is not set, and {} does not tell the Pod's own namespace; set it to the namespace of the Lease",
+            file.display()
+        )),
+    }
+}
+
+fn identity() -> String {
+    let name = ["POD_NAME", "HOSTNAME"]
+        .into_iter()
+        .find_map(|variable| std::env::var(variable).ok().filter(|name| !name.is_empty()));
+    format!(
+        "{}_{:016x}",
+        name.as_deref().unwrap_or("acr-pull-webhook"),
+        random()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        election: LeaderElectionArgs,
+    }
+
+    fn args(flags: &[&str]) -> Result<LeaderElectionArgs, String> {
+        let flags = flags.iter().map(|f| format!("--leader-election-{f}"));
+        Flags::try_parse_from(std::iter::once("test".to_owned()).chain(flags))
+            .map(|flags| flags.election)
+            .map_err(|e| e.to_string())
+    }
+
+    fn refusal(flags: &[&str]) -> String {
+        args(flags).unwrap().check().unwrap_err()
+    }
+
+    #[test]
+    fn the_defaults_fit_together() {
+        let args = args(&[]).unwrap();
+        args.check().unwrap();
+        let seconds = |d: Duration| d.as_secs_f64();
+        assert_eq!(
+            (
+                seconds(args.lease_duration),
+                seconds(args.renew_deadline),
+                seconds(args.retry_period)
+            ),
+            (15.0, 10.0, 2.0)
+        );
+    }
+
+    #[test]
+    fn timings_that_do_not_fit_together_are_refused_by_name() {
+        for nonsense in [
+            ["lease-duration=15s", "renew-deadline=15s", "retry-period=2s"],
+            ["lease-duration=15s", "renew-deadline=1m", "retry-period=2s"],
+            ["lease-duration=15s", "renew-deadline=10s", "retry-period=10s"],
+            ["lease-duration=15s", "renew-deadline=10s", "retry-period=11s"],
+            ["lease-duration=0s", "renew-deadline=0s", "retry-period=500ms"],
+        ] {
+            let refusal = refusal(&nonsense);
+            for flag in ["lease-duration", "renew-deadline", "retry-period"] {
+                let flag = format!("--leader-election-{flag}");
+                assert!(refusal.contains(&flag), "{refusal} does not name {flag}");
+            }
+        }
+        args(&[
+            "lease-duration=3s",
+            "renew-deadline=2s500ms",
+            "retry-period=100ms",
+        ])
+        .unwrap()
+        .check()
+        .unwrap();
+    }
+
+    #[test]
+    fn a_lease_duration_that_no_lease_can_hold_is_refused() {
+        for duration in ["2500ms", "1h", "301s"] {
+            let refusal = refusal(&[&format!("lease-duration={duration}"), "renew-deadline=2s"]);
+            assert!(
+                refusal.contains("--leader-election-lease-duration is"),
+                "{refusal}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_retry_period_of_nothing_is_refused() {
+        for period in ["0s", "99ms"] {
+            let refusal = refusal(&[&format!("retry-period={period}")]);
+            assert!(refusal.contains("--leader-election-retry-period is"), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_duration_is_refused_with_an_example() {
+        for text in ["", "15", "soon", "-2s"] {
+            let refusal = args(&[&format!("retry-period={text}")]).unwrap_err();
+            assert!(refusal.contains("such as 15s or 500ms"), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn the_namespace_is_the_flags_else_the_pods_own_else_a_sentence() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("namespace");
+        let refusal = namespace(None, &file).unwrap_err();
+        assert!(
+            refusal.starts_with("--leader-election-namespace is not set"),
+            "{refusal}"
+        );
+        std::fs::write(&file, "own\n").unwrap();
+        assert_eq!(namespace(None, &file).unwrap(), "own");
+        assert_eq!(namespace(Some(""), &file).unwrap(), "own");
+        assert_eq!(namespace(Some("flag"), &file).unwrap(), "flag");
+    }
+
+    #[test]
+    fn no_two_processes_share_an_identity() {
+        assert_ne!(identity(), identity());
+    }
+}

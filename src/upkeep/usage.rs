@@ -1,0 +1,272 @@
+//! Which pull secrets live Pods name, from a watch of the Pods' metadata.
+
+use super::Key;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{ResourceExt, core::PartialObjectMeta, runtime::watcher::Event};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// The annotation in which admission lists a Pod's pull secrets.
+use crate::admission::PULL_SECRETS;
+
+/// Who uses what; nothing is known until the watch has been filled once.
+#[derive(Default)]
+pub struct Usage(Mutex<Index>);
+
+/// Whether a pull secret is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// The watch is not filled, or fails.
+    Unknown,
+    /// Live Pods name it.
+    Used,
+    /// No live Pod has named it for so long, as far back as we have looked.
+    Unused(Duration),
+}
+
+#[derive(Default)]
+struct Index {
+    /// Each Pod's pull secrets.
+    pods: HashMap<Key, Box<[String]>>,
+    /// How many Pods name each pull secret.
+    users: HashMap<Key, u32>,
+    /// When the last of them went.
+    unused: HashMap<Key, Instant>,
+    /// Since when all Pods are known.
+    filled: Option<Instant>,
+    /// The Pods of a list under way.
+    listed: Option<HashSet<Key>>,
+    failing: bool,
+}
+
+// === impl Usage ===
+
+impl Usage {
+    /// Takes in an event; returns the pull secrets that have come into use or gone out of it.
+    pub fn observe(&self, event: &Event<PartialObjectMeta<Pod>>) -> Vec<Key> {
+        let mut index = self.lock();
+        index.failing = false;
+        match event {
+            Event::Init => {
+                index.listed = Some(HashSet::new());
+                Vec::new()
+            }
+            Event::InitApply(pod) => {
+                let key = key(pod);
+                let changed = index.set(key.clone(), names(pod));
+                if let Some(listed) = &mut index.listed {
+                    listed.insert(key);
+                }
+                changed
+            }
+            Event::InitDone => index.done(),
+            Event::Apply(pod) => index.set(key(pod), names(pod)),
+            Event::Delete(pod) => index.set(key(pod), Box::default()),
+        }
+    }
+
+    /// The watch fails: what it knows may be outdated.
+    pub fn failing(&self) {
+        self.lock().failing = true;
+    }
+
+    /// Whether this pull secret is in use.
+    pub fn of(&self, pull_secret: &Key) -> Use {
+        let index = self.lock();
+        if index.users.contains_key(pull_secret) {
+            return Use::Used;
+        }
+        match index.filled {
+            Some(filled) if !index.failing => {
+                let since = index.unused.get(pull_secret).copied().unwrap_or(filled);
+                Use::Unused(since.elapsed())
+            }
+            _ => Use::Unknown,
+        }
+    }
+
+    /// The pull secrets that a live Pod names.
+    pub fn named_by(&self, pod: &Key) -> Box<[String]> {
+        self.lock().pods.get(pod).cloned().unwrap_or_default()
+    }
+
+    /// A live Pod that names this pull secret.
+    pub fn user_of(&self, pull_secret: &Key) -> Option<Key> {
+        let index = self.lock();
+        let (namespace, name) = pull_secret;
+        index
+            .pods
+            .iter()
+            .find(|((pods, _), names)| pods == namespace && names.contains(name))
+            .map(|(pod, _)| pod.clone())
+    }
+
+    /// The pull secret is gone.
+    pub fn forget(&self, pull_secret: &Key) {
+        self.lock().unused.remove(pull_secret);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Index> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Index ===
+
+impl Index {
+    fn set(&mut self, pod: Key, names: Box<[String]>) -> Vec<Key> {
+        let namespace = pod.0.clone();
+        let before = match names.is_empty() {
+            true => self.pods.remove(&pod),
+            false => self.pods.insert(pod, names.clone()),
+        };
+        let before = before.unwrap_or_default();
+        if before == names {
+            return Vec::new();
+        }
+        let mut changed = Vec::new();
+        for name in &names {
+            let key = (namespace.clone(), name.clone());
+            let users = self.users.entry(key.clone()).or_default();
+            *users += 1;
+            if *users == 1 {
+                self.unused.remove(&key);
+                changed.push(key);
+            }
+        }
+        for name in before {
+            let key = (namespace.clone(), name);
+            if let Some(users) = self.users.get_mut(&key) {
+                *users -= 1;
+                if *users == 0 {
+                    self.users.remove(&key);
+                    self.unused.insert(key.clone(), Instant::now());
+                    changed.push(key);
+                }
+            }
+        }
+        changed
+    }
+
+    /// The list is whole: whatever was not in it went while nobody looked.
+    fn done(&mut self) -> Vec<Key> {
+        let listed = self.listed.take().unwrap_or_default();
+        let gone: Vec<_> = self
+            .pods
+            .keys()
+            .filter(|pod| !listed.contains(*pod))
+            .cloned()
+            .collect();
+        let changed = gone
+            .into_iter()
+            .flat_map(|pod| self.set(pod, Box::default()))
+            .collect();
+        self.filled.get_or_insert_with(Instant::now);
+        changed
+    }
+}
+
+fn key(pod: &PartialObjectMeta<Pod>) -> Key {
+    (pod.namespace().unwrap_or_default(), pod.name_any())
+}
+
+fn names(pod: &PartialObjectMeta<Pod>) -> Box<[String]> {
+    let list = pod
+        .annotations()
+        .get(PULL_SECRETS)
+        .map(String::as_str)
+        .unwrap_or_default();
+    list.split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::core::ObjectMeta;
+
+    fn pod(name: &str, pull_secrets: &str) -> PartialObjectMeta<Pod> {
+        let metadata = ObjectMeta {
+            namespace: Some("team-a".to_owned()),
+            name: Some(name.to_owned()),
+            annotations: Some([(PULL_SECRETS.to_owned(), pull_secrets.to_owned())].into()),
+            ..ObjectMeta::default()
+        };
+        PartialObjectMeta {
+            metadata,
+            ..PartialObjectMeta::default()
+        }
+    }
+
+    fn secret(name: &str) -> Key {
+        ("team-a".to_owned(), name.to_owned())
+    }
+
+    fn filled(pods: &[PartialObjectMeta<Pod>]) -> Usage {
+        let usage = Usage::default();
+        fill(&usage, pods);
+        usage
+    }
+
+    fn fill(usage: &Usage, pods: &[PartialObjectMeta<Pod>]) -> Vec<Key> {
+        usage.observe(&Event::Init);
+        for pod in pods {
+            usage.observe(&Event::InitApply(pod.clone()));
+        }
+        usage.observe(&Event::InitDone)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_unused_before_all_pods_are_known_nor_while_the_watch_fails() {
+        let usage = Usage::default();
+        usage.observe(&Event::Init);
+        usage.observe(&Event::InitApply(pod("one", "a")));
+        assert_eq!(
+            (usage.of(&secret("a")), usage.of(&secret("b"))),
+            (Use::Used, Use::Unknown)
+        );
+        usage.observe(&Event::InitDone);
+        tokio::time::advance(Duration::from_secs(7)).await;
+        assert_eq!(usage.of(&secret("b")), Use::Unused(Duration::from_secs(7)));
+        usage.failing();
+        assert_eq!(
+            (usage.of(&secret("a")), usage.of(&secret("b"))),
+            (Use::Used, Use::Unknown)
+        );
+        usage.observe(&Event::Apply(pod("two", "c")));
+        assert_eq!(usage.of(&secret("b")), Use::Unused(Duration::from_secs(7)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pull_secret_is_in_use_until_its_last_pod_goes() {
+        let usage = filled(&[pod("one", "a,b"), pod("two", "a")]);
+        assert_eq!(usage.observe(&Event::Delete(pod("one", "a,b"))), [secret("b")]);
+        assert_eq!(usage.of(&secret("a")), Use::Used);
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert_eq!(usage.of(&secret("b")), Use::Unused(Duration::from_secs(3)));
+        assert_eq!(usage.observe(&Event::Apply(pod("three", "b"))), [secret("b")]);
+        assert_eq!(usage.of(&secret("b")), Use::Used);
+        assert_eq!(usage.user_of(&secret("b")), Some(secret("three")));
+        assert_eq!(&*usage.named_by(&secret("two")), ["a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pods_that_went_while_nobody_looked_are_missed_at_the_next_list() {
+        let usage = filled(&[pod("one", "a"), pod("two", "b")]);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(fill(&usage, &[pod("two", "b"), pod("three", "c")]), [secret("a")]);
+        // Its grace begins now: nobody knows when it went.
+        assert_eq!(usage.of(&secret("a")), Use::Unused(Duration::ZERO));
+        assert_eq!(
+            (usage.of(&secret("b")), usage.of(&secret("c"))),
+            (Use::Used, Use::Used)
+        );
+    }
+}

@@ -1,0 +1,109 @@
+//! What the leader looks at: the Pods that we patched, the kubelets' complaints, the pull secrets themselves.
+
+use super::{Guarded, Key, RecvError, Work, repair::Complaint};
+use crate::{admission::INJECTED, watch};
+use futures::{StreamExt, channel::mpsc::UnboundedSender};
+use k8s_openapi::api::core::v1::{Event as KubernetesEvent, Pod};
+use kube::{
+    Api,
+    core::PartialObjectMeta,
+    runtime::{
+        reflector::ObjectRef,
+        watcher::{self, Event},
+    },
+};
+use std::sync::Arc;
+
+/// Finished Pods pull no more.
+pub const NOT_FINISHED: &str = "status.phase!=Succeeded,status.phase!=Failed";
+
+type Wake = UnboundedSender<ObjectRef<Guarded>>;
+
+/// Follows the Pods, and wakes what they begin or cease to use.
+pub async fn pods(work: Arc<Work>, wake: Wake) {
+    let api = Api::<PartialObjectMeta<Pod>>::all(work.upkeep.client.clone());
+    let config = watcher::Config::default()
+        .labels(&format!("{INJECTED}=true"))
+        .fields(NOT_FINISHED);
+    let mut events = std::pin::pin!(watch::events("watch of Pods", api, config));
+    while let Some(event) = events.next().await {
+        let changed = match event {
+            Ok(event) => work.usage.observe(&event),
+            Err(_) => {
+                work.usage.failing();
+                Vec::new()
+            }
+        };
+        for key in changed {
+            missing(&work, &key);
+            // The other end lives as long as we do.
+            let _ = wake.unbounded_send(reference(&key));
+        }
+    }
+}
+
+/// Follows the pull secrets themselves; wakes all of them to begin with.
+pub async fn changes(work: Arc<Work>, wake: Wake) {
+    let store = work.upkeep.issuer.store();
+    let mut changes = work.upkeep.issuer.changes();
+    let all = || {
+        for object in store.state() {
+            let _ = wake.unbounded_send(ObjectRef::from_obj(&*object));
+        }
+    };
+    // What is not there yet comes as a change.
+    all();
+    loop {
+        match changes.recv().await {
+            Ok(reference) => {
+                let key = (
+                    reference.namespace.clone().unwrap_or_default(),
+                    reference.name.clone(),
+                );
+                if store.get(&reference).is_none() {
+                    work.forget(&key);
+                    missing(&work, &key);
+                }
+                let _ = wake.unbounded_send(reference);
+            }
+            Err(RecvError::Lagged(_)) => all(),
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+/// Follows the kubelets' Events about pulls that fail, and repairs what may be the cause.
+pub async fn failed_pulls(work: Arc<Work>) {
+    let api = Api::<KubernetesEvent>::all(work.upkeep.client.clone());
+    let about = |reason: &str| {
+        let fields = format!("involvedObject.kind=Pod,type=Warning,reason={reason}");
+        watcher::Config::default().fields(&fields)
+    };
+    let missing = watch::events(
+        "watch of Events about missing pull secrets",
+        api.clone(),
+        about("FailedToRetrieveImagePullSecret"),
+    );
+    let failed = watch::events("watch of Events about failed pulls", api, about("Failed"));
+    let mut events = std::pin::pin!(futures::stream::select(missing, failed));
+    while let Some(event) = events.next().await {
+        if let Ok(Event::Apply(event) | Event::InitApply(event)) = event
+            && let Some((pod, complaint)) = Complaint::of(&event)
+        {
+            work.complained(pod, complaint);
+        }
+    }
+}
+
+/// A pull secret in use of which there is no trace is made anew from a Pod that names it.
+fn missing(work: &Work, key: &Key) {
+    if work.upkeep.issuer.store().get(&reference(key)).is_none()
+        && let Some(pod) = work.usage.user_of(key)
+    {
+        work.complained(pod, Complaint::Missing);
+    }
+}
+
+fn reference((namespace, name): &Key) -> ObjectRef<Guarded> {
+    ObjectRef::new(name).within(namespace)
+}

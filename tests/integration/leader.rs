@@ -1,0 +1,274 @@
+//! The election of a leader among real processes on a real API server.
+
+use super::{
+    control_plane::{self, apply},
+    site::{Site, eventually, from, pod, pull_secret_name},
+    webhook::Webhook,
+};
+use azure_emulator::{Emulator, Options, World};
+use futures::future::join_all;
+use jiff::{Timestamp, ToSpan};
+use k8s_openapi::api::{
+    coordination::v1::{Lease, LeaseSpec},
+    core::v1::Namespace,
+};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, PostParams},
+};
+use serde_json::json;
+
+const LEASE: &str = "acr-pull-webhook-leader";
+
+/// Replicas with a Lease of their own.
+struct Election {
+    namespace: String,
+    leases: Api<Lease>,
+    candidates: Vec<Webhook>,
+}
+
+// === impl Election ===
+
+impl Election {
+    /// Starts this many candidates, and waits until one leads; tells which.
+    async fn start(name: &str, candidates: usize, timings: [&str; 3]) -> (Self, usize) {
+        let cluster = control_plane::for_elections();
+        let (prepared, client) = (cluster.prepared().await, cluster.admin().await);
+        let namespace = format!("election-{name}");
+        let object: Namespace = from(json!({"metadata": {"name": namespace}}));
+        apply(&Api::all(client.clone()), &object).await;
+        let (mut role, mut binding) = prepared.lease_rights.clone();
+        role.metadata.namespace = Some(namespace.clone());
+        binding.metadata.namespace = Some(namespace.clone());
+        apply(&Api::namespaced(client.clone(), &namespace), &role).await;
+        apply(&Api::namespaced(client.clone(), &namespace), &binding).await;
+        let [lease, renew, retry] = timings;
+        let flags = [
+            format!("--leader-election-namespace={namespace}"),
+            format!("--leader-election-lease-duration={lease}"),
+            format!("--leader-election-renew-deadline={renew}"),
+            format!("--leader-election-retry-period={retry}"),
+        ];
+        // None of them is asked for a token.
+        let azure = Emulator::start(World::parse("tenants: []").unwrap(), Options::default()).unwrap();
+        let starting = (0..candidates).map(|_| Webhook::start(cluster, &azure, &flags));
+        let election = Self {
+            leases: Api::namespaced(client, &namespace),
+            namespace,
+            candidates: join_all(starting).await,
+        };
+        let leader = eventually("one of them leads", async || election.leaders().await.pop()).await;
+        (election, leader)
+    }
+
+    /// Those that say now that they lead.
+    async fn leaders(&self) -> Vec<usize> {
+        self.leaders_of(&(0..self.candidates.len()).collect::<Vec<_>>())
+            .await
+    }
+
+    async fn leaders_of(&self, candidates: &[usize]) -> Vec<usize> {
+        let answers = join_all(candidates.iter().map(|n| leads(&self.candidates[*n]))).await;
+        let leading = candidates.iter().zip(answers).filter(|(_, leads)| *leads);
+        leading.map(|(n, _)| *n).collect()
+    }
+
+    /// The leader after this one, which runs no more, and the last that this one wrote.
+    async fn successor_of(&self, leader: usize) -> (usize, LeaseSpec) {
+        let others: Vec<_> = (0..self.candidates.len()).filter(|n| *n != leader).collect();
+        let last = self.record().await;
+        let last = std::cell::RefCell::new(last);
+        let successor = eventually("another leads", async || {
+            let record = self.record().await;
+            if record.holder_identity == last.borrow().holder_identity {
+                last.replace(record);
+            }
+            let leaders = self.leaders_of(&others).await;
+            assert!(leaders.len() <= 1, "two leaders: {leaders:?}");
+            leaders.first().copied()
+        })
+        .await;
+        (successor, last.into_inner())
+    }
+
+    async fn record(&self) -> LeaseSpec {
+        self.leases.get(LEASE).await.unwrap().spec.unwrap()
+    }
+}
+
+async fn leads(webhook: &Webhook) -> bool {
+    let (status, metrics) = webhook.admin_get("/metrics").await;
+    assert_eq!(status, 200, "{metrics}");
+    let value = metrics
+        .lines()
+        .find_map(|l| l.strip_prefix("acr_pull_webhook_leader "));
+    match value {
+        Some("1") => true,
+        Some("0") => false,
+        other => panic!("the gauge is {other:?}"),
+    }
+}
+
+/// How long the Lease was silent before this record was written, as its writers' common clock tells.
+fn silence(last: &LeaseSpec, next: &LeaseSpec) -> jiff::SignedDuration {
+    let written = |time: &Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime>| {
+        time.as_ref().map(|time| time.0).unwrap()
+    };
+    written(&next.acquire_time).duration_since(written(&last.renew_time))
+}
+
+fn seconds(seconds: i64) -> jiff::SignedDuration {
+    jiff::SignedDuration::from_secs(seconds)
+}
+
+fn logged(webhook: &Webhook, message: &str) -> usize {
+    let message = format!("\"message\":\"{message}");
+    webhook
+        .log()
+        .iter()
+        .filter(|line| line.contains(&message))
+        .count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_three_candidates_one_leads_at_every_moment() {
+    let (election, leader) = Election::start("three", 3, ["3s", "2s", "250ms"]).await;
+    let end = Timestamp::now() + 9.seconds();
+    let mut last = election.record().await;
+    let mut renewals = 0;
+    while Timestamp::now() < end {
+        assert_eq!(election.leaders().await, [leader]);
+        let record = election.record().await;
+        renewals += usize::from(record.renew_time != last.renew_time);
+        last = record;
+    }
+    assert!(renewals > 10, "renewed {renewals} times");
+    assert_eq!(last.lease_transitions, Some(0));
+    assert_eq!(last.lease_duration_seconds, Some(3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_leader_is_replaced_after_the_lease_duration_and_not_before() {
+    let (mut election, leader) = Election::start("killed", 3, ["3s", "2s", "250ms"]).await;
+    election.candidates[leader].kill().await;
+    let (successor, last) = election.successor_of(leader).await;
+    let record = election.record().await;
+    let silence = silence(&last, &record);
+    assert!(silence >= seconds(3), "taken over after a silence of {silence:?}");
+    assert!(
+        silence < seconds(6),
+        "taken over only after a silence of {silence:?}"
+    );
+    assert_eq!(record.lease_transitions, Some(1));
+    assert_eq!(logged(&election.candidates[successor], "leadership won"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_leader_is_replaced_and_leads_no_more_from_the_moment_it_wakes() {
+    let (election, leader) = Election::start("stopped", 3, ["3s", "2s", "250ms"]).await;
+    let stopped = &election.candidates[leader];
+    stopped.signal("STOP").await;
+    let (successor, last) = election.successor_of(leader).await;
+    let record = election.record().await;
+    assert!(silence(&last, &record) >= seconds(3));
+    // The question waits in the socket: it is answered as soon as the process wakes.
+    let (asked, ()) = tokio::join!(leads(stopped), async {
+        eventually("the question is there", async || waits(stopped).then_some(())).await;
+        stopped.signal("CONT").await;
+    });
+    assert!(!asked, "it says that it leads still");
+    eventually("it has found out", async || {
+        (logged(stopped, "leadership lost") == 1).then_some(())
+    })
+    .await;
+    assert_eq!(election.leaders().await, [successor]);
+    assert_eq!(election.record().await.holder_identity, record.holder_identity);
+}
+
+/// Whether the kernel holds bytes for the admin listener that the process has not read.
+fn waits(webhook: &Webhook) -> bool {
+    let port = format!(":{:04X}", webhook.admin.port());
+    let connections = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    connections.lines().skip(1).any(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        // Local address, state (01 is established) and receive queue.
+        fields[1].ends_with(&port) && fields[3] == "01" && !fields[4].ends_with(":00000000")
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminated_leader_hands_over_long_before_its_lease_would_end() {
+    let (mut election, leader) = Election::start("terminated", 2, ["60s", "40s", "250ms"]).await;
+    let asked = Timestamp::now();
+    assert!(election.candidates[leader].terminate().await);
+    assert_eq!(logged(&election.candidates[leader], "leadership released"), 1);
+    let (successor, _) = election.successor_of(leader).await;
+    let record = election.record().await;
+    let took = record.acquire_time.unwrap().0.duration_since(asked);
+    assert!(took < seconds(3), "handing over took {took:?}");
+    // The holder's name is unique; the count tells that there was nobody between them.
+    assert_eq!(record.lease_transitions, Some(1));
+    assert_eq!(logged(&election.candidates[successor], "leadership won"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_lease_is_deleted_makes_it_again_and_leads_on() {
+    let (election, leader) = Election::start("deleted", 1, ["3s", "2s", "250ms"]).await;
+    let uid = election.leases.get(LEASE).await.unwrap().metadata.uid;
+    let deleted = election.leases.delete(LEASE, &DeleteParams::default()).await;
+    assert!(deleted.is_ok(), "in {}", election.namespace);
+    eventually("the Lease is there again", async || {
+        let lease = election.leases.get_opt(LEASE).await.unwrap()?;
+        (lease.metadata.uid != uid).then_some(())
+    })
+    .await;
+    assert!(leads(&election.candidates[leader]).await);
+    assert_eq!(logged(&election.candidates[leader], "leadership won"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_right_to_the_lease_pods_are_admitted_all_the_same() {
+    let site = Site::with_flags(&[
+        "--leader-election-namespace=default",
+        "--leader-election-retry-period=100ms",
+    ])
+    .await;
+    eventually("it has tried several times", async || {
+        (logged(&site.webhook, "the leader election still fails") > 3).then_some(())
+    })
+    .await;
+    assert_eq!(
+        logged(&site.webhook, "the leader election fails"),
+        1,
+        "one warning for all tries"
+    );
+    assert_eq!(site.webhook.admin_get("/readyz").await.0, 200);
+    assert!(!leads(&site.webhook).await);
+    let made = site.create(&site.a.namespace, &pod("app", "contoso")).await;
+    site.credentials(&site.a.namespace, &pull_secret_name(&made))
+        .await;
+}
+
+#[tokio::test]
+async fn the_webhooks_account_may_touch_no_other_lease() {
+    control_plane::shared().prepared().await;
+    let webhook: Client = control_plane::shared().as_webhook().await;
+    let own = Api::<Lease>::namespaced(webhook.clone(), control_plane::NAMESPACE);
+    let elsewhere = Api::<Lease>::namespaced(webhook, "kube-system");
+    let other: Lease = from(json!({"metadata": {"name": "other"}, "spec": {}}));
+    let params = PostParams::default();
+    let refused = [
+        own.get("other").await.err(),
+        own.replace("other", &params, &other).await.err(),
+        own.list(&Default::default()).await.err(),
+        own.delete(LEASE, &DeleteParams::default()).await.err(),
+        elsewhere.get(LEASE).await.err(),
+        elsewhere.create(&params, &other).await.err(),
+    ];
+    for (n, error) in refused.into_iter().enumerate() {
+        match error {
+            Some(kube::Error::Api(status)) => assert_eq!(status.code, 403, "{n}: {}", status.message),
+            other => panic!("{n} was not forbidden: {other:?}"),
+        }
+    }
+}
