@@ -107,19 +107,12 @@ impl Admission {
             .as_ref()
             .and_then(|spec| spec.service_account_name.as_deref());
         let annotations = pod.metadata.annotations.as_ref();
-        let label;
-        let references = match annotations.and_then(|all| all.get(ACCESS_TOKEN)) {
-            Some(annotation) => references(annotation)?,
-            None => {
-                label = self.0.defaults.fetch(namespace).await?.unwrap_or_default();
-                let default = (!label.is_empty())
-                    .then(|| default_reference(&label))
-                    .transpose()?;
-                default.flatten().into_iter().collect()
-            }
+        let Some(annotation) = annotations.and_then(|all| all.get(ACCESS_TOKEN)) else {
+            let wish = self.0.default_wish(namespace, service_account).await?;
+            return Ok(wish.into_iter().collect());
         };
         let wish = |reference| Wish::new(namespace, reference, service_account);
-        Ok(references.into_iter().map(wish).collect())
+        Ok(references(annotation)?.into_iter().map(wish).collect())
     }
 }
 
@@ -191,22 +184,16 @@ impl Inner {
         {
             return Ok(None);
         }
-        let named = |label: &str| {
-            let reference = default_reference(label)?;
-            Ok::<_, Problem>(reference.map(|reference| wish(request, reference)))
-        };
         if let Some(label) = self.defaults.known(namespace)
-            && let Ok(Some(wish)) = named(&label)
+            && let Ok(Some(reference)) = default_reference(&label)
+            && let wish = wish(request, reference)
             && let Some(registry) = self.catalog.known_registry(&wish)
             && object.pulls_from(registry.as_str())
         {
             return Ok(Some(wish));
         }
         // A Pod left alone cannot be helped later, so that is not decided by what a watch has seen so far.
-        let Some(label) = self.defaults.fetch(namespace).await? else {
-            return Ok(None);
-        };
-        let Some(wish) = named(&label)? else {
+        let Some(wish) = self.default_wish(namespace, object.service_account()).await? else {
             return Ok(None);
         };
         let registry = self.catalog.fetch_registry(&wish).await.map_err(|problem| {
@@ -214,6 +201,19 @@ impl Inner {
             Problem { message, ..problem }
         })?;
         Ok(object.pulls_from(registry.as_str()).then_some(wish))
+    }
+
+    /// What the Namespace's label wishes, as the API server has it.
+    async fn default_wish(
+        &self,
+        namespace: &str,
+        service_account: Option<&str>,
+    ) -> Result<Option<Wish>, Problem> {
+        let Some(label) = self.defaults.fetch(namespace).await? else {
+            return Ok(None);
+        };
+        let reference = default_reference(&label)?;
+        Ok(reference.map(|reference| Wish::new(namespace, reference, service_account)))
     }
 
     /// Gets all pull secrets at once. A refusal of one refuses the Pod; Azure's trouble

@@ -38,7 +38,7 @@ impl Deadline {
 }
 
 /// A duration as Go prints it (`10s`, `1m0s`, `1.5s`, `300ms`).
-pub struct GoDuration(pub Duration);
+struct GoDuration(Duration);
 
 impl FromStr for GoDuration {
     type Err = ();
@@ -70,10 +70,12 @@ impl FromStr for GoDuration {
     }
 }
 
-/// A duration that a flag gives, such as `1h` or `90s`.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let parsed = text.parse::<GoDuration>().map(|duration| duration.0);
-    parsed.map_err(|()| format!("{text:?} is not a duration such as 1h, 30m or 90s"))
+/// A duration that a flag gives.
+pub fn duration(text: &str) -> Result<Duration, &'static str> {
+    match text.parse() {
+        Ok(GoDuration(duration)) => Ok(duration),
+        Err(()) => Err("not a duration such as 15s or 500ms"),
+    }
 }
 
 #[cfg(test)]

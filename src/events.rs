@@ -1,4 +1,4 @@
-//! Kubernetes Events about our objects and, where they are at fault, about generators.
+//! Kubernetes Events about our objects.
 //!
 //! kube's recorder counts repetitions up by one call each; a refusal that every Pod of a burst meets is
 //! told once in a while instead.

@@ -12,7 +12,7 @@ use crate::{
     admission::Admission,
     leader::Term,
     problem::Problem,
-    pull_secret::{Catalog, Cause, Guarded, Issuer, Resolution, Wish},
+    pull_secret::{ACRPullSecret, Catalog, Cause, Guarded, Issuer, Resolution, Wish},
     telemetry::{Metrics, Renewal},
 };
 use futures::{
@@ -151,16 +151,13 @@ impl Work {
         match self.usage.of(&key) {
             usage::Use::Unknown => Ok(Action::requeue(SOON)),
             usage::Use::Unused(for_long) => self.collect(owner, &key, for_long).await.map_err(Failed),
-            usage::Use::Used => self.keep(&object, &key).await.map_err(Failed),
+            usage::Use::Used => self.keep(&object, owner, &key).await.map_err(Failed),
         }
     }
 
     /// Renews a pull secret in use when it is time.
-    async fn keep(&self, object: &Arc<Guarded>, key: &Key) -> Result<Action, Problem> {
-        let DeserializeGuard(Ok(owner)) = &**object else {
-            return Ok(Action::await_change());
-        };
-        if owner.status.as_ref().is_some_and(|s| s.unused_since.is_some()) {
+    async fn keep(&self, object: &Arc<Guarded>, owner: &ACRPullSecret, key: &Key) -> Result<Action, Problem> {
+        if owner.is_marked_unused() {
             self.upkeep.issuer.writer().mark_used(owner).await?;
         }
         if let Some(wait) = self.trouble(key) {
@@ -174,24 +171,15 @@ impl Work {
         if !self.term.still_leads() {
             return Ok(Action::await_change());
         }
-        let outcome = self.renew(object).await;
-        self.upkeep.metrics.renewal(
-            match &outcome {
-                Ok(()) => Renewal::Renewed,
-                Err(_) => Renewal::Failed,
-            },
-            outcome.as_ref().err(),
-        );
+        let outcome = self.renew(object, owner).await;
+        self.upkeep.metrics.renewal(Renewal::Renewed, &outcome);
         outcome?;
         self.recovered(key);
         // The watch shows what was written, and wakes it with its new time; this is for when it does not.
         Ok(Action::requeue(FAR))
     }
 
-    async fn renew(&self, object: &Arc<Guarded>) -> Result<(), Problem> {
-        let DeserializeGuard(Ok(owner)) = &**object else {
-            return Ok(());
-        };
+    async fn renew(&self, object: &Arc<Guarded>, owner: &ACRPullSecret) -> Result<(), Problem> {
         let resolved = async { self.upkeep.catalog.resolve(&Wish::of(owner)?).await };
         let mut order = match resolved.await {
             Ok(Resolution { order, .. }) => order,

@@ -1,7 +1,7 @@
 //! The flags of the leader election, and what they must fulfil.
 
 use super::record::MAX_LEASE_DURATION;
-use crate::deadline::GoDuration;
+use crate::deadline::duration;
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
     path::Path,
@@ -106,13 +106,6 @@ impl LeaderElectionArgs {
 /// A number that no other process has, from the seed that the standard library gets from the system.
 pub fn random() -> u64 {
     RandomState::new().build_hasher().finish()
-}
-
-fn duration(text: &str) -> Result<Duration, &'static str> {
-    match text.parse() {
-        Ok(GoDuration(duration)) => Ok(duration),
-        Err(()) => Err("not a duration such as 15s or 500ms"),
-    }
 }
 
 fn namespace(flag: Option<&str>, file: &Path) -> Result<String, String> {

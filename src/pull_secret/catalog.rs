@@ -17,13 +17,13 @@ const DEFAULT_SERVICE_ACCOUNT: &str = "default";
 #[derive(Clone, Debug)]
 pub struct Wish {
     /// The namespace of the Pod.
-    pub namespace: String,
+    namespace: String,
     /// The kind of the generator.
-    pub kind: Kind,
+    kind: Kind,
     /// The name of the generator.
-    pub generator: String,
+    generator: String,
     /// The service account of the Pod.
-    pub service_account: String,
+    service_account: String,
 }
 
 /// All that wishes are resolved with.

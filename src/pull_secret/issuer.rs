@@ -1,7 +1,7 @@
 //! From an order to a written Secret: assertion, Entra, registry, API server.
 
 use super::{
-    ACRPullSecret, ACRPullSecretSpec, GeneratorReference, Writer,
+    ACRPullSecret, ACRPullSecretSpec, ACRPullSecretStatus, GeneratorReference, Writer,
     flight::{AsyncTry, Flights, Passenger},
     freshness::{Freshness, freshness},
     writer::ISSUED,
@@ -153,7 +153,7 @@ impl Issuer {
         let inner = &self.0;
         let known = inner.known(&order);
         if let Some(DeserializeGuard(Ok(marked))) = known.as_deref()
-            && marked.status.as_ref().is_some_and(|s| s.unused_since.is_some())
+            && marked.is_marked_unused()
         {
             // It is about to be deleted, and this Pod will need it.
             let used = inner.writer.mark_used(marked);
@@ -231,6 +231,13 @@ impl Order {
             service_account_name: workload.map(|workload| workload.service_account.clone()),
             service_account_namespace: elsewhere.map(|workload| workload.namespace.clone()),
         }
+    }
+}
+
+/// The Secret is what the Pod needs; a status that lags costs one more token later.
+fn told(report: Result<(), Problem>) {
+    if let Err(problem) = report {
+        tracing::warn!(%problem, "the status of an ACRPullSecret was not written");
     }
 }
 
@@ -330,49 +337,36 @@ impl Inner {
             Ok::<_, Problem>((minted, uid))
         };
         let now = Timestamp::now();
-        let (result, report) = match written.await {
-            Ok((minted, uid)) => {
-                let expires = minted.token.expires;
-                if owner
-                    .status
-                    .as_ref()
-                    .is_some_and(|s| !s.conditions.is_empty() && !s.is_ready())
-                {
-                    let note = "the Secret holds a token again";
-                    self.events.note(owner.object_ref(&()), ISSUED, note);
-                }
-                let report = self.writer.report_success(&owner, order, minted, uid, now).await;
-                (Ok(expires), report)
-            }
-            // The token of before still works: nobody need worry yet.
-            Err(problem)
-                if problem.is_transient()
-                    && freshness(&owner, &order.inputs_hash, now) != Freshness::Stale =>
-            {
-                (Err(problem), Ok(()))
-            }
+        let (minted, uid) = match written.await {
+            Ok(written) => written,
             Err(problem) => {
-                self.report_failure(&owner, &problem).await;
-                (Err(problem), Ok(()))
+                // While the token of before still works, nobody need worry.
+                let worry =
+                    !problem.is_transient() || freshness(&owner, &order.inputs_hash, now) == Freshness::Stale;
+                if worry {
+                    self.report_failure(&owner, &problem).await;
+                }
+                return Err(problem);
             }
         };
-        // The Secret is what the Pod needs; a status that lags costs one more token later.
-        if let Err(problem) = report {
-            tracing::warn!(%problem, "the status of an ACRPullSecret was not written");
+        let failed_before = |s: &ACRPullSecretStatus| !s.conditions.is_empty() && !s.is_ready();
+        if owner.status.as_ref().is_some_and(failed_before) {
+            let note = "the Secret holds a token again";
+            self.events.note(owner.object_ref(&()), ISSUED, note);
         }
-        result
+        let expires = minted.token.expires;
+        told(self.writer.report_success(&owner, order, minted, uid, now).await);
+        Ok(expires)
     }
 
     /// In the condition, and where that is news, by an Event.
     async fn report_failure(&self, owner: &ACRPullSecret, problem: &Problem) {
         let reason = problem.reason.as_str();
-        let told = owner.status.as_ref().and_then(|s| s.conditions.first());
-        if told.is_none_or(|condition| condition.reason != reason) {
+        let before = owner.status.as_ref().and_then(|s| s.conditions.first());
+        if before.is_none_or(|condition| condition.reason != reason) {
             self.events.warn(owner.object_ref(&()), reason, &problem.message);
         }
-        if let Err(problem) = self.writer.report_failure(owner, problem, Timestamp::now()).await {
-            tracing::warn!(%problem, "the status of an ACRPullSecret was not written");
-        }
+        told(self.writer.report_failure(owner, problem, Timestamp::now()).await);
     }
 
     async fn pull_token(&self, order: &Order) -> Result<Minted, Problem> {

@@ -104,6 +104,15 @@ pub struct ACRPullSecretStatus {
 /// The type of the one condition.
 pub const READY: &str = "Ready";
 
+// === impl ACRPullSecret ===
+
+impl ACRPullSecret {
+    /// Whether its end is announced: no Pod has named it for a while.
+    pub fn is_marked_unused(&self) -> bool {
+        self.status.as_ref().is_some_and(|s| s.unused_since.is_some())
+    }
+}
+
 // === impl ACRPullSecretStatus ===
 
 impl ACRPullSecretStatus {

@@ -181,9 +181,12 @@ impl Metrics {
         result
     }
 
-    /// Counts what became of a renewal.
-    pub fn renewal(&self, outcome: Renewal, problem: Option<&Problem>) {
-        let reason = problem.map_or(OK, |p| p.reason.as_str());
+    /// Counts what became of a renewal, which would be this if it succeeded.
+    pub fn renewal(&self, success: Renewal, result: &Result<(), Problem>) {
+        let (outcome, reason) = match result {
+            Ok(()) => (success, OK),
+            Err(problem) => (Renewal::Failed, problem.reason.as_str()),
+        };
         self.renewals
             .get_or_create(&RenewalLabels { outcome, reason })
             .inc();

@@ -45,8 +45,7 @@ impl Work {
             return Ok(Action::requeue((grace - unused).max(SOON)));
         }
         let writer = self.upkeep.issuer.writer();
-        let marked = owner.status.as_ref().and_then(|s| s.unused_since.as_ref());
-        if marked.is_none() {
+        if !owner.is_marked_unused() {
             self.collection.forget(key);
             writer.mark_unused(owner, Timestamp::now()).await?;
             return Ok(Action::await_change());

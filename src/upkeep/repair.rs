@@ -156,11 +156,7 @@ impl Work {
             Ok(()) => tracing::info!(namespace, pod, ?complaint, "pull secret repaired"),
             Err(problem) => tracing::warn!(namespace, pod, ?complaint, %problem, "pull secret not repaired"),
         }
-        let counted = match &outcome {
-            Ok(()) => Renewal::Repaired,
-            Err(_) => Renewal::Failed,
-        };
-        self.upkeep.metrics.renewal(counted, outcome.as_ref().err());
+        self.upkeep.metrics.renewal(Renewal::Repaired, &outcome);
     }
 
     /// Issues anew those of the Pod's pull secrets, as its admission would.

@@ -1,6 +1,7 @@
 //! Which pull secrets live Pods name, from a watch of the Pods' metadata.
 
 use super::Key;
+use crate::admission::PULL_SECRETS;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt, core::PartialObjectMeta, runtime::watcher::Event};
 use std::{
@@ -9,9 +10,6 @@ use std::{
     time::Duration,
 };
 use tokio::time::Instant;
-
-/// The annotation in which admission lists a Pod's pull secrets.
-use crate::admission::PULL_SECRETS;
 
 /// Who uses what; nothing is known until the watch has been filled once.
 #[derive(Default)]
