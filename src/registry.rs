@@ -1,6 +1,7 @@
 //! Azure Container Registry: which hosts may receive a token, the scope grammar,
 //! and the exchange of an Entra token for a pull token.
 
+mod clock;
 mod exchange;
 mod host;
 mod scope;

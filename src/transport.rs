@@ -1,6 +1,8 @@
 //! The HTTP clients for everything outside the cluster: one for Entra and the registries, one for the
 //! machine's managed identities.
 
+use jiff::Timestamp;
+use reqwest::header::{DATE, RETRY_AFTER};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use std::{path::Path, time::Duration};
 
@@ -14,8 +16,10 @@ const MAX_BODY: usize = 256 * 1024;
 pub struct Reply {
     /// The HTTP status.
     pub status: reqwest::StatusCode,
-    /// `Retry-After` in seconds.
+    /// How long `Retry-After` asks to wait.
     pub retry_after: Option<Duration>,
+    /// `Date`: the other side's clock when it answered.
+    pub date: Option<Timestamp>,
     /// The body.
     pub body: Vec<u8>,
 }
@@ -75,12 +79,9 @@ fn read_ca_bundle(path: &Path) -> Result<Vec<reqwest::Certificate>, String> {
 pub async fn send(request: reqwest::RequestBuilder) -> Result<Reply, String> {
     let mut response = request.send().await.map_err(describe)?;
     let status = response.status();
-    let retry_after = response
-        .headers()
-        .get(reqwest::header::RETRY_AFTER)
-        .and_then(|v| v.to_str().ok())
-        .and_then(|v| v.trim().parse().ok())
-        .map(Duration::from_secs);
+    let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+    let date = header(DATE).and_then(http_date);
+    let retry_after = header(RETRY_AFTER).and_then(|value| wait(value, date));
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(describe)? {
         if body.len() + chunk.len() > MAX_BODY {
@@ -91,8 +92,22 @@ pub async fn send(request: reqwest::RequestBuilder) -> Result<Reply, String> {
     Ok(Reply {
         status,
         retry_after,
+        date,
         body,
     })
+}
+
+/// `Retry-After`: seconds, or a date by the clock of whoever says it (RFC 9110, section 10.2.3).
+fn wait(value: &str, date: Option<Timestamp>) -> Option<Duration> {
+    let value = value.trim();
+    let seconds = value.parse().ok().map(Duration::from_secs);
+    seconds.or_else(|| Duration::try_from(http_date(value)?.duration_since(date?)).ok())
+}
+
+/// An HTTP date in the form that everybody sends (RFC 9110, section 5.6.7).
+fn http_date(value: &str) -> Option<Timestamp> {
+    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(value);
+    date.ok()
 }
 
 /// The innermost cause says most ("connection refused", "invalid peer certificate").
@@ -105,4 +120,27 @@ fn describe(error: reqwest::Error) -> String {
         cause = source;
     }
     cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_read_as_seconds_or_as_a_date_and_otherwise_not_at_all() {
+        let date = http_date("Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(date, Timestamp::from_second(784_111_777).ok());
+        let seconds = |value, date| wait(value, date).map(|wait| wait.as_secs());
+        assert_eq!(seconds(" 60 ", None), Some(60));
+        assert_eq!(seconds("Sun, 06 Nov 1994 08:50:37 GMT", date), Some(60));
+        for (value, date) in [
+            ("Sun, 06 Nov 1994 08:50:37 GMT", None),
+            ("Sun, 06 Nov 1994 08:48:37 GMT", date),
+            ("-1", date),
+            ("soon", date),
+            ("", date),
+        ] {
+            assert_eq!(seconds(value, date), None, "{value:?}");
+        }
+    }
 }

@@ -109,6 +109,7 @@ mod tests {
         Reply {
             status: reqwest::StatusCode::from_u16(status).unwrap(),
             retry_after: None,
+            date: None,
             body: body.into(),
         }
     }

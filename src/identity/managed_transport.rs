@@ -154,6 +154,7 @@ mod tests {
         let reply = Reply {
             status: reqwest::StatusCode::from_u16(status).unwrap(),
             retry_after: None,
+            date: None,
             body: body.into(),
         };
         canonical(&reply).map(drop)

@@ -1,7 +1,7 @@
 //! ACR's token exchange: Entra token → refresh token (3 h) → access token (75 min, with a scope).
 //! Source: <https://github.com/Azure/acr/blob/main/docs/AAD-OAuth.md>.
 
-use super::{RegistryHost, Scope};
+use super::{RegistryHost, Scope, clock::AzureClock};
 use crate::{
     identity::EntraToken,
     jwt,
@@ -19,7 +19,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 pub struct PullToken {
     /// The token.
     pub secret: SecretString,
-    /// Its own `exp`.
+    /// Its own `exp`, by our clock.
     pub expires: Timestamp,
 }
 
@@ -27,7 +27,15 @@ pub struct PullToken {
 #[derive(Clone)]
 pub struct RegistryClient {
     http: reqwest::Client,
+    clock: AzureClock,
     metrics: Metrics,
+}
+
+/// What a token endpoint answered, and when.
+struct Answer<T> {
+    body: T,
+    sent: Timestamp,
+    date: Option<Timestamp>,
 }
 
 #[derive(Deserialize)]
@@ -59,7 +67,11 @@ struct AcrError {
 impl RegistryClient {
     /// A client over the shared transport.
     pub fn new(http: reqwest::Client, metrics: Metrics) -> Self {
-        Self { http, metrics }
+        Self {
+            http,
+            clock: AzureClock::new(metrics.clone()),
+            metrics,
+        }
     }
 
     /// Exchanges an Entra token for the token that goes into the pull secret.
@@ -76,23 +88,41 @@ impl RegistryClient {
             ("access_token", entra.expose()),
         ];
         form.extend(tenant.map(|tenant| ("tenant", tenant)));
-        let reply: RefreshReply = self
+        let answer: Answer<RefreshReply> = self
             .post(Hop::RegistryExchange, host, "/oauth2/exchange", &form)
             .await?;
         let Some(scope) = scope else {
-            return pull_token(host, reply.refresh_token);
+            return self.token(host, answer, |reply| reply.refresh_token);
         };
         let scope = scope.to_string();
         let form = [
             ("grant_type", "refresh_token"),
             ("service", host.as_str()),
             ("scope", &scope),
-            ("refresh_token", reply.refresh_token.expose_secret()),
+            ("refresh_token", answer.body.refresh_token.expose_secret()),
         ];
-        let reply: AccessReply = self
+        let answer: Answer<AccessReply> = self
             .post(Hop::RegistryToken, host, "/oauth2/token", &form)
             .await?;
-        pull_token(host, reply.access_token)
+        self.token(host, answer, |reply| reply.access_token)
+    }
+
+    /// The token replies carry no `expires_in`; the time is in the token itself.
+    fn token<T>(
+        &self,
+        host: &RegistryHost,
+        Answer { body, sent, date }: Answer<T>,
+        secret: impl FnOnce(T) -> SecretString,
+    ) -> Result<PullToken, Problem> {
+        let secret = secret(body);
+        let expires = expiry(secret.expose_secret()).ok_or_else(|| {
+            Problem::new(
+                Reason::RegistryUnavailable,
+                format!("{host} answered with a token whose expiry cannot be read"),
+            )
+        })?;
+        let expires = self.clock.ours(expires, sent, date);
+        Ok(PullToken { secret, expires })
     }
 
     async fn post<T: DeserializeOwned>(
@@ -101,10 +131,11 @@ impl RegistryClient {
         host: &RegistryHost,
         path: &str,
         form: &[(&str, &str)],
-    ) -> Result<T, Problem> {
+    ) -> Result<Answer<T>, Problem> {
         let request = self.http.post(format!("https://{host}{path}")).form(form);
         self.metrics
             .hop(hop, async {
+                let sent = Timestamp::now();
                 let reply = transport::send(request).await.map_err(|cause| {
                     Problem::new(
                         Reason::RegistryUnavailable,
@@ -115,26 +146,20 @@ impl RegistryClient {
                     return Err(refusal(host, path, &reply));
                 }
                 // serde's own words could quote the token, so they are not passed on.
-                serde_json::from_slice(&reply.body).map_err(|_| {
+                let body = serde_json::from_slice(&reply.body).map_err(|_| {
                     Problem::new(
                         Reason::RegistryUnavailable,
                         format!("{host}{path} answered 200 without a token"),
                     )
+                })?;
+                Ok(Answer {
+                    body,
+                    sent,
+                    date: reply.date,
                 })
             })
             .await
     }
-}
-
-/// The token replies carry no `expires_in`; the time is in the token itself.
-fn pull_token(host: &RegistryHost, secret: SecretString) -> Result<PullToken, Problem> {
-    let expires = expiry(secret.expose_secret()).ok_or_else(|| {
-        Problem::new(
-            Reason::RegistryUnavailable,
-            format!("{host} answered with a token whose expiry cannot be read"),
-        )
-    })?;
-    Ok(PullToken { secret, expires })
 }
 
 fn expiry(token: &str) -> Option<Timestamp> {
@@ -208,6 +233,7 @@ mod tests {
                 &Reply {
                     status: StatusCode::from_u16(status).unwrap(),
                     retry_after: None,
+                    date: None,
                     body: body.into(),
                 },
             )

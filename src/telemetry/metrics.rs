@@ -1,13 +1,14 @@
 //! Metrics in the OpenMetrics text format, all under the prefix `acr_pull_webhook_`.
 
 use crate::problem::Problem;
+use jiff::SignedDuration;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
@@ -22,6 +23,7 @@ pub struct Metrics {
     issuing: Gauge,
     renewals: Family<RenewalLabels, Counter>,
     collected: Counter,
+    azure_clock_ahead: Gauge<f64, AtomicU64>,
     leader: Gauge,
     leads_until: Arc<Mutex<Option<tokio::time::Instant>>>,
 }
@@ -104,6 +106,7 @@ impl Metrics {
             issuing: Gauge::default(),
             renewals: Family::default(),
             collected: Counter::default(),
+            azure_clock_ahead: Gauge::default(),
             leader: Gauge::default(),
             leads_until: Arc::default(),
         };
@@ -144,6 +147,12 @@ impl Metrics {
             "pull_secrets_collected",
             "Pull secrets that the leader deleted because no Pod named them",
             metrics.collected.clone(),
+        );
+        registry.register_with_unit(
+            "azure_clock_ahead",
+            "How far Azure's clock was ahead of this machine's when it last answered; behind, where negative",
+            Unit::Seconds,
+            metrics.azure_clock_ahead.clone(),
         );
         registry.register(
             "leader",
@@ -190,6 +199,11 @@ impl Metrics {
         self.renewals
             .get_or_create(&RenewalLabels { outcome, reason })
             .inc();
+    }
+
+    /// How far Azure's clock is ahead of ours.
+    pub fn azure_clock_ahead(&self, ahead: SignedDuration) {
+        self.azure_clock_ahead.set(ahead.as_secs_f64());
     }
 
     /// Counts a pull secret that was deleted.

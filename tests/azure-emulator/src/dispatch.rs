@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use hyper::body::Incoming;
-use hyper::header::HOST;
+use hyper::header::{DATE, HOST};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::Value;
@@ -35,6 +35,21 @@ pub(crate) struct Call {
 
 /// Answers one request. An error closes the connection without a reply.
 pub(crate) async fn dispatch(
+    state: Arc<State>,
+    listener: Listener,
+    request: Request<Incoming>,
+    reset: ResetSwitch,
+) -> io::Result<Response<Body>> {
+    let clock = state.clone();
+    let mut response = answer(state, listener, request, reset).await?;
+    // By this world's clock, not by the machine's.
+    if let Some(date) = http::date(clock.world().now()) {
+        response.headers_mut().insert(DATE, date);
+    }
+    Ok(response)
+}
+
+async fn answer(
     state: Arc<State>,
     listener: Listener,
     request: Request<Incoming>,

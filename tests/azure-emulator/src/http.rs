@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
-use hyper::{HeaderMap, Response, StatusCode};
+use hyper::{HeaderMap, Response, StatusCode, header::HeaderValue};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::Value;
 
@@ -22,6 +22,13 @@ pub(crate) struct Form(Vec<(String, String)>);
 pub(crate) enum Authorization {
     Basic { user: String, password: String },
     Bearer(String),
+}
+
+/// The value of `Date` (RFC 9110, section 6.6.1) at this second since 1970.
+pub(crate) fn date(second: i64) -> Option<HeaderValue> {
+    let time = jiff::Timestamp::from_second(second).ok()?;
+    let printer = jiff::fmt::rfc2822::DateTimePrinter::new();
+    HeaderValue::try_from(printer.timestamp_to_rfc9110_string(&time).ok()?).ok()
 }
 
 // === impl Form ===
