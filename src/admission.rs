@@ -146,7 +146,12 @@ impl Inner {
         // Everything is resolved before anything is made: a refusal leaves nothing behind.
         let (mut orders, mut notes) = (Vec::with_capacity(wishes.len()), Vec::new());
         for wish in wishes {
-            let Resolution { order, note } = self.catalog.resolve(&wish).await?;
+            let resolved = self.catalog.resolve(&wish).await;
+            let Resolution { order, note } = resolved.inspect_err(|problem| {
+                if !request.dry_run {
+                    self.catalog.blame(&wish, problem);
+                }
+            })?;
             notes.extend(note);
             let registry = order.inputs.registry.as_str();
             if !request.object.pulls_from(registry) {
@@ -225,11 +230,15 @@ impl Inner {
     ) -> Result<Vec<Problem>, Problem> {
         let outcomes = join_all(orders.into_iter().map(|(order, wish)| {
             let (inner, wish) = (self.clone(), Arc::new(wish));
+            let wished = wish.clone();
             let refresh = move |()| {
                 let (inner, wish) = (inner.clone(), wish.clone());
                 async move { inner.catalog.resolve(&wish).await.map(|anew| anew.order) }
             };
-            self.issuer.ensure(order, refresh, deadline)
+            async move {
+                let outcome = self.issuer.ensure(order, refresh, deadline).await;
+                outcome.inspect_err(|problem| self.catalog.blame(&wished, problem))
+            }
         }))
         .await;
         let mut pending = Vec::new();

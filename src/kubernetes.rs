@@ -7,6 +7,12 @@ use std::time::Duration;
 /// Bounds one call. kube's own default is to wait for ever.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A connection on which we have asked and heard nothing for so long is lost; longer than any watch lasts. kube bounds
+/// the silence in a watch, but not the one before it.
+const SILENCE: Duration = Duration::from_secs(20);
+/// kube's own is half a minute.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Why a call did not succeed.
 pub enum CallError {
     /// The API server answered with a Status.
@@ -21,6 +27,9 @@ pub async fn client() -> Result<Client, String> {
         format!("no Kubernetes configuration was found ({e}); run in a Pod, or set KUBECONFIG")
     })?;
     config.default_retry = false;
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.read_timeout = Some(SILENCE);
+    config.reset_reader_on_write = true;
     // HTTPS_PROXY is for Azure. kube would send the API server's traffic there too.
     config.proxy_url = None;
     Client::try_from(config).map_err(|e| format!("the Kubernetes client cannot be built: {e}"))

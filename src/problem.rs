@@ -113,6 +113,25 @@ reasons! {
     ApiServerUnavailable => ApiServer,
 }
 
+// === impl Reason ===
+
+impl Reason {
+    /// Whether the generator's own words are at fault, or what they point at.
+    pub fn is_of_generator(self) -> bool {
+        matches!(
+            self,
+            Self::GeneratorInvalid
+                | Self::ScopeInvalid
+                | Self::TenantIdMissing
+                | Self::SecretNotFound
+                | Self::SecretInvalid
+                | Self::RegistryNotAllowed
+                | Self::CrossNamespaceNotAllowed
+                | Self::ManagedIdentityNotAllowed
+        )
+    }
+}
+
 // === impl Problem ===
 
 impl Problem {

@@ -103,7 +103,7 @@ fn parts(
         tokens,
         registry,
         keep_trying,
-        events,
+        events.clone(),
         metrics.clone(),
     );
     let resolver = Resolver {
@@ -117,6 +117,7 @@ fn parts(
         generators: Generators::watch(client, readiness),
         accounts: ServiceAccounts::watch(client, readiness, ANNOTATIONS),
         resolver,
+        events,
     });
     let admission = Admission::new(
         catalog.clone(),

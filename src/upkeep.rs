@@ -149,7 +149,8 @@ impl Work {
         }
         let key = key(&object);
         match self.usage.of(&key) {
-            usage::Use::Unknown => Ok(Action::requeue(SOON)),
+            // Woken when it is known.
+            usage::Use::Unknown => Ok(Action::await_change()),
             usage::Use::Unused(for_long) => self.collect(owner, &key, for_long).await.map_err(Failed),
             usage::Use::Used => self.keep(&object, owner, &key).await.map_err(Failed),
         }
@@ -180,20 +181,22 @@ impl Work {
     }
 
     async fn renew(&self, object: &Arc<Guarded>, owner: &ACRPullSecret) -> Result<(), Problem> {
-        let resolved = async { self.upkeep.catalog.resolve(&Wish::of(owner)?).await };
-        let mut order = match resolved.await {
-            Ok(Resolution { order, .. }) => order,
-            Err(problem) => {
-                self.upkeep.issuer.report(owner, &problem).await;
-                return Err(problem);
-            }
+        let Upkeep { catalog, issuer, .. } = &self.upkeep;
+        let wish = Wish::of(owner)?;
+        let outcome = async {
+            let mut order = match catalog.resolve(&wish).await {
+                Ok(Resolution { order, .. }) => order,
+                Err(problem) => {
+                    issuer.report(owner, &problem).await;
+                    return Err(problem);
+                }
+            };
+            // Its Pods name it as it is called, whatever the generator would have new ones call it.
+            order.name = owner.metadata.name.clone().unwrap_or_default();
+            issuer.renew(order, Cause::Renewal(object.clone())).await
         };
-        // Its Pods name it as it is called, whatever the generator would have new ones call it.
-        order.name = owner.metadata.name.clone().unwrap_or_default();
-        self.upkeep
-            .issuer
-            .renew(order, Cause::Renewal(object.clone()))
-            .await
+        let outcome = outcome.await;
+        outcome.inspect_err(|problem| catalog.blame(&wish, problem))
     }
 
     /// When to try again.

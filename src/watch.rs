@@ -1,7 +1,11 @@
 //! A watch that fills a store, with back-off, readiness and one log line a change of fortune.
 
 use crate::telemetry::Readiness;
-use futures::{Stream, StreamExt};
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use futures::{
+    Stream, StreamExt,
+    stream::{self, BoxStream},
+};
 use kube::{
     Api, Resource,
     runtime::{
@@ -11,10 +15,30 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use std::{fmt::Debug, hash::Hash};
+use std::{fmt::Debug, hash::Hash, time::Duration};
+use tokio::time::{Instant, sleep_until};
 
-/// A watch is asked anew after this, so that one whose connection died in silence is noticed.
-const WATCH_SECONDS: u32 = 60;
+/// The API server ends a watch after this, and another one begins. kube takes one that lasts longer for lost.
+const WATCH_SECONDS: u32 = 15;
+const MIN_WAIT: Duration = Duration::from_millis(500);
+/// Short: until the watch works again, Pods are admitted by what was known before.
+const MAX_WAIT: Duration = Duration::from_secs(5);
+/// The first failure after so long is met as if it were the first of all.
+const FORGIVEN: Duration = Duration::from_secs(60);
+
+/// A watch that starts over with a list whenever it has failed. kube's own goes on where it was, and is silent until
+/// something changes: nobody could tell when it works again.
+struct Following<K>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    api: Api<K>,
+    config: watcher::Config,
+    events: BoxStream<'static, Result<Event<K>, watcher::Error>>,
+    waits: ExponentialBackoff,
+    failed: Option<Instant>,
+    again: Option<Instant>,
+}
 
 /// Starts a watch for the life of the process.
 ///
@@ -37,22 +61,19 @@ where
         label_selector: labels.map(str::to_owned),
         ..watcher::Config::default()
     };
-    let events = told(
-        what,
-        watcher::watcher(api, bounded(config))
-            .default_backoff()
-            .modify(trim),
-    )
-    .reflect(writer);
+    let events = told(what, Following::start(api, config).modify(trim)).reflect(writer);
     readiness.wait_for(what);
     let readiness = readiness.clone();
     tokio::spawn(events.for_each(move |event| {
-        if let Ok(event) = &event {
-            observe(event);
-            // Not by the store's own `wait_until_ready`: of several that wait for one store, only the last is woken.
-            if matches!(event, Event::InitDone) {
-                readiness.done(what);
+        match &event {
+            Ok(event) => {
+                observe(event);
+                // Not by the store's own `wait_until_ready`: of several that wait for one store, only the last is woken.
+                if matches!(event, Event::InitDone) {
+                    readiness.done(what);
+                }
             }
+            Err(_) => readiness.doubt(what),
         }
         std::future::ready(())
     }));
@@ -68,11 +89,59 @@ pub fn events<K>(
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    told(what, watcher::watcher(api, bounded(config)).default_backoff())
+    told(what, Following::start(api, config))
 }
 
-fn bounded(config: watcher::Config) -> watcher::Config {
-    config.timeout(WATCH_SECONDS)
+// === impl Following ===
+
+impl<K> Following<K>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    fn start(
+        api: Api<K>,
+        config: watcher::Config,
+    ) -> impl Stream<Item = Result<Event<K>, watcher::Error>> + Send {
+        let config = config.timeout(WATCH_SECONDS);
+        let following = Self {
+            events: watcher::watcher(api.clone(), config.clone()).boxed(),
+            waits: waits(),
+            failed: None,
+            again: None,
+            api,
+            config,
+        };
+        stream::unfold(following, async |mut following| {
+            let event = following.next().await?;
+            Some((event, following))
+        })
+    }
+
+    async fn next(&mut self) -> Option<Result<Event<K>, watcher::Error>> {
+        if let Some(again) = self.again.take() {
+            sleep_until(again).await;
+            self.events = watcher::watcher(self.api.clone(), self.config.clone()).boxed();
+        }
+        let event = self.events.next().await?;
+        if event.is_err() {
+            let now = Instant::now();
+            if self.failed.is_none_or(|before| now - before > FORGIVEN) {
+                self.waits = waits();
+            }
+            self.failed = Some(now);
+            self.again = Some(now + self.waits.next().unwrap_or(MAX_WAIT));
+        }
+        Some(event)
+    }
+}
+
+fn waits() -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(MIN_WAIT)
+        .with_max_delay(MAX_WAIT)
+        .with_jitter()
+        .without_max_times()
+        .build()
 }
 
 /// One log line a change of fortune.
@@ -82,12 +151,15 @@ fn told<K>(
 ) -> impl Stream<Item = Result<Event<K>, watcher::Error>> + Send {
     let mut failing = false;
     events.inspect(move |event| match event {
-        Ok(Event::Init) => {}
-        Ok(_) if failing => {
+        Ok(Event::InitDone) if failing => {
             tracing::info!("the {what} works again");
             failing = false;
         }
         Ok(_) => {}
+        // So do all, now and then: the API server remembers only so much.
+        Err(watcher::Error::WatchError(status)) if status.code == 410 => {
+            tracing::debug!("the {what} has expired and begins anew");
+        }
         Err(error) if failing => tracing::debug!(%error, "the {what} still fails"),
         Err(error) => {
             tracing::warn!(%error, "the {what} fails; trying again with back-off");

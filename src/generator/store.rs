@@ -8,7 +8,10 @@ use crate::{
     telemetry::Readiness,
     watch,
 };
-use k8s_openapi::{api::core::v1::ServiceAccount, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{
+    api::core::v1::{ObjectReference, ServiceAccount},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kube::{
     Api, Client, Resource,
     core::{DeserializeGuard, PartialObjectMeta},
@@ -132,6 +135,14 @@ where
 // === impl Generator ===
 
 impl Generator {
+    /// As Events refer to it.
+    pub fn object_reference(&self) -> ObjectReference {
+        match self {
+            Generator::Namespaced(object) => object.object_ref(&()),
+            Generator::Cluster(object) => object.object_ref(&()),
+        }
+    }
+
     /// The spec of an `ACRAccessToken`, or what is wrong with the object.
     pub fn spec(&self, reference: Reference<'_>) -> Result<&ACRAccessTokenSpec, Problem> {
         let invalid = |why: &str| {

@@ -2,6 +2,7 @@
 
 use super::{ACRPullSecret, GeneratorReference, Order, name};
 use crate::{
+    events::Events,
     generator::{
         Account, Generator, Generators, Kind, Reference, Referenced, Resolved, Resolver, ServiceAccountView,
         ServiceAccounts,
@@ -34,6 +35,8 @@ pub struct Catalog {
     pub accounts: ServiceAccounts,
     /// How they are resolved.
     pub resolver: Resolver,
+    /// Tells those who wrote a generator.
+    pub events: Events,
 }
 
 /// An order, and what whoever made the Pod should know of it.
@@ -67,6 +70,16 @@ impl Catalog {
         };
         let inputs = self.resolver.resolve(generator, account, &annotations)?;
         Ok(wish.resolution(generator, account, inputs))
+    }
+
+    /// Tells of a problem on the generator, where that is at fault: who wrote it may never see the Pods.
+    pub fn blame(&self, wish: &Wish, problem: &Problem) {
+        if problem.reason.is_of_generator()
+            && let Some(generator) = self.generators.known(&wish.namespace, wish.reference())
+        {
+            let about = generator.object_reference();
+            self.events.warn(about, problem.reason.as_str(), &problem.message);
+        }
     }
 
     /// The registry of the generator that is wished for, from the watch alone.

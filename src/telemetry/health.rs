@@ -9,13 +9,19 @@ use axum::{
     routing::get,
 };
 use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
+use tokio::time::Instant;
 
-/// What must still happen before requests may be sent here.
+/// What must still happen before requests may be sent here, and since when.
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<Mutex<BTreeSet<&'static str>>>);
+pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, Instant>>>);
+
+/// How long a replica is believed that was ready and has lost sight of something: answers by what it knew are better
+/// than none, for all replicas may see as little.
+const BENEFIT_OF_THE_DOUBT: Duration = Duration::from_secs(20);
 
 /// What the listener answers from.
 #[derive(Clone)]
@@ -29,18 +35,30 @@ pub struct Health {
 impl Readiness {
     /// From now on not ready, for this reason.
     pub fn wait_for(&self, what: &'static str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(what);
+        self.lock().insert(what, Instant::now());
+    }
+
+    /// Not ready for this reason, if it lasts.
+    pub fn doubt(&self, what: &'static str) {
+        let then = Instant::now() + BENEFIT_OF_THE_DOUBT;
+        self.lock().entry(what).or_insert(then);
     }
 
     /// The reason is gone.
     pub fn done(&self, what: &'static str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(what);
+        self.lock().remove(what);
     }
 
     /// The reasons that remain.
     pub fn waiting(&self) -> Vec<&'static str> {
-        let waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.iter().copied().collect()
+        let now = Instant::now();
+        let waiting = self.lock();
+        let serious = waiting.iter().filter(|(_, since)| **since <= now);
+        serious.map(|(what, _)| *what).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -77,5 +95,27 @@ async fn metrics(State(health): State<Health>) -> Response {
     match health.metrics.encode() {
         Ok(text) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_doubt_counts_once_it_lasts_and_a_lack_at_once() {
+        let readiness = Readiness::default();
+        readiness.wait_for("first list");
+        readiness.doubt("first list");
+        assert_eq!(readiness.waiting(), ["first list"]);
+        readiness.done("first list");
+        readiness.doubt("watch");
+        tokio::time::advance(BENEFIT_OF_THE_DOUBT - Duration::from_secs(1)).await;
+        readiness.doubt("watch");
+        assert!(readiness.waiting().is_empty());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(readiness.waiting(), ["watch"]);
+        readiness.done("watch");
+        assert!(readiness.waiting().is_empty());
     }
 }

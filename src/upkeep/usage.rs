@@ -18,7 +18,7 @@ pub struct Usage(Mutex<Index>);
 /// Whether a pull secret is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
-    /// The watch is not filled, or fails.
+    /// The watch is not filled, or has not been since it failed.
     Unknown,
     /// Live Pods name it.
     Used,
@@ -47,7 +47,6 @@ impl Usage {
     /// Takes in an event; returns the pull secrets that have come into use or gone out of it.
     pub fn observe(&self, event: &Event<PartialObjectMeta<Pod>>) -> Vec<Key> {
         let mut index = self.lock();
-        index.failing = false;
         match event {
             Event::Init => {
                 index.listed = Some(HashSet::new());
@@ -164,6 +163,7 @@ impl Index {
             .flat_map(|pod| self.set(pod, Box::default()))
             .collect();
         self.filled.get_or_insert_with(Instant::now);
+        self.failing = false;
         changed
     }
 }
@@ -238,7 +238,10 @@ mod tests {
             (usage.of(&secret("a")), usage.of(&secret("b"))),
             (Use::Used, Use::Unknown)
         );
-        usage.observe(&Event::Apply(pod("two", "c")));
+        usage.observe(&Event::Init);
+        usage.observe(&Event::InitApply(pod("one", "a")));
+        assert_eq!(usage.of(&secret("b")), Use::Unknown);
+        usage.observe(&Event::InitDone);
         assert_eq!(usage.of(&secret("b")), Use::Unused(Duration::from_secs(7)));
     }
 

@@ -27,18 +27,25 @@ pub async fn pods(work: Arc<Work>, wake: Wake) {
         .fields(NOT_FINISHED);
     let mut events = std::pin::pin!(watch::events("watch of Pods", api, config));
     while let Some(event) = events.next().await {
-        let changed = match event {
-            Ok(event) => work.usage.observe(&event),
-            Err(_) => {
-                work.usage.failing();
-                Vec::new()
-            }
+        let Ok(event) = event else {
+            work.usage.failing();
+            continue;
         };
-        for key in changed {
+        for key in work.usage.observe(&event) {
             missing(&work, &key);
             // The other end lives as long as we do.
             let _ = wake.unbounded_send(reference(&key));
         }
+        if matches!(event, Event::InitDone) {
+            // Those that are not in use have waited for this.
+            wake_all(&work, &wake);
+        }
+    }
+}
+
+fn wake_all(work: &Work, wake: &Wake) {
+    for object in work.upkeep.issuer.store().state() {
+        let _ = wake.unbounded_send(ObjectRef::from_obj(&*object));
     }
 }
 
@@ -46,13 +53,8 @@ pub async fn pods(work: Arc<Work>, wake: Wake) {
 pub async fn changes(work: Arc<Work>, wake: Wake) {
     let store = work.upkeep.issuer.store();
     let mut changes = work.upkeep.issuer.changes();
-    let all = || {
-        for object in store.state() {
-            let _ = wake.unbounded_send(ObjectRef::from_obj(&*object));
-        }
-    };
     // What is not there yet comes as a change.
-    all();
+    wake_all(&work, &wake);
     loop {
         match changes.recv().await {
             Ok(reference) => {
@@ -66,7 +68,7 @@ pub async fn changes(work: Arc<Work>, wake: Wake) {
                 }
                 let _ = wake.unbounded_send(reference);
             }
-            Err(RecvError::Lagged(_)) => all(),
+            Err(RecvError::Lagged(_)) => wake_all(&work, &wake),
             Err(RecvError::Closed) => return,
         }
     }
