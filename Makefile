@@ -45,6 +45,11 @@ integration: programs ## Against a real API server and azure-emulator, on loopba
 e2e: tools ## Against a real node: the cluster of KUBECONFIG, else a local one (as root) for the time of the tests
 	@tests/e2e/run.sh
 
+.PHONY: soak
+soak: programs ## 1,000 pull secrets with lives of 20 s, for five minutes (SOAK_PULL_SECRETS, SOAK_SECONDS)
+	SOAK_PULL_SECRETS=$(or $(SOAK_PULL_SECRETS),1000) SOAK_SECONDS=$(or $(SOAK_SECONDS),300) \
+	  cargo test --locked --workspace --exclude e2e --profile quick --test integration -- --nocapture scale::
+
 .PHONY: test-cluster
 test-cluster: ## The tests of the test cluster itself, as root
 	@tests/cluster/test.sh

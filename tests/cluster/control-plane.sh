@@ -7,6 +7,7 @@
 #     ready kubeconfig=DIR/kubeconfig
 # DIR/kubeconfig is the administrator's; DIR/bin/kubectl is a kubectl of the same version; DIR/log holds the logs.
 # It ends when its stdin does (so with its caller, however that dies), on SIGTERM or SIGINT, or when a component dies.
+# SIGUSR1 kills the API server, SIGUSR2 starts it again on its port: for tests of those who must bear that.
 # No child outlives it, not even a kill -9. It then removes what it wrote into DIR, but for the logs.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -184,6 +185,8 @@ run_api_server() {
     --service-cluster-ip-range="$service_range" \
     --kubelet-client-certificate=pki/kubelet-client.crt --kubelet-client-key=pki/kubelet-client.key \
     --kubelet-preferred-address-types=InternalIP
+  # For who wants to stop it for a while.
+  echo "${pid_of[kube-apiserver]}" >kube-apiserver.pid
 }
 
 start_controllers() {
@@ -225,14 +228,34 @@ await_default_service_account() {
 
 # Waits for the end of stdin or of a component.
 watch() {
-  local ended name
+  local ended name stdin asked=''
   setpriv --pdeathsig KILL -- cat <&3 >/dev/null &
-  # Without the list, a process substitution of long ago may count as ended now.
-  wait -n -p ended "${pid_of[@]}" "$!" || true
-  for name in "${!pid_of[@]}"; do
-    [[ ${pid_of[$name]} != "$ended" ]] || failed "$name"
+  stdin=$!
+  trap 'asked=down' USR1
+  trap 'asked=up' USR2
+  until
+    ended=''
+    # Without the list, a process substitution of long ago may count as ended now.
+    [[ -n $asked ]] || wait -n -p ended "${pid_of[@]}" "$stdin" || true
+    [[ ${ended:-} == "$stdin" ]]
+  do
+    for name in "${!pid_of[@]}"; do
+      [[ ${pid_of[$name]} != "${ended:-}" ]] || failed "$name"
+    done
+    case $asked in
+    down) [[ -z ${pid_of[kube-apiserver]:-} ]] || stop_api_server ;;
+    up) [[ -n ${pid_of[kube-apiserver]:-} ]] || run_api_server ;;
+    esac
+    asked=''
   done
   say "control plane: stdin ended, stopping"
+}
+
+stop_api_server() {
+  kill -KILL "${pid_of[kube-apiserver]}"
+  # The shell would report it as killed.
+  wait "${pid_of[kube-apiserver]}" 2>/dev/null || true
+  unset 'pid_of[kube-apiserver]'
 }
 
 # Killed outright: nothing in here is worth an orderly end.
@@ -245,7 +268,7 @@ stop() {
     ((${#children[@]} == 0)) || kill -KILL "${children[@]}" || true
     wait
   } 2>/dev/null
-  rm -rf etcd pki kubeconfig bin etcd.sock peer.sock
+  rm -rf etcd pki kubeconfig kube-apiserver.pid bin etcd.sock peer.sock
 }
 
 # All is read before it runs: the file may change meanwhile.

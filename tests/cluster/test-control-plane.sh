@@ -37,6 +37,24 @@ pid_of() {
   done
 }
 
+an_api_server_goes_and_comes_back_as_asked_and_keeps_what_it_held() {
+  start_control_plane "$work/away"
+  await_control_plane "$work/away"
+  local kubectl=("$work/away/bin/kubectl" --kubeconfig="$work/away/kubeconfig")
+  "${kubectl[@]}" create configmap kept
+  kill -USR1 "$pid"
+  await 10 not "${kubectl[@]}" get configmap kept
+  kill -USR2 "$pid"
+  await 30 "${kubectl[@]}" get configmap kept
+  exec {stdin}>&-
+  ends "$pid"
+  nobody_works_in "$work/away"
+}
+
+not() {
+  ! "$@" &>/dev/null
+}
+
 three_control_planes_run_at_once_and_end_with_their_stdin() {
   local each stdins=() pids=() dir
   for each in 1 2 3; do
@@ -216,6 +234,7 @@ missing_packages_are_named_where_they_cannot_be_installed() {
 }
 
 check three_control_planes_run_at_once_and_end_with_their_stdin
+check an_api_server_goes_and_comes_back_as_asked_and_keeps_what_it_held
 check a_control_plane_without_a_node_accepts_pods_and_collects_garbage
 check a_control_plane_ends_when_its_caller_is_killed
 check no_child_outlives_a_kill_of_the_control_plane

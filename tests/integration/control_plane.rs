@@ -29,7 +29,7 @@ pub struct ControlPlane {
     dir: TempDir,
     kubeconfig: PathBuf,
     /// Lives until its standard input closes, so until this process ends, however it does.
-    _child: Child,
+    child: Child,
     prepared: OnceCell<Prepared>,
 }
 
@@ -89,7 +89,7 @@ impl ControlPlane {
         Self {
             kubeconfig: kubeconfig.into(),
             dir,
-            _child: child,
+            child,
             prepared: OnceCell::new(),
         }
     }
@@ -106,6 +106,47 @@ impl ControlPlane {
             Some(format!("system:serviceaccount:{NAMESPACE}:{NAMESPACE}")),
         )
         .await
+    }
+
+    /// Kills the API server; the rest stays.
+    pub async fn kill_api_server(&self) {
+        signal(self.child.id(), "USR1").await;
+        super::site::eventually("nobody listens there", async || {
+            tokio::net::TcpStream::connect(self.api_server()).await.err()
+        })
+        .await;
+    }
+
+    /// Starts it again where it was.
+    pub async fn start_api_server(&self) {
+        signal(self.child.id(), "USR2").await;
+        let admin = self.admin().await;
+        super::site::eventually("the API server is ready", async || {
+            let ready = http::Request::get("/readyz").body(Vec::new()).unwrap();
+            admin.request_text(ready).await.ok()
+        })
+        .await;
+    }
+
+    /// Stops it as it is: it takes connections, and says nothing.
+    pub async fn freeze_api_server(&self) {
+        signal(self.api_server_process(), "STOP").await;
+    }
+
+    /// It goes on.
+    pub async fn thaw_api_server(&self) {
+        signal(self.api_server_process(), "CONT").await;
+    }
+
+    fn api_server_process(&self) -> u32 {
+        let file = self.kubeconfig.with_file_name("kube-apiserver.pid");
+        std::fs::read_to_string(file).unwrap().trim().parse().unwrap()
+    }
+
+    fn api_server(&self) -> String {
+        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).unwrap();
+        let server = kubeconfig.clusters[0].cluster.clone().unwrap().server.unwrap();
+        server.strip_prefix("https://").unwrap().to_owned()
     }
 
     /// Runs a line of shell as the administrator, with the cluster's kubectl.
@@ -201,6 +242,16 @@ impl ControlPlane {
         std::fs::write(&path, config.to_string()).unwrap();
         path
     }
+}
+
+/// Sends a process a signal by name.
+pub async fn signal(process: u32, name: &str) {
+    let process = process.to_string();
+    let sent = tokio::process::Command::new("kill")
+        .args(["-s", name, &process])
+        .status()
+        .await;
+    assert!(sent.unwrap().success());
 }
 
 async fn client(kubeconfig: &Path, impersonate: Option<String>) -> Client {

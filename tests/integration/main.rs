@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod control_plane;
+mod gate;
 mod pull;
 #[path = "../azure-emulator/tests/emulator/support/registry.rs"]
 mod registry;
@@ -14,16 +15,20 @@ mod site;
 mod webhook;
 
 mod admission;
+mod api_server;
+mod clock;
 mod crds;
 mod defaults;
 mod documented;
 mod identities;
+mod kills;
 mod leader;
 mod permissions;
 mod principals;
 mod protocol;
 mod references;
 mod refusals;
+mod scale;
 mod sharing;
 mod upkeep;
 mod upstream;

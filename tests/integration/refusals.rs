@@ -4,7 +4,7 @@ use super::site::{ANNOTATION, REGISTRY, Site, TENANT, eventually, from, pod, pul
 use acr_pull_webhook::generator::ACRAccessToken;
 use azure_emulator::Endpoint;
 use k8s_openapi::{
-    api::core::v1::{Namespace, Pod, ResourceQuota, Secret, ServiceAccount},
+    api::core::v1::{Event, Namespace, Pod, ResourceQuota, Secret, ServiceAccount},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
@@ -41,6 +41,63 @@ async fn a_bad_annotation() {
         refuses(&site, &pod("app", bad), 422, "InvalidAnnotation", &[ANNOTATION]).await;
     }
     assert!(site.emulator.requests().is_empty());
+}
+
+/// Who wrote the generator may never see the Pods that are refused for it.
+#[tokio::test]
+async fn a_generator_at_fault_is_told_so_by_one_event_but_not_for_a_dry_run() {
+    let site = Site::start().await;
+    let namespace = &site.a.namespace;
+    site.generator(
+        namespace,
+        "elsewhere",
+        json!({"registry": "registry.example.com"}),
+    )
+    .await;
+    let events = Api::<Event>::namespaced(site.client.clone(), namespace);
+    let told = async || {
+        let all = events.list(&Default::default()).await.unwrap().items;
+        let about = all
+            .into_iter()
+            .filter(|event| event.involved_object.kind.as_deref() == Some("ACRAccessToken"));
+        about.collect::<Vec<_>>()
+    };
+    let dry_run = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    let refused = site
+        .pods(namespace)
+        .create(&dry_run, &pod("app", "elsewhere"))
+        .await;
+    assert!(refused.is_err());
+    for _ in 0..3 {
+        refuses(&site, &pod("app", "elsewhere"), 403, "RegistryNotAllowed", &[]).await;
+    }
+    // Another one's comes later than any further one of these would.
+    site.generator(namespace, "later", json!({"scope": "nothing"}))
+        .await;
+    refuses(&site, &pod("app", "later"), 422, "ScopeInvalid", &[]).await;
+    let all = eventually("both are told", async || {
+        let all = told().await;
+        all.iter()
+            .any(|event| event.reason.as_deref() == Some("ScopeInvalid"))
+            .then_some(all)
+    })
+    .await;
+    let all: Vec<_> = all
+        .iter()
+        .map(|event| {
+            assert_eq!(
+                (event.type_.as_deref(), event.count.unwrap_or(1)),
+                (Some("Warning"), 1)
+            );
+            let name = event.involved_object.name.as_deref().unwrap();
+            (name, event.reason.as_deref().unwrap())
+        })
+        .collect();
+    assert_eq!(all.len(), 2, "{all:?}");
+    assert!(all.contains(&("elsewhere", "RegistryNotAllowed")), "{all:?}");
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 use super::{
     control_plane::{self, ControlPlane, apply},
+    gate::Gate,
     webhook::Webhook,
 };
 use acr_pull_webhook::{
@@ -35,6 +36,14 @@ pub const REGISTRY: &str = "contoso.azurecr.io";
 pub const IDENTITY_HEADER: &str = "853b9a84-0000-4b22-a3f3-0b9a43d9ad8a";
 pub const ANNOTATION: &str = "acr-pull.dev/access-token";
 
+/// So that whoever is killed is replaced within seconds.
+const LEADING: [&str; 4] = [
+    "--leader-election-namespace=acr-pull-webhook",
+    "--leader-election-retry-period=500ms",
+    "--leader-election-renew-deadline=2s",
+    "--leader-election-lease-duration=3s",
+];
+
 /// A team: a namespace, the service account `app` in it, and what it may pull.
 pub struct Team {
     pub namespace: String,
@@ -44,8 +53,10 @@ pub struct Team {
 
 pub struct Site {
     id: String,
-    cluster: Arc<ControlPlane>,
+    pub cluster: Arc<ControlPlane>,
     flags: Vec<String>,
+    /// The way of a leading webhook to the API server.
+    gate: Option<Gate>,
     pub client: Client,
     pub emulator: Emulator,
     pub webhook: Webhook,
@@ -67,22 +78,32 @@ impl Site {
 
     /// A site whose webhook has further flags, in which TEAM_A is that team's namespace, and whose Azure differs.
     pub async fn with(flags: &[&str], change: impl FnOnce(&mut Value)) -> Self {
-        Self::on(control_plane::shared().clone(), flags, change).await
+        Self::on(control_plane::shared().clone(), None, flags, change).await
     }
 
     /// A site on a control plane of its own, whose webhook leads.
     pub async fn leading(flags: &[&str], change: impl FnOnce(&mut Value)) -> Self {
-        let cluster = tokio::task::spawn_blocking(ControlPlane::start).await.unwrap();
-        let lead = [
-            "--leader-election-namespace=acr-pull-webhook",
-            "--leader-election-retry-period=500ms",
-            "--leader-election-renew-deadline=2s",
-            "--leader-election-lease-duration=3s",
-        ];
-        Self::on(Arc::new(cluster), &[&lead, flags].concat(), change).await
+        let cluster = Self::own_cluster().await;
+        Self::on(cluster, None, &[&LEADING, flags].concat(), change).await
     }
 
-    async fn on(cluster: Arc<ControlPlane>, flags: &[&str], change: impl FnOnce(&mut Value)) -> Self {
+    /// The same, whose webhook goes to the API server through a gate.
+    pub async fn leading_through_a_gate(flags: &[&str], change: impl FnOnce(&mut Value)) -> Self {
+        let cluster = Self::own_cluster().await;
+        let gate = Gate::start(&cluster).await;
+        Self::on(cluster, Some(gate), &[&LEADING, flags].concat(), change).await
+    }
+
+    async fn own_cluster() -> Arc<ControlPlane> {
+        Arc::new(tokio::task::spawn_blocking(ControlPlane::start).await.unwrap())
+    }
+
+    async fn on(
+        cluster: Arc<ControlPlane>,
+        gate: Option<Gate>,
+        flags: &[&str],
+        change: impl FnOnce(&mut Value),
+    ) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let id = format!("site-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let prepared = cluster.prepared().await;
@@ -105,11 +126,15 @@ impl Site {
             .iter()
             .map(|flag| flag.replace("TEAM_A", &a.namespace))
             .collect();
-        let webhook = Webhook::start(&cluster, &emulator, &flags).await;
+        let kubeconfig = gate
+            .as_ref()
+            .map_or(&prepared.webhook_kubeconfig, Gate::kubeconfig);
+        let webhook = Webhook::start_by(kubeconfig, &emulator, &flags).await;
         let site = Self {
             id,
             cluster,
             flags,
+            gate,
             client,
             emulator,
             webhook,
@@ -125,8 +150,17 @@ impl Site {
 
     /// Starts the webhook anew, as after a crash, and points the API server to it.
     pub async fn restart_webhook(&mut self) {
-        self.webhook = Webhook::start(&self.cluster, &self.emulator, &self.flags).await;
+        let prepared = self.cluster.prepared().await;
+        let kubeconfig = self
+            .gate
+            .as_ref()
+            .map_or(&prepared.webhook_kubeconfig, Gate::kubeconfig);
+        self.webhook = Webhook::start_by(kubeconfig, &self.emulator, &self.flags).await;
         self.register().await;
+    }
+
+    pub fn gate(&self) -> &Gate {
+        self.gate.as_ref().expect("this site has a gate")
     }
 
     /// The namespace, the annotated service account, the generator `contoso`.

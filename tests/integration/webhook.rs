@@ -1,7 +1,7 @@
 //! The webhook's own binary, as a process.
 
 use super::{
-    control_plane::ControlPlane,
+    control_plane::{self, ControlPlane},
     site::{IDENTITY_HEADER, eventually},
 };
 use azure_emulator::Emulator;
@@ -31,10 +31,15 @@ pub struct Webhook {
 impl Webhook {
     /// Starts it with the deployed webhook's rights, on a machine whose Azure is this one.
     pub async fn start(cluster: &ControlPlane, azure: &Emulator, flags: &[String]) -> Self {
+        let kubeconfig = &cluster.prepared().await.webhook_kubeconfig;
+        Self::start_by(kubeconfig, azure, flags).await
+    }
+
+    /// The same by another way to the API server.
+    pub async fn start_by(kubeconfig: &Path, azure: &Emulator, flags: &[String]) -> Self {
         let files = TempDir::with_prefix("acr-pull-webhook-test-").unwrap();
         let ca_pem = write_certificate(files.path());
         std::fs::write(files.path().join("azure-ca.crt"), azure.ca_pem()).unwrap();
-        let prepared = cluster.prepared().await;
         let mut child = Command::new(env!("CARGO_BIN_EXE_acr-pull-webhook"))
             .args(["serve", "--listen-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0"])
             .args([
@@ -43,10 +48,11 @@ impl Webhook {
                 "--extra-ca-file=azure-ca.crt",
             ])
             // Everything the program and its libraries have to say, so that a leaked token would show.
-            .args(["--log-level=trace", "--log-format=json", "--shutdown-delay=0"])
+            .env("ACR_PULL_WEBHOOK_LOG_LEVEL", "trace")
+            .args(["--log-format=json", "--shutdown-delay=0"])
             .args(flags)
             .current_dir(files.path())
-            .env("KUBECONFIG", &prepared.webhook_kubeconfig)
+            .env("KUBECONFIG", kubeconfig)
             // It has no right to a Lease there: a leader would look after the pull secrets of other tests.
             .env("ACR_PULL_WEBHOOK_LEADER_ELECTION_NAMESPACE", "default")
             .env("HTTPS_PROXY", azure.proxy_url().unwrap())
@@ -132,9 +138,7 @@ impl Webhook {
 
     /// Sends it a signal by name.
     pub async fn signal(&self, name: &str) {
-        let pid = self.child.id().unwrap().to_string();
-        let sent = Command::new("kill").args(["-s", name, &pid]).status().await;
-        assert!(sent.unwrap().success());
+        control_plane::signal(self.child.id().unwrap(), name).await;
     }
 }
 
