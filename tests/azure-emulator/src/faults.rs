@@ -12,6 +12,7 @@ use crate::log::locked;
 use crate::world::{WorldError, from_yaml};
 
 pub(crate) mod reply;
+mod trickle;
 
 /// One fault. Of several that fit a request the first with tries left strikes, so a list is also a sequence.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -37,6 +38,9 @@ pub struct Fault {
     /// Reset the TCP connection (RST) instead of answering.
     #[serde(default, skip_serializing_if = "is_false")]
     pub reset: bool,
+    /// Send the right reply's headers at once, and its body in small pieces over so long.
+    #[serde(default, with = "duration::optional", skip_serializing_if = "Option::is_none")]
+    pub slow: Option<Duration>,
     /// Answer with this status and the service's own error body; with `aadsts`, with this status instead of that error's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
@@ -111,6 +115,7 @@ impl Fault {
             delay: None,
             hang: false,
             reset: false,
+            slow: None,
             status: None,
             retry_after: None,
             body: None,
@@ -134,6 +139,7 @@ impl Fault {
         let answers = [
             ("hang", self.hang),
             ("reset", self.reset),
+            ("slow", self.slow.is_some()),
             ("status", self.status.is_some() && self.aadsts.is_none()),
             ("redirect", self.redirect.is_some()),
             ("realm", self.realm.is_some()),
@@ -150,7 +156,10 @@ impl Fault {
             return Err(format!("{} exclude one another", given.join(" and ")));
         }
         if given.is_empty() && self.delay.is_none() && self.body.is_none() {
-            return Err("says nothing of what goes wrong: give delay, hang, reset, status, body, redirect, realm, aadsts, expiresIn or extraNumbers".to_owned());
+            return Err("says nothing of what goes wrong: give delay, hang, reset, slow, status, body, redirect, realm, aadsts, expiresIn or extraNumbers".to_owned());
+        }
+        if self.slow.is_some_and(|time| time.is_zero()) {
+            return Err("slow: give the time that the body takes, more than none".to_owned());
         }
         if self.status.is_some_and(|status| !(200..=599).contains(&status)) {
             return Err("status: not a final HTTP status (200 to 599)".to_owned());
@@ -191,8 +200,8 @@ impl fmt::Display for Fault {
     /// In a few words, for the request log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut words = Vec::new();
-        if let Some(delay) = self.delay {
-            words.push(format!("delay {}ms", delay.as_millis()));
+        for (word, time) in [("delay", self.delay), ("slow", self.slow)] {
+            words.extend(time.map(|time| format!("{word} {}ms", time.as_millis())));
         }
         let flags = [
             (self.hang, "hang"),
@@ -316,6 +325,15 @@ mod tests {
             (
                 "{endpoint: entra.token, hang: true, reset: true}",
                 "hang and reset exclude",
+            ),
+            ("{endpoint: entra.token, slow: 0s}", "slow: give the time"),
+            (
+                "{endpoint: entra.token, slow: 30s, status: 503}",
+                "slow and status exclude",
+            ),
+            (
+                "{endpoint: entra.token, slow: 30s, body: html}",
+                "body: does not go with slow",
             ),
             ("{endpoint: entra.token, realm: x}", "realm: only acr.challenge"),
             ("{endpoint: acr.token, aadsts: 70021}", "aadsts: only Entra"),

@@ -6,7 +6,7 @@ use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_A
 use hyper::{Response, StatusCode};
 use serde_json::Value;
 
-use super::{BadBody, ExpiresIn, Fault};
+use super::{BadBody, ExpiresIn, Fault, trickle::Trickle};
 use crate::acr::errors as acr;
 use crate::endpoint::Endpoint;
 use crate::entra::errors::{EntraError, Frame};
@@ -92,13 +92,13 @@ fn status_code(status: u16) -> StatusCode {
     StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// Changes a reply as the fault asks: its body, its `expires_in`, its realm, its number of fields.
+/// Changes a reply as the fault asks: its body or the pace of it, its `expires_in`, its realm, its number of fields.
 pub(crate) async fn spoil(fault: &Fault, response: Response<Body>) -> Response<Body> {
     let mut response = response;
     if let Some(realm) = &fault.realm {
         set_realm(&mut response, realm);
     }
-    if fault.body.is_none() && fault.expires_in.is_none() && !fault.extra_numbers {
+    if fault.body.is_none() && fault.expires_in.is_none() && !fault.extra_numbers && fault.slow.is_none() {
         return response;
     }
     let (mut parts, body) = response.into_parts();
@@ -107,6 +107,9 @@ pub(crate) async fn spoil(fault: &Fault, response: Response<Body>) -> Response<B
         .await
         .map(http_body_util::Collected::to_bytes)
         .unwrap_or_default();
+    if let Some(time) = fault.slow {
+        return Response::from_parts(parts, Body::new(Trickle::new(body, time)));
+    }
     parts.headers.remove(CONTENT_LENGTH);
     let body = match fault.body {
         Some(BadBody::Html) => {

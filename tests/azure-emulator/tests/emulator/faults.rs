@@ -259,6 +259,36 @@ async fn a_delayed_reply_is_late_and_right() {
     assert!(started.elapsed() >= Duration::from_millis(300));
 }
 
+#[tokio::test]
+async fn a_slow_body_begins_at_once_and_comes_whole_at_last() {
+    let azure = Azure::start();
+    let slow = |time| Fault {
+        slow: Some(time),
+        ..Fault::on(Endpoint::EntraDiscovery)
+    };
+    let url = format!("https://login.microsoftonline.com/{TENANT}/v2.0/.well-known/openid-configuration");
+    let right = azure.get(&url).await;
+    set(&azure, slow(Duration::from_secs(3600)));
+    let mut reply = azure.http.get(&url).send().await.unwrap();
+    assert_eq!(
+        (reply.status().as_u16(), reply.headers().get("content-type")),
+        (right.status, right.headers.get("content-type"))
+    );
+    assert_eq!(reply.content_length(), Some(right.text.len() as u64));
+    let first = reply.chunk().await.unwrap().unwrap();
+    assert!(right.text.starts_with(std::str::from_utf8(&first).unwrap()));
+    // The hour is not over.
+    let rest = tokio::time::timeout(Duration::from_millis(300), reply.bytes()).await;
+    assert!(rest.is_err(), "{rest:?}");
+
+    set(&azure, slow(Duration::from_millis(300)));
+    assert_eq!(azure.get(&url).await.text, right.text);
+    assert_eq!(
+        azure.emulator.requests()[1].fault.as_deref(),
+        Some("slow 3600000ms")
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hanging_request_gets_nothing_and_is_logged_when_the_client_gives_up() {
     let azure = Azure::start();
