@@ -20,6 +20,7 @@ mod clock;
 mod crds;
 mod defaults;
 mod documented;
+mod faults;
 mod identities;
 mod kills;
 mod leader;

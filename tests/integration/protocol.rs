@@ -4,6 +4,7 @@ use super::site::{Site, pod};
 use k8s_openapi::api::core::v1::Pod;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// The review that the API server would send for the creation of a Pod.
 pub fn review(namespace: &str, pod: &Pod) -> Value {
@@ -23,14 +24,20 @@ pub fn review(namespace: &str, pod: &Pod) -> Value {
 
 /// Sends a review and returns the answer.
 pub async fn post(site: &Site, review: &Value) -> Value {
-    let url = format!("{}?timeout=10s", site.webhook.url());
+    post_within(site, review, 10).await
+}
+
+/// The same as an API server that waits for so many seconds.
+pub async fn post_within(site: &Site, review: &Value, seconds: u64) -> Value {
+    let url = format!("{}?timeout={seconds}s", site.webhook.url());
     site.webhook
         .client()
         .post(url)
+        .timeout(Duration::from_secs(seconds))
         .json(review)
         .send()
         .await
-        .unwrap()
+        .expect("an answer within the API server's time-out")
         .json()
         .await
         .unwrap()

@@ -278,6 +278,14 @@ impl Site {
         .await;
     }
 
+    /// Creates a service account of team A with this application, and a generator of the same name.
+    pub async fn workload(&self, name: &str, client_id: &str, spec: Value) {
+        let namespace = &self.a.namespace;
+        let annotation = ("azure.workload.identity/client-id", client_id);
+        self.service_account(namespace, name, &[annotation]).await;
+        self.generator(namespace, name, spec).await;
+    }
+
     /// One of the webhook's metrics, by its name and labels without the common prefix.
     pub async fn metric(&self, name: &str) -> u64 {
         let (_, metrics) = self.webhook.admin_get("/metrics").await;
@@ -332,6 +340,13 @@ impl Site {
             .cloned()
             .unwrap_or_default();
         warnings.iter().map(|w| w.as_str().unwrap().to_owned()).collect()
+    }
+
+    /// How often this application has asked a service of the emulator.
+    pub fn calls_of(&self, client_id: &str, endpoint: Endpoint) -> usize {
+        let mut all = self.records(endpoint);
+        all.retain(|r| r.client_id.as_deref() == Some(client_id));
+        all.len()
     }
 
     /// How often a service of the emulator was asked.
@@ -464,6 +479,22 @@ fn world(issuer: &str, jwks: &str, teams: &[&Team]) -> Value {
     })
 }
 
+/// Adds an application with the rights of team A, for a service account of this name in its namespace.
+pub fn add_application(world: &mut Value, account: &str, client_id: &str) {
+    let applications = world["tenants"][0]["applications"].as_array_mut().unwrap();
+    let mut application = applications[0].clone();
+    let mut trust = application["federatedCredentials"][0].clone();
+    let of_app = trust["subject"].as_str().unwrap();
+    trust["subject"] = format!("{}:{account}", of_app.strip_suffix(":app").unwrap()).into();
+    application["federatedCredentials"] = json!([trust]);
+    application["clientId"] = client_id.into();
+    applications.push(application);
+    let rights = world["registries"][0]["rights"].as_array_mut().unwrap();
+    let mut right = rights[0].clone();
+    right["clientId"] = client_id.into();
+    rights.push(right);
+}
+
 /// A Pod of service account `app` with this annotation.
 pub fn pod(name: &str, annotation: &str) -> Pod {
     from(json!({
@@ -477,6 +508,13 @@ pub fn unnamed(annotation: &str) -> Pod {
     let mut pod = pod("", annotation);
     pod.metadata.name = None;
     pod.metadata.generate_name = Some("next-".to_owned());
+    pod
+}
+
+/// A Pod of this name's service account and generator, with a name that the API server makes up.
+pub fn pod_of(workload: &str) -> Pod {
+    let mut pod = unnamed(workload);
+    pod.spec.as_mut().unwrap().service_account_name = Some(workload.to_owned());
     pod
 }
 
