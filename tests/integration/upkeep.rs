@@ -1,24 +1,60 @@
 //! What the leader does for pull secrets after admission: each test on a control plane of its own, whose only leader is
 //! its webhook.
 
-use super::site::{Site, eventually, pod, pull_secret_name, unnamed};
-use azure_emulator::{Endpoint, Fault};
+use super::site::{Site, add_application, eventually, pod, pod_of, pull_secret_name, unnamed};
+use acr_pull_webhook::generator::ACRAccessToken;
+use azure_emulator::{Endpoint, Fault, World};
+use futures::future::join_all;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Event;
-use kube::{Api, ResourceExt, api::DeleteParams};
+use k8s_openapi::api::core::v1::{Event, Namespace, ServiceAccount};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams},
+};
 use serde_json::{Value, json};
+use std::time::Instant;
 
 /// Tokens of this life.
 fn lives(seconds: u32) -> impl FnOnce(&mut Value) {
     move |world| world["tokens"] = json!({"acrRefreshLifetime": format!("{seconds}s")})
 }
 
-async fn expires(site: &Site, name: &str) -> Timestamp {
-    site.status(&site.a.namespace, name)
-        .await
-        .expiration_time
-        .unwrap()
-        .0
+async fn expires(site: &Site, namespace: &str, name: &str) -> Timestamp {
+    site.status(namespace, name).await.expiration_time.unwrap().0
+}
+
+/// Waits until this pull secret has been renewed twice: whoever tries too often has done so by then.
+async fn renewals_pass(site: &Site, namespace: &str, name: &str) {
+    for _ in 0..2 {
+        let before = expires(site, namespace, name).await;
+        eventually("it is renewed", async || {
+            (expires(site, namespace, name).await > before).then_some(())
+        })
+        .await;
+    }
+}
+
+/// The reasons of all Events that warn of this object, one for each time that it was told.
+async fn warnings_about(site: &Site, namespace: &str, name: &str) -> Vec<String> {
+    let events = Api::<Event>::namespaced(site.client.clone(), namespace);
+    let mut all = events.list(&ListParams::default()).await.unwrap().items;
+    all.retain(|event| {
+        event.involved_object.name.as_deref() == Some(name) && event.type_.as_deref() == Some("Warning")
+    });
+    let times = |event: &Event| event.series.as_ref().and_then(|s| s.count).unwrap_or(1) as usize;
+    all.into_iter()
+        .flat_map(|event| vec![event.reason.clone().unwrap_or_default(); times(&event)])
+        .collect()
+}
+
+/// The lines that warn of something in this namespace.
+fn trouble_in_log(site: &Site, namespace: &str) -> Vec<String> {
+    let mut lines = site.webhook.log();
+    lines.retain(|line| {
+        let entry: Value = serde_json::from_str(line).unwrap_or_default();
+        (entry["level"] == "WARN" || entry["level"] == "ERROR") && line.contains(namespace)
+    });
+    lines
 }
 
 async fn is_ready(site: &Site, name: &str) -> bool {
@@ -39,11 +75,11 @@ async fn a_pull_secret_in_use_is_renewed_in_place_before_it_ends() {
     let uid = site.secrets(namespace).get(&name).await.unwrap().metadata.uid;
     for renewal in 1..=4 {
         let (before, token) = (
-            expires(&site, &name).await,
+            expires(&site, namespace, &name).await,
             site.credentials(namespace, &name).await,
         );
         eventually("it is renewed", async || {
-            let now = expires(&site, &name).await;
+            let now = expires(&site, namespace, &name).await;
             assert!(now > Timestamp::now(), "it has ended before renewal {renewal}");
             (now > before).then_some(())
         })
@@ -78,15 +114,10 @@ async fn an_outage_longer_than_a_token_is_told_and_mends_itself() {
         (told.status == "False" && told.reason == "EntraUnavailable").then_some(())
     })
     .await;
-    let events = Api::<Event>::namespaced(site.client.clone(), namespace);
     eventually("an Event tells it too, once", async || {
-        let all = events.list(&Default::default()).await.unwrap().items;
-        let ours = all.iter().filter(|event| {
-            event.involved_object.name.as_deref() == Some(&name)
-                && event.reason.as_deref() == Some("EntraUnavailable")
-        });
-        assert!(ours.clone().count() <= 1);
-        (ours.count() == 1).then_some(())
+        let told = warnings_about(&site, namespace, &name).await;
+        assert!(told.len() <= 1, "{told:?}");
+        (told == ["EntraUnavailable"]).then_some(())
     })
     .await;
     // A Pod that comes meanwhile is admitted by the name of the pull secret.
@@ -97,7 +128,7 @@ async fn an_outage_longer_than_a_token_is_told_and_mends_itself() {
         is_ready(&site, &name).await.then_some(())
     })
     .await;
-    assert!(expires(&site, &name).await > Timestamp::now());
+    assert!(expires(&site, namespace, &name).await > Timestamp::now());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -196,25 +227,198 @@ async fn a_pull_secret_that_is_deleted_under_a_live_pod_comes_back() {
     .await;
 }
 
+/// What a pull secret depends on, gone under a live Pod: the workload's name says what.
+struct Loss {
+    of: &'static str,
+    client_id: &'static str,
+    reason: &'static str,
+    /// In the condition's message.
+    words: &'static str,
+    /// Whether it takes a call to Entra to notice.
+    asks: bool,
+}
+
+const LOSSES: [Loss; 5] = [
+    Loss {
+        of: "account",
+        client_id: "cccccccc-0001-cccc-cccc-cccccccccccc",
+        reason: "ServiceAccountNotFound",
+        words: "service account \"account\" does not exist",
+        asks: false,
+    },
+    Loss {
+        of: "generator",
+        client_id: "cccccccc-0002-cccc-cccc-cccccccccccc",
+        reason: "GeneratorNotFound",
+        words: "generator",
+        asks: false,
+    },
+    Loss {
+        of: "credential",
+        client_id: "cccccccc-0003-cccc-cccc-cccccccccccc",
+        reason: "FederatedCredentialNotFound",
+        words: "az identity federated-credential create",
+        asks: true,
+    },
+    Loss {
+        of: "application",
+        client_id: "cccccccc-0004-cccc-cccc-cccccccccccc",
+        reason: "EntraRefused",
+        words: "AADSTS700016",
+        asks: true,
+    },
+    Loss {
+        of: "right",
+        client_id: "cccccccc-0005-cccc-cccc-cccccccccccc",
+        reason: "RegistryRefused",
+        words: "AcrPull",
+        asks: true,
+    },
+];
+
+/// Azure without the credential, the application and the right of these names.
+fn without_the_lost(world: &Value) -> World {
+    let [_, _, credential, application, right] = LOSSES.map(|loss| loss.client_id);
+    let mut world = world.clone();
+    let applications = world["tenants"][0]["applications"].as_array_mut().unwrap();
+    applications.retain(|one| one["clientId"] != application);
+    for one in applications
+        .iter_mut()
+        .filter(|one| one["clientId"] == credential)
+    {
+        one["federatedCredentials"] = json!([]);
+    }
+    let rights = world["registries"][0]["rights"].as_array_mut().unwrap();
+    rights.retain(|one| one["clientId"] != application && one["clientId"] != right);
+    World::parse(&world.to_string()).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_generator_that_is_deleted_under_a_live_pod_is_told_calmly() {
-    let site = Site::leading(&[], lives(10)).await;
+async fn what_is_taken_away_under_live_pods_is_told_once_and_calmly_and_mends_itself_when_it_is_back() {
+    let mut whole = Value::Null;
+    let site = Site::leading(&[], |world| {
+        lives(10)(world);
+        for Loss { of, client_id, .. } in LOSSES {
+            add_application(world, of, client_id);
+        }
+        whole = world.clone();
+    })
+    .await;
     let namespace = &site.a.namespace;
-    let name = pull_secret_name(&site.create(namespace, &pod("app", "contoso")).await);
-    let generators =
-        Api::<acr_pull_webhook::generator::ACRAccessToken>::namespaced(site.client.clone(), namespace);
-    generators
-        .delete("contoso", &DeleteParams::default())
+    let untouched = pull_secret_name(&site.create(namespace, &pod("app", "contoso")).await);
+    for Loss { of, client_id, .. } in LOSSES {
+        site.workload(of, client_id, json!({})).await;
+    }
+    let admitted = LOSSES.map(|loss| async { site.create(namespace, &pod_of(loss.of)).await });
+    let names: Vec<_> = join_all(admitted).await.iter().map(pull_secret_name).collect();
+
+    let start = Instant::now();
+    site.emulator.apply(without_the_lost(&whole));
+    let (accounts, generators) = (
+        Api::<ServiceAccount>::namespaced(site.client.clone(), namespace),
+        Api::<ACRAccessToken>::namespaced(site.client.clone(), namespace),
+    );
+    accounts
+        .delete("account", &DeleteParams::default())
         .await
         .unwrap();
-    eventually("the condition names what is missing", async || {
-        let status = site.status(namespace, &name).await;
-        (status.conditions[0].reason == "GeneratorNotFound").then_some(())
+    generators
+        .delete("generator", &DeleteParams::default())
+        .await
+        .unwrap();
+    for (loss, name) in LOSSES.iter().zip(&names) {
+        eventually(loss.reason, async || {
+            let condition = site.status(namespace, name).await.conditions.remove(0);
+            let told = condition.status == "False" && condition.reason == loss.reason;
+            (told && condition.message.contains(loss.words)).then_some(())
+        })
+        .await;
+    }
+    site.emulator.clear_requests();
+    renewals_pass(&site, namespace, &untouched).await;
+    for (loss, name) in LOSSES.iter().zip(&names) {
+        let calls = site.calls_of(loss.client_id, Endpoint::EntraToken);
+        // The first try was before; then 5 s pass, 10 s, 20 s …
+        let seconds = start.elapsed().as_secs();
+        let tries = (1..).take_while(|n| 5 * (2_u64.pow(*n) - 1) <= seconds).count();
+        let most = if loss.asks { tries } else { 0 };
+        assert!(
+            calls <= most,
+            "{}: {calls} calls to Entra, {most} are fine",
+            loss.of
+        );
+        assert_eq!(warnings_about(&site, namespace, name).await, [loss.reason]);
+    }
+
+    site.emulator.apply(World::parse(&whole.to_string()).unwrap());
+    for Loss { of, client_id, .. } in LOSSES {
+        site.workload(of, client_id, json!({})).await;
+    }
+    for name in &names {
+        eventually("it is renewed by itself", async || {
+            is_ready(&site, name).await.then_some(())
+        })
+        .await;
+        assert!(expires(&site, namespace, name).await > Timestamp::now());
+    }
+    site.assert_no_secret_was_logged();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_that_is_deleted_under_live_pods_ends_and_nothing_is_made_in_it_again() {
+    const TROUBLED: &str = "cccccccc-0001-cccc-cccc-cccccccccccc";
+    let site = Site::leading(&[], |world| {
+        lives(10)(world);
+        add_application(world, "troubled", TROUBLED);
     })
     .await;
-    site.generator(namespace, "contoso", json!({})).await;
-    eventually("once it is there again, it is renewed", async || {
-        is_ready(&site, &name).await.then_some(())
+    let (going, staying) = (&site.a.namespace, &site.b.namespace);
+    let clock = pull_secret_name(&site.create(staying, &pod("app", "contoso")).await);
+    let name = pull_secret_name(&site.create(going, &pod("app", "contoso")).await);
+    // Its Secret is still tried for when the namespace goes.
+    let mut fault = down();
+    fault[0].client_id = Some(TROUBLED.to_owned());
+    site.emulator.set_faults(&fault).unwrap();
+    site.workload("troubled", TROUBLED, json!({})).await;
+    site.create(going, &pod_of("troubled")).await;
+    // As a Pod that takes its time to end.
+    let held = |finalizers: Value| Patch::Merge(json!({"metadata": {"finalizers": finalizers}}));
+    let (pods, params) = (site.pods(going), PatchParams::default());
+    pods.patch("app", &params, &held(json!(["test.dev/held"])))
+        .await
+        .unwrap();
+    let namespaces = Api::<Namespace>::all(site.client.clone());
+    namespaces.delete(going, &DeleteParams::default()).await.unwrap();
+    // Some API servers take everything away before the Pods are gone.
+    site.pull_secrets(going)
+        .delete_collection(&DeleteParams::default(), &ListParams::default())
+        .await
+        .unwrap();
+    site.secret_is_collected(going, &name).await;
+    let log_is_calm = async || {
+        let before = trouble_in_log(&site, going);
+        renewals_pass(&site, staying, &clock).await;
+        assert_eq!(trouble_in_log(&site, going), before);
+    };
+    log_is_calm().await;
+    assert!(pods.get_opt("app").await.unwrap().is_some());
+    assert!(
+        site.pull_secrets(going)
+            .list(&ListParams::default())
+            .await
+            .unwrap()
+            .items
+            .is_empty()
+    );
+
+    pods.patch("app", &params, &held(Value::Null)).await.unwrap();
+    eventually("the namespace ends", async || {
+        namespaces.get_opt(going).await.unwrap().is_none().then_some(())
     })
     .await;
+    site.emulator.clear_requests();
+    log_is_calm().await;
+    for client_id in [site.a.client_id, TROUBLED] {
+        assert_eq!(site.calls_of(client_id, Endpoint::EntraToken), 0);
+    }
 }
