@@ -86,8 +86,8 @@ pub fn api_problem(what: &str, error: CallError) -> Problem {
     }
 }
 
-/// Source: `NamespaceTerminatingCause` in k8s.io/api/core/v1.
-fn is_terminating(status: &Status) -> bool {
+/// Whether the namespace is being deleted. Source: `NamespaceTerminatingCause` in k8s.io/api/core/v1.
+pub fn is_terminating(status: &Status) -> bool {
     status
         .details
         .iter()

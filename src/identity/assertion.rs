@@ -3,7 +3,7 @@
 
 use super::WorkloadIdentity;
 use crate::{
-    kubernetes::{self, api_problem},
+    kubernetes::{self, CallError, api_problem, is_terminating},
     problem::{Problem, Reason},
     telemetry::{Hop, Metrics},
 };
@@ -67,11 +67,11 @@ impl AssertionSource {
         self.metrics
             .hop(Hop::TokenRequest, async {
                 let reply = kubernetes::bounded(&what, call).await.map_err(|e| match e {
-                    kubernetes::CallError::Api(s) if s.code == 404 => Problem::new(
+                    CallError::Api(s) if s.code == 404 => Problem::new(
                         Reason::ServiceAccountNotFound,
                         format!("service account {service_account:?} does not exist in namespace {namespace}; create it, or correct the name"),
                     ),
-                    kubernetes::CallError::Api(s) if s.code == 403 || s.code == 422 => Problem::new(
+                    CallError::Api(s) if matches!(s.code, 403 | 422) && !is_terminating(&s) => Problem::new(
                         Reason::TokenRequestForbidden,
                         format!("{what} was refused: {}", s.message),
                     ),
