@@ -249,7 +249,7 @@ const LOSSES: [Loss; 5] = [
         of: "generator",
         client_id: "cccccccc-0002-cccc-cccc-cccccccccccc",
         reason: "GeneratorNotFound",
-        words: "generator",
+        words: "no ACRAccessToken \"generator\" exists",
         asks: false,
     },
     Loss {
