@@ -10,12 +10,12 @@ use kube::{
     Api, Resource,
     runtime::{
         WatchStreamExt,
-        reflector::{self, Store},
+        reflector::{self, ObjectRef, Store},
         watcher::{self, Event},
     },
 };
 use serde::de::DeserializeOwned;
-use std::{fmt::Debug, hash::Hash, time::Duration};
+use std::{fmt::Debug, time::Duration};
 use tokio::time::{Instant, sleep_until};
 
 /// The API server ends a watch after this, and another one begins. kube takes one that lasts longer for lost.
@@ -40,21 +40,28 @@ where
     again: Option<Instant>,
 }
 
+/// What a watch has shown, once its store shows it too.
+pub enum Seen<'a, K: Resource> {
+    /// An object that is there, new or old.
+    There(&'a K),
+    /// One that is there no more, whether its end was seen or only noticed at the next list.
+    Gone(ObjectRef<K>),
+}
+
 /// Starts a watch for the life of the process.
 ///
 /// `labels` selects what is watched; `trim` drops what nobody reads before an object is stored;
-/// `observe` sees every event.
+/// `observe` sees everything.
 pub fn start<K>(
     what: &'static str,
     api: Api<K>,
     labels: Option<&str>,
     readiness: &Readiness,
     trim: impl Fn(&mut K) + Send + 'static,
-    observe: impl Fn(&Event<K>) + Send + 'static,
+    observe: impl Fn(Seen<'_, K>) + Send + 'static,
 ) -> Store<K>
 where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
-    K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
     let (store, writer) = reflector::store();
     let config = watcher::Config {
@@ -64,14 +71,19 @@ where
     let events = told(what, Following::start(api, config).modify(trim)).reflect(writer);
     readiness.wait_for(what);
     let readiness = readiness.clone();
+    let (view, mut before) = (store.clone(), Vec::new());
     tokio::spawn(events.for_each(move |event| {
         match &event {
-            Ok(event) => {
-                observe(event);
+            // A list shows what is there, not what went before it. The store is as it was until the list is whole.
+            Ok(Event::Init) => before = view.state().iter().map(|o| ObjectRef::from_obj(&**o)).collect(),
+            Ok(Event::InitApply(object) | Event::Apply(object)) => observe(Seen::There(object)),
+            Ok(Event::Delete(object)) => observe(Seen::Gone(ObjectRef::from_obj(object))),
+            Ok(Event::InitDone) => {
+                let gone = std::mem::take(&mut before).into_iter();
+                gone.filter(|object| view.get(object).is_none())
+                    .for_each(|object| observe(Seen::Gone(object)));
                 // Not by the store's own `wait_until_ready`: of several that wait for one store, only the last is woken.
-                if matches!(event, Event::InitDone) {
-                    readiness.done(what);
-                }
+                readiness.done(what);
             }
             Err(_) => readiness.doubt(what),
         }

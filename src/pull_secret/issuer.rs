@@ -14,16 +14,13 @@ use crate::{
     problem::{Problem, Reason},
     registry::{PullToken, RegistryClient},
     telemetry::{Metrics, Readiness},
-    watch,
+    watch::{self, Seen},
 };
 use jiff::Timestamp;
 use kube::{
     Api, Client, Resource,
     core::DeserializeGuard,
-    runtime::{
-        reflector::{ObjectRef, Store},
-        watcher::Event,
-    },
+    runtime::reflector::{ObjectRef, Store},
 };
 use std::sync::Arc;
 use tokio::sync::{Semaphore, broadcast};
@@ -112,18 +109,17 @@ impl Issuer {
             None,
             readiness,
             |object| object.meta_mut().managed_fields = None,
-            move |event| {
-                if let Event::Delete(gone) = event {
-                    let metadata = gone.meta();
-                    forget.forget(
-                        metadata.namespace.as_deref().unwrap_or_default(),
-                        metadata.name.as_deref().unwrap_or_default(),
-                    );
-                }
-                if let Event::Apply(object) | Event::InitApply(object) | Event::Delete(object) = event {
-                    // Only a leader listens.
-                    let _ = changed.send(ObjectRef::from_obj(object));
-                }
+            move |seen| {
+                let reference = match seen {
+                    Seen::There(object) => ObjectRef::from_obj(object),
+                    Seen::Gone(reference) => {
+                        let namespace = reference.namespace.as_deref().unwrap_or_default();
+                        forget.forget(namespace, &reference.name);
+                        reference
+                    }
+                };
+                // Only a leader listens.
+                let _ = changed.send(reference);
             },
         );
         Self(Arc::new(Inner {

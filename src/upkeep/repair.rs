@@ -2,7 +2,12 @@
 //! kubelets' complaints are what tells us.
 
 use super::{Key, Work};
-use crate::{kubernetes, problem::Problem, pull_secret::Cause, telemetry::Renewal};
+use crate::{
+    kubernetes,
+    problem::Problem,
+    pull_secret::{ACRPullSecret, Cause},
+    telemetry::Renewal,
+};
 use futures::{StreamExt, channel::mpsc::UnboundedReceiver};
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::Api;
@@ -18,6 +23,8 @@ use tokio::time::Instant;
 pub enum Complaint {
     /// There is no such Secret.
     Missing,
+    /// Nor is there, as far as we see, an `ACRPullSecret`: ours, not a kubelet's.
+    NoTrace,
     /// The registry does not take what is in it.
     Refused,
 }
@@ -81,7 +88,7 @@ impl Repairs {
             None => 0,
             Some((last, in_a_row)) => {
                 let wait = match complaint {
-                    Complaint::Missing => MIN_BETWEEN,
+                    Complaint::Missing | Complaint::NoTrace => MIN_BETWEEN,
                     Complaint::Refused => MIN_BETWEEN
                         .saturating_mul(2_u32.saturating_pow(*in_a_row))
                         .min(MAX_BETWEEN),
@@ -150,6 +157,14 @@ impl Work {
         if !self.term.still_leads() {
             return;
         }
+        // The watch of Pods may be ahead of that of pull secrets.
+        let names = match complaint {
+            Complaint::NoTrace => self.without_trace(&pod.0, names).await,
+            _ => names,
+        };
+        if names.is_empty() {
+            return;
+        }
         let outcome = self.repair(&pod, &names).await;
         let (namespace, pod) = &pod;
         match &outcome {
@@ -157,6 +172,16 @@ impl Work {
             Err(problem) => tracing::warn!(namespace, pod, ?complaint, %problem, "pull secret not repaired"),
         }
         self.upkeep.metrics.renewal(Renewal::Repaired, &outcome);
+    }
+
+    /// Those that the API server knows nothing of. In doubt, one is made anew for nothing.
+    async fn without_trace(&self, namespace: &str, names: Vec<String>) -> Vec<String> {
+        let api = Api::<ACRPullSecret>::namespaced(self.upkeep.client.clone(), namespace);
+        let missing = futures::stream::iter(names).filter_map(async |name| {
+            let found = kubernetes::bounded("looking for an ACRPullSecret", api.get_opt(&name)).await;
+            (!matches!(found, Ok(Some(_)))).then_some(name)
+        });
+        missing.collect().await
     }
 
     /// Issues anew those of the Pod's pull secrets, as its admission would.

@@ -102,7 +102,7 @@ fn missing(work: &Work, key: &Key) {
     if work.upkeep.issuer.store().get(&reference(key)).is_none()
         && let Some(pod) = work.usage.user_of(key)
     {
-        work.complained(pod, Complaint::Missing);
+        work.complained(pod, Complaint::NoTrace);
     }
 }
 
