@@ -1,13 +1,18 @@
 //! The Azure that the tests meet: every team an application of its own, and hops as
 //! slow as Azure's. It is told to the emulator once, through the API server's proxy.
 
-use crate::team::{MACHINES, TEAMS};
+use crate::{
+    script,
+    team::{MACHINES, TEAMS},
+};
 use azure_emulator::{Credentials, Endpoint, RequestRecord};
-use kube::Client;
+use futures::FutureExt;
+use k8s_openapi::api::core::v1::Service;
+use kube::{Api, Client, api::Patch};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::{path::Path, process::Stdio};
-use tokio::{process::Command, sync::OnceCell};
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use tokio::sync::OnceCell;
 
 pub const TENANT: &str = "72f988bf-0000-4000-8000-000000000001";
 pub const REGISTRY: &str = "contoso.azurecr.io";
@@ -20,20 +25,56 @@ const CONTROL: &str = "/api/v1/namespaces/azure-emulator/services/azure-emulator
 
 /// Makes sure, once a run, that Azure knows the teams and holds their images.
 pub async fn ready(client: &Client) {
+    ready_with_tokens_of(client, "3h").await;
+}
+
+/// The same, with tokens of another life where nothing in this run was before it.
+pub async fn ready_with_tokens_of(client: &Client, life: &str) {
     static READY: OnceCell<()> = OnceCell::const_new();
     READY
         .get_or_init(|| async {
-            push_images().await;
-            let world = world(client).await.to_string();
-            let request = http::Request::post(format!("{CONTROL}/world"))
-                .body(world.into_bytes())
-                .unwrap();
-            client
-                .request_text(request)
+            push_images(TEAMS.map(|team| format!("{}:1", team.repository()))).await;
+            let world = world(client, life).await;
+            put(client, "/world", world)
                 .await
                 .expect("the emulator takes the world");
         })
         .await;
+}
+
+/// Puts small private images of these names, REPOSITORY:TAG, into the registry.
+pub async fn push_images(images: impl IntoIterator<Item = String>) {
+    script("push-image.sh", images).await;
+}
+
+/// Takes Azure from webhook and kubelets while `during` lasts, and gives it back however that ends.
+pub async fn outage<T>(client: &Client, during: impl Future<Output = T>) -> T {
+    // A connection that is open outlives the Service's change.
+    let endpoints = [
+        "entra.token",
+        "acr.challenge",
+        "acr.exchange",
+        "acr.token",
+        "acr.registry",
+    ];
+    let resets = endpoints.map(|endpoint| json!({"endpoint": endpoint, "reset": true}));
+    put(client, "/faults", json!(resets)).await.unwrap();
+    lead_to(client, json!(1)).await;
+    let ended = AssertUnwindSafe(during).catch_unwind().await;
+    lead_to(client, json!("https")).await;
+    put(client, "/faults", slowness()).await.unwrap();
+    ended.unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// Azure's names lead to this port of the emulator's Pod; where none listens, they are refused. Another deployment
+/// mends what an interrupted run has left.
+async fn lead_to(client: &Client, port: Value) {
+    let services = Api::<Service>::namespaced(client.clone(), "azure-emulator");
+    let ports = json!({"spec": {"ports": [{"port": 443, "targetPort": port}]}});
+    services
+        .patch("azure-emulator", &Default::default(), &Patch::Strategic(ports))
+        .await
+        .unwrap();
 }
 
 /// Every request that the machine's endpoint for managed identities got.
@@ -67,7 +108,14 @@ async fn get<T: DeserializeOwned>(client: &Client, path: &str) -> T {
         .expect("the emulator answers through the API server")
 }
 
-async fn world(client: &Client) -> Value {
+async fn put(client: &Client, path: &str, what: Value) -> kube::Result<String> {
+    let request = http::Request::put(format!("{CONTROL}{path}"))
+        .body(what.to_string().into_bytes())
+        .unwrap();
+    client.request_text(request).await
+}
+
+async fn world(client: &Client, token_life: &str) -> Value {
     let raw = async |path: &str| {
         let request = http::Request::get(path).body(Vec::new()).unwrap();
         client.request::<Value>(request).await.unwrap()
@@ -94,25 +142,15 @@ async fn world(client: &Client) -> Value {
         "appService": {"identityHeader": "of-the-end-to-end-tests"},
         "issuers": [{"issuer": issuer, "jwks": raw("/openid/v1/jwks").await}],
         "registries": [{"host": REGISTRY, "tenant": TENANT, "upstream": "http://127.0.0.1:5000", "rights": rights}],
-        "faults": [
-            {"endpoint": "entra.token", "delay": "300ms"},
-            {"endpoint": "acr.exchange", "delay": "150ms"},
-            {"endpoint": "acr.token", "delay": "100ms"},
-        ],
+        "tokens": {"acrRefreshLifetime": token_life},
+        "faults": slowness(),
     })
 }
 
-async fn push_images() {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("push-image.sh");
-    let images = TEAMS.iter().map(|team| format!("{}:1", team.repository()));
-    let status = Command::new(script)
-        .args(images)
-        .stdin(Stdio::null())
-        .status()
-        .await
-        .unwrap();
-    assert!(
-        status.success(),
-        "tests/e2e/push-image.sh says above what is wrong"
-    );
+fn slowness() -> Value {
+    json!([
+        {"endpoint": "entra.token", "delay": "300ms"},
+        {"endpoint": "acr.exchange", "delay": "150ms"},
+        {"endpoint": "acr.token", "delay": "100ms"},
+    ])
 }

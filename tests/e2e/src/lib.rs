@@ -6,9 +6,11 @@
 
 pub mod azure;
 pub mod team;
+pub mod webhook;
 
 use kube::{Client, Config};
-use std::time::Duration;
+use std::{path::Path, process::Stdio, time::Duration};
+use tokio::process::Command;
 
 /// A client for the cluster of KUBECONFIG.
 pub async fn client() -> Client {
@@ -36,4 +38,15 @@ pub async fn eventually<T>(what: &str, check: impl AsyncFn() -> Option<T>) -> T 
     found
         .await
         .unwrap_or_else(|_| panic!("within two minutes: {what}"))
+}
+
+/// Runs one of the scripts of this folder.
+pub async fn script(name: &str, arguments: impl IntoIterator<Item = String>) {
+    let status = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join(name))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .status()
+        .await
+        .unwrap();
+    assert!(status.success(), "tests/e2e/{name} says above what is wrong");
 }

@@ -20,8 +20,8 @@ pub const ANNOTATION: &str = "acr-pull.dev/access-token";
 pub struct Team(u8);
 
 /// All teams. Azure is told of them before the first test.
-pub const TEAMS: [Team; 22] = {
-    let mut teams = [Team(0); 22];
+pub const TEAMS: [Team; 26] = {
+    let mut teams = [Team(0); 26];
     let mut n = 0;
     while n < teams.len() {
         teams[n] = Team(n as u8);
@@ -137,11 +137,16 @@ impl Settled {
         create(&self.api::<Pod>(), pod(name, image, annotations)).await
     }
 
+    /// Creates a Pod that may be refused.
+    pub async fn try_create_pod(&self, pod: Value) -> kube::Result<Pod> {
+        let pod = serde_json::from_value(pod).unwrap();
+        self.api::<Pod>().create(&PostParams::default(), &pod).await
+    }
+
     /// Creates such a Pod that must be refused, and returns why it was.
     pub async fn refused_pod(&self, name: &str, image: &str, annotation: &str) -> String {
         let pod = pod(name, image, json!({ANNOTATION: annotation}));
-        let pod = serde_json::from_value(pod).unwrap();
-        match self.api::<Pod>().create(&PostParams::default(), &pod).await {
+        match self.try_create_pod(pod).await {
             Ok(_) => panic!("the Pod was admitted"),
             Err(error) => error.to_string(),
         }
@@ -223,7 +228,8 @@ impl Settled {
     }
 }
 
-fn pod(name: &str, image: &str, annotations: Value) -> Value {
+/// A Pod of the service account `app`, pulling `image`.
+pub fn pod(name: &str, image: &str, annotations: Value) -> Value {
     json!({
         "metadata": {"name": name, "annotations": annotations},
         "spec": {

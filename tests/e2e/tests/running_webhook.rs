@@ -3,28 +3,21 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use e2e::{azure, client, eventually};
+use e2e::{
+    azure, client, eventually,
+    webhook::{self, NAMESPACE},
+};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
     Api, Client, ResourceExt,
     api::{ListParams, LogParams},
 };
 
-const NAMESPACE: &str = "acr-pull-webhook";
 const MIB: f64 = 1024.0 * 1024.0;
 
 async fn replicas(client: &Client) -> Vec<Pod> {
-    let pods = Api::<Pod>::namespaced(client.clone(), NAMESPACE);
-    let selector = ListParams::default().labels("app.kubernetes.io/name=acr-pull-webhook");
-    let running = |pod: &Pod| pod.metadata.deletion_timestamp.is_none();
-    let replicas: Vec<_> = pods
-        .list(&selector)
-        .await
-        .unwrap()
-        .items
-        .into_iter()
-        .filter(running)
-        .collect();
+    let mut replicas = webhook::replicas(client).await;
+    replicas.retain(|pod| pod.metadata.deletion_timestamp.is_none());
     assert_eq!(replicas.len(), 2);
     replicas
 }

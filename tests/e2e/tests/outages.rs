@@ -1,0 +1,75 @@
+//! Azure is down for longer than a token lives.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use acr_pull_webhook::pull_secret::{ACRPullSecret, ACRPullSecretStatus};
+use e2e::{
+    azure, client, eventually,
+    team::{Settled, TEAMS},
+};
+use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
+use serde_json::json;
+
+#[tokio::test]
+async fn pods_of_an_outage_longer_than_a_tokens_life_are_admitted_and_run_by_themselves_when_it_is_over() {
+    let client = client().await;
+    azure::ready_with_tokens_of(&client, "12s").await;
+    let served = TEAMS[22].settle(&client, json!({})).await;
+    served.generator("never-asked", json!({})).await;
+    let never_served = TEAMS[23].settle(&client, json!({})).await;
+    let before = create(&served, "before", "contoso").await;
+    served.runs("before").await;
+
+    let ten = [
+        (&served, "contoso", ["a", "b", "c", "d"].as_slice()),
+        (&served, "never-asked", &["e", "f", "g"]),
+        (&never_served, "contoso", &["h", "i", "j"]),
+    ];
+    azure::outage(&client, async {
+        eventually(
+            "the token ends and the pull secret tells why there is no other",
+            async || {
+                let status = status(&served, &before).await;
+                let condition = &status.conditions[0];
+                let told = ["EntraUnavailable", "RegistryUnavailable"].contains(&condition.reason.as_str());
+                (condition.status == "False" && told && status.expiration_time?.0 < Timestamp::now())
+                    .then_some(())
+            },
+        )
+        .await;
+        for (team, generator, names) in ten {
+            for name in names {
+                create(team, name, generator).await;
+            }
+        }
+        for (team, _, names) in ten {
+            for name in names {
+                team.cannot_pull(name).await;
+            }
+        }
+    })
+    .await;
+
+    for (team, _, names) in ten {
+        for name in names {
+            team.runs(name).await;
+        }
+    }
+    served.runs("before").await;
+    eventually("the first pull secret holds a token again", async || {
+        status(&served, &before).await.is_ready().then_some(())
+    })
+    .await;
+}
+
+/// Creates a Pod and returns the name of its pull secret.
+async fn create(team: &Settled, name: &str, generator: &str) -> String {
+    let pod: Pod = team.create_pod(name, &team.team.image(), Some(generator)).await;
+    let [pull_secret] = pod.spec.unwrap().image_pull_secrets.unwrap().try_into().unwrap();
+    pull_secret.name
+}
+
+async fn status(team: &Settled, pull_secret: &str) -> ACRPullSecretStatus {
+    let pull_secrets = team.api::<ACRPullSecret>();
+    pull_secrets.get(pull_secret).await.unwrap().status.unwrap()
+}
