@@ -1,0 +1,97 @@
+//! A Pod outlives the tokens of its pull secret.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use e2e::{
+    azure, client, eventually, script,
+    team::{ANNOTATION, Settled, TEAMS, pod},
+};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use kube::api::Patch;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+const RENEWALS: usize = 10;
+
+#[tokio::test]
+async fn a_pod_that_lives_through_ten_renewals_pulls_its_removed_image_again_after_each() {
+    let client = client().await;
+    azure::ready_with_tokens_of(&client, "12s").await;
+    let team = TEAMS[24].settle(&client, json!({})).await;
+    let image = team.team.image();
+    // An image of its own, which is not removed between the kubelet's pull and its start.
+    let once = format!("{}:once", team.team.repository());
+    azure::push_images([once.clone()]).await;
+    let mut pod = pod("app", &image, json!({ANNOTATION: "contoso"}));
+    let once = json!({"name": "once", "image": format!("{}/{once}", azure::REGISTRY), "imagePullPolicy": "Always", "args": ["once"]});
+    pod["spec"]["containers"].as_array_mut().unwrap().push(once);
+    team.try_create_pod(pod).await.unwrap();
+    container(&team, "app", is_running).await;
+
+    let first = team.pull_secret().await;
+    let name = first.metadata.name.unwrap();
+    let uid = team.secret(&name).await.metadata.uid;
+    let (renewed, mut renewals) = mpsc::unbounded_channel();
+    let see = async {
+        let renewed = renewed;
+        let mut last = first.status.unwrap();
+        for n in 0..RENEWALS {
+            let next = eventually("the next renewal", async || {
+                let status = team.pull_secret().await.status?;
+                (status.last_renewal_time != last.last_renewal_time).then_some(status)
+            })
+            .await;
+            assert!(
+                next.last_renewal_time < last.expiration_time,
+                "renewed at {:?} a token that had ended at {:?}",
+                next.last_renewal_time,
+                last.expiration_time
+            );
+            assert_eq!(next.secret_uid, uid);
+            last = next;
+            renewed.send(n).unwrap();
+        }
+    };
+    let pull = async {
+        while let Some(n) = renewals.recv().await {
+            script("remove-image.sh", [image.clone()]).await;
+            let name = format!("debug-{n}");
+            let debug = json!({"name": name, "image": image, "imagePullPolicy": "Always"});
+            let debug = json!({"spec": {"ephemeralContainers": [debug]}});
+            team.api::<Pod>()
+                .patch_ephemeral_containers("app", &Default::default(), &Patch::Strategic(debug))
+                .await
+                .unwrap();
+            container(&team, &name, is_running).await;
+        }
+    };
+    tokio::join!(see, pull);
+
+    container(&team, "once", |status| status.restart_count > 1).await;
+    assert_eq!(team.secret(&name).await.metadata.uid, uid);
+    let mut troubles = team.pull_troubles("app").await;
+    troubles
+        .retain(|trouble| !trouble.starts_with("BackOff: Back-off restarting failed container once in pod "));
+    assert!(troubles.is_empty(), "{troubles:?}");
+}
+
+/// Waits until this container of the Pod, of whichever kind, is as wanted.
+async fn container(team: &Settled, name: &str, wanted: impl Fn(&ContainerStatus) -> bool) {
+    eventually(&format!("container {name} is as it should be"), async || {
+        let PodStatus {
+            container_statuses,
+            ephemeral_container_statuses,
+            ..
+        } = team.api::<Pod>().get("app").await.unwrap().status?;
+        let mut all = container_statuses
+            .into_iter()
+            .chain(ephemeral_container_statuses)
+            .flatten();
+        all.find(|status| status.name == name).filter(&wanted).map(drop)
+    })
+    .await;
+}
+
+fn is_running(status: &ContainerStatus) -> bool {
+    status.state.as_ref().is_some_and(|state| state.running.is_some())
+}
