@@ -10,7 +10,8 @@ use crate::{
     pull_secret::{Catalog, Issuer},
     registry::RegistryClient,
     telemetry::{Health, Metrics, Readiness},
-    tls, transport,
+    tls::{self, Stage},
+    transport,
     upkeep::{self, Upkeep},
 };
 use kube::Client;
@@ -38,10 +39,10 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
     let readiness = Readiness::default();
     let (admission, upkeep) = parts(&args, &client, http, &metrics, &readiness)?;
 
-    let (drain, draining) = watch::channel(false);
+    let (drain, draining) = watch::channel(Stage::Open);
     let health = Health::new(readiness.clone(), metrics.clone()).router();
     // The health listener goes on to the very end; it is dropped with the process.
-    let (_stay, never) = watch::channel(false);
+    let (_stay, never) = watch::channel(Stage::Open);
     tokio::spawn(tls::serve(admin, None, health, never));
     let serving = tokio::spawn(tls::serve(
         webhook,
@@ -62,14 +63,16 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
         died = &mut election => Some(died),
     };
     drop(resign);
-    // Not ready first: the API servers' proxies need a moment to send their requests elsewhere.
+    // Not ready first: the API servers' proxies need a moment to send their requests elsewhere, and the connections
+    // that they keep go on to lead here.
     readiness.wait_for("shutting down");
+    let _ = drain.send(Stage::Leaving);
     tracing::info!(delay = args.shutdown_delay, "shutting down");
     tokio::select! {
         () = tokio::time::sleep(Duration::from_secs(args.shutdown_delay)) => {}
         _ = interrupt.recv() => {}
     }
-    let _ = drain.send(true);
+    let _ = drain.send(Stage::Closed);
     serving
         .await
         .map_err(|e| format!("the webhook listener ended badly: {e}"))?;

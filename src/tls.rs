@@ -4,4 +4,4 @@ mod files;
 mod listener;
 
 pub use files::server_config;
-pub use listener::{Drain, serve};
+pub use listener::{Drain, Stage, serve};

@@ -1,7 +1,13 @@
 //! The accept loop: a bound on connections, on handshakes and on slow headers, and a
 //! drain that finishes what is in flight.
 
-use axum::Router;
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderValue, header},
+    middleware::map_response_with_state,
+    response::Response,
+};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -29,18 +35,31 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Out of file descriptors, say: do not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Turns true when no new connection is to be taken.
-pub type Drain = watch::Receiver<bool>;
+/// How near a listener's end is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Not in sight.
+    Open,
+    /// Each connection ends with its next reply: one that we close while it is idle may meet a request, and a client
+    /// does not repeat a POST.
+    Leaving,
+    /// No new connection is taken.
+    Closed,
+}
 
-/// Serves `router` until `drain`, then finishes what is in flight. Without `tls`, in plain HTTP.
+/// Tells the stage.
+pub type Drain = watch::Receiver<Stage>;
+
+/// Serves `router` until `drain` says closed, then finishes what is in flight. Without `tls`, in plain HTTP.
 pub async fn serve(listener: TcpListener, tls: Option<Arc<ServerConfig>>, router: Router, mut drain: Drain) {
     let acceptor = tls.map(TlsAcceptor::from);
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let graceful = GracefulShutdown::new();
+    let router = router.layer(map_response_with_state(drain.clone(), told));
     loop {
         let accepted = tokio::select! {
             accepted = accept(&listener, &connections) => accepted,
-            _ = drain.wait_for(|draining| *draining) => break,
+            _ = drain.wait_for(|stage| *stage == Stage::Closed) => break,
         };
         let Some((stream, permit)) = accepted else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -66,6 +85,16 @@ pub async fn serve(listener: TcpListener, tls: Option<Arc<ServerConfig>>, router
             DRAIN_TIMEOUT.as_secs()
         );
     }
+}
+
+/// The reply, which tells when it is the last one of its connection.
+async fn told(State(drain): State<Drain>, mut response: Response) -> Response {
+    if *drain.borrow() != Stage::Open {
+        response
+            .headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 async fn accept(
@@ -96,5 +125,41 @@ where
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     if let Err(error) = watcher.watch(served).await {
         tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn who_leaves_ends_each_connection_with_a_reply_and_goes_on_taking_others() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stage, drain) = watch::channel(Stage::Open);
+        let router = Router::new().route("/", get(|| async { "here" }));
+        let serving = tokio::spawn(serve(listener, None, router, drain));
+        let request = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+
+        let mut kept = TcpStream::connect(address).await.unwrap();
+        kept.write_all(request).await.unwrap();
+        let mut reply = vec![0; 1024];
+        let length = kept.read(&mut reply).await.unwrap();
+        assert!(!String::from_utf8_lossy(&reply[..length]).contains("connection: close"));
+
+        stage.send_replace(Stage::Leaving);
+        for mut connection in [kept, TcpStream::connect(address).await.unwrap()] {
+            connection.write_all(request).await.unwrap();
+            let mut reply = String::new();
+            connection.read_to_string(&mut reply).await.unwrap();
+            assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+            assert!(reply.contains("connection: close"), "{reply}");
+        }
+
+        stage.send_replace(Stage::Closed);
+        serving.await.unwrap();
+        assert!(TcpStream::connect(address).await.is_err());
     }
 }
