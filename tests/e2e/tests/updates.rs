@@ -55,7 +55,7 @@ async fn no_pod_is_refused_or_left_unpatched_while_replicas_are_replaced_and_evi
         .await;
         replaced(&client, 3).await;
         println!(
-            "{by_rollout} Pods during the rollout, {} by its end and the eviction's",
+            "{by_rollout} Pods were created during the rollout, {} until the end",
             created.get()
         );
         ended.set(true);
