@@ -38,6 +38,10 @@ pub async fn ready_with_tokens_of(client: &Client, life: &str) {
             put(client, "/world", world)
                 .await
                 .expect("the emulator takes the world");
+            // Those of an earlier run are nobody's concern.
+            let forget = http::Request::delete(format!("{CONTROL}/requests"));
+            let forget = forget.body(Vec::new()).unwrap();
+            client.request_text(forget).await.expect("the emulator forgets");
         })
         .await;
 }
