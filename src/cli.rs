@@ -2,7 +2,7 @@
 
 use crate::{
     admission::OnUpstreamFailure, generator::NamespaceList, identity::CloudSetting,
-    leader::LeaderElectionArgs, registry::RegistrySuffixes, telemetry::LogArgs,
+    leader::LeaderElectionArgs, registry::RegistrySuffixes, telemetry::LogArgs, tls::TlsArgs,
 };
 use clap::{Args, Parser, Subcommand};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -53,14 +53,6 @@ pub struct ServeArgs {
         value_name = "ADDRESS"
     )]
     pub admin_addr: SocketAddr,
-
-    /// PEM file with the serving certificate chain
-    #[arg(long, env = "ACR_PULL_WEBHOOK_TLS_CERT", value_name = "FILE")]
-    pub tls_cert: PathBuf,
-
-    /// PEM file with the serving certificate's private key
-    #[arg(long, env = "ACR_PULL_WEBHOOK_TLS_KEY", value_name = "FILE")]
-    pub tls_key: PathBuf,
 
     /// Entra tenant where neither the service account nor the generator names one
     #[arg(long, env = "AZURE_TENANT_ID", value_name = "ID")]
@@ -145,6 +137,10 @@ pub struct ServeArgs {
         value_name = "SECONDS"
     )]
     pub shutdown_delay: u64,
+
+    #[command(flatten)]
+    /// How to speak TLS.
+    pub tls: TlsArgs,
 
     #[command(flatten)]
     /// How to elect a leader.

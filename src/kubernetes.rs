@@ -2,7 +2,10 @@
 
 use crate::problem::{Problem, Reason, shortened};
 use kube::{Client, Config, core::Status};
-use std::time::Duration;
+use std::{path::Path, time::Duration};
+
+/// Where Kubernetes tells a Pod its own namespace.
+const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
 /// Bounds one call. kube's own default is to wait for ever.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,6 +36,24 @@ pub async fn client() -> Result<Client, String> {
     // HTTPS_PROXY is for Azure. kube would send the API server's traffic there too.
     config.proxy_url = None;
     Client::try_from(config).map_err(|e| format!("the Kubernetes client cannot be built: {e}"))
+}
+
+/// The namespace that a flag names, else the Pod's own; an error is a sentence for the operator.
+pub fn own_namespace(flag: &str, value: Option<&str>) -> Result<String, String> {
+    namespace(flag, value, Path::new(NAMESPACE_FILE))
+}
+
+fn namespace(flag: &str, value: Option<&str>, file: &Path) -> Result<String, String> {
+    if let Some(value) = value.filter(|value| !value.is_empty()) {
+        return Ok(value.to_owned());
+    }
+    match std::fs::read_to_string(file) {
+        Ok(own) if !own.trim().is_empty() => Ok(own.trim().to_owned()),
+        _ => Err(format!(
+            "{flag} names no namespace, and {} does not tell the Pod's own; name one",
+            file.display()
+        )),
+    }
 }
 
 /// Runs one call with the time-out.
@@ -105,4 +126,21 @@ pub fn is_subdomain(name: &str) -> bool {
                 && bytes.last().is_some_and(alnum)
                 && bytes.iter().all(|b| alnum(b) || *b == b'-')
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_namespace_is_the_flags_else_the_pods_own_else_a_sentence() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("namespace");
+        let refusal = namespace("--flag", None, &file).unwrap_err();
+        assert!(refusal.starts_with("--flag names no namespace"), "{refusal}");
+        std::fs::write(&file, "own\n").unwrap();
+        assert_eq!(namespace("--flag", None, &file).unwrap(), "own");
+        assert_eq!(namespace("--flag", Some(""), &file).unwrap(), "own");
+        assert_eq!(namespace("--flag", Some("flag"), &file).unwrap(), "flag");
+    }
 }

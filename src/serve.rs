@@ -10,7 +10,7 @@ use crate::{
     pull_secret::{Catalog, Issuer},
     registry::RegistryClient,
     telemetry::{Health, Metrics, Readiness},
-    tls::{self, Stage},
+    tls::{self, Serving, Source, Stage},
     transport,
     upkeep::{self, Upkeep},
 };
@@ -22,6 +22,9 @@ use tokio::{
     sync::{oneshot, watch},
 };
 
+/// Probes and scrapes are few.
+const MAX_ADMIN_CONNECTIONS: usize = 128;
+
 /// Serves until SIGTERM or SIGINT; an error is a sentence for the operator.
 pub async fn run(args: ServeArgs) -> Result<(), String> {
     let mut terminate =
@@ -29,24 +32,39 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
     let mut interrupt =
         signal(SignalKind::interrupt()).map_err(|e| format!("SIGINT cannot be awaited: {e}"))?;
     let election = args.leader_election.settings()?;
-    let tls = tls::server_config(&args.tls_cert, &args.tls_key)?;
+    let source = args.tls.source()?;
+    let metrics = Metrics::new();
+    let certificate = Serving::new(metrics.clone());
+    let tls = certificate.config(args.tls.client_ca_file.as_deref())?;
     let http = transport::client(args.extra_ca_file.as_deref())?;
     let (webhook, listen_addr) = listen("--listen-addr", args.listen_addr).await?;
     let (admin, admin_addr) = listen("--admin-addr", args.admin_addr).await?;
 
     let client = kubernetes::client().await?;
-    let metrics = Metrics::new();
     let readiness = Readiness::default();
+    match source {
+        Source::Files(cert, key) => tls::follow(&cert, &key, &certificate)?,
+        Source::Own(places, terms) => {
+            tokio::spawn(tls::keep(
+                client.clone(),
+                places,
+                terms,
+                certificate,
+                readiness.clone(),
+            ));
+        }
+    }
     let (admission, upkeep) = parts(&args, &client, http, &metrics, &readiness)?;
 
     let (drain, draining) = watch::channel(Stage::Open);
     let health = Health::new(readiness.clone(), metrics.clone()).router();
     // The health listener goes on to the very end; it is dropped with the process.
     let (_stay, never) = watch::channel(Stage::Open);
-    tokio::spawn(tls::serve(admin, None, health, never));
+    tokio::spawn(tls::serve(admin, None, MAX_ADMIN_CONNECTIONS, health, never));
     let serving = tokio::spawn(tls::serve(
         webhook,
         Some(tls),
+        args.tls.max_connections as usize,
         admission::router(admission),
         draining,
     ));

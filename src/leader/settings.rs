@@ -1,15 +1,12 @@
 //! The flags of the leader election, and what they must fulfil.
 
 use super::record::MAX_LEASE_DURATION;
-use crate::deadline::duration;
+use crate::{deadline::duration, kubernetes::own_namespace};
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
-    path::Path,
     time::Duration,
 };
 
-/// Where Kubernetes tells a Pod its own namespace.
-const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 /// Below this, candidates would be a load for the API server.
 const MIN_RETRY_PERIOD: Duration = Duration::from_millis(100);
 
@@ -73,7 +70,7 @@ impl LeaderElectionArgs {
     pub fn settings(&self) -> Result<Settings, String> {
         self.check()?;
         Ok(Settings {
-            namespace: namespace(self.namespace.as_deref(), Path::new(NAMESPACE_FILE))?,
+            namespace: own_namespace("--leader-election-namespace", self.namespace.as_deref())?,
             identity: identity(),
             lease_duration: self.lease_duration,
             renew_deadline: self.renew_deadline,
@@ -106,19 +103,6 @@ impl LeaderElectionArgs {
 /// A number that no other process has, from the seed that the standard library gets from the system.
 pub fn random() -> u64 {
     RandomState::new().build_hasher().finish()
-}
-
-fn namespace(flag: Option<&str>, file: &Path) -> Result<String, String> {
-    if let Some(flag) = flag.filter(|f| !f.is_empty()) {
-        return Ok(flag.to_owned());
-    }
-    match std::fs::read_to_string(file) {
-        Ok(own) if !own.trim().is_empty() => Ok(own.trim().to_owned()),
-        _ => Err(format!(
-            "--leader-election-namespace is not set, and {} does not tell the Pod's own namespace; set it to the namespace of the Lease",
-            file.display()
-        )),
-    }
 }
 
 fn identity() -> String {
@@ -219,21 +203,6 @@ mod tests {
             let refusal = args(&[&format!("retry-period={text}")]).unwrap_err();
             assert!(refusal.contains("such as 15s or 500ms"), "{refusal}");
         }
-    }
-
-    #[test]
-    fn the_namespace_is_the_flags_else_the_pods_own_else_a_sentence() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("namespace");
-        let refusal = namespace(None, &file).unwrap_err();
-        assert!(
-            refusal.starts_with("--leader-election-namespace is not set"),
-            "{refusal}"
-        );
-        std::fs::write(&file, "own\n").unwrap();
-        assert_eq!(namespace(None, &file).unwrap(), "own");
-        assert_eq!(namespace(Some(""), &file).unwrap(), "own");
-        assert_eq!(namespace(Some("flag"), &file).unwrap(), "flag");
     }
 
     #[test]

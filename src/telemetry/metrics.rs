@@ -1,7 +1,7 @@
 //! Metrics in the OpenMetrics text format, all under the prefix `acr_pull_webhook_`.
 
 use crate::problem::Problem;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -13,7 +13,7 @@ use std::{
 };
 
 /// The metrics; clones share them.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
     admissions: Family<AdmissionLabels, Counter>,
@@ -24,6 +24,7 @@ pub struct Metrics {
     renewals: Family<RenewalLabels, Counter>,
     collected: Counter,
     azure_clock_ahead: Gauge<f64, AtomicU64>,
+    certificate_ends: Gauge,
     leader: Gauge,
     leads_until: Arc<Mutex<Option<tokio::time::Instant>>>,
 }
@@ -107,6 +108,7 @@ impl Metrics {
             renewals: Family::default(),
             collected: Counter::default(),
             azure_clock_ahead: Gauge::default(),
+            certificate_ends: Gauge::default(),
             leader: Gauge::default(),
             leads_until: Arc::default(),
         };
@@ -154,6 +156,12 @@ impl Metrics {
             Unit::Seconds,
             metrics.azure_clock_ahead.clone(),
         );
+        registry.register_with_unit(
+            "certificate_expiration_timestamp",
+            "When the certificate that is served ends, since 1970",
+            Unit::Seconds,
+            metrics.certificate_ends.clone(),
+        );
         registry.register(
             "leader",
             "1 on the replica that leads, 0 on the others",
@@ -199,6 +207,11 @@ impl Metrics {
         self.renewals
             .get_or_create(&RenewalLabels { outcome, reason })
             .inc();
+    }
+
+    /// The certificate that is served from now on ends then.
+    pub fn certificate_ends(&self, ends: Timestamp) {
+        self.certificate_ends.set(ends.as_second());
     }
 
     /// How far Azure's clock is ahead of ours.

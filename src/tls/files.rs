@@ -1,41 +1,72 @@
-//! The serving certificate from files.
+//! The serving certificate from files that somebody else makes, read anew when their content changes.
 
-use rustls::{
-    ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+use super::{Pair, Serving};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    path::{Path, PathBuf},
+    time::Duration,
 };
-use std::{path::Path, sync::Arc};
+use tokio::time::{MissedTickBehavior, interval};
 
-/// Reads the pair and checks that its halves belong together.
-pub fn server_config(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, String> {
-    let chain = CertificateDer::pem_file_iter(cert)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|e| {
-            format!(
-                "--tls-cert {}: {e}; give a PEM file with the certificate chain",
-                cert.display()
-            )
-        })?;
-    if chain.is_empty() {
-        return Err(format!("--tls-cert {} holds no PEM certificate", cert.display()));
+/// By content, not by the file system's events: a Secret's volume is a chain of links that is swapped, a minute late.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Serves the pair of these files; an error is a sentence for the operator. Later errors leave the pair of before.
+pub fn follow(cert: &Path, key: &Path, serving: &Serving) -> Result<(), String> {
+    let files = Files {
+        cert: cert.to_owned(),
+        key: key.to_owned(),
+    };
+    let (content, pair) = files.read()?;
+    serving.set(&pair);
+    tokio::spawn(files.follow(content, serving.clone()));
+    Ok(())
+}
+
+struct Files {
+    cert: PathBuf,
+    key: PathBuf,
+}
+
+// === impl Files ===
+
+impl Files {
+    async fn follow(self, mut known: u64, serving: Serving) {
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut failed = None;
+        loop {
+            looks.tick().await;
+            match self.read() {
+                Ok((content, _)) if content == known => {}
+                Ok((content, pair)) => {
+                    known = content;
+                    serving.set(&pair);
+                    tracing::info!(ends = %pair.ends, "the certificate files have changed, and are served");
+                }
+                Err(error) if failed.as_ref() == Some(&error) => continue,
+                Err(error) => {
+                    tracing::warn!(
+                        error,
+                        "the certificate files cannot be used: the pair of before is served on"
+                    );
+                    failed = Some(error);
+                    continue;
+                }
+            }
+            failed = None;
+        }
     }
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|e| {
-        format!(
-            "--tls-key {}: {e}; give a PEM file with the private key",
-            key.display()
-        )
-    })?;
-    let mut config = ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(chain, private)
-        .map_err(|e| {
-            format!(
-                "--tls-cert {} and --tls-key {} cannot be used together: {e}",
-                cert.display(),
-                key.display()
-            )
-        })?;
-    // The API server speaks HTTP/1.1 to webhooks (kubernetes#82090).
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+
+    /// A fingerprint of their content, and the pair.
+    fn read(&self) -> Result<(u64, Pair), String> {
+        let (cert, key) = (self.cert.display(), self.key.display());
+        let chain = std::fs::read(&self.cert).map_err(|e| format!("--tls-cert {cert}: {e}"))?;
+        let private = std::fs::read(&self.key).map_err(|e| format!("--tls-key {key}: {e}"))?;
+        let pair = Pair::parse(&chain, &private)
+            .map_err(|e| format!("--tls-cert {cert} and --tls-key {key}: {e}"))?;
+        let mut hasher = DefaultHasher::new();
+        (chain, private).hash(&mut hasher);
+        Ok((hasher.finish(), pair))
+    }
 }

@@ -24,8 +24,6 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// API servers keep their connections and open few; whatever is beyond this waits.
-const MAX_CONNECTIONS: usize = 1024;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// hyper counts the idle time between requests too. The API server gives up an idle connection
 /// after 90 s; were we to close first, a request could meet the closing.
@@ -51,9 +49,15 @@ pub enum Stage {
 pub type Drain = watch::Receiver<Stage>;
 
 /// Serves `router` until `drain` says closed, then finishes what is in flight. Without `tls`, in plain HTTP.
-pub async fn serve(listener: TcpListener, tls: Option<Arc<ServerConfig>>, router: Router, mut drain: Drain) {
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    max_connections: usize,
+    router: Router,
+    mut drain: Drain,
+) {
     let acceptor = tls.map(TlsAcceptor::from);
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let connections = Arc::new(Semaphore::new(max_connections));
     let graceful = GracefulShutdown::new();
     let router = router.layer(map_response_with_state(drain.clone(), told));
     loop {

@@ -1,0 +1,341 @@
+//! Keeps the webhook's own certificates: in one Secret of its namespace, published in its registration.
+//!
+//! Every replica does this. Each write is bound to what its writer has seen, so that of several that come to the same
+//! conclusion one is first and the others see what it did.
+
+use super::{
+    Pair, Serving,
+    authority::{Kept, Step, Terms},
+};
+use crate::{
+    kubernetes::{self, CallError},
+    telemetry::{FIELD_MANAGER, Readiness},
+    watch,
+};
+use futures::{StreamExt, stream};
+use jiff::Timestamp;
+use k8s_openapi::{
+    ByteString,
+    api::{admissionregistration::v1::MutatingWebhookConfiguration, core::v1::Secret},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{Patch, PatchParams, PostParams},
+    runtime::watcher::{self, Event},
+};
+use serde_json::json;
+use std::{collections::BTreeMap, time::Duration};
+use tokio::time::{Instant, sleep};
+
+/// Where certificates are kept and published.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// Namespace and name of the Secret.
+    pub secret: (String, String),
+    /// Name of the MutatingWebhookConfiguration.
+    pub registration: String,
+}
+
+/// After a write that failed, or that another replica was first with.
+const AGAIN: Duration = Duration::from_secs(2);
+/// Wall clocks are set, and machines sleep: validity is looked at now and then.
+const LOOK: Duration = Duration::from_secs(30);
+const NOT_YET: &str = "serving certificate";
+
+/// The one object of its name, as the watch shows it.
+struct Seen<K> {
+    object: Option<Box<K>>,
+    /// Whether the watch has been filled.
+    known: bool,
+    /// Whether a list under way has shown it.
+    listed: bool,
+}
+
+enum Change {
+    Secret(Event<Secret>),
+    Registration(Event<MutatingWebhookConfiguration>),
+}
+
+struct Keeper {
+    client: Client,
+    places: Places,
+    terms: Terms,
+    serving: Serving,
+    readiness: Readiness,
+    secret: Seen<Secret>,
+    registration: Seen<MutatingWebhookConfiguration>,
+    /// What was last served, for when the Secret is gone.
+    kept: Option<Kept>,
+    /// API servers have been told of this, and other replicas could have seen it, since then.
+    published: Option<(Kept, Instant)>,
+}
+
+/// Keeps them until the process ends. Not ready from now on until there is one.
+pub fn keep(
+    client: Client,
+    places: Places,
+    terms: Terms,
+    serving: Serving,
+    readiness: Readiness,
+) -> impl Future<Output = ()> {
+    readiness.wait_for(NOT_YET);
+    let keeper = Keeper {
+        client,
+        places,
+        terms,
+        serving,
+        readiness,
+        secret: Seen::default(),
+        registration: Seen::default(),
+        kept: None,
+        published: None,
+    };
+    keeper.run()
+}
+
+/// Why a step was not made.
+enum Setback {
+    /// Another replica was first: the watch will show what it did.
+    Overtaken,
+    Failed(String),
+}
+
+// === impl Keeper ===
+
+impl Keeper {
+    async fn run(mut self) {
+        let (namespace, name) = &self.places.secret;
+        let secrets = Api::<Secret>::namespaced(self.client.clone(), namespace);
+        let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let secrets = watch::events("watch of the certificates' Secret", secrets, named(name));
+        let registrations = Api::<MutatingWebhookConfiguration>::all(self.client.clone());
+        let registrations = watch::events(
+            "watch of the webhook configuration",
+            registrations,
+            named(&self.places.registration),
+        );
+        let changes = stream::select(
+            secrets.filter_map(async |event| event.ok().map(Change::Secret)),
+            registrations.filter_map(async |event| event.ok().map(Change::Registration)),
+        );
+        let mut changes = std::pin::pin!(changes);
+        let mut wait = LOOK;
+        loop {
+            tokio::select! {
+                Some(change) = changes.next() => self.take(change),
+                () = sleep(wait) => {}
+            }
+            wait = match self.advance().await {
+                Ok(wait) => wait.min(LOOK),
+                Err(Setback::Overtaken) => AGAIN,
+                Err(Setback::Failed(error)) => {
+                    tracing::warn!(
+                        error,
+                        "the webhook's own certificates cannot be kept; trying again"
+                    );
+                    AGAIN
+                }
+            };
+        }
+    }
+
+    fn take(&mut self, change: Change) {
+        match change {
+            Change::Secret(event) => self.secret.take(event),
+            Change::Registration(event) => self.registration.take(event),
+        }
+    }
+
+    /// Does what is to be done, at most one write; returns when to look again.
+    async fn advance(&mut self) -> Result<Duration, Setback> {
+        let now = Timestamp::now();
+        if !self.secret.known {
+            return Ok(LOOK);
+        }
+        let secret = self.secret.object.as_deref();
+        let version = secret.and_then(ResourceExt::resource_version);
+        let found = secret.and_then(|secret| {
+            let data = secret.data.as_ref()?;
+            Kept::from_data(|key| data.get(key).map(|value| value.0.as_slice()))
+        });
+        let Some((kept, pair)) = found.and_then(|kept| Some((kept.clone(), self.usable(&kept, now)?))) else {
+            let (kept, why) = self.remade(secret.is_some(), now)?;
+            self.write(&kept, version).await?;
+            tracing::info!(names = ?self.terms.names, why, "serving certificate made");
+            return Ok(AGAIN);
+        };
+        let kept = kept.without_spoilt_next(&self.terms, now);
+        if self.serving.set(&pair) {
+            tracing::info!(ends = %pair.ends, "serving certificate in use");
+        }
+        self.readiness.done(NOT_YET);
+        self.kept = Some(kept.clone());
+        let Some(known) = self.publish(&kept).await? else {
+            return Ok(AGAIN);
+        };
+        let (next, what) = match kept.step(&self.terms, &pair, known, now) {
+            Step::Wait(wait) => return Ok(wait),
+            Step::Prepare => (
+                kept.prepared(self.issue(now)?),
+                "the next serving certificate is prepared",
+            ),
+            Step::Switch => (kept.switched(), "the next serving certificate is put to use"),
+            Step::Forget => (kept.forgotten(), "the authority of before is forgotten"),
+        };
+        self.write(&next, version).await?;
+        tracing::info!("{what}");
+        Ok(AGAIN)
+    }
+
+    fn usable(&self, kept: &Kept, now: Timestamp) -> Option<Pair> {
+        let checked = self.terms.check(&kept.current, now);
+        let pair = checked.inspect_err(|error| tracing::warn!(error, "the kept certificate is of no use"));
+        pair.ok()
+    }
+
+    /// What to keep in place of a Secret that is gone or of no use. What is served still is served on until its successor
+    /// is known, and then given up: whoever deletes a Secret may have a reason.
+    fn remade(&self, spoilt: bool, now: Timestamp) -> Result<(Kept, &'static str), Setback> {
+        let fresh = self.issue(now)?;
+        let good = |kept: &&Kept| self.terms.check(&kept.current, now).is_ok();
+        Ok(match self.kept.as_ref().filter(good) {
+            Some(kept) => (
+                Kept::new(kept.current.clone()).prepared(fresh),
+                "the Secret was deleted or spoilt",
+            ),
+            None if spoilt => (Kept::new(fresh), "the Secret holds none of use"),
+            None => (Kept::new(fresh), "there was none"),
+        })
+    }
+
+    fn issue(&self, now: Timestamp) -> Result<super::authority::Issued, Setback> {
+        let issued = self.terms.issue(now);
+        issued.map_err(|e| Setback::Failed(format!("a certificate cannot be made: {e}")))
+    }
+
+    /// Bound to the version that was seen; without one, to there being none.
+    async fn write(&self, kept: &Kept, version: Option<String>) -> Result<(), Setback> {
+        let (namespace, name) = &self.places.secret;
+        let data: BTreeMap<_, _> = kept
+            .to_data()
+            .into_iter()
+            .map(|(key, value)| (key, ByteString(value)))
+            .collect();
+        let api = Api::<Secret>::namespaced(self.client.clone(), namespace);
+        let secret = Secret {
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                resource_version: version.clone(),
+                labels: Some(
+                    [(
+                        "app.kubernetes.io/managed-by".to_owned(),
+                        FIELD_MANAGER.to_owned(),
+                    )]
+                    .into(),
+                ),
+                ..ObjectMeta::default()
+            },
+            data: Some(data),
+            ..Secret::default()
+        };
+        let (what, params) = (
+            format!("writing Secret {namespace}/{name}"),
+            PostParams::default(),
+        );
+        let written = match version {
+            None => kubernetes::bounded(&what, api.create(&params, &secret)).await,
+            Some(_) => kubernetes::bounded(&what, api.replace(name, &params, &secret)).await,
+        };
+        settled(&what, written)
+    }
+
+    /// Makes sure that API servers are told of this state's authorities; how long they have been.
+    async fn publish(&mut self, kept: &Kept) -> Result<Option<Duration>, Setback> {
+        let bundle = ByteString(kept.bundle().into_bytes());
+        let registration = match &self.registration.object {
+            None if !self.registration.known => return Ok(None),
+            // Nobody calls us: there is nobody to be told.
+            None => return Ok(Some(Duration::MAX)),
+            Some(registration) => registration,
+        };
+        let hooks = registration.webhooks.iter().flatten();
+        if hooks
+            .clone()
+            .all(|hook| hook.client_config.ca_bundle.as_ref() == Some(&bundle))
+        {
+            let now = Instant::now();
+            let since = match &self.published {
+                Some((published, since)) if published == kept => *since,
+                _ => now,
+            };
+            self.published = Some((kept.clone(), since));
+            return Ok(Some(now - since));
+        }
+        self.published = None;
+        // Bound to what was seen, for entries have no other address than their place.
+        let mut patch = vec![
+            json!({"op": "test", "path": "/metadata/resourceVersion", "value": registration.metadata.resource_version}),
+        ];
+        patch.extend(hooks.enumerate().map(|(n, _)| {
+            json!({"op": "add", "path": format!("/webhooks/{n}/clientConfig/caBundle"), "value": bundle})
+        }));
+        let patch: json_patch::Patch = serde_json::from_value(patch.into())
+            .map_err(|e| Setback::Failed(format!("the patch of the webhook configuration: {e}")))?;
+        let name = &self.places.registration;
+        let what = format!("publishing caBundle in MutatingWebhookConfiguration {name}");
+        let api = Api::<MutatingWebhookConfiguration>::all(self.client.clone());
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let patch = Patch::Json::<()>(patch);
+        let call = api.patch(name, &params, &patch);
+        settled(&what, kubernetes::bounded(&what, call).await)?;
+        tracing::info!(name, "caBundle published");
+        Ok(None)
+    }
+}
+
+fn settled<T>(what: &str, written: Result<T, CallError>) -> Result<(), Setback> {
+    match written {
+        Ok(_) => Ok(()),
+        Err(CallError::Api(status)) if status.code == 409 => Err(Setback::Overtaken),
+        // A JSON patch whose test fails (RFC 6902, section 5).
+        Err(CallError::Api(status)) if status.code == 422 && status.message.contains("test") => {
+            Err(Setback::Overtaken)
+        }
+        Err(error) => Err(Setback::Failed(kubernetes::api_problem(what, error).message)),
+    }
+}
+
+// === impl Seen ===
+
+impl<K> Seen<K> {
+    fn take(&mut self, event: Event<K>) {
+        match event {
+            Event::Init => self.listed = false,
+            Event::InitApply(object) | Event::Apply(object) => {
+                self.object = Some(Box::new(object));
+                self.listed = true;
+            }
+            Event::Delete(_) => self.object = None,
+            Event::InitDone => {
+                self.known = true;
+                if !self.listed {
+                    self.object = None;
+                }
+            }
+        }
+    }
+}
+
+impl<K> Default for Seen<K> {
+    fn default() -> Self {
+        Self {
+            object: None,
+            known: false,
+            listed: false,
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The flags of the listener and its certificate.
+
+use super::{Places, Terms};
+use crate::{deadline::duration, kubernetes};
+use std::{path::PathBuf, time::Duration};
+
+/// Where the serving certificate comes from, and who may call.
+#[derive(Clone, Debug, clap::Args)]
+pub struct TlsArgs {
+    /// PEM file with a serving certificate chain that somebody else makes; read anew when it changes. Without it the
+    /// webhook makes its own
+    #[arg(
+        long,
+        env = "ACR_PULL_WEBHOOK_TLS_CERT",
+        requires = "tls_key",
+        value_name = "FILE"
+    )]
+    pub tls_cert: Option<PathBuf>,
+
+    /// PEM file with the private key of --tls-cert
+    #[arg(
+        long,
+        env = "ACR_PULL_WEBHOOK_TLS_KEY",
+        requires = "tls_cert",
+        value_name = "FILE"
+    )]
+    pub tls_key: Option<PathBuf>,
+
+    /// Secret in which the webhook keeps the certificates it makes; without a namespace, in the Pod's own
+    #[arg(
+        long,
+        env = "ACR_PULL_WEBHOOK_TLS_SECRET",
+        default_value = "acr-pull-webhook-certificates",
+        value_name = "[NAMESPACE/]NAME"
+    )]
+    pub tls_secret: String,
+
+    /// DNS names and IP addresses by which the API server calls, separated by commas; by default
+    /// acr-pull-webhook.NAMESPACE.svc, of the Secret's namespace
+    #[arg(
+        long,
+        env = "ACR_PULL_WEBHOOK_TLS_NAMES",
+        value_delimiter = ',',
+        value_name = "LIST"
+    )]
+    pub tls_names: Vec<String>,
+
+    /// MutatingWebhookConfiguration in which the authority of these certificates is published
+    #[arg(
+        long,
+        env = "ACR_PULL_WEBHOOK_WEBHOOK_CONFIGURATION",
+        default_value = "acr-pull-webhook",
+        value_name = "NAME"
+    )]
+    pub webhook_configuration: String,
+
+    /// Life of the certificates that the webhook makes; they are replaced when two thirds of it have passed
+    #[arg(long, env = "ACR_PULL_WEBHOOK_CERTIFICATE_LIFETIME", default_value = "2160h", value_parser = duration, value_name = "DURATION")]
+    pub certificate_lifetime: Duration,
+
+    /// PEM file with the authority of the API servers' client certificates: nobody else may call then
+    #[arg(long, env = "ACR_PULL_WEBHOOK_CLIENT_CA_FILE", value_name = "FILE")]
+    pub client_ca_file: Option<PathBuf>,
+
+    /// The most connections that are served at the same time; further ones wait
+    #[arg(long, env = "ACR_PULL_WEBHOOK_MAX_CONNECTIONS", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..), value_name = "NUMBER")]
+    pub max_connections: u32,
+}
+
+/// Below this, a rotation would have no time to be known.
+const MIN_LIFETIME: Duration = Duration::from_secs(15);
+
+/// Where the certificate comes from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// Chain and key, from whoever makes them.
+    Files(PathBuf, PathBuf),
+    /// From ourselves.
+    Own(Places, Terms),
+}
+
+// === impl TlsArgs ===
+
+impl TlsArgs {
+    /// The source that the flags name; an error is a sentence for the operator.
+    pub fn source(&self) -> Result<Source, String> {
+        if let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) {
+            return Ok(Source::Files(cert.clone(), key.clone()));
+        }
+        if self.certificate_lifetime < MIN_LIFETIME {
+            return Err(format!(
+                "--certificate-lifetime is {:?}; it must be at least {MIN_LIFETIME:?}",
+                self.certificate_lifetime
+            ));
+        }
+        let (namespace, name) = match self.tls_secret.split_once('/') {
+            Some((namespace, name)) => (Some(namespace), name),
+            None => (None, self.tls_secret.as_str()),
+        };
+        let namespace = kubernetes::own_namespace("--tls-secret", namespace)?;
+        for name in [&namespace, name] {
+            if !kubernetes::is_subdomain(name) {
+                return Err(format!(
+                    "--tls-secret {}: {name:?} is no name of an object",
+                    self.tls_secret
+                ));
+            }
+        }
+        let mut names: Vec<_> = self
+            .tls_names
+            .iter()
+            .filter(|name| !name.is_empty())
+            .cloned()
+            .collect();
+        if names.is_empty() {
+            names.push(format!("acr-pull-webhook.{namespace}.svc"));
+        }
+        let places = Places {
+            secret: (namespace, name.to_owned()),
+            registration: self.webhook_configuration.clone(),
+        };
+        let lifetime = self.certificate_lifetime;
+        Ok(Source::Own(places, Terms::new(names, lifetime)?))
+    }
+}
