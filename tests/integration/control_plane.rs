@@ -2,7 +2,9 @@
 
 use acr_pull_webhook::crds;
 use k8s_openapi::api::{
-    admissionregistration::v1::MutatingWebhookConfiguration,
+    admissionregistration::v1::{
+        MutatingWebhookConfiguration, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+    },
     authentication::v1::{TokenRequest, TokenRequestSpec},
     core::v1::{Namespace, ServiceAccount},
     rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
@@ -108,6 +110,12 @@ impl ControlPlane {
         .await
     }
 
+    /// A client with a token of the deployed webhook's account, as a thief has it; that acts as somebody else if told to.
+    pub async fn with_webhooks_token(&self, impersonate: Option<&str>) -> Client {
+        let prepared = self.prepared().await;
+        client(&prepared.webhook_kubeconfig, impersonate.map(str::to_owned)).await
+    }
+
     /// Kills the API server; the rest stays.
     pub async fn kill_api_server(&self) {
         signal(self.child.id(), "USR1").await;
@@ -193,16 +201,30 @@ impl ControlPlane {
             &find(&manifests),
         )
         .await;
-        apply(&Api::<ClusterRole>::all(client.clone()), &find(&manifests)).await;
-        apply(&Api::<ClusterRoleBinding>::all(client.clone()), &find(&manifests)).await;
-        let lease_rights = (find(&manifests), find(&manifests));
-        apply(&Api::namespaced(client.clone(), NAMESPACE), &lease_rights.0).await;
-        apply(&Api::namespaced(client.clone(), NAMESPACE), &lease_rights.1).await;
+        for role in all::<ClusterRole>(&manifests) {
+            apply(&Api::all(client.clone()), &role).await;
+        }
+        for binding in all::<ClusterRoleBinding>(&manifests) {
+            apply(&Api::all(client.clone()), &binding).await;
+        }
+        for role in all::<Role>(&manifests) {
+            apply(&Api::namespaced(client.clone(), NAMESPACE), &role).await;
+        }
+        for binding in all::<RoleBinding>(&manifests) {
+            apply(&Api::namespaced(client.clone(), NAMESPACE), &binding).await;
+        }
+        for mut policy in all::<ValidatingAdmissionPolicy>(&manifests) {
+            permit_another_audience(&mut policy);
+            apply(&Api::all(client.clone()), &policy).await;
+        }
+        for binding in all::<ValidatingAdmissionPolicyBinding>(&manifests) {
+            apply(&Api::all(client.clone()), &binding).await;
+        }
         let discovery = raw(&client, "/.well-known/openid-configuration").await;
         let discovery: serde_json::Value = serde_json::from_str(&discovery).unwrap();
         Prepared {
             registration: find(&manifests),
-            lease_rights,
+            lease_rights: (find(&manifests), find(&manifests)),
             webhook_kubeconfig: self.webhook_kubeconfig(&client).await,
             issuer: discovery["issuer"].as_str().unwrap().to_owned(),
             jwks: raw(&client, "/openid/v1/jwks").await,
@@ -270,14 +292,31 @@ async fn client(kubeconfig: &Path, impersonate: Option<String>) -> Client {
     Client::try_from(config).unwrap()
 }
 
-/// The one object of this kind among the manifests.
+/// The object of this kind that is named as the webhook is.
 fn find<K: DeserializeOwned + Resource<DynamicType = ()>>(manifests: &[serde_json::Value]) -> K {
+    let mut found = all::<K>(manifests)
+        .into_iter()
+        .filter(|object| object.meta().name.as_deref() == Some(NAMESPACE));
+    found
+        .next()
+        .unwrap_or_else(|| panic!("a {} {NAMESPACE} is in deploy/", K::kind(&())))
+}
+
+/// Every object of this kind among the manifests.
+fn all<K: DeserializeOwned + Resource<DynamicType = ()>>(manifests: &[serde_json::Value]) -> Vec<K> {
     let kind = K::kind(&());
-    let found = manifests
-        .iter()
-        .find(|m| m["kind"] == *kind)
-        .unwrap_or_else(|| panic!("a {kind} is in deploy/"));
-    serde_json::from_value(found.clone()).unwrap()
+    let of_kind = manifests.iter().filter(|m| m["kind"] == *kind);
+    of_kind
+        .map(|m| serde_json::from_value(m.clone()).unwrap())
+        .collect()
+}
+
+/// As who deploys with two --token-audiences has to: one test does.
+fn permit_another_audience(policy: &mut ValidatingAdmissionPolicy) {
+    let variables = policy.spec.iter_mut().flat_map(|s| &mut s.variables).flatten();
+    for variable in variables.filter(|v| v.name == "audiences") {
+        variable.expression = "['api://AzureADTokenExchange', 'api://other']".to_owned();
+    }
 }
 
 /// Server-side apply as the administrator.

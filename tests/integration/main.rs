@@ -25,6 +25,7 @@ mod identities;
 mod kills;
 mod leader;
 mod permissions;
+mod policies;
 mod principals;
 mod protocol;
 mod references;
