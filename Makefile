@@ -12,7 +12,8 @@ cluster := tests/cluster/cluster.sh
 files = $(sort $(patsubst ./%,%,$(shell find . \( -name target -o -name .git \) -prune -o -name '$(1)' -print)))
 scripts = .ci/run $(call files,*.sh)
 go_modules = $(patsubst %/,%,$(dir $(call files,go.mod)))
-overlays = $(patsubst %/,%,$(dir $(call files,kustomization.yaml)))
+# Components are parts of overlays: tests/chart renders them.
+overlays = $(filter-out deploy/kustomize/components/%,$(patsubst %/,%,$(dir $(call files,kustomization.yaml))))
 # Vetting the few lines there would first vet all of Kubernetes, for eight minutes; the compiler sees them anyway.
 go_vetted = $(filter-out tests/cluster/kubernetes,$(go_modules))
 cargo_deny := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/acr-pull-webhook/cargo-deny/0.20.2
@@ -30,6 +31,7 @@ demo: ## One private image, without and with the annotation, on a real cluster (
 test: programs ## Everything: unit, integration and end-to-end tests; installs what is missing
 	cargo test --locked --workspace --exclude e2e
 	tests/registry/test.sh
+	tests/chart/test.sh
 	tests/cluster/test.sh $(if $(filter 0,$(shell id -u)),,control-plane)
 	@tests/e2e/run.sh
 
@@ -66,7 +68,7 @@ fmt: ## Formats Rust and Go
 	gofmt -l -w $(go_modules)
 
 .PHONY: lint
-lint: lint-rust lint-dependencies lint-shell lint-go lint-manifests lint-workflows ## Every check that runs nothing: Rust, dependencies, shell, Go, manifests, workflows
+lint: lint-rust lint-dependencies lint-shell lint-go lint-manifests lint-chart lint-workflows ## Every check that runs nothing: Rust, dependencies, shell, Go, manifests, chart, workflows
 
 .PHONY: lint-rust
 lint-rust: tools
@@ -95,6 +97,10 @@ lint-manifests:
 	@kubectl=$$(command -v kubectl || echo "$$(tests/cluster/build.sh)/kubectl"); \
 	for overlay in $(overlays); do echo "kubectl kustomize $$overlay"; "$$kubectl" kustomize "$$overlay" >/dev/null; done
 
+.PHONY: lint-chart
+lint-chart:
+	tests/chart/test.sh lint
+
 .PHONY: lint-workflows
 lint-workflows:
 	go run $(actionlint) -shellcheck= .github/workflows/*.yml
@@ -109,6 +115,11 @@ deploy: ## The webhook on the cluster of KUBECONFIG, else the local one; on kind
 image: ## The webhook's image as an archive; prints its name and file (CONTAINER_TOOL=docker, podman or buildah)
 	@deploy/image.sh acr-pull-webhook
 
+.PHONY: chart
+chart: ## The Helm chart as an archive under target/chart; prints its file
+	@helm=$$(command -v helm || tests/chart/build.sh); mkdir -p target/chart; \
+	"$$helm" package deploy/chart --destination target/chart
+
 .PHONY: cluster
 cluster: ## A one-node Kubernetes on this Linux machine, as root, built from source; prints its KUBECONFIG
 	@$(cluster) up
@@ -120,10 +131,11 @@ cluster-down: ## Stops it and leaves nothing of it
 ##@ Write files
 
 .PHONY: crds
-crds: ## deploy/kustomize/crds and generators from the types in src/
+crds: ## deploy/kustomize/crds and generators, and the chart's, from the types in src/
 	cargo run --quiet --locked --package acr-pull-webhook -- crds | awk -v RS='---\n' \
 	  'match($$0, /\n  name: [a-z]+/) { name = substr($$0, RSTART + 9, RLENGTH - 9); \
-	  printf "%s", $$0 >("deploy/kustomize/" (name == "acrpullsecrets" ? "crds" : "generators") "/" name ".yaml") }'
+	  printf "%s", $$0 >("deploy/kustomize/" (name == "acrpullsecrets" ? "crds" : "generators") "/" name ".yaml"); \
+	  printf "%s", $$0 >("deploy/chart/files/crds/" name ".yaml") }'
 
 .PHONY: certs
 certs: ## A certificate authority and a serving certificate in DIR (default: certs/made)
@@ -138,7 +150,7 @@ clean: ## Removes what was built here; caches under ~/.cache/acr-pull-webhook st
 ## KUBECONFIG              the cluster to use
 ## IMAGE_REPOSITORY        where to push images for a cluster that is neither kind nor local, such as contoso.azurecr.io/platform
 ## IMAGE                   an image of the webhook that is in a registry already: nothing is built
-## CERTS_DIR               folder with ca.crt, tls.crt and tls.key to use
+## CERTS_DIR               folder with ca.crt, tls.crt and tls.key to use; without it the webhook makes its own certificates
 ## EMULATOR                yes or no; by default yes on kind and the local cluster
 ## NODE_EXEC               with EMULATOR=yes elsewhere: a command that, given a node's name and a command, runs it there
 ## AZURE_TENANT_ID, ACR_PULL_WEBHOOK_*   options of the webhook, as README tells

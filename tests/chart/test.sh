@@ -114,12 +114,19 @@ helm_finds_nothing_to_say() {
   "$helm" lint --strict "$chart" "${provided[@]}"
 }
 
+its_version_is_the_programs() {
+  local version
+  version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml")
+  equal "$version $version" "$(sed -n 's/^\(version\|appVersion\): //p' "$chart/Chart.yaml" | paste -s -d ' ')"
+}
+
 every_good_value_renders() {
   local words flags
   while read -r words; do
     row "$words"
     render "${flags[@]}" >"$work/rendered" || { echo "with: $words" && return 1; }
   done < <(good_values)
+  render --values "$root/certs/cert-manager/values.yaml" >"$work/rendered"
   render "${provided[@]}" --set-string "extraCa.pem=$pem" --set-string "webhook.clientCa.pem=$pem" >"$work/rendered"
   contains "$(cat "$work/rendered")" "ACR_PULL_WEBHOOK_CLIENT_CA_FILE: \"/etc/acr-pull-webhook/client-ca/ca.crt\""
 }
@@ -266,6 +273,7 @@ the_operators_kinds_stay_as_they_are_in_either_order() {
 }
 
 check helm_finds_nothing_to_say
+check its_version_is_the_programs
 check every_good_value_renders
 check every_bad_value_is_refused_by_its_path
 check a_ca_is_text_or_a_config_map_not_both

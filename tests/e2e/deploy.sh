@@ -21,7 +21,7 @@ main() {
   [[ -n $reference ]] || reference=$(image_in_cluster acr-pull-webhook)
   folder=$(state_dir)/webhook
   mkdir -p "$folder"
-  certificates "$folder"
+  [[ -z ${CERTS_DIR:-} ]] || certificates "$folder"
   write_overlay "$folder" "$reference"
   "$root/deploy/crds.sh" >"$folder/crds.log" || die "the custom resource definitions could not be applied"
   ! grep "left as it is" "$folder/crds.log" || true
@@ -44,65 +44,56 @@ emulator_wanted() {
   [[ ${EMULATOR:-auto} == yes || (${EMULATOR:-auto} == auto && $CLUSTER != other) ]]
 }
 
-# certificates FOLDER: copies what kustomize shall see; it looks no further than its own folder.
+# certificates FOLDER: copies what kustomize shall see of CERTS_DIR; it looks no further than its own folder.
 certificates() {
-  local from=${CERTS_DIR:-$1/certs} file
-  if [[ ! -s $from/tls.crt || -s $from/ca.key ]]; then
+  local file
+  if [[ ! -s $CERTS_DIR/tls.crt || -s $CERTS_DIR/ca.key ]]; then
     need openssl
-    "$root/certs/make-certs.sh" "$from" "acr-pull-webhook.$namespace.svc" >/dev/null
+    "$root/certs/make-certs.sh" "$CERTS_DIR" "acr-pull-webhook.$namespace.svc" >/dev/null
   fi
   mkdir -p "$1/tls"
   for file in ca.crt tls.crt tls.key; do
-    [[ -s $from/$file ]] || die "CERTS_DIR=$from has no $file"
-    install -m 600 "$from/$file" "$1/tls/$file"
+    [[ -s $CERTS_DIR/$file ]] || die "CERTS_DIR=$CERTS_DIR has no $file"
+    install -m 600 "$CERTS_DIR/$file" "$1/tls/$file"
   done
 }
 
 # write_overlay FOLDER REFERENCE: all that differs from one deployment to the next.
 write_overlay() {
-  local folder=$1 reference=$2 name
+  local folder=$1 reference=$2 name kustomize
+  kustomize=$(relative_to "$folder" "$root/deploy/kustomize")
   {
     cat <<YAML
 # Written by tests/e2e/deploy.sh.
 apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
-namespace: $namespace
 resources:
-  - $(relative_to "$folder" "$root/deploy/kustomize/base")
+  - $kustomize/base
 images:
 $(kustomize_image acr-pull-webhook "$reference")
+YAML
+    if [[ -n ${CERTS_DIR:-} ]]; then
+      cat <<YAML
+components:
+  - $kustomize/components/provided-certificates
 secretGenerator:
   - name: acr-pull-webhook-tls
+    namespace: $namespace
     type: kubernetes.io/tls
     files: [tls/tls.crt, tls/tls.key]
     options:
       disableNameSuffixHash: true
-patches:
-  - target:
-      kind: MutatingWebhookConfiguration
-    patch: |-
-      - op: add
-        path: /webhooks/0/clientConfig/caBundle
-        value: &ca $(base64 <"$folder/tls/ca.crt" | tr -d '\n')
-      - op: add
-        path: /webhooks/1/clientConfig/caBundle
-        value: *ca
-  - target:
-      kind: Deployment
-    patch: |-
-      # A new certificate is a new Pod.
-      - op: add
-        path: /spec/template/metadata/annotations
-        value:
-          acr-pull.dev/certificate: $(content_hash "$folder/tls/tls.crt")
 YAML
-    [[ -z $emulator_address ]] || emulator_patch "$folder"
+    fi
+    patches "$folder"
     echo "configMapGenerator:"
     if [[ -n $emulator_address ]]; then
       echo "  - name: extra-ca"
+      echo "    namespace: $namespace"
       echo "    files: [ca.crt=extra-ca.crt]"
     fi
-    echo "  - name: acr-pull-webhook"
+    echo "  - name: acr-pull-webhook-settings"
+    echo "    namespace: $namespace"
     echo "    behavior: merge"
     echo "    literals:"
     echo "      - ACR_PULL_WEBHOOK_LOG_FORMAT=${ACR_PULL_WEBHOOK_LOG_FORMAT:-json}"
@@ -116,6 +107,44 @@ YAML
       [[ -z ${!name:-} ]] || printf '      - "%s=%s"\n' "$name" "${!name}"
     done
   } >"$folder/kustomization.yaml"
+}
+
+patches() {
+  [[ -n ${CERTS_DIR:-}${ACR_PULL_WEBHOOK_TOKEN_AUDIENCES:-}$emulator_address ]] || return 0
+  echo "patches:"
+  if [[ -n ${CERTS_DIR:-} ]]; then
+    cat <<YAML
+  - target:
+      kind: MutatingWebhookConfiguration
+    patch: |-
+      - op: add
+        path: /webhooks/0/clientConfig/caBundle
+        value: &ca $(base64 <"$1/tls/ca.crt" | tr -d '\n')
+      - op: add
+        path: /webhooks/1/clientConfig/caBundle
+        value: *ca
+  - target:
+      kind: Deployment
+    patch: |-
+      # A new certificate is a new Pod.
+      - op: add
+        path: /spec/template/metadata/annotations
+        value:
+          acr-pull.dev/certificate: $(content_hash "$1/tls/tls.crt")
+YAML
+  fi
+  if [[ -n ${ACR_PULL_WEBHOOK_TOKEN_AUDIENCES:-} ]]; then
+    cat <<YAML
+  - target:
+      kind: ValidatingAdmissionPolicy
+      name: acr-pull-webhook-tokens
+    patch: |-
+      - op: replace
+        path: /spec/variables/0/expression
+        value: "['${ACR_PULL_WEBHOOK_TOKEN_AUDIENCES//,/\', \'}']"
+YAML
+  fi
+  [[ -z $emulator_address ]] || emulator_patch "$1"
 }
 
 # emulator_patch FOLDER: Azure's names lead to the emulator, whose authority is trusted. The product knows nothing of it.
