@@ -96,7 +96,7 @@ subjects:
 {{- $_ := set $ours "TLS_SECRET" $secret }}
 {{- end }}
 {{- if ne $name "acr-pull-webhook" }}
-{{- $_ := set $ours "TLS_SERVICE" $name }}
+{{- $_ := set $ours "TLS_NAMES" (printf "%s.%s.svc" $name $.Release.Namespace) }}
 {{- $_ := set $ours "WEBHOOK_CONFIGURATION" $name }}
 {{- end }}
 {{- end }}
