@@ -8,14 +8,24 @@ use axum::{
     middleware::map_response_with_state,
     response::Response,
 };
-use hyper::server::conn::http1;
+use hyper::{
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
+    server::graceful::{GracefulShutdown, Watcher},
     service::TowerToHyperService,
 };
 use rustls::ServerConfig;
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -28,6 +38,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// hyper counts the idle time between requests too. The API server gives up an idle connection
 /// after 90 s; were we to close first, a request could meet the closing.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
+/// Whoever has connected and has not got a whole request across within this is not an API server.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// After this, connections that have not finished are cut.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Out of file descriptors, say: do not spin.
@@ -119,15 +131,27 @@ async fn accept(
     }
 }
 
-async fn connection<S>(stream: S, router: Router, watcher: hyper_util::server::graceful::Watcher)
+async fn connection<S>(stream: S, router: Router, watcher: Watcher)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let asked = Arc::new(AtomicBool::new(false));
+    let (service, seen) = (TowerToHyperService::new(router), asked.clone());
+    let service = service_fn(move |request| {
+        seen.store(true, Ordering::Relaxed);
+        service.call(request)
+    });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    if let Err(error) = watcher.watch(served).await {
+        .serve_connection(TokioIo::new(stream), service);
+    let mut served = pin!(watcher.watch(served));
+    let ended = match timeout(FIRST_REQUEST_TIMEOUT, &mut served).await {
+        Ok(ended) => ended,
+        Err(_) if asked.load(Ordering::Relaxed) => served.await,
+        Err(_) => return tracing::debug!("a connection was ended that asked for nothing"),
+    };
+    if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
     }
 }
@@ -144,7 +168,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (stage, drain) = watch::channel(Stage::Open);
         let router = Router::new().route("/", get(|| async { "here" }));
-        let serving = tokio::spawn(serve(listener, None, router, drain));
+        let serving = tokio::spawn(serve(listener, None, 8, router, drain));
         let request = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
         let mut kept = TcpStream::connect(address).await.unwrap();

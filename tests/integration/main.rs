@@ -24,6 +24,7 @@ mod faults;
 mod identities;
 mod kills;
 mod leader;
+mod listener;
 mod permissions;
 mod policies;
 mod principals;

@@ -25,7 +25,8 @@ pub struct Webhook {
     pub ca_pem: String,
     log: Arc<Mutex<Vec<String>>>,
     child: Child,
-    _files: TempDir,
+    /// Its working folder, with `tls.crt` and `tls.key`.
+    pub files: TempDir,
 }
 
 impl Webhook {
@@ -87,7 +88,7 @@ impl Webhook {
             ca_pem,
             log,
             child,
-            _files: files,
+            files,
         };
         eventually("the webhook is ready", async || {
             (webhook.admin_get("/readyz").await.0 == 200).then_some(())
@@ -136,13 +137,24 @@ impl Webhook {
         self.child.kill().await.unwrap();
     }
 
+    /// What it holds of the machine's memory, in bytes.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
     /// Sends it a signal by name.
     pub async fn signal(&self, name: &str) {
         control_plane::signal(self.child.id().unwrap(), name).await;
     }
 }
 
-fn write_certificate(folder: &Path) -> String {
+/// Writes a pair for 127.0.0.1; returns its authority, which is itself.
+pub fn write_certificate(folder: &Path) -> String {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.subject_alt_names = vec![SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST))];

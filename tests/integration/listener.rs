@@ -1,0 +1,160 @@
+//! Who may speak to the webhook, and who may not hold it up.
+
+use super::{
+    control_plane,
+    site::{Site, eventually, pull_secret_name, unnamed},
+    webhook::{Webhook, write_certificate},
+};
+use azure_emulator::{Emulator, Options, World};
+use futures::future::join_all;
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use std::{io::Write, sync::Arc};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+const MIB: u64 = 1024 * 1024;
+
+/// A webhook by itself, which nobody calls but us.
+async fn alone(flags: &[String]) -> Webhook {
+    let azure = Emulator::start(World::parse("tenants: []").unwrap(), Options::default()).unwrap();
+    Webhook::start(control_plane::shared(), &azure, flags).await
+}
+
+/// A handshake that stops after its first bytes.
+async fn stalled(webhook: &Webhook) -> TcpStream {
+    let mut stream = TcpStream::connect(webhook.address).await.unwrap();
+    stream.write_all(&[0x16, 0x03, 0x01]).await.unwrap();
+    stream
+}
+
+/// A connection whose request never gets to the end of its headers.
+async fn slow(webhook: &Webhook) -> TcpStream {
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(webhook.ca_pem.as_bytes()).unwrap())
+        .unwrap();
+    let config = ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let stream = TcpStream::connect(webhook.address).await.unwrap();
+    let mut tls = tokio_rustls::TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
+        .unwrap();
+    tls.write_all(b"POST /mutate HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        .await
+        .unwrap();
+    tls.flush().await.unwrap();
+    // Encrypted or not, what comes from now on is the end.
+    let (stream, _): (TcpStream, ClientConnection) = tls.into_inner();
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stalled_handshakes_and_slow_headers_hold_up_nobody_and_are_ended() {
+    let site = Site::start().await;
+    site.create(&site.a.namespace, &unnamed("contoso")).await;
+    let before = site.webhook.resident();
+    let stalled = join_all((0..500).map(|_| stalled(&site.webhook))).await;
+    let slow = join_all((0..200).map(|_| slow(&site.webhook))).await;
+    for _ in 0..50 {
+        pull_secret_name(&site.create(&site.a.namespace, &unnamed("contoso")).await);
+    }
+    let grown = site.webhook.resident().saturating_sub(before);
+    assert!(grown < 64 * MIB, "{} MiB more", grown / MIB);
+    // Also a new connection is taken, and the API server's are kept.
+    assert_eq!(
+        site.webhook
+            .client()
+            .get(site.webhook.url())
+            .send()
+            .await
+            .unwrap()
+            .status(),
+        405
+    );
+    let ended = join_all(stalled.into_iter().chain(slow).map(async |mut stream| {
+        let end = tokio::time::timeout(std::time::Duration::from_secs(60), async {
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest).await;
+        });
+        end.await.is_ok()
+    }));
+    assert!(ended.await.into_iter().all(|ended| ended), "some are open still");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_client_authority_only_who_shows_a_certificate_of_it_may_speak() {
+    let folder = TempDir::with_prefix("acr-pull-webhook-test-").unwrap();
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let file = folder.path().join("client-ca.crt");
+    std::fs::write(&file, params.self_signed(&key).unwrap().pem()).unwrap();
+    let authority = Issuer::new(params, key);
+    let webhook = alone(&[format!("--client-ca-file={}", file.display())]).await;
+    let identity = |issuer: Option<&Issuer<'_, KeyPair>>| {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = match issuer {
+            Some(issuer) => params.signed_by(&key, issuer).unwrap(),
+            None => params.self_signed(&key).unwrap(),
+        };
+        reqwest::Identity::from_pem((certificate.pem() + &key.serialize_pem()).as_bytes()).unwrap()
+    };
+    let call = async |identity: Option<reqwest::Identity>| {
+        let ca = reqwest::Certificate::from_pem(webhook.ca_pem.as_bytes()).unwrap();
+        let client = reqwest::Client::builder().no_proxy().tls_certs_only([ca]);
+        let client = match identity {
+            Some(identity) => client.identity(identity),
+            None => client,
+        };
+        let reply = client.build().unwrap().get(webhook.url()).send().await;
+        reply.map(|reply| reply.status().as_u16()).ok()
+    };
+    assert_eq!(call(None).await, None);
+    assert_eq!(call(Some(identity(None))).await, None);
+    assert_eq!(call(Some(identity(Some(&authority)))).await, Some(405));
+    // Probes carry no certificate.
+    assert_eq!(webhook.admin_get("/readyz").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changed_certificate_files_are_served_without_a_restart_and_spoilt_ones_are_not() {
+    let mut webhook = alone(&[]).await;
+    let answers = async |webhook: &Webhook| webhook.client().get(webhook.url()).send().await.ok();
+    let folder = webhook.files.path().to_owned();
+    std::fs::File::create(folder.join("tls.key"))
+        .unwrap()
+        .write_all(b"nonsense")
+        .unwrap();
+    eventually("the spoilt pair is noticed", async || {
+        webhook
+            .log()
+            .iter()
+            .any(|line| line.contains("the pair of before is served on"))
+            .then_some(())
+    })
+    .await;
+    assert!(answers(&webhook).await.is_some(), "the pair of before is served");
+    webhook.ca_pem = write_certificate(&folder);
+    eventually("the new pair is served", async || {
+        answers(&webhook).await.map(drop)
+    })
+    .await;
+    for line in webhook.log() {
+        assert!(
+            !line.contains("PRIVATE KEY") && !line.contains("nonsense"),
+            "{line}"
+        );
+    }
+}
