@@ -16,6 +16,7 @@ mod webhook;
 
 mod admission;
 mod api_server;
+mod certificates;
 mod clock;
 mod crds;
 mod defaults;

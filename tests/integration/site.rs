@@ -94,6 +94,23 @@ impl Site {
         Self::on(cluster, Some(gate), &[&LEADING, flags].concat(), change).await
     }
 
+    /// The same, whose webhook makes its own certificates, which last so long.
+    pub async fn certifying(lifetime: &str) -> Self {
+        let cluster = Self::own_cluster().await;
+        let lifetime = format!("--certificate-lifetime={lifetime}");
+        let flags = [
+            "--tls-names=127.0.0.1",
+            "--tls-secret=acr-pull-webhook/acr-pull-webhook-certificates",
+            &lifetime,
+        ];
+        Self::on(cluster, None, &[&LEADING[..], &flags].concat(), |_| ()).await
+    }
+
+    /// A further replica of this site's webhook, which no API server calls.
+    pub async fn replica(&self) -> Webhook {
+        Webhook::start(&self.cluster, &self.emulator, &self.flags).await
+    }
+
     async fn own_cluster() -> Arc<ControlPlane> {
         Arc::new(tokio::task::spawn_blocking(ControlPlane::start).await.unwrap())
     }
@@ -190,11 +207,15 @@ impl Site {
     async fn register(&self) {
         let id = &self.id;
         let mut registration = self.cluster.prepared().await.registration.clone();
-        registration.metadata.name = Some(id.clone());
+        let own = self.flags.iter().any(|flag| flag.starts_with("--tls-names"));
+        if !own {
+            registration.metadata.name = Some(id.clone());
+        }
         for hook in registration.webhooks.as_mut().unwrap() {
             hook.client_config.service = None;
             hook.client_config.url = Some(self.webhook.url());
-            hook.client_config.ca_bundle = Some(ByteString(self.webhook.ca_pem.clone().into_bytes()));
+            hook.client_config.ca_bundle =
+                (!own).then(|| ByteString(self.webhook.ca_pem.clone().into_bytes()));
             let selector = hook.namespace_selector.get_or_insert_default();
             selector.match_labels = Some([("test".to_owned(), id.clone())].into());
         }
