@@ -251,6 +251,21 @@ an_installation_can_be_upgraded_and_leaves_nothing_but_kinds() {
   "$kubectl" delete crd acrpullsecrets.acr-pull.dev acraccesstokens.generators.external-secrets.io clustergenerators.generators.external-secrets.io >/dev/null
 }
 
+a_deployment_by_kustomize_is_taken_over_and_what_was_uninstalled_comes_back() {
+  local crd
+  "$kubectl" create --kustomize "$root/deploy/kustomize/crds" >/dev/null
+  "$kubectl" apply --kustomize "$root/deploy/kustomize/base" >/dev/null
+  release install --take-ownership --force-conflicts
+  "$helm" uninstall "$name" --namespace "$name" >"$work/release"
+  release install
+  equal "Helm" "$("$kubectl" get crd acrpullsecrets.acr-pull.dev -o 'jsonpath={.metadata.labels.app\.kubernetes\.io/managed-by}')"
+  "$helm" uninstall "$name" --namespace "$name" >"$work/release"
+  "$kubectl" delete namespace "$name" >/dev/null
+  for crd in acrpullsecrets.acr-pull.dev acraccesstokens.generators.external-secrets.io clustergenerators.generators.external-secrets.io; do
+    "$kubectl" delete crd "$crd" >/dev/null
+  done
+}
+
 # operators: the kinds as External Secrets Operator has them.
 operators() {
   sed 's/app.kubernetes.io\/part-of: acr-pull-webhook/external-secrets.io\/component: controller/' "$root"/deploy/kustomize/generators/acraccesstokens.yaml
@@ -284,6 +299,7 @@ if [[ $* != lint ]]; then
   start_control_plane
   check an_api_server_takes_what_is_rendered
   check an_installation_can_be_upgraded_and_leaves_nothing_but_kinds
+  check a_deployment_by_kustomize_is_taken_over_and_what_was_uninstalled_comes_back
   check the_operators_kinds_stay_as_they_are_in_either_order
 fi
 summary
