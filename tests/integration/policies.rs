@@ -229,6 +229,9 @@ async fn no_secret_but_its_own_can_be_read_written_or_made_its_own() {
         "metadata": {"name": "acr-pull-webhook-certificates", "annotations": account},
         "type": "kubernetes.io/service-account-token",
     });
+    let bootstrap =
+        json!({"metadata": {"name": "bootstrap-token-abcdef"}, "type": "bootstrap.kubernetes.io/token"});
+    let system = "/api/v1/namespaces/kube-system/secrets";
     let service_account = json!({
         "metadata": {"name": "acr-pull-x", "annotations": {"kubernetes.io/service-account.name": "victim"}},
         "type": "kubernetes.io/service-account-token",
@@ -276,6 +279,7 @@ async fn no_secret_but_its_own_can_be_read_written_or_made_its_own() {
                 pull_secret("acr-pull-foreign"),
             ),
             post("a token of a service account", here.clone(), service_account),
+            post("a token that lets nodes join", system, bootstrap),
             post("no owner", here.clone(), owned(json!([]))),
             post(
                 "the owner of another",
