@@ -106,7 +106,8 @@ subjects:
 {{- end }}
 {{- range $key, $value := $settings }}
 {{- if not (or (kindIs "invalid" $value) (eq (toString $value) "")) }}
-{{ $key }}: {{ $value | toString | quote }}
+{{- /* A number from a file is a float, which would be written as 2e+06. */}}
+{{ $key }}: {{ kindIs "float64" $value | ternary (int64 $value) $value | toString | quote }}
 {{- end }}
 {{- end }}
 {{- end }}
