@@ -329,7 +329,7 @@ impl Inner {
         }
         let written = async {
             let minted = token?;
-            let uid = self.writer.apply_secret(&owner, order, &minted.token).await?;
+            let uid = self.writer.write_secret(&owner, order, &minted.token).await?;
             Ok::<_, Problem>((minted, uid))
         };
         let now = Timestamp::now();

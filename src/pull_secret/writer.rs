@@ -1,9 +1,9 @@
 //! Writes `ACRPullSecret`s and Secrets without the right to read a Secret.
 //!
-//! Without a known uid the Secret is applied unforced: the API server creates it,
-//! updates our own, and answers 409 or 422 for somebody else's, whose fields another
-//! manager holds. With the uid from an earlier answer it is applied by force, bound
-//! to that one object.
+//! A Secret is created, and from then on replaced, bound to the uid that its creation told. Never patched: the right to
+//! patch is a right to read, for the API server's messages quote what a JSON patch copies into a field where it is
+//! invalid, before any policy is asked. Where the uid is not known, a policy of the API server's (deploy/) refuses what
+//! belongs to somebody else.
 
 use super::{ACRPullSecret, ACRPullSecretStatus, Order, docker_config::docker_config, issuer::Minted};
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     registry::PullToken,
     telemetry::FIELD_MANAGER,
 };
+use http::HeaderValue;
 use jiff::Timestamp;
 use k8s_openapi::{
     ByteString,
@@ -21,8 +22,8 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, Preconditions},
-    core::{Status, response::StatusCause},
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    core::{PartialObjectMeta, Status, response::StatusCause},
 };
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
@@ -32,6 +33,11 @@ const CONDITION_MANAGER: &str = "acr-pull-webhook-condition";
 /// The reason of a Ready condition that is true.
 pub const ISSUED: &str = "Issued";
 const SECRET_TYPE: &str = "kubernetes.io/dockerconfigjson";
+/// Words of the policy acr-pull-webhook-secrets.
+const NOT_OURS: &str = "belongs to somebody else";
+/// Source: <https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches>.
+const METADATA_ONLY: HeaderValue =
+    HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
 
 /// Writes to the API server.
 #[derive(Clone)]
@@ -57,57 +63,68 @@ impl Writer {
             .map_err(|e| api_problem(&what, e))
     }
 
-    /// Creates or updates the Secret; returns its uid.
-    pub async fn apply_secret(
+    /// Creates or replaces the Secret; returns its uid.
+    pub async fn write_secret(
         &self,
         owner: &ACRPullSecret,
         order: &Order,
         token: &PullToken,
     ) -> Result<String, Problem> {
+        let mut secret = secret(owner, order, token);
         let known = owner.status.as_ref().and_then(|s| s.secret_uid.clone());
         if known.is_some() {
-            match self.try_apply_secret(owner, order, token, known).await {
+            secret.metadata.uid = known;
+            match self.replace(order, &secret).await {
                 // The object of that uid is gone; what bears its name now is looked at afresh.
-                Err(CallError::Api(s)) if s.code == 409 || s.code == 422 => {}
+                Err(CallError::Api(s)) if s.code == 404 || s.code == 409 => secret.metadata.uid = None,
                 other => return other.map_err(|e| secret_problem(order, e)),
             }
         }
-        self.try_apply_secret(owner, order, token, None)
-            .await
-            .map_err(|e| secret_problem(order, e))
+        let written = match self.create(order, &secret).await {
+            // Ours of an earlier life, or somebody else's.
+            Err(CallError::Api(s)) if s.code == 409 => self.replace(order, &secret).await,
+            other => other,
+        };
+        written.map_err(|e| secret_problem(order, e))
     }
 
-    async fn try_apply_secret(
+    async fn create(&self, order: &Order, secret: &Secret) -> Result<String, CallError> {
+        self.send(order, secret, |request, params, body| {
+            request.create(params, body)
+        })
+        .await
+    }
+
+    async fn replace(&self, order: &Order, secret: &Secret) -> Result<String, CallError> {
+        self.send(order, secret, |request, params, body| {
+            request.replace(&order.name, params, body)
+        })
+        .await
+    }
+
+    /// Only the metadata comes back: the token has no business in an answer.
+    async fn send(
         &self,
-        owner: &ACRPullSecret,
         order: &Order,
-        token: &PullToken,
-        uid: Option<String>,
+        secret: &Secret,
+        write: impl FnOnce(
+            &kube::core::Request,
+            &PostParams,
+            Vec<u8>,
+        ) -> Result<http::Request<Vec<u8>>, kube::core::request::Error>,
     ) -> Result<String, CallError> {
-        let config = docker_config(&order.inputs.registry, &token.secret);
-        let params = PatchParams {
-            force: uid.is_some(),
-            ..PatchParams::apply(FIELD_MANAGER)
+        let url = Secret::url_path(&(), Some(&order.namespace));
+        let params = PostParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PostParams::default()
         };
-        let secret = Secret {
-            metadata: ObjectMeta {
-                name: Some(order.name.clone()),
-                uid,
-                labels: Some(labels()),
-                owner_references: Some(vec![owner_reference(owner)]),
-                ..ObjectMeta::default()
-            },
-            type_: Some(SECRET_TYPE.to_owned()),
-            data: Some(BTreeMap::from([(
-                ".dockerconfigjson".to_owned(),
-                ByteString(config.expose_secret().as_bytes().to_vec()),
-            )])),
-            ..Secret::default()
+        let call = async {
+            let body = serde_json::to_vec(secret).map_err(kube::Error::SerdeError)?;
+            let mut request =
+                write(&kube::core::Request::new(url), &params, body).map_err(kube::Error::BuildRequest)?;
+            request.headers_mut().insert(http::header::ACCEPT, METADATA_ONLY);
+            self.0.request::<PartialObjectMeta<Secret>>(request).await
         };
-        let api = Api::<Secret>::namespaced(self.0.clone(), &order.namespace);
-        let patch = Patch::Apply(&secret);
-        // Only the metadata comes back: the token has no business in an answer.
-        let call = api.patch_metadata(&order.name, &params, &patch);
         let written = kubernetes::bounded("writing a Secret", call).await?;
         Ok(written.metadata.uid.unwrap_or_default())
     }
@@ -229,6 +246,22 @@ impl Writer {
     }
 }
 
+fn secret(owner: &ACRPullSecret, order: &Order, token: &PullToken) -> Secret {
+    let config = docker_config(&order.inputs.registry, &token.secret);
+    let config = ByteString(config.expose_secret().as_bytes().to_vec());
+    Secret {
+        metadata: ObjectMeta {
+            name: Some(order.name.clone()),
+            labels: Some(labels()),
+            owner_references: Some(vec![owner_reference(owner)]),
+            ..ObjectMeta::default()
+        },
+        type_: Some(SECRET_TYPE.to_owned()),
+        data: Some(BTreeMap::from([(".dockerconfigjson".to_owned(), config)])),
+        ..Secret::default()
+    }
+}
+
 fn labels() -> BTreeMap<String, String> {
     BTreeMap::from([(
         "app.kubernetes.io/managed-by".to_owned(),
@@ -269,14 +302,17 @@ fn secret_problem(order: &Order, error: CallError) -> Problem {
     }
 }
 
-/// Whether the answer says that the object in place is not ours: another manager holds its
-/// fields, or it differs where a Secret cannot be changed.
+/// Whether the answer says that the object in place is not ours: the policy does, or it differs where a Secret cannot be
+/// changed.
 fn is_foreign(status: &Status) -> bool {
-    let causes = status.details.iter().flat_map(|d| &d.causes);
-    let foreign = |cause: &StatusCause| match status.code {
-        409 => cause.reason == "FieldManagerConflict",
-        422 => ["type", "data", "immutable", "metadata.ownerReferences"].contains(&cause.field.as_str()),
+    match status.code {
+        403 => status.message.contains(NOT_OURS),
+        422 => {
+            let causes = status.details.iter().flat_map(|d| &d.causes);
+            let unchangeable =
+                |cause: &StatusCause| ["type", "data", "immutable"].contains(&cause.field.as_str());
+            causes.into_iter().any(unchangeable)
+        }
         _ => false,
-    };
-    causes.into_iter().any(foreign)
+    }
 }

@@ -153,7 +153,7 @@ impl Write {
             (&Method::PATCH, [.., "acrpullsecrets", _]) => Some(Self::Owner),
             (&Method::PATCH, [.., "acrpullsecrets", _, "status"]) if merges => Some(Self::Mark),
             (&Method::PATCH, [.., "acrpullsecrets", _, "status"]) => Some(Self::Status),
-            (&Method::PATCH, [.., "secrets", _]) => Some(Self::Secret),
+            (&Method::POST, [.., "secrets"]) | (&Method::PUT, [.., "secrets", _]) => Some(Self::Secret),
             (&Method::DELETE, [.., "acrpullsecrets", _]) => Some(Self::Delete),
             _ => None,
         }

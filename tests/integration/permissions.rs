@@ -4,7 +4,7 @@ use super::{control_plane, site::Site};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::{
     Api, Client,
-    api::{DeleteParams, ListParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 
 #[tokio::test]
@@ -30,6 +30,14 @@ async fn the_webhooks_account_can_neither_read_nor_delete_a_secret() {
         "delete",
         secrets
             .delete_collection(&DeleteParams::default(), &ListParams::default())
+            .await
+            .err(),
+    );
+    let nothing = Patch::Merge(serde_json::json!({}));
+    forbidden(
+        "patch",
+        secrets
+            .patch("any", &PatchParams::default(), &nothing)
             .await
             .err(),
     );
