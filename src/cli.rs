@@ -23,6 +23,16 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Print the custom resource definitions as YAML
     Crds(CrdsArgs),
+    /// Ask the API server, by a dry run, for a Pod that the webhook must refuse: the proof that it is called
+    Check(CheckArgs),
+}
+
+/// Where to check.
+#[derive(Clone, Debug, Args)]
+pub struct CheckArgs {
+    /// Namespace in which to ask; Pods must be creatable there
+    #[arg(long, default_value = "default", value_name = "NAMESPACE")]
+    pub namespace: String,
 }
 
 /// What to print.

@@ -10,6 +10,7 @@
 //! Of all replicas, [`leader`] lets one do what shall be done once. Admission does not depend on it.
 
 pub mod admission;
+pub mod check;
 pub mod cli;
 pub mod crds;
 pub mod deadline;

@@ -17,6 +17,7 @@ mod webhook;
 mod admission;
 mod api_server;
 mod certificates;
+mod check;
 mod clock;
 mod crds;
 mod defaults;

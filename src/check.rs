@@ -1,0 +1,42 @@
+//! `acr-pull-webhook check`: whether the API server calls the webhook, trusts its certificate and gets an answer.
+
+use crate::{admission::ACCESS_TOKEN, kubernetes, problem::Reason};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, api::PostParams};
+use serde_json::json;
+
+/// No object has this name by chance.
+const GENERATOR: &str = "acr-pull-webhook-check-no-such-generator";
+const WEBHOOK: &str = "pods.acr-pull.dev";
+
+/// Asks for a Pod that only the webhook refuses, and only for one reason, by a dry run. An error is a sentence.
+pub async fn run(namespace: &str) -> Result<(), String> {
+    let client = kubernetes::client().await?;
+    let pod = json!({
+        "metadata": {"generateName": "acr-pull-webhook-check-", "annotations": {ACCESS_TOKEN: GENERATOR}},
+        "spec": {"containers": [{"name": "check", "image": "check"}]},
+    });
+    let pod: Pod = serde_json::from_value(pod).map_err(|e| format!("the Pod: {e}"))?;
+    let dry_run = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    let answer = Api::namespaced(client, namespace).create(&dry_run, &pod).await;
+    match answer {
+        Ok(_) => Err(format!(
+            "the API server has not asked the webhook about a Pod in namespace {namespace}: look at the \
+             MutatingWebhookConfiguration, and whether its namespaceSelector leaves this namespace out"
+        )),
+        Err(kube::Error::Api(status)) if refused_by_us(&status.message) => Ok(()),
+        Err(kube::Error::Api(status)) => Err(format!(
+            "the API server gets no answer from the webhook: {}",
+            status.message
+        )),
+        Err(error) => Err(format!("the API server was not reached: {error}")),
+    }
+}
+
+fn refused_by_us(message: &str) -> bool {
+    message.contains(&format!("admission webhook {WEBHOOK:?} denied the request"))
+        && message.contains(Reason::GeneratorNotFound.as_str())
+}
