@@ -108,6 +108,16 @@ pub struct ServeArgs {
     )]
     pub acr_audience: Vec<CloudSetting>,
 
+    /// Namespaces to look after, separated by commas; by default all. With a list, neither ClusterGenerators nor defaults of
+    /// Namespaces can be used: these are the cluster's
+    #[arg(
+        long,
+        env = "ACR_PULL_WEBHOOK_NAMESPACES",
+        value_delimiter = ',',
+        value_name = "LIST"
+    )]
+    pub namespaces: Vec<String>,
+
     /// Namespaces whose Pods may use the webhook's own managed identity, separated by commas, or * for all
     #[arg(
         long,

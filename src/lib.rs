@@ -12,6 +12,7 @@
 pub mod admission;
 pub mod check;
 pub mod cli;
+pub mod cluster;
 pub mod crds;
 pub mod deadline;
 pub mod events;

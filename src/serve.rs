@@ -3,6 +3,7 @@
 use crate::{
     admission::{self, Admission, OnUpstreamFailure},
     cli::ServeArgs,
+    cluster::{Cluster, Reach},
     events::Events,
     generator::{ANNOTATIONS, Generators, NamespaceDefaults, Resolver, ServiceAccounts},
     identity::{AssertionSource, ClientSecrets, Clouds, EntraClient, ManagedIdentityClient, TokenSource},
@@ -14,7 +15,6 @@ use crate::{
     transport,
     upkeep::{self, Upkeep},
 };
-use kube::Client;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
@@ -33,6 +33,7 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
         signal(SignalKind::interrupt()).map_err(|e| format!("SIGINT cannot be awaited: {e}"))?;
     let election = args.leader_election.settings()?;
     let source = args.tls.source()?;
+    let reach = Reach::new(&args.namespaces)?;
     let metrics = Metrics::new();
     let certificate = Serving::new(metrics.clone());
     let tls = certificate.config(args.tls.client_ca_file.as_deref())?;
@@ -42,6 +43,11 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
 
     let client = kubernetes::client().await?;
     let readiness = Readiness::default();
+    let cluster = Cluster {
+        client: client.clone(),
+        reach,
+        readiness: readiness.clone(),
+    };
     match source {
         Source::Files(cert, key) => tls::follow(&cert, &key, &certificate)?,
         Source::Own(places, terms) => {
@@ -54,7 +60,7 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
             ));
         }
     }
-    let (admission, upkeep) = parts(&args, &client, http, &metrics, &readiness)?;
+    let (admission, upkeep) = parts(&args, &cluster, http, &metrics)?;
 
     let (drain, draining) = watch::channel(Stage::Open);
     let health = Health::new(readiness.clone(), metrics.clone()).router();
@@ -104,11 +110,11 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
 /// Admission, which every replica does, and upkeep, which the leader does.
 fn parts(
     args: &ServeArgs,
-    client: &Client,
+    cluster: &Cluster,
     http: reqwest::Client,
     metrics: &Metrics,
-    readiness: &Readiness,
 ) -> Result<(Admission, Upkeep), String> {
+    let client = &cluster.client;
     let tokens = TokenSource {
         assertions: AssertionSource::new(client.clone(), metrics.clone()),
         client_secrets: ClientSecrets::new(client.clone()),
@@ -119,8 +125,7 @@ fn parts(
     let keep_trying = args.on_upstream_failure == OnUpstreamFailure::Admit;
     let events = Events::new(client.clone());
     let issuer = Issuer::new(
-        client,
-        readiness,
+        cluster,
         tokens,
         registry,
         keep_trying,
@@ -135,20 +140,20 @@ fn parts(
         managed_identity_namespaces: args.managed_identity_namespaces.clone(),
     };
     let catalog = Arc::new(Catalog {
-        generators: Generators::watch(client, readiness),
-        accounts: ServiceAccounts::watch(client, readiness, ANNOTATIONS),
+        generators: Generators::watch(cluster),
+        accounts: ServiceAccounts::watch(cluster, ANNOTATIONS),
         resolver,
         events,
     });
     let admission = Admission::new(
         catalog.clone(),
-        NamespaceDefaults::watch(client, readiness),
+        NamespaceDefaults::watch(cluster),
         issuer.clone(),
         args.on_upstream_failure,
         metrics.clone(),
     );
     let upkeep = Upkeep {
-        client: client.clone(),
+        cluster: cluster.clone(),
         catalog,
         issuer,
         admission: admission.clone(),

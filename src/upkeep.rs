@@ -10,6 +10,7 @@ mod watches;
 
 use crate::{
     admission::Admission,
+    cluster::Cluster,
     leader::Term,
     problem::Problem,
     pull_secret::{ACRPullSecret, Catalog, Cause, Guarded, Issuer, Resolution, Wish},
@@ -21,7 +22,6 @@ use futures::{
 };
 use jiff::Timestamp;
 use kube::{
-    Client,
     core::DeserializeGuard,
     runtime::{self, controller::Action, reflector::ObjectRef},
 };
@@ -51,8 +51,8 @@ pub struct Settings {
 /// All that the work needs, made once.
 #[derive(Clone)]
 pub struct Upkeep {
-    /// The API server.
-    pub client: Client,
+    /// Where Pods are.
+    pub cluster: Cluster,
     /// Resolves what Pods asked for.
     pub catalog: Arc<Catalog>,
     /// Issues.

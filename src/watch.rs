@@ -1,21 +1,26 @@
-//! A watch that fills a store, with back-off, readiness and one log line a change of fortune.
+//! What the API server tells of the objects of a kind, in one place or in several, with back-off and one log line a change
+//! of fortune; and stores that are filled by it.
 
-use crate::telemetry::Readiness;
+use crate::{cluster::Places, telemetry::Readiness};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::{
-    Stream, StreamExt,
-    stream::{self, BoxStream},
+    StreamExt,
+    stream::{self, BoxStream, SelectAll},
 };
 use kube::{
     Api, Resource,
     runtime::{
-        WatchStreamExt,
-        reflector::{self, ObjectRef, Store},
+        reflector::{self, ObjectRef, Store, store::Writer},
         watcher::{self, Event},
     },
 };
 use serde::de::DeserializeOwned;
-use std::{fmt::Debug, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    fmt::Debug,
+    mem,
+    time::Duration,
+};
 use tokio::time::{Instant, sleep_until};
 
 /// The API server ends a watch after this, and another one begins. kube takes one that lasts longer for lost.
@@ -26,21 +31,29 @@ const MAX_WAIT: Duration = Duration::from_secs(5);
 /// The first failure after so long is met as if it were the first of all.
 const FORGIVEN: Duration = Duration::from_secs(60);
 
-/// A watch that starts over with a list whenever it has failed. kube's own goes on where it was, and is silent until
-/// something changes: nobody could tell when it works again.
-struct Following<K>
-where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-{
-    api: Api<K>,
-    config: watcher::Config,
-    events: BoxStream<'static, Result<Event<K>, watcher::Error>>,
-    waits: ExponentialBackoff,
-    failed: Option<Instant>,
-    again: Option<Instant>,
+/// What a watch tells.
+pub enum Change<K: Resource> {
+    /// An object is there, new or old.
+    There(K),
+    /// It is there no more.
+    Gone(ObjectRef<K>),
+    /// These are all of this namespace, or of all namespaces. Whatever else was there is gone.
+    Listed(Option<String>, HashSet<ObjectRef<K>>),
+    /// Everything is known: for the first time, or again after a failure.
+    Whole,
+    /// What is known may be outdated.
+    Failing,
 }
 
-/// What a watch has shown, once its store shows it too.
+/// A watch that lasts as long as it is asked.
+pub struct Watch<K: Resource> {
+    members: SelectAll<BoxStream<'static, (usize, Change<K>)>>,
+    /// Those that have not listed yet, or not since they failed.
+    missing: BTreeSet<usize>,
+    next: Option<Change<K>>,
+}
+
+/// What a store is seen to hold.
 pub enum Seen<'a, K: Resource> {
     /// An object that is there, new or old.
     There(&'a K),
@@ -48,13 +61,31 @@ pub enum Seen<'a, K: Resource> {
     Gone(ObjectRef<K>),
 }
 
-/// Starts a watch for the life of the process.
+/// The watch of one place. It starts over with a list whenever it has failed: kube's own goes on where it was, and is silent
+/// until something changes, so that nobody could tell when it works again.
+struct Member<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    what: &'static str,
+    namespace: Option<String>,
+    api: Api<K>,
+    config: watcher::Config,
+    events: BoxStream<'static, Result<Event<K>, watcher::Error>>,
+    listed: HashSet<ObjectRef<K>>,
+    waits: ExponentialBackoff,
+    failed: Option<Instant>,
+    again: Option<Instant>,
+    failing: bool,
+}
+
+/// Fills a store for the life of the process.
 ///
 /// `labels` selects what is watched; `trim` drops what nobody reads before an object is stored;
-/// `observe` sees everything.
-pub fn start<K>(
+/// `observe` sees everything, once the store holds it.
+pub fn store<K>(
     what: &'static str,
-    api: Api<K>,
+    places: Places<K>,
     labels: Option<&str>,
     readiness: &Readiness,
     trim: impl Fn(&mut K) + Send + 'static,
@@ -63,87 +94,174 @@ pub fn start<K>(
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
-    let (store, writer) = reflector::store();
+    let (store, mut writer) = reflector::store();
+    // kube's runtime waits for a store's first list as a whole. This one is filled object by object, and says by `readiness`
+    // when it is full.
+    writer.apply_watcher_event(&Event::Init);
+    writer.apply_watcher_event(&Event::InitDone);
     let config = watcher::Config {
         label_selector: labels.map(str::to_owned),
         ..watcher::Config::default()
     };
-    let events = told(what, Following::start(api, config).modify(trim)).reflect(writer);
     readiness.wait_for(what);
-    let readiness = readiness.clone();
-    let (view, mut before) = (store.clone(), Vec::new());
-    tokio::spawn(events.for_each(move |event| {
-        match &event {
-            // A list shows what is there, not what went before it. The store is as it was until the list is whole.
-            Ok(Event::Init) => before = view.state().iter().map(|o| ObjectRef::from_obj(&**o)).collect(),
-            Ok(Event::InitApply(object) | Event::Apply(object)) => observe(Seen::There(object)),
-            Ok(Event::Delete(object)) => observe(Seen::Gone(ObjectRef::from_obj(object))),
-            Ok(Event::InitDone) => {
-                let gone = std::mem::take(&mut before).into_iter();
-                gone.filter(|object| view.get(object).is_none())
-                    .for_each(|object| observe(Seen::Gone(object)));
+    let (readiness, view) = (readiness.clone(), store.clone());
+    tokio::spawn(async move {
+        let mut watch = Watch::start(what, places, &config);
+        while let Some(change) = watch.next().await {
+            match change {
+                Change::There(mut object) => {
+                    trim(&mut object);
+                    let event = Event::Apply(object);
+                    writer.apply_watcher_event(&event);
+                    if let Event::Apply(object) = &event {
+                        observe(Seen::There(object));
+                    }
+                }
+                Change::Gone(gone) => remove(&mut writer, &view, gone, &observe),
+                Change::Listed(namespace, all) => {
+                    for gone in view.state().iter().map(|object| ObjectRef::from_obj(&**object)) {
+                        if (namespace.is_none() || namespace == gone.namespace) && !all.contains(&gone) {
+                            remove(&mut writer, &view, gone, &observe);
+                        }
+                    }
+                }
                 // Not by the store's own `wait_until_ready`: of several that wait for one store, only the last is woken.
-                readiness.done(what);
+                Change::Whole => readiness.done(what),
+                Change::Failing => readiness.doubt(what),
             }
-            Err(_) => readiness.doubt(what),
         }
-        std::future::ready(())
-    }));
+    });
     store
 }
 
-/// A watch whose events the caller takes in by itself, and which lasts as long as it is polled.
-pub fn events<K>(
-    what: &'static str,
-    api: Api<K>,
-    config: watcher::Config,
-) -> impl Stream<Item = Result<Event<K>, watcher::Error>> + Send
+fn remove<K>(writer: &mut Writer<K>, view: &Store<K>, gone: ObjectRef<K>, observe: &impl Fn(Seen<'_, K>))
 where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: Resource<DynamicType = ()> + Clone,
 {
-    told(what, Following::start(api, config))
+    if let Some(object) = view.get(&gone) {
+        writer.apply_watcher_event(&Event::Delete((*object).clone()));
+    }
+    observe(Seen::Gone(gone));
 }
 
-// === impl Following ===
+// === impl Watch ===
 
-impl<K> Following<K>
+impl<K> Watch<K>
 where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    fn start(
-        api: Api<K>,
-        config: watcher::Config,
-    ) -> impl Stream<Item = Result<Event<K>, watcher::Error>> + Send {
-        let config = config.timeout(WATCH_SECONDS);
-        let following = Self {
+    /// Watches these places.
+    pub fn start(what: &'static str, places: Places<K>, config: &watcher::Config) -> Self {
+        let config = config.clone().timeout(WATCH_SECONDS);
+        let missing = (0..places.len()).collect();
+        let member = |(n, (namespace, api))| Member::start(what, namespace, api, config.clone()).changes(n);
+        Self {
+            members: stream::select_all(places.into_iter().enumerate().map(member)),
+            missing,
+            next: None,
+        }
+    }
+
+    /// The next change; there always is one.
+    pub async fn next(&mut self) -> Option<Change<K>> {
+        if let Some(next) = self.next.take() {
+            return Some(next);
+        }
+        let (n, change) = self.members.next().await?;
+        match change {
+            Change::Failing => drop(self.missing.insert(n)),
+            Change::Listed(..) if self.missing.remove(&n) && self.missing.is_empty() => {
+                self.next = Some(Change::Whole);
+            }
+            _ => {}
+        }
+        Some(change)
+    }
+}
+
+// === impl Member ===
+
+impl<K> Member<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    fn start(what: &'static str, namespace: Option<String>, api: Api<K>, config: watcher::Config) -> Self {
+        Self {
+            what,
+            namespace,
             events: watcher::watcher(api.clone(), config.clone()).boxed(),
+            api,
+            config,
+            listed: HashSet::new(),
             waits: waits(),
             failed: None,
             again: None,
-            api,
-            config,
-        };
-        stream::unfold(following, async |mut following| {
-            let event = following.next().await?;
-            Some((event, following))
-        })
+            failing: false,
+        }
     }
 
-    async fn next(&mut self) -> Option<Result<Event<K>, watcher::Error>> {
-        if let Some(again) = self.again.take() {
-            sleep_until(again).await;
-            self.events = watcher::watcher(self.api.clone(), self.config.clone()).boxed();
-        }
-        let event = self.events.next().await?;
-        if event.is_err() {
-            let now = Instant::now();
-            if self.failed.is_none_or(|before| now - before > FORGIVEN) {
-                self.waits = waits();
+    fn changes(self, n: usize) -> BoxStream<'static, (usize, Change<K>)> {
+        let changes = stream::unfold(self, move |mut member| async move {
+            let change = member.next().await?;
+            Some(((n, change), member))
+        });
+        changes.boxed()
+    }
+
+    async fn next(&mut self) -> Option<Change<K>> {
+        loop {
+            if let Some(again) = self.again.take() {
+                sleep_until(again).await;
+                self.events = watcher::watcher(self.api.clone(), self.config.clone()).boxed();
             }
-            self.failed = Some(now);
-            self.again = Some(now + self.waits.next().unwrap_or(MAX_WAIT));
+            return Some(match self.events.next().await? {
+                Ok(Event::Init) => {
+                    self.listed.clear();
+                    continue;
+                }
+                Ok(Event::InitApply(object)) => {
+                    self.listed.insert(ObjectRef::from_obj(&object));
+                    Change::There(object)
+                }
+                Ok(Event::InitDone) => {
+                    self.works();
+                    Change::Listed(self.namespace.clone(), mem::take(&mut self.listed))
+                }
+                Ok(Event::Apply(object)) => Change::There(object),
+                Ok(Event::Delete(object)) => Change::Gone(ObjectRef::from_obj(&object)),
+                Err(error) => {
+                    self.fails(&error);
+                    Change::Failing
+                }
+            });
         }
-        Some(event)
+    }
+
+    fn fails(&mut self, error: &watcher::Error) {
+        let now = Instant::now();
+        if self.failed.is_none_or(|before| now - before > FORGIVEN) {
+            self.waits = waits();
+        }
+        self.failed = Some(now);
+        self.again = Some(now + self.waits.next().unwrap_or(MAX_WAIT));
+        let (what, namespace) = (self.what, &self.namespace);
+        match error {
+            // So do all, now and then: the API server remembers only so much.
+            watcher::Error::WatchError(status) if status.code == 410 => {
+                tracing::debug!(namespace, "the {what} has expired and begins anew");
+            }
+            error if self.failing => tracing::debug!(namespace, %error, "the {what} still fails"),
+            error => {
+                tracing::warn!(namespace, %error, "the {what} fails; trying again with back-off");
+                self.failing = true;
+            }
+        }
+    }
+
+    fn works(&mut self) {
+        if mem::take(&mut self.failing) {
+            tracing::info!(namespace = self.namespace, "the {} works again", self.what);
+        }
     }
 }
 
@@ -154,28 +272,4 @@ fn waits() -> ExponentialBackoff {
         .with_jitter()
         .without_max_times()
         .build()
-}
-
-/// One log line a change of fortune.
-fn told<K>(
-    what: &'static str,
-    events: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send,
-) -> impl Stream<Item = Result<Event<K>, watcher::Error>> + Send {
-    let mut failing = false;
-    events.inspect(move |event| match event {
-        Ok(Event::InitDone) if failing => {
-            tracing::info!("the {what} works again");
-            failing = false;
-        }
-        Ok(_) => {}
-        // So do all, now and then: the API server remembers only so much.
-        Err(watcher::Error::WatchError(status)) if status.code == 410 => {
-            tracing::debug!("the {what} has expired and begins anew");
-        }
-        Err(error) if failing => tracing::debug!(%error, "the {what} still fails"),
-        Err(error) => {
-            tracing::warn!(%error, "the {what} fails; trying again with back-off");
-            failing = true;
-        }
-    })
 }

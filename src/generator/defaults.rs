@@ -2,9 +2,9 @@
 //! Namespace, so that the API server itself can tell which Pods concern us.
 
 use crate::{
+    cluster::{Cluster, everywhere},
     kubernetes::{self, api_problem},
     problem::Problem,
-    telemetry::Readiness,
     watch,
 };
 use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::apis::meta::v1::ObjectMeta};
@@ -17,18 +17,18 @@ use kube::{
 /// The label of a Namespace.
 pub const LABEL: &str = "acr-pull.dev/access-token";
 
-/// The labelled namespaces, watched.
+/// The labelled namespaces, watched; none where only some namespaces are looked after, for Namespaces are the cluster's.
 #[derive(Clone)]
 pub struct NamespaceDefaults {
     client: Client,
-    store: Store<PartialObjectMeta<Namespace>>,
+    store: Option<Store<PartialObjectMeta<Namespace>>>,
 }
 
 // === impl NamespaceDefaults ===
 
 impl NamespaceDefaults {
     /// Starts the watch.
-    pub fn watch(client: &Client, readiness: &Readiness) -> Self {
+    pub fn watch(cluster: &Cluster) -> Self {
         let trim = |namespace: &mut PartialObjectMeta<Namespace>| {
             let ObjectMeta {
                 name,
@@ -46,20 +46,33 @@ impl NamespaceDefaults {
                 ..ObjectMeta::default()
             };
         };
-        let api = Api::all(client.clone());
+        let store = || {
+            let places = everywhere(Api::all(cluster.client.clone()));
+            watch::store(
+                "watch of Namespaces",
+                places,
+                Some(LABEL),
+                &cluster.readiness,
+                trim,
+                |_| (),
+            )
+        };
         Self {
-            store: watch::start("watch of Namespaces", api, Some(LABEL), readiness, trim, |_| ()),
-            client: client.clone(),
+            store: cluster.reach.is_cluster().then(store),
+            client: cluster.client.clone(),
         }
     }
 
     /// The value of the namespace's label, from the watch alone.
     pub fn known(&self, namespace: &str) -> Option<String> {
-        label(&self.store.get(&ObjectRef::new(namespace))?.metadata)
+        label(&self.store.as_ref()?.get(&ObjectRef::new(namespace))?.metadata)
     }
 
     /// The same from the API server.
     pub async fn fetch(&self, namespace: &str) -> Result<Option<String>, Problem> {
+        if self.store.is_none() {
+            return Ok(None);
+        }
         let what = format!("reading namespace {namespace}");
         let api = Api::<Namespace>::all(self.client.clone());
         let found = kubernetes::bounded(&what, api.get_metadata_opt(namespace)).await;

@@ -3,6 +3,7 @@
 
 use super::{ACRAccessToken, ACRAccessTokenSpec, ClusterGenerator, Reference, reference::Kind};
 use crate::{
+    cluster::{Cluster, Places, everywhere},
     kubernetes::{self, api_problem},
     problem::{Problem, Reason},
     telemetry::Readiness,
@@ -26,7 +27,8 @@ use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 pub struct Generators {
     client: Client,
     namespaced: Store<DeserializeGuard<ACRAccessToken>>,
-    cluster: Store<DeserializeGuard<ClusterGenerator>>,
+    /// None where only some namespaces are looked after.
+    cluster: Option<Store<DeserializeGuard<ClusterGenerator>>>,
 }
 
 /// A generator that exists, valid or not.
@@ -51,11 +53,15 @@ pub type ServiceAccountView = BTreeMap<String, String>;
 
 impl Generators {
     /// Starts the watches.
-    pub fn watch(client: &Client, readiness: &Readiness) -> Self {
+    pub fn watch(cluster: &Cluster) -> Self {
+        let of_the_cluster = || {
+            let places = everywhere(Api::all(cluster.client.clone()));
+            guarded("watch of ClusterGenerators", places, &cluster.readiness)
+        };
         Self {
-            namespaced: guarded("watch of ACRAccessTokens", client, readiness),
-            cluster: guarded("watch of ClusterGenerators", client, readiness),
-            client: client.clone(),
+            namespaced: guarded("watch of ACRAccessTokens", cluster.places(), &cluster.readiness),
+            cluster: cluster.reach.is_cluster().then(of_the_cluster),
+            client: cluster.client.clone(),
         }
     }
 
@@ -66,10 +72,10 @@ impl Generators {
                 let object = ObjectRef::new(reference.name).within(namespace);
                 self.namespaced.get(&object).map(Generator::Namespaced)
             }
-            Kind::ClusterGenerator => self
-                .cluster
-                .get(&ObjectRef::new(reference.name))
-                .map(Generator::Cluster),
+            Kind::ClusterGenerator => {
+                let object = ObjectRef::new(reference.name);
+                self.cluster.as_ref()?.get(&object).map(Generator::Cluster)
+            }
         }
     }
 
@@ -84,6 +90,13 @@ impl Generators {
                     .map(Arc::new)
                     .map(Generator::Namespaced)
             }
+            Kind::ClusterGenerator if self.cluster.is_none() => Err(Problem::new(
+                Reason::GeneratorNotFound,
+                format!(
+                    "{reference} cannot be used here: this webhook looks after the namespaces of --namespaces alone; \
+                     name an ACRAccessToken of namespace {namespace}"
+                ),
+            )),
             Kind::ClusterGenerator => {
                 let api = Api::all(self.client.clone());
                 get(&api, reference, "in the cluster")
@@ -95,7 +108,11 @@ impl Generators {
     }
 }
 
-fn guarded<K>(what: &'static str, client: &Client, readiness: &Readiness) -> Store<DeserializeGuard<K>>
+fn guarded<K>(
+    what: &'static str,
+    places: Places<DeserializeGuard<K>>,
+    readiness: &Readiness,
+) -> Store<DeserializeGuard<K>>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
@@ -106,7 +123,7 @@ where
             metadata.annotations = None;
         }
     };
-    watch::start(what, Api::all(client.clone()), None, readiness, trim, |_| ())
+    watch::store(what, places, None, readiness, trim, |_| ())
 }
 
 async fn get<K>(
@@ -175,7 +192,7 @@ impl Generator {
 
 impl ServiceAccounts {
     /// Starts the watch; `annotations` are the keys to keep.
-    pub fn watch(client: &Client, readiness: &Readiness, annotations: &'static [&'static str]) -> Self {
+    pub fn watch(cluster: &Cluster, annotations: &'static [&'static str]) -> Self {
         let trim = move |account: &mut PartialObjectMeta<ServiceAccount>| {
             let ObjectMeta {
                 name,
@@ -196,15 +213,15 @@ impl ServiceAccounts {
             };
         };
         Self {
-            store: watch::start(
+            store: watch::store(
                 "watch of ServiceAccounts",
-                Api::all(client.clone()),
+                cluster.places(),
                 None,
-                readiness,
+                &cluster.readiness,
                 trim,
                 |_| (),
             ),
-            client: client.clone(),
+            client: cluster.client.clone(),
         }
     }
 

@@ -7,18 +7,19 @@ use super::{
     writer::ISSUED,
 };
 use crate::{
+    cluster::Cluster,
     deadline::Deadline,
     events::Events,
     generator::Resolved,
     identity::TokenSource,
     problem::{Problem, Reason},
     registry::{PullToken, RegistryClient},
-    telemetry::{Metrics, Readiness},
+    telemetry::Metrics,
     watch::{self, Seen},
 };
 use jiff::Timestamp;
 use kube::{
-    Api, Client, Resource,
+    Resource,
     core::DeserializeGuard,
     runtime::reflector::{ObjectRef, Store},
 };
@@ -91,8 +92,7 @@ struct Inner {
 impl Issuer {
     /// An issuer; with `keep_trying`, one that trouble does not stop goes on in the background.
     pub fn new(
-        client: &Client,
-        readiness: &Readiness,
+        cluster: &Cluster,
         tokens: TokenSource,
         registry: RegistryClient,
         keep_trying: bool,
@@ -103,11 +103,11 @@ impl Issuer {
         let forget = flights.clone();
         let changes = broadcast::Sender::new(MAX_BEHIND);
         let changed = changes.clone();
-        let known = watch::start(
+        let known = watch::store(
             "watch of ACRPullSecrets",
-            Api::<Guarded>::all(client.clone()),
+            cluster.places::<Guarded>(),
             None,
-            readiness,
+            &cluster.readiness,
             |object| object.meta_mut().managed_fields = None,
             move |seen| {
                 let reference = match seen {
@@ -125,7 +125,7 @@ impl Issuer {
         Self(Arc::new(Inner {
             tokens,
             registry,
-            writer: Writer::new(client.clone()),
+            writer: Writer::new(cluster.client.clone()),
             known,
             changes,
             events,

@@ -8,11 +8,11 @@ use super::{
     authority::{Kept, Step, Terms},
 };
 use crate::{
+    cluster::everywhere,
     kubernetes::{self, CallError},
     telemetry::{FIELD_MANAGER, Readiness},
-    watch,
+    watch::{Change, Watch},
 };
-use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::{
     ByteString,
@@ -20,9 +20,9 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{
-    Api, Client, ResourceExt,
+    Api, Client, Resource, ResourceExt,
     api::{Patch, PatchParams, PostParams},
-    runtime::watcher::{self, Event},
+    runtime::watcher,
 };
 use serde_json::json;
 use std::{collections::BTreeMap, time::Duration};
@@ -48,13 +48,6 @@ struct Seen<K> {
     object: Option<Box<K>>,
     /// Whether the watch has been filled.
     known: bool,
-    /// Whether a list under way has shown it.
-    listed: bool,
-}
-
-enum Change {
-    Secret(Event<Secret>),
-    Registration(Event<MutatingWebhookConfiguration>),
 }
 
 struct Keeper {
@@ -107,23 +100,23 @@ impl Keeper {
     async fn run(mut self) {
         let (namespace, name) = &self.places.secret;
         let secrets = Api::<Secret>::namespaced(self.client.clone(), namespace);
-        let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
-        let secrets = watch::events("watch of the certificates' Secret", secrets, named(name));
         let registrations = Api::<MutatingWebhookConfiguration>::all(self.client.clone());
-        let registrations = watch::events(
+        let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let mut secrets = Watch::start(
+            "watch of the certificates' Secret",
+            everywhere(secrets),
+            &named(name),
+        );
+        let mut registrations = Watch::start(
             "watch of the webhook configuration",
-            registrations,
-            named(&self.places.registration),
+            everywhere(registrations),
+            &named(&self.places.registration),
         );
-        let changes = stream::select(
-            secrets.filter_map(async |event| event.ok().map(Change::Secret)),
-            registrations.filter_map(async |event| event.ok().map(Change::Registration)),
-        );
-        let mut changes = std::pin::pin!(changes);
         let mut wait = LOOK;
         loop {
             tokio::select! {
-                Some(change) = changes.next() => self.take(change),
+                Some(change) = secrets.next() => self.secret.take(change),
+                Some(change) = registrations.next() => self.registration.take(change),
                 () = sleep(wait) => {}
             }
             wait = match self.advance().await {
@@ -137,13 +130,6 @@ impl Keeper {
                     AGAIN
                 }
             };
-        }
-    }
-
-    fn take(&mut self, change: Change) {
-        match change {
-            Change::Secret(event) => self.secret.take(event),
-            Change::Registration(event) => self.registration.take(event),
         }
     }
 
@@ -311,21 +297,14 @@ fn settled<T>(what: &str, written: Result<T, CallError>) -> Result<(), Setback> 
 
 // === impl Seen ===
 
-impl<K> Seen<K> {
-    fn take(&mut self, event: Event<K>) {
-        match event {
-            Event::Init => self.listed = false,
-            Event::InitApply(object) | Event::Apply(object) => {
-                self.object = Some(Box::new(object));
-                self.listed = true;
-            }
-            Event::Delete(_) => self.object = None,
-            Event::InitDone => {
-                self.known = true;
-                if !self.listed {
-                    self.object = None;
-                }
-            }
+impl<K: Resource> Seen<K> {
+    fn take(&mut self, change: Change<K>) {
+        match change {
+            Change::There(object) => self.object = Some(Box::new(object)),
+            Change::Gone(_) => self.object = None,
+            Change::Listed(_, all) if all.is_empty() => self.object = None,
+            Change::Whole => self.known = true,
+            Change::Listed(..) | Change::Failing => {}
         }
     }
 }
@@ -335,7 +314,6 @@ impl<K> Default for Seen<K> {
         Self {
             object: None,
             known: false,
-            listed: false,
         }
     }
 }

@@ -77,7 +77,7 @@ impl Work {
     /// Whether a Pod that is not finished names it, asked of the API server and of what the Pods really name.
     async fn is_named(&self, (namespace, name): &Key) -> Result<bool, Problem> {
         let what = format!("listing the Pods of namespace {namespace}");
-        let api = Api::<Pod>::namespaced(self.upkeep.client.clone(), namespace);
+        let api = Api::<Pod>::namespaced(self.upkeep.cluster.client.clone(), namespace);
         let params = ListParams::default().fields(super::watches::NOT_FINISHED);
         let pods = kubernetes::bounded(&what, api.list(&params)).await;
         let pods = pods.map_err(|error| kubernetes::api_problem(&what, error))?;

@@ -176,7 +176,7 @@ impl Work {
 
     /// Those that the API server knows nothing of. In doubt, one is made anew for nothing.
     async fn without_trace(&self, namespace: &str, names: Vec<String>) -> Vec<String> {
-        let api = Api::<ACRPullSecret>::namespaced(self.upkeep.client.clone(), namespace);
+        let api = Api::<ACRPullSecret>::namespaced(self.upkeep.cluster.client.clone(), namespace);
         let missing = futures::stream::iter(names).filter_map(async |name| {
             let found = kubernetes::bounded("looking for an ACRPullSecret", api.get_opt(&name)).await;
             (!matches!(found, Ok(Some(_)))).then_some(name)
@@ -187,7 +187,7 @@ impl Work {
     /// Issues anew those of the Pod's pull secrets, as its admission would.
     async fn repair(&self, (namespace, name): &Key, names: &[String]) -> Result<(), Problem> {
         let what = format!("reading Pod {namespace}/{name}");
-        let api = Api::<Pod>::namespaced(self.upkeep.client.clone(), namespace);
+        let api = Api::<Pod>::namespaced(self.upkeep.cluster.client.clone(), namespace);
         let pod = kubernetes::bounded(&what, api.get_opt(name)).await;
         let Some(pod) = pod.map_err(|error| kubernetes::api_problem(&what, error))? else {
             return Ok(());

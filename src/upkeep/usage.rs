@@ -1,9 +1,9 @@
 //! Which pull secrets live Pods name, from a watch of the Pods' metadata.
 
 use super::Key;
-use crate::admission::PULL_SECRETS;
+use crate::{admission::PULL_SECRETS, watch::Change};
 use k8s_openapi::api::core::v1::Pod;
-use kube::{ResourceExt, core::PartialObjectMeta, runtime::watcher::Event};
+use kube::{ResourceExt, core::PartialObjectMeta, runtime::reflector::ObjectRef};
 use std::{
     collections::{HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -36,39 +36,32 @@ struct Index {
     unused: HashMap<Key, Instant>,
     /// Since when all Pods are known.
     filled: Option<Instant>,
-    /// The Pods of a list under way.
-    listed: Option<HashSet<Key>>,
     failing: bool,
 }
 
 // === impl Usage ===
 
 impl Usage {
-    /// Takes in an event; returns the pull secrets that have come into use or gone out of it.
-    pub fn observe(&self, event: &Event<PartialObjectMeta<Pod>>) -> Vec<Key> {
+    /// Takes in a change; returns the pull secrets that have come into use or gone out of it.
+    pub fn observe(&self, change: &Change<PartialObjectMeta<Pod>>) -> Vec<Key> {
         let mut index = self.lock();
-        match event {
-            Event::Init => {
-                index.listed = Some(HashSet::new());
+        match change {
+            Change::There(pod) => index.set(key(pod), names(pod)),
+            Change::Gone(pod) => index.set(key_of(pod), Box::default()),
+            Change::Listed(namespace, all) => {
+                let all: HashSet<_> = all.iter().map(key_of).collect();
+                index.listed(namespace.as_deref(), &all)
+            }
+            Change::Whole => {
+                index.filled.get_or_insert_with(Instant::now);
+                index.failing = false;
                 Vec::new()
             }
-            Event::InitApply(pod) => {
-                let key = key(pod);
-                let changed = index.set(key.clone(), names(pod));
-                if let Some(listed) = &mut index.listed {
-                    listed.insert(key);
-                }
-                changed
+            Change::Failing => {
+                index.failing = true;
+                Vec::new()
             }
-            Event::InitDone => index.done(),
-            Event::Apply(pod) => index.set(key(pod), names(pod)),
-            Event::Delete(pod) => index.set(key(pod), Box::default()),
         }
-    }
-
-    /// The watch fails: what it knows may be outdated.
-    pub fn failing(&self) {
-        self.lock().failing = true;
     }
 
     /// Whether this pull secret is in use.
@@ -149,23 +142,24 @@ impl Index {
         changed
     }
 
-    /// The list is whole: whatever was not in it went while nobody looked.
-    fn done(&mut self) -> Vec<Key> {
-        let listed = self.listed.take().unwrap_or_default();
+    /// Whatever is not in the list went while nobody looked.
+    fn listed(&mut self, namespace: Option<&str>, all: &HashSet<Key>) -> Vec<Key> {
+        let here = |pod: &&Key| namespace.is_none_or(|namespace| pod.0 == namespace);
         let gone: Vec<_> = self
             .pods
             .keys()
-            .filter(|pod| !listed.contains(*pod))
+            .filter(here)
+            .filter(|pod| !all.contains(*pod))
             .cloned()
             .collect();
-        let changed = gone
-            .into_iter()
+        gone.into_iter()
             .flat_map(|pod| self.set(pod, Box::default()))
-            .collect();
-        self.filled.get_or_insert_with(Instant::now);
-        self.failing = false;
-        changed
+            .collect()
     }
+}
+
+fn key_of(pod: &ObjectRef<PartialObjectMeta<Pod>>) -> Key {
+    (pod.namespace.clone().unwrap_or_default(), pod.name.clone())
 }
 
 fn key(pod: &PartialObjectMeta<Pod>) -> Key {
@@ -207,52 +201,66 @@ mod tests {
         ("team-a".to_owned(), name.to_owned())
     }
 
-    fn filled(pods: &[PartialObjectMeta<Pod>]) -> Usage {
+    fn there(pod: PartialObjectMeta<Pod>) -> Change<PartialObjectMeta<Pod>> {
+        Change::There(pod)
+    }
+
+    fn gone(name: &str) -> Change<PartialObjectMeta<Pod>> {
+        Change::Gone(ObjectRef::new(name).within("team-a"))
+    }
+
+    fn listed(names: &[&str], namespace: Option<&str>) -> Change<PartialObjectMeta<Pod>> {
+        let all = names.iter().map(|name| ObjectRef::new(name).within("team-a"));
+        Change::Listed(namespace.map(str::to_owned), all.collect())
+    }
+
+    fn filled(pods: &[(&str, &str)]) -> Usage {
         let usage = Usage::default();
         fill(&usage, pods);
         usage
     }
 
-    fn fill(usage: &Usage, pods: &[PartialObjectMeta<Pod>]) -> Vec<Key> {
-        usage.observe(&Event::Init);
-        for pod in pods {
-            usage.observe(&Event::InitApply(pod.clone()));
+    fn fill(usage: &Usage, pods: &[(&str, &str)]) -> Vec<Key> {
+        for (name, pull_secrets) in pods {
+            usage.observe(&there(pod(name, pull_secrets)));
         }
-        usage.observe(&Event::InitDone)
+        let names: Vec<_> = pods.iter().map(|(name, _)| *name).collect();
+        let changed = usage.observe(&listed(&names, None));
+        usage.observe(&Change::Whole);
+        changed
     }
 
     #[tokio::test(start_paused = true)]
     async fn nothing_is_unused_before_all_pods_are_known_nor_while_the_watch_fails() {
         let usage = Usage::default();
-        usage.observe(&Event::Init);
-        usage.observe(&Event::InitApply(pod("one", "a")));
+        usage.observe(&there(pod("one", "a")));
         assert_eq!(
             (usage.of(&secret("a")), usage.of(&secret("b"))),
             (Use::Used, Use::Unknown)
         );
-        usage.observe(&Event::InitDone);
+        usage.observe(&Change::Whole);
         tokio::time::advance(Duration::from_secs(7)).await;
         assert_eq!(usage.of(&secret("b")), Use::Unused(Duration::from_secs(7)));
-        usage.failing();
+        usage.observe(&Change::Failing);
         assert_eq!(
             (usage.of(&secret("a")), usage.of(&secret("b"))),
             (Use::Used, Use::Unknown)
         );
-        usage.observe(&Event::Init);
-        usage.observe(&Event::InitApply(pod("one", "a")));
+        usage.observe(&there(pod("one", "a")));
+        usage.observe(&listed(&["one"], None));
         assert_eq!(usage.of(&secret("b")), Use::Unknown);
-        usage.observe(&Event::InitDone);
+        usage.observe(&Change::Whole);
         assert_eq!(usage.of(&secret("b")), Use::Unused(Duration::from_secs(7)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_pull_secret_is_in_use_until_its_last_pod_goes() {
-        let usage = filled(&[pod("one", "a,b"), pod("two", "a")]);
-        assert_eq!(usage.observe(&Event::Delete(pod("one", "a,b"))), [secret("b")]);
+        let usage = filled(&[("one", "a,b"), ("two", "a")]);
+        assert_eq!(usage.observe(&gone("one")), [secret("b")]);
         assert_eq!(usage.of(&secret("a")), Use::Used);
         tokio::time::advance(Duration::from_secs(3)).await;
         assert_eq!(usage.of(&secret("b")), Use::Unused(Duration::from_secs(3)));
-        assert_eq!(usage.observe(&Event::Apply(pod("three", "b"))), [secret("b")]);
+        assert_eq!(usage.observe(&there(pod("three", "b"))), [secret("b")]);
         assert_eq!(usage.of(&secret("b")), Use::Used);
         assert_eq!(usage.user_of(&secret("b")), Some(secret("three")));
         assert_eq!(&*usage.named_by(&secret("two")), ["a"]);
@@ -260,14 +268,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pods_that_went_while_nobody_looked_are_missed_at_the_next_list() {
-        let usage = filled(&[pod("one", "a"), pod("two", "b")]);
+        let usage = filled(&[("one", "a"), ("two", "b")]);
         tokio::time::advance(Duration::from_secs(60)).await;
-        assert_eq!(fill(&usage, &[pod("two", "b"), pod("three", "c")]), [secret("a")]);
+        assert_eq!(fill(&usage, &[("two", "b"), ("three", "c")]), [secret("a")]);
         // Its grace begins now: nobody knows when it went.
         assert_eq!(usage.of(&secret("a")), Use::Unused(Duration::ZERO));
         assert_eq!(
             (usage.of(&secret("b")), usage.of(&secret("c"))),
             (Use::Used, Use::Used)
         );
+    }
+
+    #[test]
+    fn a_list_of_one_namespace_says_nothing_of_the_others() {
+        let usage = filled(&[("one", "a"), ("two", "b")]);
+        assert_eq!(usage.observe(&listed(&[], Some("team-b"))), []);
+        assert_eq!(usage.observe(&listed(&["two"], Some("team-a"))), [secret("a")]);
     }
 }

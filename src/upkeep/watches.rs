@@ -1,16 +1,15 @@
 //! What the leader looks at: the Pods that we patched, the kubelets' complaints, the pull secrets themselves.
 
 use super::{Guarded, Key, RecvError, Work, repair::Complaint};
-use crate::{admission::INJECTED, watch};
-use futures::{StreamExt, channel::mpsc::UnboundedSender};
+use crate::{
+    admission::INJECTED,
+    watch::{Change, Watch},
+};
+use futures::channel::mpsc::UnboundedSender;
 use k8s_openapi::api::core::v1::{Event as KubernetesEvent, Pod};
 use kube::{
-    Api,
     core::PartialObjectMeta,
-    runtime::{
-        reflector::ObjectRef,
-        watcher::{self, Event},
-    },
+    runtime::{reflector::ObjectRef, watcher},
 };
 use std::sync::Arc;
 
@@ -21,22 +20,18 @@ type Wake = UnboundedSender<ObjectRef<Guarded>>;
 
 /// Follows the Pods, and wakes what they begin or cease to use.
 pub async fn pods(work: Arc<Work>, wake: Wake) {
-    let api = Api::<PartialObjectMeta<Pod>>::all(work.upkeep.client.clone());
+    let places = work.upkeep.cluster.places::<PartialObjectMeta<Pod>>();
     let config = watcher::Config::default()
         .labels(&format!("{INJECTED}=true"))
         .fields(NOT_FINISHED);
-    let mut events = std::pin::pin!(watch::events("watch of Pods", api, config));
-    while let Some(event) = events.next().await {
-        let Ok(event) = event else {
-            work.usage.failing();
-            continue;
-        };
-        for key in work.usage.observe(&event) {
+    let mut watch = Watch::start("watch of Pods", places, &config);
+    while let Some(change) = watch.next().await {
+        for key in work.usage.observe(&change) {
             missing(&work, &key);
             // The other end lives as long as we do.
             let _ = wake.unbounded_send(reference(&key));
         }
-        if matches!(event, Event::InitDone) {
+        if matches!(change, Change::Whole) {
             // Those that are not in use have waited for this.
             wake_all(&work, &wake);
         }
@@ -76,25 +71,25 @@ pub async fn changes(work: Arc<Work>, wake: Wake) {
 
 /// Follows the kubelets' Events about pulls that fail, and repairs what may be the cause.
 pub async fn failed_pulls(work: Arc<Work>) {
-    let api = Api::<KubernetesEvent>::all(work.upkeep.client.clone());
-    let about = |reason: &str| {
+    let follow = async |what, reason: &str| {
         let fields = format!("involvedObject.kind=Pod,type=Warning,reason={reason}");
-        watcher::Config::default().fields(&fields)
-    };
-    let missing = watch::events(
-        "watch of Events about missing pull secrets",
-        api.clone(),
-        about("FailedToRetrieveImagePullSecret"),
-    );
-    let failed = watch::events("watch of Events about failed pulls", api, about("Failed"));
-    let mut events = std::pin::pin!(futures::stream::select(missing, failed));
-    while let Some(event) = events.next().await {
-        if let Ok(Event::Apply(event) | Event::InitApply(event)) = event
-            && let Some((pod, complaint)) = Complaint::of(&event)
-        {
-            work.complained(pod, complaint);
+        let places = work.upkeep.cluster.places::<KubernetesEvent>();
+        let mut watch = Watch::start(what, places, &watcher::Config::default().fields(&fields));
+        while let Some(change) = watch.next().await {
+            if let Change::There(event) = change
+                && let Some((pod, complaint)) = Complaint::of(&event)
+            {
+                work.complained(pod, complaint);
+            }
         }
-    }
+    };
+    tokio::join!(
+        follow(
+            "watch of Events about missing pull secrets",
+            "FailedToRetrieveImagePullSecret"
+        ),
+        follow("watch of Events about failed pulls", "Failed"),
+    );
 }
 
 /// A pull secret in use of which there is no trace is made anew from a Pod that names it.

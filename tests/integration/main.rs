@@ -27,6 +27,7 @@ mod identities;
 mod kills;
 mod leader;
 mod listener;
+mod namespaced;
 mod permissions;
 mod policies;
 mod principals;

@@ -419,6 +419,18 @@ async fn nothing_of_its_registration_but_the_authority_can_be_changed() {
                 &json!([{"op": "remove", "path": "/webhooks/1"}]),
             ),
             registration_patch("a webhook for another", &replace("/webhooks/1", hook.clone())),
+            registration_patch(
+                "a finalizer",
+                &json!([{"op": "add", "path": "/metadata/finalizers", "value": ["a/b"]}]),
+            ),
+            registration_patch(
+                "an owner, to be collected with",
+                &json!([{"op": "add", "path": "/metadata/ownerReferences", "value": [owner("x", "x")]}]),
+            ),
+            registration_patch(
+                "an annotation",
+                &json!([{"op": "add", "path": "/metadata/annotations", "value": {"a": "b"}}]),
+            ),
             merge("another's", registration_path("policies-foreign"), json!({})),
             post("one more", registration_path("").trim_end_matches('/'), whole),
             delete("none", registration_path(NAMESPACE)),

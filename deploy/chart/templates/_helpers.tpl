@@ -71,6 +71,7 @@ subjects:
 {{- if ne (join "," .azure.tokenAudiences) "api://AzureADTokenExchange" }}
 {{- $_ := set $ours "TOKEN_AUDIENCES" (join "," .azure.tokenAudiences) }}
 {{- end }}
+{{- $_ := set $ours "NAMESPACES" (join "," .namespaces) }}
 {{- $_ := set $ours "ON_UPSTREAM_FAILURE" .webhook.onUpstreamFailure }}
 {{- $_ := set $ours "MAX_CONNECTIONS" .webhook.maxConnections }}
 {{- $_ := set $ours "SHUTDOWN_DELAY" .webhook.shutdownDelay }}
