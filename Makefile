@@ -120,6 +120,14 @@ chart: ## The Helm chart as an archive under target/chart; prints its file
 	@helm=$$(command -v helm || tests/chart/build.sh); mkdir -p target/chart; \
 	"$$helm" package deploy/chart --destination target/chart
 
+.PHONY: reproducible
+reproducible: tools ## The webhook's program in target/reproducible, built twice in different folders with the same result (PROFILE)
+	@deploy/reproducible.sh target/reproducible/acr-pull-webhook
+
+.PHONY: sbom
+sbom: tools ## A bill of materials of the program, CycloneDX: target/sbom/acr-pull-webhook.cdx.json
+	@deploy/sbom.sh target/sbom/acr-pull-webhook.cdx.json
+
 .PHONY: cluster
 cluster: ## A one-node Kubernetes on this Linux machine, as root, built from source; prints its KUBECONFIG
 	@$(cluster) up

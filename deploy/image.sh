@@ -27,39 +27,11 @@ container_tool() {
   fi
 }
 
-# musl_target: this machine's architecture, statically linked.
-musl_target() {
-  case $(uname -sm) in
-  "Linux x86_64") echo x86_64-unknown-linux-musl ;;
-  "Linux aarch64") echo aarch64-unknown-linux-musl ;;
-  *) die "the image is built on Linux, x86_64 or aarch64, not on $(uname -sm): set IMAGE to one that is already in a registry" ;;
-  esac
-}
-
-# cargo_build PACKAGE OPTION...: the static release binary of a package, copied into the work folder.
-cargo_build() {
-  local package=$1 target cc folder
-  shift
-  command -v cargo >/dev/null || die "cargo is needed to build $package: install Rust from https://rustup.rs"
-  command -v cc >/dev/null || need gcc
-  target=$(musl_target)
-  folder=${CARGO_TARGET_DIR:-$root/target}/$target
-  cd "$root"
-  if [[ ! -d $(rustc --print target-libdir --target "$target") ]]; then
-    command -v rustup >/dev/null || die "Rust's standard library for $target is missing: install it as your Rust was installed"
-    progress "adding Rust's target $target" rustup target add "$target"
-  fi
-  # Only ring has C in it; any compiler for the same machine does.
-  cc=CC_${target//-/_}
-  export "$cc=${!cc:-$(command -v musl-gcc || command -v cc)}"
-  progress "building $package for $target" cargo build --locked --package "$package" --target "$target" "$@"
-  install -m 755 "$folder/$profile/$package" "$work/$package"
-}
-
 # build TOOL CONTAINERFILE REFERENCE ARCHIVE: the work folder is all that the build sees.
 build() {
   local tool=$1 file=$2 reference=$3 archive=$4
-  local arguments=(--build-arg "VERSION=$version" --tag "$reference" --file "$file")
+  # Given, because docker without buildx does not know it.
+  local arguments=(--build-arg "VERSION=$version" --build-arg "TARGETARCH=$architecture" --tag "$reference" --file "$file")
   case $tool in
   docker)
     docker build --quiet "${arguments[@]}" "$work" &&
@@ -80,22 +52,25 @@ build() {
 }
 
 name=${1:-}
+# As the platforms of images are called.
+architecture=$(uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')
 case $name in
 acr-pull-webhook)
-  containerfile=$root/Containerfile profile=release
-  cargo_build "$name" --release
+  containerfile=$root/Containerfile
+  "$root/deploy/binary.sh" "$name" release "$work/$architecture/$name"
   ;;
 azure-emulator)
-  containerfile=$root/tests/e2e/Containerfile profile=quick
+  containerfile=$root/tests/e2e/Containerfile
   # A test program: whole-program optimisation would cost minutes and gain nothing.
-  cargo_build "$name" --profile quick
+  "$root/deploy/binary.sh" "$name" quick "$work/$name"
   cp "$("$root/tests/registry/build.sh")" "$work/registry"
   ;;
 *) die "usage: image.sh acr-pull-webhook|azure-emulator" ;;
 esac
 
 version=$(cd "$root" && cargo metadata --format-version 1 --no-deps --locked | grep -o "\"name\":\"$name\",\"version\":\"[^\"]*\"" | cut -d '"' -f 8)
-tag=$version-$(content_hash "$containerfile" "$work"/*)
+mapfile -t programs < <(find "$work" -type f | sort)
+tag=$version-$(content_hash "$containerfile" "${programs[@]}")
 # A name with a host, because every tool completes one without differently.
 reference=localhost/$name:$tag
 images=$(cache_dir)/images

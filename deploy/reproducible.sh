@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# reproducible.sh FILE: builds the webhook's program twice, from two copies of the repository in different folders, and puts
+# it into FILE if both are the same, byte for byte. PROFILE is the cargo profile; by default release.
+set -euo pipefail
+# shellcheck source=tests/e2e/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../tests/e2e/lib.sh"
+
+(($# == 1)) || die "usage: reproducible.sh FILE"
+file=$(realpath -m "$1")
+package=acr-pull-webhook profile=${PROFILE:-release}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+# Not by git: what is changed and not committed yet is built too.
+sources=(Cargo.toml Cargo.lock rust-toolchain.toml src tests deploy)
+
+# build FOLDER: with sources, target folder and cargo's home of its own. The crates themselves are downloaded once.
+build() {
+  local folder=$work/$1 home=${CARGO_HOME:-$HOME/.cargo}
+  mkdir -p "$folder/sources" "$folder/cargo" "$home/registry"
+  tar -C "$root" -cf - "${sources[@]}" | tar -C "$folder/sources" -xf -
+  ln -s "$(realpath "$home/registry")" "$folder/cargo/registry"
+  if [[ -e $home/config.toml ]]; then
+    cp "$home/config.toml" "$folder/cargo/"
+  fi
+  CARGO_HOME=$folder/cargo CARGO_TARGET_DIR=$folder/target "$folder/sources/deploy/binary.sh" "$package" "$profile" "$folder/program"
+  sha256sum "$folder/program" | cut -d ' ' -f 1
+}
+
+first=$(build first)
+second=$(build "the/second, elsewhere")
+say "$first  first"
+say "$second  second"
+if [[ $first != "$second" ]]; then
+  kept=$(mktemp -d)
+  mv "$work/first/program" "$kept/first"
+  mv "$work/the/second, elsewhere/program" "$kept/second"
+  die "the two programs differ: compare $kept/first and $kept/second"
+fi
+install -D -m 755 "$work/first/program" "$file"
+say "both builds are the same: $file"
