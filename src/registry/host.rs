@@ -32,10 +32,12 @@ impl RegistrySuffixes {
                 ),
             ));
         }
-        let permitted = self
-            .0
-            .iter()
-            .any(|suffix| host.strip_suffix(suffix).is_some_and(|rest| rest.ends_with('.')));
+        // A suffix that is a registry's own name permits that one; azurecr.io itself is none.
+        let is_registry = |suffix: &str| suffix.matches('.').count() >= 2;
+        let permitted = self.0.iter().any(|suffix| {
+            host.strip_suffix(suffix)
+                .is_some_and(|rest| rest.ends_with('.') || (rest.is_empty() && is_registry(suffix)))
+        });
         if !permitted {
             return Err(Problem::new(
                 Reason::RegistryNotAllowed,
@@ -151,6 +153,15 @@ mod tests {
                 Reason::RegistryNotAllowed,
                 "{host:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_registrys_own_name_permits_that_registry_alone() {
+        let suffixes: RegistrySuffixes = "contoso.azurecr.io".parse().unwrap();
+        assert!(suffixes.permit("contoso.azurecr.io").is_ok());
+        for other in ["fabrikam.azurecr.io", "evilcontoso.azurecr.io", "azurecr.io"] {
+            assert!(suffixes.permit(other).is_err(), "{other}");
         }
     }
 
