@@ -69,7 +69,7 @@ serviceAccount.annotations.azure\.workload\.identity/client-id=x podLabels.team=
 nodeSelector.a=b tolerations[0].operator=Exists hostAliases[0].ip=10.0.0.1 hostAliases[0].hostnames={a} extraEnv[0].name=A extraEnv[0].value=b
 affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchFields[0].key=metadata.name affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchFields[0].operator=In affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchFields[0].values={a}
 topologySpreadConstraints[0].maxSkew=2 topologySpreadConstraints[0].topologyKey=zone topologySpreadConstraints[0].whenUnsatisfiable=DoNotSchedule priorityClassName=
-namespaces={team-a,team-b} certificates.selfManaged.lifetime=1h
+namespaces={default,kube-public} certificates.selfManaged.lifetime=1h
 listen.address=[::] listen.port=9443 admin.port=9090 test.namespace=other
 ROWS
 }
