@@ -1,14 +1,20 @@
 #!/usr/bin/env bash
 # Builds the one Go program that is etcd, all of Kubernetes and kubectl, and prints the folder that has each by name.
 # The first build takes five to six minutes on two cores; afterwards it only prints.
+# KUBERNETES=oldest: of the oldest release that is supported, and not of the newest.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$here/lib.sh"
 
 module=$here/kubernetes
+case ${KUBERNETES:-newest} in
+newest) pins=go ;;
+oldest) pins=oldest ;;
+*) die "KUBERNETES is newest or oldest, not '$KUBERNETES'" ;;
+esac
 names=(etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl)
-version=$(awk '$1 == "k8s.io/kubernetes" && $2 ~ /^v/ { print $2 } $1 == "require" && $2 == "k8s.io/kubernetes" { print $3 }' "$module/go.mod")
+version=$(awk '$1 == "k8s.io/kubernetes" && $2 ~ /^v/ { print $2 } $1 == "require" && $2 == "k8s.io/kubernetes" { print $3 }' "$module/$pins.mod")
 
 fill() {
   local out=$1 name minor stamp=k8s.io/component-base/version
@@ -18,7 +24,7 @@ fill() {
   mkdir "$out/bin"
   # Without these the API server calls itself v0.0.0, and clients trust versions.
   progress "building Kubernetes $version (first time: downloads about 200 MB, then 5 to 6 minutes on two cores)" \
-    go_build "$out/bin/kubernetes" "$module" . -ldflags \
+    go_build "$out/bin/kubernetes" "$module" . -modfile="$pins.mod" -ldflags \
     "-s -w -X $stamp.gitVersion=$version -X $stamp.gitMajor=1 -X $stamp.gitMinor=$minor -X $stamp.gitTreeState=clean"
   for name in "${names[@]}"; do
     ln -s kubernetes "$out/bin/$name"
@@ -27,6 +33,6 @@ fill() {
   "$here/image-archive.sh" cluster.local/pause:1 "$out/pause" >"$out/pause.tar"
 }
 
-folder=$(cache_dir)/kubernetes/$version/$(content_hash "$module"/{go.mod,go.sum,main.go,pause/main.go} "$here"/{build,image-archive}.sh)
+folder=$(cache_dir)/kubernetes/$version/$(content_hash "$module"/{$pins.mod,$pins.sum,main.go,pause/main.go} "$here"/{build,image-archive}.sh)
 build_once "$folder" fill
 printf '%s\n' "$folder/bin"

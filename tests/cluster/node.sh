@@ -14,6 +14,7 @@ state=$1 bin=$2 address=$3
 pod_range=10.244.0.0/24 service_range=10.96.0.0/16 dns_address=10.96.0.10
 pause_image=cluster.local/pause:1
 declare -A pid_of=()
+proxy_flags=()
 
 main() {
   trap 'exit 143' TERM
@@ -22,6 +23,7 @@ main() {
   own_network
   configure_containerd
   configure_kubelet
+  fit_older_releases
 
   start containerd containerd
   start control-plane "$scripts/control-plane.sh" --bin "$bin" --address "$address" --port 6443 "$state/control-plane" \
@@ -32,7 +34,7 @@ main() {
   start kubelet kubelet --config=/etc/kubernetes/kubelet.yaml --kubeconfig="$state/control-plane/pki/kubelet.kubeconfig" \
     --hostname-override=node --node-ip="$address"
   start kube-proxy kube-proxy --kubeconfig="$state/control-plane/pki/proxy.kubeconfig" --hostname-override=node \
-    --proxy-mode=nftables --cluster-cidr="$pod_range" \
+    --proxy-mode=nftables --cluster-cidr="$pod_range" "${proxy_flags[@]}" \
     --conntrack-max-per-core=0 --conntrack-tcp-timeout-established=0 --conntrack-tcp-timeout-close-wait=0
 
   local ended name
@@ -175,6 +177,16 @@ failSwapOn: false
 localStorageCapacityIsolation: false
 featureGates: {KubeletInUserNamespace: true}
 YAML
+}
+
+# Before 1.31 kube-proxy's nftables mode had to be asked for twice, and the kubelet had nothing against cgroup v1.
+fit_older_releases() {
+  local minor
+  minor=$(kubelet --version)
+  minor=${minor#*v1.}
+  ((${minor%%.*} < 31)) || return 0
+  proxy_flags=(--feature-gates=NFTablesProxyMode=true)
+  sed -i /^failCgroupV1:/d /etc/kubernetes/kubelet.yaml
 }
 
 # start NAME COMMAND...: the stdin is named, or bash would give a background command /dev/null.

@@ -33,7 +33,13 @@ func main() {
 	case "kube-scheduler":
 		command = scheduler.NewSchedulerCommand()
 	case "kubelet":
-		command = kubelet.NewKubeletCommand(context.Background())
+		// With a context since 1.32.
+		switch create := any(kubelet.NewKubeletCommand).(type) {
+		case func() *cobra.Command:
+			command = create()
+		case func(context.Context) *cobra.Command:
+			command = create(context.Background())
+		}
 	case "kube-proxy":
 		command = proxy.NewProxyCommand()
 	case "kubectl":
