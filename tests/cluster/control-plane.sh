@@ -91,11 +91,12 @@ failed() {
 
 # Sockets instead of ports: nothing to collide with, and closed to the machine's other users.
 # The paths are relative since a socket's may have no more than 107 bytes.
+# The :0 is part of their names: etcd before 3.6 takes none without a port.
 start_etcd() {
   start etcd --data-dir=etcd/data --unsafe-no-fsync --log-level=warn \
-    --listen-client-urls=unix://etcd.sock --advertise-client-urls=unix://etcd.sock \
-    --listen-peer-urls=unix://peer.sock --initial-advertise-peer-urls=unix://peer.sock \
-    --initial-cluster=default=unix://peer.sock
+    --listen-client-urls=unix://etcd.sock:0 --advertise-client-urls=unix://etcd.sock:0 \
+    --listen-peer-urls=unix://peer.sock:0 --initial-advertise-peer-urls=unix://peer.sock:0 \
+    --initial-cluster=default=unix://peer.sock:0
 }
 
 write_keys() {
@@ -135,7 +136,7 @@ certificate() {
 # A port that is free now may be taken a moment later: then another one is tried.
 start_api_server() {
   local attempt
-  until [[ -S etcd.sock ]]; do
+  until [[ -S etcd.sock:0 ]]; do
     running etcd || failed etcd
     sleep 0.02
   done
@@ -177,7 +178,7 @@ run_api_server() {
   # An address that Pods can reach is published as the Service 'kubernetes'; loopback must not be.
   [[ -z $address ]] || where=(--bind-address=0.0.0.0 --advertise-address="$address")
   start kube-apiserver "${where[@]}" --secure-port="$api_port" \
-    --etcd-servers=unix://etcd.sock \
+    --etcd-servers=unix://etcd.sock:0 \
     --tls-cert-file=pki/server.crt --tls-private-key-file=pki/server.key --client-ca-file=pki/ca.crt \
     --token-auth-file=pki/tokens.csv --authorization-mode=Node,RBAC --allow-privileged=true \
     --service-account-issuer=https://kubernetes.default.svc.cluster.local \
