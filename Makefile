@@ -47,6 +47,11 @@ integration: programs ## Against a real API server and azure-emulator, on loopba
 e2e: tools ## Against a real node: the cluster of KUBECONFIG, else a local one (as root) for the time of the tests
 	@tests/e2e/run.sh
 
+# A cluster of its own name, whatever KUBECONFIG says: a started one of the newest release stays as it is.
+.PHONY: e2e-oldest
+e2e-oldest: tools ## The same on the oldest supported release, on a local cluster of its own (as root)
+	@unset KUBECONFIG; KUBERNETES=oldest ACR_PULL_CLUSTER_NAME=oldest tests/e2e/run.sh
+
 .PHONY: soak
 soak: programs ## 1,000 pull secrets with lives of 20 s, for five minutes (SOAK_PULL_SECRETS, SOAK_SECONDS)
 	SOAK_PULL_SECRETS=$(or $(SOAK_PULL_SECRETS),1000) SOAK_SECONDS=$(or $(SOAK_SECONDS),300) \

@@ -8,7 +8,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 stop_cluster() {
   local status=$?
   if ((status)) && [[ -z ${CI:-} ]]; then
-    say "the cluster stays up for you to look at: export KUBECONFIG=$KUBECONFIG; 'make cluster-down' removes it"
+    say "the cluster stays up for you to look at: export KUBECONFIG=$KUBECONFIG; '${ACR_PULL_CLUSTER_NAME:+ACR_PULL_CLUSTER_NAME=$ACR_PULL_CLUSTER_NAME }make cluster-down' removes it"
   else
     # Silently: nothing may follow the tests' own closing lines.
     "$local_cluster" down >/dev/null 2>&1 || status=$?
