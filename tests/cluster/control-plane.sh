@@ -269,7 +269,7 @@ stop() {
     ((${#children[@]} == 0)) || kill -KILL "${children[@]}" || true
     wait
   } 2>/dev/null
-  rm -rf etcd pki kubeconfig kube-apiserver.pid bin etcd.sock peer.sock
+  rm -rf etcd pki kubeconfig kube-apiserver.pid bin {etcd,peer}.sock:0
 }
 
 # All is read before it runs: the file may change meanwhile.
