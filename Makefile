@@ -52,6 +52,10 @@ e2e: tools ## Against a real node: the cluster of KUBECONFIG, else a local one (
 e2e-oldest: tools ## The same on the oldest supported release, on a local cluster of its own (as root)
 	@unset KUBECONFIG; KUBERNETES=oldest ACR_PULL_CLUSTER_NAME=oldest tests/e2e/run.sh
 
+.PHONY: e2e-helm
+e2e-helm: tools ## Those of them that install the Helm chart (E2E_ROTATIONS: of certificates under load, 20 s each)
+	@tests/e2e/run.sh helm
+
 .PHONY: soak
 soak: programs ## 1,000 pull secrets with lives of 20 s, for five minutes (SOAK_PULL_SECRETS, SOAK_SECONDS)
 	SOAK_PULL_SECRETS=$(or $(SOAK_PULL_SECRETS),1000) SOAK_SECONDS=$(or $(SOAK_SECONDS),300) \

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 pub mod azure;
+pub mod load;
 pub mod team;
 pub mod webhook;
 

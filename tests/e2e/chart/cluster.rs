@@ -1,0 +1,39 @@
+//! All that there is on the cluster.
+
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DynamicObject, ListParams},
+    discovery::{Discovery, verbs},
+};
+use std::collections::BTreeSet;
+
+/// Every object of every kind by its kind, namespace and name, but Events, which come and go.
+pub async fn everything(client: &Client) -> BTreeSet<String> {
+    let kinds = Discovery::new(client.clone()).run().await.unwrap();
+    let mut all = BTreeSet::new();
+    for group in kinds.groups() {
+        for (kind, can) in group.recommended_resources() {
+            if kind.kind == "Event" || !can.supports_operation(verbs::LIST) {
+                continue;
+            }
+            let api = Api::<DynamicObject>::all_with(client.clone(), &kind);
+            let objects = match api.list_metadata(&ListParams::default()).await {
+                // The kind went meanwhile, or is none that is kept.
+                Err(kube::Error::Api(status)) if [404, 405].contains(&status.code) => continue,
+                other => other.unwrap(),
+            };
+            for object in objects {
+                let namespace = object
+                    .namespace()
+                    .map_or(String::new(), |namespace| namespace + "/");
+                all.insert(format!(
+                    "{}.{} {namespace}{}",
+                    kind.plural,
+                    kind.group,
+                    object.name_any()
+                ));
+            }
+        }
+    }
+    all
+}

@@ -1,0 +1,91 @@
+//! No replica runs.
+
+use crate::release::{Release, is_patched};
+use e2e::{
+    client, eventually,
+    team::{ANNOTATION, TEAMS, pod},
+    webhook::replaced,
+};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, PostParams},
+};
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn without_replicas_only_pods_that_ask_are_refused_or_with_ignore_admitted_unpatched() {
+    let client = client().await;
+    let release = Release::fresh(&client, json!({})).await;
+    let team = TEAMS[5].settle(&client, json!({})).await;
+    let system = Api::<Pod>::namespaced(client.clone(), "kube-system");
+    assert!(
+        team.try_create_pod(asks())
+            .await
+            .is_ok_and(|pod| is_patched(&pod))
+    );
+
+    release.upgrade(json!({"replicas": 0})).await;
+    replaced(&client, 0).await;
+    for policy in ["Fail", "Ignore"] {
+        release
+            .upgrade(json!({"webhook": {"failurePolicy": policy}}))
+            .await;
+        // The API server learns of it in its own time.
+        eventually(&format!("a Pod that asks meets {policy}"), async || {
+            match (policy, team.try_create_pod(asks()).await) {
+                ("Fail", Err(kube::Error::Api(refusal))) => {
+                    assert!(
+                        refusal
+                            .message
+                            .contains("failed calling webhook \"pods.acr-pull.dev\""),
+                        "{}",
+                        refusal.message
+                    );
+                    Some(())
+                }
+                ("Ignore", Ok(pod)) => {
+                    assert!(!is_patched(&pod));
+                    Some(())
+                }
+                ("Ignore", Err(_)) => None,
+                (_, other) => panic!("{other:?}"),
+            }
+        })
+        .await;
+        let silent = team.try_create_pod(gated(json!({}))).await;
+        assert!(silent.is_ok_and(|pod| !is_patched(&pod)));
+        for annotations in [json!({}), json!({ANNOTATION: "contoso"})] {
+            let mut pod = gated(annotations);
+            pod["spec"]["serviceAccountName"] = json!("default");
+            let pod = serde_json::from_value(pod).unwrap();
+            let created = system.create(&PostParams::default(), &pod).await.unwrap();
+            assert!(!is_patched(&created));
+            system
+                .delete(&created.name_any(), &DeleteParams::default())
+                .await
+                .unwrap();
+        }
+    }
+
+    release
+        .upgrade(json!({"replicas": 2, "webhook": {"failurePolicy": "Fail"}}))
+        .await;
+    eventually("a Pod that asks is patched again", async || {
+        let pod = team.try_create_pod(asks()).await.ok()?;
+        is_patched(&pod).then_some(())
+    })
+    .await;
+}
+
+fn asks() -> Value {
+    gated(json!({ANNOTATION: "contoso"}))
+}
+
+/// Admission is all that matters: no node is bothered.
+fn gated(annotations: Value) -> Value {
+    let mut pod = pod("", &TEAMS[5].image(), annotations);
+    pod["metadata"]["generateName"] = json!("app-");
+    pod["spec"]["schedulingGates"] = json!([{"name": "acr-pull.dev/e2e"}]);
+    pod
+}

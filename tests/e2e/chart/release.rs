@@ -1,0 +1,201 @@
+//! The release: the chart, installed by the program `helm`.
+
+use e2e::{
+    eventually,
+    team::{Settled, Team},
+    webhook::NAMESPACE,
+};
+use k8s_openapi::{
+    api::{
+        admissionregistration::v1::MutatingWebhookConfiguration,
+        core::v1::{Namespace, Pod, Secret},
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, ListParams},
+};
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, path::Path, process::Stdio};
+use tokio::{io::AsyncWriteExt, process::Command};
+
+/// The Secret of the certificates that the webhook makes.
+pub const CERTIFICATES: &str = "acr-pull-webhook-certificates";
+const NAME: &str = "acr-pull-webhook";
+
+pub struct Release {
+    pub client: Client,
+}
+
+// === impl Release ===
+
+impl Release {
+    /// None yet: no namespace, no object, no kind.
+    pub async fn none(client: &Client) -> Self {
+        let release = Self {
+            client: client.clone(),
+        };
+        release.uninstall().await;
+        release.delete_namespace().await;
+        release.delete_kinds().await;
+        release
+    }
+
+    /// Installed where nothing of it was, with these values beside those of this cluster.
+    pub async fn fresh(client: &Client, values: Value) -> Self {
+        let release = Self::none(client).await;
+        release.install(values).await;
+        release
+    }
+
+    pub async fn install(&self, values: Value) {
+        let chart = chart();
+        self.helm(
+            &["install", NAME, &chart, "--create-namespace", "--wait"],
+            Some(values),
+        )
+        .await;
+    }
+
+    /// As docs/install.md says.
+    pub async fn upgrade(&self, values: Value) {
+        let chart = chart();
+        self.helm(
+            &["upgrade", NAME, &chart, "--reset-then-reuse-values", "--wait"],
+            Some(values),
+        )
+        .await;
+    }
+
+    /// `helm test`, which leaves its Pod where it fails.
+    pub async fn test(&self) {
+        self.helm(&["test", NAME, "--logs=false"], None).await;
+    }
+
+    /// Also where it is not installed.
+    pub async fn uninstall(&self) {
+        self.helm(&["uninstall", NAME, "--ignore-not-found", "--wait"], None)
+            .await;
+    }
+
+    pub async fn delete_namespace(&self) {
+        delete(&Api::<Namespace>::all(self.client.clone()), NAMESPACE).await;
+    }
+
+    /// The chart's kinds, as far as they are ours: with the operator of the others, theirs stay.
+    pub async fn delete_kinds(&self) {
+        let kinds = Api::<CustomResourceDefinition>::all(self.client.clone());
+        let ours = ListParams::default().labels("app.kubernetes.io/part-of=acr-pull-webhook");
+        for kind in kinds.list(&ours).await.unwrap() {
+            delete(&kinds, &kind.name_any()).await;
+        }
+    }
+
+    /// What the API server trusts.
+    pub async fn ca_bundle(&self) -> Option<String> {
+        let registrations = Api::<MutatingWebhookConfiguration>::all(self.client.clone());
+        let hooks = registrations.get(NAME).await.unwrap().webhooks.unwrap();
+        let bundles: Vec<_> = hooks.into_iter().map(|h| h.client_config.ca_bundle).collect();
+        assert!(bundles.iter().all(|bundle| *bundle == bundles[0]));
+        bundles[0]
+            .clone()
+            .map(|bundle| String::from_utf8(bundle.0).unwrap())
+    }
+
+    /// The text of a Secret in its namespace.
+    pub async fn secret(&self, name: &str) -> Option<BTreeMap<String, String>> {
+        let secrets = Api::<Secret>::namespaced(self.client.clone(), NAMESPACE);
+        let data = secrets.get_opt(name).await.unwrap()?.data?.into_iter();
+        Some(
+            data.map(|(key, value)| (key, String::from_utf8(value.0).unwrap()))
+                .collect(),
+        )
+    }
+
+    /// A Pod that asks gets its private image.
+    pub async fn serves(&self, team: Team) -> Settled {
+        let team = team.settle(&self.client, json!({})).await;
+        let pod = team.create_pod("app", &team.team.image(), Some("contoso")).await;
+        assert!(is_patched(&pod));
+        team.runs("app").await;
+        team
+    }
+
+    async fn helm(&self, arguments: &[&str], values: Option<Value>) {
+        let mut command = Command::new(environment("HELM"));
+        command
+            .args(arguments)
+            .args(["--namespace", NAMESPACE, "--timeout", "3m"]);
+        if values.is_some() {
+            command.args(["--values", &environment("CHART_VALUES"), "--values", "-"]);
+        }
+        let mut helm = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = helm.stdin.take().unwrap();
+        stdin
+            .write_all(values.unwrap_or_default().to_string().as_bytes())
+            .await
+            .unwrap();
+        drop(stdin);
+        let output = helm.wait_with_output().await.unwrap();
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            panic!("helm {}: {said}{}", arguments.join(" "), self.logs().await);
+        }
+    }
+
+    /// The last that each Pod of the release has said.
+    async fn logs(&self) -> String {
+        let pods = Api::<Pod>::namespaced(self.client.clone(), NAMESPACE);
+        let last = kube::api::LogParams {
+            tail_lines: Some(15),
+            ..Default::default()
+        };
+        let mut all = String::new();
+        for pod in pods.list(&Default::default()).await.unwrap() {
+            let log = pods.logs(&pod.name_any(), &last).await;
+            all += &format!("{}: {}\n", pod.name_any(), log.unwrap_or_else(|e| e.to_string()));
+        }
+        all
+    }
+}
+
+/// Whether the webhook has had its way with it.
+pub fn is_patched(pod: &Pod) -> bool {
+    let secrets = pod.spec.as_ref().unwrap().image_pull_secrets.as_deref();
+    secrets.is_some_and(|secrets| secrets.iter().any(|secret| secret.name.starts_with("acr-pull-")))
+}
+
+pub fn environment(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run these tests by `make e2e-helm`"))
+}
+
+pub fn chart() -> String {
+    repository("deploy/chart")
+}
+
+/// The path of a file in this repository.
+pub fn repository(path: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    root.join(path).to_str().unwrap().to_owned()
+}
+
+/// Deletes what may be gone already, and waits until it is.
+pub async fn delete<K>(api: &Api<K>, name: &str)
+where
+    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    match api.delete(name, &DeleteParams::default()).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => return,
+        other => drop(other.unwrap()),
+    }
+    eventually(&format!("{name} is gone"), async || {
+        api.get_opt(name).await.unwrap().is_none().then_some(())
+    })
+    .await;
+}

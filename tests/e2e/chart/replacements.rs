@@ -1,0 +1,67 @@
+//! Certificates and replicas are replaced, and no Pod notices.
+
+use crate::release::{CERTIFICATES, Release};
+use e2e::{
+    client, eventually,
+    load::{FEW, while_pods_are_created},
+    team::TEAMS,
+    webhook::{self, evict_one, replaced},
+};
+use kube::ResourceExt;
+use serde_json::json;
+use std::collections::BTreeSet;
+
+/// A certificate that lives for 30 s is replaced after 20 s.
+#[tokio::test]
+async fn no_pod_is_refused_or_left_unpatched_while_authorities_are_replaced() {
+    let rotations: usize = std::env::var("E2E_ROTATIONS").map_or(3, |n| n.parse().unwrap());
+    let client = client().await;
+    let lifetime = json!({"certificates": {"selfManaged": {"lifetime": "30s"}}});
+    let release = Release::fresh(&client, lifetime).await;
+    let team = TEAMS[3].settle(&client, json!({})).await;
+    let authority = async || {
+        let kept = release.secret(CERTIFICATES).await;
+        kept.expect("certificates are kept").remove("ca.crt").unwrap()
+    };
+    while_pods_are_created(&team, async |created| {
+        for rotation in 1..=rotations {
+            let (before, created_before) = (authority().await, created.get());
+            eventually("another authority signs", async || {
+                (authority().await != before).then_some(())
+            })
+            .await;
+            let meanwhile = created.get() - created_before;
+            println!("{meanwhile} Pods were created until rotation {rotation}");
+            assert!(meanwhile > FEW);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn no_pod_is_refused_or_left_unpatched_while_helm_upgrades_and_a_replica_is_evicted() {
+    let client = client().await;
+    let release = Release::fresh(&client, json!({})).await;
+    let team = TEAMS[4].settle(&client, json!({})).await;
+    let before = replicas(&client).await;
+    while_pods_are_created(&team, async |created| {
+        release.upgrade(json!({"log": {"level": "debug"}})).await;
+        replaced(&client, 2).await;
+        let by_upgrade = created.get();
+        assert!(by_upgrade > FEW);
+        assert!(before.is_disjoint(&replicas(&client).await));
+
+        evict_one(&client).await;
+        replaced(&client, 2).await;
+        println!(
+            "{by_upgrade} Pods were created during the upgrade, {} until the end",
+            created.get()
+        );
+    })
+    .await;
+}
+
+async fn replicas(client: &kube::Client) -> BTreeSet<String> {
+    let replicas = webhook::replicas(client).await;
+    replicas.iter().map(ResourceExt::name_any).collect()
+}

@@ -1,0 +1,110 @@
+//! What an uninstallation leaves, and that it is nothing once the documented commands are given too.
+
+use crate::{
+    cluster::everything,
+    release::{Release, delete, is_patched},
+};
+use e2e::{
+    client, eventually,
+    team::{Settled, TEAMS},
+};
+use k8s_openapi::{
+    api::core::v1::{Namespace, Secret},
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{Api, Client};
+use serde_json::json;
+use std::{cell::RefCell, collections::BTreeSet, time::Duration};
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Left by every uninstallation: docs/install.md tells what removes it.
+const LEFT: [&str; 7] = [
+    "configmaps. acr-pull-webhook/kube-root-ca.crt",
+    "customresourcedefinitions.apiextensions.k8s.io acraccesstokens.generators.external-secrets.io",
+    "customresourcedefinitions.apiextensions.k8s.io clustergenerators.generators.external-secrets.io",
+    "namespaces. acr-pull-webhook",
+    "secrets. acr-pull-webhook/acr-pull-webhook-certificates",
+    "leases.coordination.k8s.io acr-pull-webhook/acr-pull-webhook-leader",
+    "serviceaccounts. acr-pull-webhook/default",
+];
+
+#[tokio::test]
+async fn an_uninstallation_with_its_kind_leaves_no_pull_secret_and_nothing_in_the_way() {
+    let client = client().await;
+    let release = Release::none(&client).await;
+    let before = everything(&client).await;
+    release.install(json!({"crds": {"keep": false}})).await;
+    release.test().await;
+    let team = release.serves(TEAMS[6]).await;
+    let pull_secret = team.pull_secret().await.metadata.name.unwrap();
+
+    release.uninstall().await;
+    is_not_in_the_way(&team).await;
+    goes(&team, &pull_secret).await;
+    team_goes(&team).await;
+    leaves(&client, &before, &LEFT).await;
+    release.delete_namespace().await;
+    release.delete_kinds().await;
+    leaves(&client, &before, &[]).await;
+}
+
+#[tokio::test]
+async fn an_uninstallation_keeps_pull_secrets_until_their_kind_is_deleted() {
+    let client = client().await;
+    let release = Release::none(&client).await;
+    let before = everything(&client).await;
+    release.install(json!({})).await;
+    let team = release.serves(TEAMS[7]).await;
+    let pull_secret = team.pull_secret().await.metadata.name.unwrap();
+
+    release.uninstall().await;
+    is_not_in_the_way(&team).await;
+    assert_eq!(team.pull_secret().await.metadata.name.unwrap(), pull_secret);
+    team.secret(&pull_secret).await;
+
+    let kinds = Api::<CustomResourceDefinition>::all(client.clone());
+    delete(&kinds, "acrpullsecrets.acr-pull.dev").await;
+    goes(&team, &pull_secret).await;
+    team_goes(&team).await;
+    leaves(&client, &before, &LEFT).await;
+    release.delete_namespace().await;
+    release.delete_kinds().await;
+    leaves(&client, &before, &[]).await;
+}
+
+/// The first Pod that asks after it is admitted as it was written.
+async fn is_not_in_the_way(team: &Settled) {
+    let pod = team
+        .create_pod("after", &team.team.image(), Some("contoso"))
+        .await;
+    assert!(!is_patched(&pod));
+}
+
+async fn goes(team: &Settled, secret: &str) {
+    eventually(&format!("Secret {secret} is gone"), async || {
+        let secret = team.api::<Secret>().get_opt(secret).await.unwrap();
+        secret.is_none().then_some(())
+    })
+    .await;
+}
+
+/// Waits until exactly this has come since `before`.
+async fn leaves(client: &Client, before: &BTreeSet<String>, left: &[&str]) {
+    let expected: BTreeSet<_> = left.iter().map(|line| (*line).to_owned()).collect();
+    let seen = RefCell::new(BTreeSet::new());
+    let wait = timeout(PATIENCE, async {
+        while *seen.borrow() != expected {
+            let now = everything(client).await;
+            seen.replace(now.difference(before).cloned().collect());
+        }
+    });
+    if wait.await.is_err() {
+        panic!("left: {:#?}, not: {expected:#?}", seen.borrow());
+    }
+}
+
+async fn team_goes(team: &Settled) {
+    let namespaces = Api::<Namespace>::all(team.client.clone());
+    delete(&namespaces, &team.team.namespace()).await;
+}
