@@ -12,7 +12,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/cert-manager/cert-manager/pkg/api"
+	kinds "github.com/cert-manager/cert-manager/pkg/client/clientset/versioned/scheme"
 	"github.com/cert-manager/cert-manager/pkg/controller"
 	"github.com/cert-manager/cert-manager/pkg/controller/cainjector"
 	_ "github.com/cert-manager/cert-manager/pkg/controller/certificaterequests/approver"
@@ -29,13 +29,13 @@ import (
 	_ "github.com/cert-manager/cert-manager/pkg/issuer/ca"
 	_ "github.com/cert-manager/cert-manager/pkg/issuer/selfsigned"
 	"golang.org/x/sync/errgroup"
+	core "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	metrics "sigs.k8s.io/controller-runtime/pkg/metrics/server"
-
-	core "k8s.io/api/core/v1"
 )
 
 func main() {
@@ -99,12 +99,15 @@ func run(ctx context.Context, kubeconfig string) error {
 }
 
 func newInjector(ctx context.Context, kubeconfig string) (ctrl.Manager, error) {
+	if err := kinds.AddToScheme(scheme.Scheme); err != nil {
+		return nil, err
+	}
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
 		return nil, err
 	}
 	manager, err := ctrl.NewManager(config, ctrl.Options{
-		Scheme:  api.Scheme,
+		Scheme:  scheme.Scheme,
 		Metrics: metrics.Options{BindAddress: "0"},
 		// It watches the metadata of Secrets alone.
 		Client: client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{new(core.Secret)}}},

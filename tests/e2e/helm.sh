@@ -43,4 +43,4 @@ values "$reference" >"$CHART_VALUES"
 export E2E_FOLDER HELM CERT_MANAGER CHART_VALUES
 export HELM_CACHE_HOME=$E2E_FOLDER/home HELM_CONFIG_HOME=$E2E_FOLDER/home HELM_DATA_HOME=$E2E_FOLDER/home
 cd "$root"
-cargo test --locked --workspace --test chart -- --test-threads=1 --nocapture
+cargo test --locked --workspace --test chart -- --test-threads=1

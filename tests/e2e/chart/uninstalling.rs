@@ -19,7 +19,8 @@ use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Left by every uninstallation: docs/install.md tells what removes it.
-const LEFT: [&str; 7] = [
+const LEFT: [&str; 8] = [
+    "apiservices.apiregistration.k8s.io v1alpha1.generators.external-secrets.io",
     "configmaps. acr-pull-webhook/kube-root-ca.crt",
     "customresourcedefinitions.apiextensions.k8s.io acraccesstokens.generators.external-secrets.io",
     "customresourcedefinitions.apiextensions.k8s.io clustergenerators.generators.external-secrets.io",
