@@ -66,7 +66,7 @@ func main() {
 	for _, line := range lines {
 		text := line[strings.Index(line, "{"):]
 		if *known {
-			fmt.Printf("%s\n---\n", text)
+			fmt.Printf("---\n%s\n", text)
 			continue
 		}
 		text = hash.ReplaceAllString(text, `"acr-pull-webhook-settings"`)
