@@ -105,15 +105,18 @@ impl CertManager {
             .stdout(Stdio::null())
             .status();
         assert!(established.await.unwrap().success());
+        let log = std::fs::File::create(Path::new(&environment("E2E_FOLDER")).join("cert-manager.log"));
         let mut program = Command::new(folder.join("cert-manager"))
             .arg(environment("KUBECONFIG"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(log.unwrap())
             .kill_on_drop(true)
             .spawn()
             .unwrap();
         let mut said = BufReader::new(program.stdout.take().unwrap()).lines();
-        assert_eq!(said.next_line().await.unwrap().as_deref(), Some("ready"));
+        let line = said.next_line().await.unwrap();
+        assert_eq!(line.as_deref(), Some("ready"), "cert-manager.log tells more");
         Self { program, kinds }
     }
 
