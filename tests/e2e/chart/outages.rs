@@ -1,12 +1,12 @@
 //! No replica runs.
 
-use crate::release::{Release, is_patched};
+use crate::release::{Release, TEST, is_patched};
 use e2e::{
     client, eventually,
     team::{ANNOTATION, TEAMS, pod},
     webhook::replaced,
 };
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::{core::v1::Pod, rbac::v1::Role};
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, PostParams},
@@ -14,11 +14,13 @@ use kube::{
 use serde_json::{Value, json};
 
 #[tokio::test]
-async fn without_replicas_only_pods_that_ask_are_refused_or_with_ignore_admitted_unpatched() {
+async fn without_replicas_only_pods_that_ask_are_refused_or_with_ignore_admitted_unpatched_and_helm_test_fails()
+ {
     let client = client().await;
     let release = Release::fresh(&client, json!({})).await;
     let team = TEAMS[5].settle(&client, json!({})).await;
     let system = Api::<Pod>::namespaced(client.clone(), "kube-system");
+    let roles = Api::<Role>::namespaced(client.clone(), "default");
     assert!(
         team.try_create_pod(asks())
             .await
@@ -27,7 +29,10 @@ async fn without_replicas_only_pods_that_ask_are_refused_or_with_ignore_admitted
 
     release.upgrade(json!({"replicas": 0})).await;
     replaced(&client, 0).await;
-    for policy in ["Fail", "Ignore"] {
+    for (policy, tells) in [
+        ("Fail", "the API server gets no answer from the webhook"),
+        ("Ignore", "the API server has not asked the webhook"),
+    ] {
         release
             .upgrade(json!({"webhook": {"failurePolicy": policy}}))
             .await;
@@ -53,6 +58,11 @@ async fn without_replicas_only_pods_that_ask_are_refused_or_with_ignore_admitted
             }
         })
         .await;
+        let said = release.failed_test().await;
+        assert!(said.contains(tells), "{said}");
+        // The test's rights are no longer than the test.
+        assert!(roles.get_opt(TEST).await.unwrap().is_none());
+
         let silent = team.try_create_pod(gated(json!({}))).await;
         assert!(silent.is_ok_and(|pod| !is_patched(&pod)));
         for annotations in [json!({}), json!({ANNOTATION: "contoso"})] {

@@ -14,7 +14,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, ListParams},
+    api::{DeleteParams, ListParams, LogParams},
 };
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, path::Path, process::Stdio};
@@ -22,6 +22,8 @@ use tokio::{io::AsyncWriteExt, process::Command};
 
 /// The Secret of the certificates that the webhook makes.
 pub const CERTIFICATES: &str = "acr-pull-webhook-certificates";
+/// The Pod of `helm test`, and its rights.
+pub const TEST: &str = "acr-pull-webhook-test";
 const NAME: &str = "acr-pull-webhook";
 
 pub struct Release {
@@ -68,9 +70,16 @@ impl Release {
         .await;
     }
 
-    /// `helm test`, which leaves its Pod where it fails.
     pub async fn test(&self) {
-        self.helm(&["test", NAME, "--logs=false"], None).await;
+        self.helm(&["test", NAME], None).await;
+    }
+
+    /// The test must fail; the last that its Pod said, which is left to tell why.
+    pub async fn failed_test(&self) -> String {
+        let tested = self.try_helm(&["test", NAME], None).await;
+        assert!(tested.is_err(), "helm test passed");
+        let pods = Api::<Pod>::namespaced(self.client.clone(), NAMESPACE);
+        pods.logs(TEST, &LogParams::default()).await.unwrap()
     }
 
     /// Also where it is not installed.
@@ -123,6 +132,12 @@ impl Release {
     }
 
     async fn helm(&self, arguments: &[&str], values: Option<Value>) {
+        if let Err(said) = self.try_helm(arguments, values).await {
+            panic!("helm {}: {said}{}", arguments.join(" "), self.logs().await);
+        }
+    }
+
+    async fn try_helm(&self, arguments: &[&str], values: Option<Value>) -> Result<(), String> {
         let mut command = Command::new(environment("HELM"));
         command
             .args(arguments)
@@ -143,16 +158,16 @@ impl Release {
             .unwrap();
         drop(stdin);
         let output = helm.wait_with_output().await.unwrap();
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            panic!("helm {}: {said}{}", arguments.join(" "), self.logs().await);
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
         }
     }
 
     /// The last that each Pod of the release has said.
     async fn logs(&self) -> String {
         let pods = Api::<Pod>::namespaced(self.client.clone(), NAMESPACE);
-        let last = kube::api::LogParams {
+        let last = LogParams {
             tail_lines: Some(15),
             ..Default::default()
         };
