@@ -54,7 +54,7 @@ e2e-oldest: tools ## The same on the oldest supported release, on a local cluste
 	@unset KUBECONFIG; KUBERNETES=oldest ACR_PULL_CLUSTER_NAME=oldest tests/e2e/run.sh
 
 .PHONY: e2e-helm
-e2e-helm: tools ## Those of them that install the Helm chart (E2E_ROTATIONS: of certificates under load, 20 s each)
+e2e-helm: tools ## Of these, what installs the Helm chart; removes an installed webhook (E2E_ROTATIONS under load, 20 s each)
 	@tests/e2e/run.sh helm
 
 .PHONY: soak

@@ -10,10 +10,12 @@ emulator_address='' emulator_ca=''
 
 # values REFERENCE: what every installation on this cluster needs.
 values() {
+  echo "image:"
+  case ${1##*/} in
+  *@*) printf '  repository: %s\n  digest: %s\n' "${1%@*}" "${1##*@}" ;;
+  *) printf '  repository: %s\n  tag: "%s"\n' "${1%:*}" "${1##*:}" ;;
+  esac
   cat <<YAML
-image:
-  repository: ${1%:*}
-  tag: ${1##*:}
 hostAliases:
   - ip: $emulator_address
     hostnames: [$(printf '%s, ' "${emulated_hosts[@]}" | sed 's/, $//')]
@@ -32,7 +34,8 @@ remove_deployment() {
 
 use_cluster
 deploy_emulator
-reference=$(image_in_cluster acr-pull-webhook)
+reference=${IMAGE:-}
+[[ -n $reference ]] || reference=$(image_in_cluster acr-pull-webhook)
 remove_deployment
 E2E_FOLDER=$(state_dir)/helm
 mkdir -p "$E2E_FOLDER"
