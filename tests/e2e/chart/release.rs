@@ -38,7 +38,15 @@ impl Release {
         let release = Self {
             client: client.clone(),
         };
-        release.uninstall().await;
+        release
+            .helm(&["uninstall", NAME, "--ignore-not-found"], None)
+            .await;
+        // Nobody is left whom replicas of another test should wait for.
+        let pods = Api::<Pod>::namespaced(client.clone(), NAMESPACE);
+        let at_once = DeleteParams::default().grace_period(1);
+        pods.delete_collection(&at_once, &ListParams::default())
+            .await
+            .unwrap();
         release.delete_namespace().await;
         release.delete_kinds().await;
         release
@@ -82,10 +90,8 @@ impl Release {
         pods.logs(TEST, &LogParams::default()).await.unwrap()
     }
 
-    /// Also where it is not installed.
     pub async fn uninstall(&self) {
-        self.helm(&["uninstall", NAME, "--ignore-not-found", "--wait"], None)
-            .await;
+        self.helm(&["uninstall", NAME, "--wait"], None).await;
     }
 
     pub async fn delete_namespace(&self) {
