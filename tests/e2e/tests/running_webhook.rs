@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use aho_corasick::AhoCorasick;
 use e2e::{
     azure, client, eventually,
     webhook::{self, NAMESPACE},
@@ -29,6 +30,9 @@ async fn no_token_assertion_or_docker_config_is_in_any_log_line() {
     let credentials = azure::credentials(&client).await;
     assert!(!credentials.issued.is_empty() && !credentials.presented.is_empty());
     let traces = credentials.traces();
+    let hidden = vec!["[…]"; traces.len()];
+    // There are thousands, and the logs are long.
+    let traces = AhoCorasick::new(&traces).unwrap();
     let pods = Api::<Pod>::namespaced(client.clone(), NAMESPACE);
     let mut issued_here = 0;
     for pod in replicas(&client).await {
@@ -43,13 +47,11 @@ async fn no_token_assertion_or_docker_config_is_in_any_log_line() {
         );
         issued_here += log.matches("\"message\":\"pull secret issued\"").count();
         for line in log.lines() {
-            for trace in &traces {
-                assert!(
-                    !line.contains(trace),
-                    "a secret was logged: {}",
-                    line.replace(trace, "[…]")
-                );
-            }
+            assert!(
+                !traces.is_match(line),
+                "a secret was logged: {}",
+                traces.replace_all(line, &hidden)
+            );
             assert!(
                 !line.contains("\"auths\"") && !line.contains("\\\"auths\\\""),
                 "a docker config was logged"
