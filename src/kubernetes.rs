@@ -1,8 +1,11 @@
 //! Calls to our own API server: each bounded in time, each error told in one way.
 
-use crate::problem::{Problem, Reason, shortened};
+use crate::{
+    problem::{Problem, Reason, shortened},
+    telemetry::FIELD_MANAGER,
+};
 use kube::{Client, Config, core::Status};
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 /// Where Kubernetes tells a Pod its own namespace.
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -79,6 +82,21 @@ pub async fn bounded_by<T>(
         }
         Err(_) => Err(CallError::Transport(format!("no answer within {limit:?}"))),
     }
+}
+
+/// Runs one call with the time-out, for a caller to whom every failure means the same.
+pub async fn call<T>(what: &str, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Problem> {
+    let answer = bounded(what, call).await;
+    answer.map_err(|error| api_problem(what, error))
+}
+
+/// Whose object it is: a label that everything we make carries.
+pub fn managed_by() -> BTreeMap<String, String> {
+    [(
+        "app.kubernetes.io/managed-by".to_owned(),
+        FIELD_MANAGER.to_owned(),
+    )]
+    .into()
 }
 
 /// The problem behind a failed call that the caller has no better words for.

@@ -21,6 +21,7 @@ pub mod identity;
 pub mod jwt;
 pub mod kubernetes;
 pub mod leader;
+pub mod pem;
 pub mod problem;
 pub mod pull_secret;
 pub mod registry;

@@ -1,9 +1,9 @@
 //! The HTTP clients for everything outside the cluster: one for Entra and the registries, one for the
 //! machine's managed identities.
 
+use crate::pem;
 use jiff::Timestamp;
 use reqwest::header::{DATE, RETRY_AFTER};
-use rustls::pki_types::{CertificateDer, pem::PemObject};
 use std::{path::Path, time::Duration};
 
 /// Bounds one try of one hop; the admission deadline usually ends the wait earlier.
@@ -59,20 +59,16 @@ fn build(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, String> {
 }
 
 fn read_ca_bundle(path: &Path) -> Result<Vec<reqwest::Certificate>, String> {
-    let shown = path.display();
-    let certs = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|e| format!("--extra-ca-file {shown}: {e}; give a readable file of PEM certificates"))?;
-    if certs.is_empty() {
-        return Err(format!("--extra-ca-file {shown} holds no PEM certificate"));
-    }
-    certs
-        .iter()
-        .map(|der| {
-            reqwest::Certificate::from_der(der)
-                .map_err(|e| format!("--extra-ca-file {shown} holds a certificate that cannot be read: {e}"))
-        })
-        .collect()
+    const FLAG: &str = "--extra-ca-file";
+    let unreadable = |e| {
+        format!(
+            "{FLAG} {} holds a certificate that cannot be read: {e}",
+            path.display()
+        )
+    };
+    let authorities = pem::authorities(FLAG, path)?;
+    let certificates = authorities.iter().map(|der| reqwest::Certificate::from_der(der));
+    certificates.map(|read| read.map_err(unreadable)).collect()
 }
 
 /// Sends and reads the whole reply, bounded. The error never holds the request's body.

@@ -95,7 +95,7 @@ struct Failed(Problem);
 const ADOPT: Duration = Duration::from_secs(15);
 /// Nothing is planned further ahead: clocks may be set.
 const FAR: Duration = Duration::from_secs(600);
-/// Until what a decision needs is known.
+/// The shortest wait for a moment that is near, or for the watch to show what was done.
 const SOON: Duration = Duration::from_secs(1);
 
 // === impl Upkeep ===

@@ -3,7 +3,7 @@
 
 use crate::{
     cluster::{Cluster, everywhere},
-    kubernetes::{self, api_problem},
+    kubernetes,
     problem::Problem,
     watch,
 };
@@ -75,8 +75,7 @@ impl NamespaceDefaults {
         }
         let what = format!("reading namespace {namespace}");
         let api = Api::<Namespace>::all(self.client.clone());
-        let found = kubernetes::bounded(&what, api.get_metadata_opt(namespace)).await;
-        let found = found.map_err(|error| api_problem(&what, error))?;
+        let found = kubernetes::call(&what, api.get_metadata_opt(namespace)).await?;
         Ok(found.and_then(|namespace| label(&namespace.metadata)))
     }
 }

@@ -55,12 +55,10 @@ impl Writer {
     pub async fn apply_owner(&self, order: &Order) -> Result<ACRPullSecret, Problem> {
         let what = format!("writing ACRPullSecret {}/{}", order.namespace, order.name);
         let mut owner = ACRPullSecret::new(&order.name, order.spec());
-        owner.metadata.labels = Some(labels());
+        owner.metadata.labels = Some(kubernetes::managed_by());
         let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), &order.namespace);
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        kubernetes::bounded(&what, api.patch(&order.name, &params, &Patch::Apply(&owner)))
-            .await
-            .map_err(|e| api_problem(&what, e))
+        kubernetes::call(&what, api.patch(&order.name, &params, &Patch::Apply(&owner))).await
     }
 
     /// Creates or replaces the Secret; returns its uid.
@@ -198,10 +196,9 @@ impl Writer {
         // Bound to this very object: one that was made anew has a mark of its own.
         let body = json!({"metadata": {"uid": owner.metadata.uid}, "status": {"unusedSince": since}});
         let (params, patch) = (PatchParams::default(), Patch::Merge(&body));
-        kubernetes::bounded(&what, api.patch_status(&name, &params, &patch))
+        kubernetes::call(&what, api.patch_status(&name, &params, &patch))
             .await
             .map(drop)
-            .map_err(|e| api_problem(&what, e))
     }
 
     /// Deletes the pull secret if it still is as we know it; its Secret follows by ownership. Whether it is gone.
@@ -239,10 +236,9 @@ impl Writer {
             "kind": ACRPullSecret::kind(&()),
             "status": status,
         });
-        kubernetes::bounded(&what, api.patch_status(&name, &params, &Patch::Apply(&body)))
+        kubernetes::call(&what, api.patch_status(&name, &params, &Patch::Apply(&body)))
             .await
             .map(drop)
-            .map_err(|e| api_problem(&what, e))
     }
 }
 
@@ -252,7 +248,7 @@ fn secret(owner: &ACRPullSecret, order: &Order, token: &PullToken) -> Secret {
     Secret {
         metadata: ObjectMeta {
             name: Some(order.name.clone()),
-            labels: Some(labels()),
+            labels: Some(kubernetes::managed_by()),
             owner_references: Some(vec![owner_reference(owner)]),
             ..ObjectMeta::default()
         },
@@ -260,13 +256,6 @@ fn secret(owner: &ACRPullSecret, order: &Order, token: &PullToken) -> Secret {
         data: Some(BTreeMap::from([(".dockerconfigjson".to_owned(), config)])),
         ..Secret::default()
     }
-}
-
-fn labels() -> BTreeMap<String, String> {
-    BTreeMap::from([(
-        "app.kubernetes.io/managed-by".to_owned(),
-        FIELD_MANAGER.to_owned(),
-    )])
 }
 
 /// `blockOwnerDeletion` is left out: it would need a right on the owner's finalizers.

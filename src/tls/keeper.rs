@@ -213,13 +213,7 @@ impl Keeper {
             metadata: ObjectMeta {
                 name: Some(name.clone()),
                 resource_version: version.clone(),
-                labels: Some(
-                    [(
-                        "app.kubernetes.io/managed-by".to_owned(),
-                        FIELD_MANAGER.to_owned(),
-                    )]
-                    .into(),
-                ),
+                labels: Some(kubernetes::managed_by()),
                 ..ObjectMeta::default()
             },
             data: Some(data),

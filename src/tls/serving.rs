@@ -1,10 +1,9 @@
 //! The certificate that is served right now. It changes under a running listener.
 
 use super::Pair;
-use crate::telemetry::Metrics;
+use crate::{pem, telemetry::Metrics};
 use rustls::{
     RootCertStore, ServerConfig,
-    pki_types::{CertificateDer, pem::PemObject},
     server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier},
     sign::CertifiedKey,
 };
@@ -69,18 +68,16 @@ impl ResolvesServerCert for Serving {
 }
 
 fn client_roots(path: &Path) -> Result<RootCertStore, String> {
-    let shown = path.display();
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|e| format!("--client-ca-file {shown}: {e}; give a readable file of PEM certificates"))?;
+    const FLAG: &str = "--client-ca-file";
+    let unusable = |e| {
+        format!(
+            "{FLAG} {} holds a certificate that cannot be used: {e}",
+            path.display()
+        )
+    };
     let mut roots = RootCertStore::empty();
-    for certificate in certificates {
-        let added = roots.add(certificate);
-        added
-            .map_err(|e| format!("--client-ca-file {shown} holds a certificate that cannot be used: {e}"))?;
+    for authority in pem::authorities(FLAG, path)? {
+        roots.add(authority).map_err(unusable)?;
     }
-    match roots.is_empty() {
-        true => Err(format!("--client-ca-file {shown} holds no PEM certificate")),
-        false => Ok(roots),
-    }
+    Ok(roots)
 }

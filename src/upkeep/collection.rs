@@ -79,8 +79,7 @@ impl Work {
         let what = format!("listing the Pods of namespace {namespace}");
         let api = Api::<Pod>::namespaced(self.upkeep.cluster.client.clone(), namespace);
         let params = ListParams::default().fields(super::watches::NOT_FINISHED);
-        let pods = kubernetes::bounded(&what, api.list(&params)).await;
-        let pods = pods.map_err(|error| kubernetes::api_problem(&what, error))?;
+        let pods = kubernetes::call(&what, api.list(&params)).await?;
         let mut named = pods
             .items
             .iter()

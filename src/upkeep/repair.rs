@@ -188,8 +188,7 @@ impl Work {
     async fn repair(&self, (namespace, name): &Key, names: &[String]) -> Result<(), Problem> {
         let what = format!("reading Pod {namespace}/{name}");
         let api = Api::<Pod>::namespaced(self.upkeep.cluster.client.clone(), namespace);
-        let pod = kubernetes::bounded(&what, api.get_opt(name)).await;
-        let Some(pod) = pod.map_err(|error| kubernetes::api_problem(&what, error))? else {
+        let Some(pod) = kubernetes::call(&what, api.get_opt(name)).await? else {
             return Ok(());
         };
         for wish in self.upkeep.admission.wishes_of(&pod).await? {

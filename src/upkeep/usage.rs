@@ -48,10 +48,7 @@ impl Usage {
         match change {
             Change::There(pod) => index.set(key(pod), names(pod)),
             Change::Gone(pod) => index.set(key_of(pod), Box::default()),
-            Change::Listed(namespace, all) => {
-                let all: HashSet<_> = all.iter().map(key_of).collect();
-                index.listed(namespace.as_deref(), &all)
-            }
+            Change::Listed(namespace, all) => index.listed(namespace.as_deref(), all),
             Change::Whole => {
                 index.filled.get_or_insert_with(Instant::now);
                 index.failing = false;
@@ -143,13 +140,17 @@ impl Index {
     }
 
     /// Whatever is not in the list went while nobody looked.
-    fn listed(&mut self, namespace: Option<&str>, all: &HashSet<Key>) -> Vec<Key> {
+    fn listed(
+        &mut self,
+        namespace: Option<&str>,
+        all: &HashSet<ObjectRef<PartialObjectMeta<Pod>>>,
+    ) -> Vec<Key> {
         let here = |pod: &&Key| namespace.is_none_or(|namespace| pod.0 == namespace);
         let gone: Vec<_> = self
             .pods
             .keys()
             .filter(here)
-            .filter(|pod| !all.contains(*pod))
+            .filter(|(namespace, name)| !all.contains(&ObjectRef::new(name).within(namespace)))
             .cloned()
             .collect();
         gone.into_iter()

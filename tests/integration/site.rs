@@ -4,7 +4,7 @@
 use super::{
     control_plane::{self, ControlPlane, apply},
     gate::Gate,
-    webhook::Webhook,
+    webhook::{Webhook, certifies_itself},
 };
 use acr_pull_webhook::{
     generator::{ACRAccessToken, ClusterGenerator},
@@ -207,7 +207,7 @@ impl Site {
     async fn register(&self) {
         let id = &self.id;
         let mut registration = self.cluster.prepared().await.registration.clone();
-        let own = self.flags.iter().any(|flag| flag.starts_with("--tls-names"));
+        let own = certifies_itself(&self.flags);
         if !own {
             registration.metadata.name = Some(id.clone());
         }

@@ -41,8 +41,7 @@ impl Webhook {
         let files = TempDir::with_prefix("acr-pull-webhook-test-").unwrap();
         let ca_pem = write_certificate(files.path());
         std::fs::write(files.path().join("azure-ca.crt"), azure.ca_pem()).unwrap();
-        let own = flags.iter().any(|flag| flag.starts_with("--tls-names"));
-        let certificate: &[&str] = match own {
+        let certificate: &[&str] = match certifies_itself(flags) {
             true => &[],
             false => &["--tls-cert=tls.crt", "--tls-key=tls.key"],
         };
@@ -153,6 +152,11 @@ impl Webhook {
     pub async fn signal(&self, name: &str) {
         control_plane::signal(self.child.id().unwrap(), name).await;
     }
+}
+
+/// Whether a webhook with these flags makes its own certificate.
+pub fn certifies_itself(flags: &[String]) -> bool {
+    flags.iter().any(|flag| flag.starts_with("--tls-names"))
 }
 
 /// Writes a pair for 127.0.0.1; returns its authority, which is itself.
