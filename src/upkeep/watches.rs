@@ -44,12 +44,10 @@ fn wake_all(work: &Work, wake: &Wake) {
     }
 }
 
-/// Follows the pull secrets themselves; wakes all of them to begin with.
+/// Follows the pull secrets themselves. Those that are there to begin with are woken when all Pods are known.
 pub async fn changes(work: Arc<Work>, wake: Wake) {
     let store = work.upkeep.issuer.store();
     let mut changes = work.upkeep.issuer.changes();
-    // What is not there yet comes as a change.
-    wake_all(&work, &wake);
     loop {
         match changes.recv().await {
             Ok(reference) => {
