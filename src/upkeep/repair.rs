@@ -108,6 +108,11 @@ impl Repairs {
         true
     }
 
+    /// There was nothing to repair: the next complaint may be a true one.
+    fn take_back(&self, key: &Key) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
     /// The pull secret is gone.
     pub fn forget(&self, key: &Key) {
         // One that was deleted by hand is repaired at once, and then not sooner than any other.
@@ -179,7 +184,11 @@ impl Work {
         let api = Api::<ACRPullSecret>::namespaced(self.upkeep.cluster.client.clone(), namespace);
         let missing = futures::stream::iter(names).filter_map(async |name| {
             let found = kubernetes::bounded("looking for an ACRPullSecret", api.get_opt(&name)).await;
-            (!matches!(found, Ok(Some(_)))).then_some(name)
+            if matches!(found, Ok(Some(_))) {
+                self.repairs.take_back(&(namespace.to_owned(), name));
+                return None;
+            }
+            Some(name)
         });
         missing.collect().await
     }
