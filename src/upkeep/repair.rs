@@ -108,11 +108,6 @@ impl Repairs {
         true
     }
 
-    /// There was nothing to repair: the next complaint may be a true one.
-    fn take_back(&self, key: &Key) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
-    }
-
     /// The pull secret is gone.
     pub fn forget(&self, key: &Key) {
         // One that was deleted by hand is repaired at once, and then not sooner than any other.
@@ -136,7 +131,9 @@ impl Work {
             .into_iter()
             .filter(|name| {
                 let key = (pod.0.clone(), name.clone());
-                self.trouble(&key).is_none() && self.repairs.is_time(&key, complaint)
+                // Our own complaint may be a false alarm, which is no repair: it is counted when it is confirmed.
+                self.trouble(&key).is_none()
+                    && (complaint == Complaint::NoTrace || self.repairs.is_time(&key, complaint))
             })
             .collect();
         if !names.is_empty() {
@@ -184,11 +181,9 @@ impl Work {
         let api = Api::<ACRPullSecret>::namespaced(self.upkeep.cluster.client.clone(), namespace);
         let missing = futures::stream::iter(names).filter_map(async |name| {
             let found = kubernetes::bounded("looking for an ACRPullSecret", api.get_opt(&name)).await;
-            if matches!(found, Ok(Some(_))) {
-                self.repairs.take_back(&(namespace.to_owned(), name));
-                return None;
-            }
-            Some(name)
+            let key = (namespace.to_owned(), name);
+            let missing = !matches!(found, Ok(Some(_))) && self.repairs.is_time(&key, Complaint::NoTrace);
+            missing.then_some(key.1)
         });
         missing.collect().await
     }
