@@ -7,7 +7,7 @@
 #     ready kubeconfig=DIR/kubeconfig
 # DIR/kubeconfig is the administrator's; DIR/bin/kubectl is a kubectl of the same version; DIR/log holds the logs.
 # It ends when its stdin does (so with its caller, however that dies), on SIGTERM or SIGINT, or when a component dies.
-# SIGUSR1 kills the API server, SIGUSR2 starts it again on its port: for tests of those who must bear that.
+# A line on stdin, 'stop kube-apiserver' or 'start kube-apiserver' (on its port), is for tests of those who must bear that.
 # No child outlives it, not even a kill -9. It then removes what it wrote into DIR, but for the logs.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -227,27 +227,27 @@ await_default_service_account() {
   done
 }
 
-# Waits for the end of stdin or of a component.
+# Waits for the end of stdin or of a component, and does what lines of stdin say. Not signals: one that comes while the last
+# is served, or just before a wait, would be lost.
 watch() {
-  local ended name stdin asked=''
-  setpriv --pdeathsig KILL -- cat <&3 >/dev/null &
-  stdin=$!
-  trap 'asked=down' USR1
-  trap 'asked=up' USR2
-  until
-    ended=''
+  local ended name order
+  while
+    # read takes no byte beyond its line.
+    # shellcheck disable=SC2016 # expands in the shell that is started
+    setpriv --pdeathsig KILL -- bash -c 'read -r line && echo "$line"' <&3 >order &
+    order=$!
     # Without the list, a process substitution of long ago may count as ended now.
-    [[ -n $asked ]] || wait -n -p ended "${pid_of[@]}" "$stdin" || true
-    [[ ${ended:-} == "$stdin" ]]
-  do
+    wait -n -p ended "${pid_of[@]}" "$order" || true
     for name in "${!pid_of[@]}"; do
-      [[ ${pid_of[$name]} != "${ended:-}" ]] || failed "$name"
+      [[ ${pid_of[$name]} != "$ended" ]] || failed "$name"
     done
-    case $asked in
-    down) [[ -z ${pid_of[kube-apiserver]:-} ]] || stop_api_server ;;
-    up) [[ -n ${pid_of[kube-apiserver]:-} ]] || run_api_server ;;
+    [[ -s order ]]
+  do
+    case $(<order) in
+    "stop kube-apiserver") [[ -z ${pid_of[kube-apiserver]:-} ]] || stop_api_server ;;
+    "start kube-apiserver") [[ -n ${pid_of[kube-apiserver]:-} ]] || run_api_server ;;
+    *) die "'$(<order)' on stdin is none of: stop kube-apiserver, start kube-apiserver" ;;
     esac
-    asked=''
   done
   say "control plane: stdin ended, stopping"
 }
@@ -269,7 +269,7 @@ stop() {
     ((${#children[@]} == 0)) || kill -KILL "${children[@]}" || true
     wait
   } 2>/dev/null
-  rm -rf etcd pki kubeconfig kube-apiserver.pid bin {etcd,peer}.sock:0
+  rm -rf etcd pki kubeconfig kube-apiserver.pid order bin {etcd,peer}.sock:0
 }
 
 # All is read before it runs: the file may change meanwhile.

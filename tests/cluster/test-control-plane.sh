@@ -42,9 +42,10 @@ an_api_server_goes_and_comes_back_as_asked_and_keeps_what_it_held() {
   await_control_plane "$work/away"
   local kubectl=("$work/away/bin/kubectl" --kubeconfig="$work/away/kubeconfig")
   "${kubectl[@]}" create configmap kept
-  kill -USR1 "$pid"
+  echo "stop kube-apiserver" >&"$stdin"
   await 10 not "${kubectl[@]}" get configmap kept
-  kill -USR2 "$pid"
+  # However close together, none is lost.
+  printf '%s kube-apiserver\n' start stop start >&"$stdin"
   await 30 "${kubectl[@]}" get configmap kept
   exec {stdin}>&-
   ends "$pid"
