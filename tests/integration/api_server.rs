@@ -21,15 +21,15 @@ const WATCHED: [&str; 6] = [
     "pods",
 ];
 
-/// Creates Pods without a pause until it is told to stop; returns those that were created.
+/// Creates Pods without a pause, while there is an API server, until it is told to stop; returns those that were created.
 async fn load(site: &Site, stop: &AtomicBool) -> Vec<Pod> {
     let pods = site.pods(&site.a.namespace);
     let mut made = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         match pods.create(&PostParams::default(), &unnamed("contoso")).await {
             Ok(pod) => made.push(pod),
-            // Nobody is there to be asked.
-            Err(_) => tokio::task::yield_now().await,
+            // Nobody is there to be asked. To ask on would leave no processor for the API server to begin with.
+            Err(_) => site.cluster.api_server_is_ready().await,
         }
     }
     made

@@ -1,7 +1,7 @@
 //! Azure in trouble: each trouble on each hop, all at once, each for a workload of its own.
 
 use super::{
-    protocol::{post_within, review},
+    review::{post_within, review},
     site::{Site, add_application, eventually, pod_of, pull_secret_name},
 };
 use azure_emulator::{Endpoint, Fault};

@@ -6,13 +6,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod control_plane;
-mod gate;
+use testbed::{control_plane, gate, review, site, webhook};
+
 mod pull;
 #[path = "../azure-emulator/tests/emulator/support/registry.rs"]
 mod registry;
-mod site;
-mod webhook;
 
 mod admission;
 mod api_server;

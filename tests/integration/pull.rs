@@ -35,28 +35,26 @@ pub async fn push(registry: &Registry, image: &str) {
     .unwrap();
 }
 
-impl Site {
-    /// Pulls an image as a kubelet would that finds this Secret in the Pod; on failure, what skopeo says.
-    pub async fn pulls(&self, namespace: &str, secret: &str, image: &str) -> Result<(), String> {
-        LazyLock::force(&SKOPEO);
-        let folder = fresh_folder("pull");
-        let found = self.secrets(namespace).get(secret).await.unwrap();
-        let config = &found.data.as_ref().unwrap()[".dockerconfigjson"].0;
-        std::fs::write(folder.join("auth.json"), config).unwrap();
-        std::fs::write(folder.join("ca.crt"), self.emulator.ca_pem()).unwrap();
-        run(Command::new("skopeo")
-            .args(["--insecure-policy", "copy", "--authfile"])
-            .arg(folder.join("auth.json"))
-            .arg(format!("docker://{image}"))
-            .arg(format!("dir:{}", folder.join("image").display()))
-            .env("HTTPS_PROXY", self.emulator.proxy_url().unwrap())
-            .env("SSL_CERT_FILE", folder.join("ca.crt"))
-            .env_remove("NO_PROXY")
-            .env_remove("no_proxy"))
-        .await?;
-        assert!(Path::new(&folder).join("image/manifest.json").exists());
-        Ok(())
-    }
+/// Pulls an image as a kubelet would that finds this Secret in the Pod; on failure, what skopeo says.
+pub async fn pulls(site: &Site, namespace: &str, secret: &str, image: &str) -> Result<(), String> {
+    LazyLock::force(&SKOPEO);
+    let folder = fresh_folder("pull");
+    let found = site.secrets(namespace).get(secret).await.unwrap();
+    let config = &found.data.as_ref().unwrap()[".dockerconfigjson"].0;
+    std::fs::write(folder.join("auth.json"), config).unwrap();
+    std::fs::write(folder.join("ca.crt"), site.emulator.ca_pem()).unwrap();
+    run(Command::new("skopeo")
+        .args(["--insecure-policy", "copy", "--authfile"])
+        .arg(folder.join("auth.json"))
+        .arg(format!("docker://{image}"))
+        .arg(format!("dir:{}", folder.join("image").display()))
+        .env("HTTPS_PROXY", site.emulator.proxy_url().unwrap())
+        .env("SSL_CERT_FILE", folder.join("ca.crt"))
+        .env_remove("NO_PROXY")
+        .env_remove("no_proxy"))
+    .await?;
+    assert!(Path::new(&folder).join("image/manifest.json").exists());
+    Ok(())
 }
 
 async fn run(command: &mut Command) -> Result<(), String> {

@@ -117,8 +117,8 @@ async fn each_cloud_is_asked_at_its_own_entra_for_its_own_audience() {
         let generator = cloud.to_lowercase();
         let spec = json!({"environmentType": cloud, "registry": registry});
         site.generator(namespace, &generator, spec).await;
-        let review = super::protocol::review(namespace, &pod("app", &generator));
-        super::protocol::post(&site, &review).await;
+        let review = super::review::review(namespace, &pod("app", &generator));
+        super::review::post(&site, &review).await;
         let asked = site.records(Endpoint::EntraToken).pop().unwrap();
         assert_eq!(
             (asked.host.as_str(), asked.scope.as_deref()),

@@ -378,7 +378,7 @@ async fn a_namespace_that_is_being_deleted() {
     // its own cache lags; so the review is sent as it would be then.
     let answer = eventually("the refusal", async || {
         let answer =
-            super::protocol::post(&site, &super::protocol::review(namespace, &pod("app", "contoso"))).await;
+            super::review::post(&site, &super::review::review(namespace, &pod("app", "contoso"))).await;
         let message = answer["response"]["status"]["message"].as_str()?;
         message.contains("NamespaceTerminating").then_some(answer)
     })

@@ -13,8 +13,8 @@ fn fault(endpoint: Endpoint, edit: impl FnOnce(&mut Fault)) -> Vec<Fault> {
 
 /// The webhook's answer to a Pod of this generator.
 async fn answer(site: &Site, generator: &str) -> Value {
-    let review = super::protocol::review(&site.a.namespace, &pod("app", generator));
-    super::protocol::post(site, &review).await
+    let review = super::review::review(&site.a.namespace, &pod("app", generator));
+    super::review::post(site, &review).await
 }
 
 #[tokio::test]

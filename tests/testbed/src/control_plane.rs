@@ -18,7 +18,7 @@ use kube::{
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     fmt::Debug,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, OnceLock},
@@ -65,7 +65,7 @@ pub fn for_elections() -> &'static Arc<ControlPlane> {
 
 /// The root of the repository.
 pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
 // === impl ControlPlane ===
@@ -118,8 +118,8 @@ impl ControlPlane {
 
     /// Kills the API server; the rest stays.
     pub async fn kill_api_server(&self) {
-        signal(self.child.id(), "USR1").await;
-        super::site::eventually("nobody listens there", async || {
+        self.order("stop kube-apiserver");
+        crate::site::eventually("nobody listens there", async || {
             tokio::net::TcpStream::connect(self.api_server()).await.err()
         })
         .await;
@@ -127,13 +127,22 @@ impl ControlPlane {
 
     /// Starts it again where it was.
     pub async fn start_api_server(&self) {
-        signal(self.child.id(), "USR2").await;
+        self.order("start kube-apiserver");
+        self.api_server_is_ready().await;
+    }
+
+    /// Waits until it is.
+    pub async fn api_server_is_ready(&self) {
         let admin = self.admin().await;
-        super::site::eventually("the API server is ready", async || {
+        crate::site::eventually("the API server is ready", async || {
             let ready = http::Request::get("/readyz").body(Vec::new()).unwrap();
             admin.request_text(ready).await.ok()
         })
         .await;
+    }
+
+    fn order(&self, order: &str) {
+        writeln!(self.child.stdin.as_ref().unwrap(), "{order}").unwrap();
     }
 
     /// Stops it as it is: it takes connections, and says nothing.
@@ -185,7 +194,7 @@ impl ControlPlane {
         let crds = Api::<CustomResourceDefinition>::all(client.clone());
         for crd in crds::own().into_iter().chain(crds::generators()) {
             let name = crd.name_any();
-            super::site::eventually("the kind is served", async || {
+            crate::site::eventually("the kind is served", async || {
                 let conditions = crds.get(&name).await.unwrap().status?.conditions?;
                 let mut established = conditions
                     .iter()

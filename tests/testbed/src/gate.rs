@@ -1,7 +1,7 @@
 //! The webhook's way to the API server, watched over: a reverse proxy that passes everything on, cuts the connection at
 //! a chosen write, and makes watches expire.
 
-use super::control_plane::ControlPlane;
+use crate::control_plane::ControlPlane;
 use axum::{
     Router,
     body::Body,

@@ -1,7 +1,7 @@
 //! One test's own place: two teams in namespaces of their own, an Azure that knows
 //! them, and a webhook registered for their namespaces alone.
 
-use super::{
+use crate::{
     control_plane::{self, ControlPlane, apply},
     gate::Gate,
     webhook::{Webhook, certifies_itself},
@@ -111,6 +111,12 @@ impl Site {
         Webhook::start(&self.cluster, &self.emulator, &self.flags).await
     }
 
+    /// The same on this core alone.
+    pub async fn replica_on_core(&self, core: &str) -> Webhook {
+        let kubeconfig = &self.cluster.prepared().await.webhook_kubeconfig;
+        Webhook::start_on_core(core, kubeconfig, &self.emulator, &self.flags).await
+    }
+
     async fn own_cluster() -> Arc<ControlPlane> {
         Arc::new(tokio::task::spawn_blocking(ControlPlane::start).await.unwrap())
     }
@@ -180,23 +186,22 @@ impl Site {
         self.gate.as_ref().expect("this site has a gate")
     }
 
-    /// The namespace, the annotated service account, the generator `contoso`.
     async fn settle(&self, team: &Team) {
-        let id = &self.id;
-        let namespace = from(json!({"metadata": {"name": team.namespace, "labels": {"test": id}}}));
+        self.settle_in(&team.namespace, &self.id, team.client_id).await;
+    }
+
+    /// A namespace of this label, the annotated service account in it, and the generator `contoso`.
+    pub async fn settle_in(&self, namespace: &str, label: &str, client_id: &str) {
+        let object = from(json!({"metadata": {"name": namespace, "labels": {"test": label}}}));
         Api::<Namespace>::all(self.client.clone())
-            .create(&PostParams::default(), &namespace)
+            .create(&PostParams::default(), &object)
             .await
             .unwrap();
-        self.service_account(
-            &team.namespace,
-            "app",
-            &[("azure.workload.identity/client-id", team.client_id)],
-        )
-        .await;
-        self.generator(&team.namespace, "contoso", json!({})).await;
+        let annotations = [("azure.workload.identity/client-id", client_id)];
+        self.service_account(namespace, "app", &annotations).await;
+        self.generator(namespace, "contoso", json!({})).await;
         // The account `default` is made by a controller a moment after the namespace.
-        let accounts = Api::<ServiceAccount>::namespaced(self.client.clone(), &team.namespace);
+        let accounts = Api::<ServiceAccount>::namespaced(self.client.clone(), namespace);
         eventually("the default service account exists", async || {
             accounts.get_opt("default").await.unwrap()
         })
@@ -205,22 +210,12 @@ impl Site {
 
     /// Registers the webhook as `deploy/` does, but for this site's namespaces and address.
     async fn register(&self) {
-        let id = &self.id;
-        let mut registration = self.cluster.prepared().await.registration.clone();
-        let own = certifies_itself(&self.flags);
-        if !own {
-            registration.metadata.name = Some(id.clone());
-        }
-        for hook in registration.webhooks.as_mut().unwrap() {
-            hook.client_config.service = None;
-            hook.client_config.url = Some(self.webhook.url());
-            hook.client_config.ca_bundle =
-                (!own).then(|| ByteString(self.webhook.ca_pem.clone().into_bytes()));
-            let selector = hook.namespace_selector.get_or_insert_default();
-            selector.match_labels = Some([("test".to_owned(), id.clone())].into());
-        }
-        apply(&Api::all(self.client.clone()), &registration).await;
-        // The API server learns of a registration with a little delay.
+        // One that certifies itself publishes its authority in the registration of the deployed name.
+        let (name, ca) = match certifies_itself(&self.flags) {
+            true => (None, None),
+            false => (Some(self.id.as_str()), Some(self.webhook.ca_pem.as_str())),
+        };
+        self.register_at(name, &self.id, &self.webhook.url(), ca).await;
         eventually("the API server calls the webhook", async || {
             let mut probe = pod("probe", "not a name");
             probe.metadata.namespace = Some(self.a.namespace.clone());
@@ -234,6 +229,23 @@ impl Site {
                 .map(drop)
         })
         .await;
+    }
+
+    /// The registration of `deploy/`, by another name perhaps, for the namespaces whose label `test` says so, of what answers
+    /// at this URL.
+    pub async fn register_at(&self, name: Option<&str>, label: &str, url: &str, ca_pem: Option<&str>) {
+        let mut registration = self.cluster.prepared().await.registration.clone();
+        if let Some(name) = name {
+            registration.metadata.name = Some(name.to_owned());
+        }
+        for hook in registration.webhooks.as_mut().unwrap() {
+            hook.client_config.service = None;
+            hook.client_config.url = Some(url.to_owned());
+            hook.client_config.ca_bundle = ca_pem.map(|pem| ByteString(pem.as_bytes().to_vec()));
+            let selector = hook.namespace_selector.get_or_insert_default();
+            selector.match_labels = Some([("test".to_owned(), label.to_owned())].into());
+        }
+        apply(&Api::all(self.client.clone()), &registration).await;
     }
 
     pub fn pods(&self, namespace: &str) -> Api<Pod> {
@@ -354,7 +366,7 @@ impl Site {
 
     /// What the webhook warns of when it is asked about this Pod, as the API server would ask.
     pub async fn warnings(&self, namespace: &str, pod: &Pod) -> Vec<String> {
-        let answer = super::protocol::post(self, &super::protocol::review(namespace, pod)).await;
+        let answer = crate::review::post(self, &crate::review::review(namespace, pod)).await;
         assert_eq!(answer["response"]["allowed"], true, "{answer}");
         let warnings = answer["response"]["warnings"]
             .as_array()

@@ -1,6 +1,6 @@
 //! The webhook's own binary, as a process.
 
-use super::{
+use crate::{
     control_plane::{self, ControlPlane},
     site::{IDENTITY_HEADER, eventually},
 };
@@ -29,6 +29,13 @@ pub struct Webhook {
     pub files: TempDir,
 }
 
+/// The program: cargo tells the tests of its package where it is, and whoever else starts it does the same.
+fn program() -> std::ffi::OsString {
+    const VARIABLE: &str = "CARGO_BIN_EXE_acr-pull-webhook";
+    std::env::var_os(VARIABLE)
+        .unwrap_or_else(|| panic!("{VARIABLE} is not set: it names the webhook's program"))
+}
+
 impl Webhook {
     /// Starts it with the deployed webhook's rights, on a machine whose Azure is this one.
     pub async fn start(cluster: &ControlPlane, azure: &Emulator, flags: &[String]) -> Self {
@@ -38,6 +45,17 @@ impl Webhook {
 
     /// The same by another way to the API server.
     pub async fn start_by(kubeconfig: &Path, azure: &Emulator, flags: &[String]) -> Self {
+        Self::launch(Command::new(program()), kubeconfig, azure, flags).await
+    }
+
+    /// The same on this core alone.
+    pub async fn start_on_core(core: &str, kubeconfig: &Path, azure: &Emulator, flags: &[String]) -> Self {
+        let mut command = Command::new("taskset");
+        command.args(["-c", core]).arg(program());
+        Self::launch(command, kubeconfig, azure, flags).await
+    }
+
+    async fn launch(mut command: Command, kubeconfig: &Path, azure: &Emulator, flags: &[String]) -> Self {
         let files = TempDir::with_prefix("acr-pull-webhook-test-").unwrap();
         let ca_pem = write_certificate(files.path());
         std::fs::write(files.path().join("azure-ca.crt"), azure.ca_pem()).unwrap();
@@ -45,7 +63,7 @@ impl Webhook {
             true => &[],
             false => &["--tls-cert=tls.crt", "--tls-key=tls.key"],
         };
-        let mut child = Command::new(env!("CARGO_BIN_EXE_acr-pull-webhook"))
+        let mut child = command
             .args(["serve", "--listen-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0"])
             .args(["--extra-ca-file=azure-ca.crt"])
             .args(certificate)
@@ -138,20 +156,32 @@ impl Webhook {
         self.child.kill().await.unwrap();
     }
 
+    /// Its process id.
+    pub fn process(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     /// What it holds of the machine's memory, in bytes.
     pub fn resident(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .unwrap();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+        resident(self.process())
     }
 
     /// Sends it a signal by name.
     pub async fn signal(&self, name: &str) {
-        control_plane::signal(self.child.id().unwrap(), name).await;
+        control_plane::signal(self.process(), name).await;
     }
+}
+
+/// What a process holds of the machine's memory, in bytes (VmRSS of proc(5)).
+pub fn resident(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse::<u64>()
+        .unwrap()
+        * 1024
 }
 
 /// Whether a webhook with these flags makes its own certificate.

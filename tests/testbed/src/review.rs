@@ -1,0 +1,43 @@
+//! Admission reviews, as an API server sends them.
+
+use crate::site::Site;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// The review that the API server would send for the creation of a Pod.
+pub fn review(namespace: &str, pod: &Pod) -> Value {
+    json!({
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "request": {
+            "uid": "00000000-0000-0000-0000-00000000feed",
+            "kind": {"group": "", "version": "v1", "kind": "Pod"},
+            "resource": {"group": "", "version": "v1", "resource": "pods"},
+            "namespace": namespace,
+            "operation": "CREATE",
+            "object": pod,
+        },
+    })
+}
+
+/// Sends a review and returns the answer.
+pub async fn post(site: &Site, review: &Value) -> Value {
+    post_within(site, review, 10).await
+}
+
+/// The same as an API server that waits for so many seconds.
+pub async fn post_within(site: &Site, review: &Value, seconds: u64) -> Value {
+    let url = format!("{}?timeout={seconds}s", site.webhook.url());
+    site.webhook
+        .client()
+        .post(url)
+        .timeout(Duration::from_secs(seconds))
+        .json(review)
+        .send()
+        .await
+        .expect("an answer within the API server's time-out")
+        .json()
+        .await
+        .unwrap()
+}
