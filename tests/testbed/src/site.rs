@@ -29,6 +29,7 @@ use std::{
     },
     time::Duration,
 };
+use tokio::process::Command;
 
 pub const TENANT: &str = "11111111-1111-1111-1111-111111111111";
 pub const REGISTRY: &str = "contoso.azurecr.io";
@@ -111,10 +112,10 @@ impl Site {
         Webhook::start(&self.cluster, &self.emulator, &self.flags).await
     }
 
-    /// The same on this core alone.
-    pub async fn replica_on_core(&self, core: &str) -> Webhook {
+    /// The same by a command that runs the program, or another build of it.
+    pub async fn replica_as(&self, command: Command) -> Webhook {
         let kubeconfig = &self.cluster.prepared().await.webhook_kubeconfig;
-        Webhook::start_on_core(core, kubeconfig, &self.emulator, &self.flags).await
+        Webhook::start_as(command, kubeconfig, &self.emulator, &self.flags).await
     }
 
     async fn own_cluster() -> Arc<ControlPlane> {

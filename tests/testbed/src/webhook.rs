@@ -2,7 +2,7 @@
 
 use crate::{
     control_plane::{self, ControlPlane},
-    site::{IDENTITY_HEADER, eventually},
+    site::IDENTITY_HEADER,
 };
 use azure_emulator::Emulator;
 use rcgen::{CertificateParams, KeyPair, SanType};
@@ -11,11 +11,13 @@ use std::{
     path::Path,
     process::Stdio,
     sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
+    sync::mpsc,
 };
 
 /// A running webhook; it ends with this value.
@@ -25,12 +27,14 @@ pub struct Webhook {
     pub ca_pem: String,
     log: Arc<Mutex<Vec<String>>>,
     child: Child,
+    /// From its start until it was ready.
+    pub ready_after: Duration,
     /// Its working folder, with `tls.crt` and `tls.key`.
     pub files: TempDir,
 }
 
 /// The program: cargo tells the tests of its package where it is, and whoever else starts it does the same.
-fn program() -> std::ffi::OsString {
+pub fn program() -> std::ffi::OsString {
     const VARIABLE: &str = "CARGO_BIN_EXE_acr-pull-webhook";
     std::env::var_os(VARIABLE)
         .unwrap_or_else(|| panic!("{VARIABLE} is not set: it names the webhook's program"))
@@ -45,17 +49,16 @@ impl Webhook {
 
     /// The same by another way to the API server.
     pub async fn start_by(kubeconfig: &Path, azure: &Emulator, flags: &[String]) -> Self {
-        Self::launch(Command::new(program()), kubeconfig, azure, flags).await
+        Self::start_as(Command::new(program()), kubeconfig, azure, flags).await
     }
 
-    /// The same on this core alone.
-    pub async fn start_on_core(core: &str, kubeconfig: &Path, azure: &Emulator, flags: &[String]) -> Self {
-        let mut command = Command::new("taskset");
-        command.args(["-c", core]).arg(program());
-        Self::launch(command, kubeconfig, azure, flags).await
-    }
-
-    async fn launch(mut command: Command, kubeconfig: &Path, azure: &Emulator, flags: &[String]) -> Self {
+    /// The same by a command that runs the program, or another build of it.
+    pub async fn start_as(
+        mut command: Command,
+        kubeconfig: &Path,
+        azure: &Emulator,
+        flags: &[String],
+    ) -> Self {
         let files = TempDir::with_prefix("acr-pull-webhook-test-").unwrap();
         let ca_pem = write_certificate(files.path());
         std::fs::write(files.path().join("azure-ca.crt"), azure.ca_pem()).unwrap();
@@ -63,7 +66,7 @@ impl Webhook {
             true => &[],
             false => &["--tls-cert=tls.crt", "--tls-key=tls.key"],
         };
-        let mut child = command
+        command
             .args(["serve", "--listen-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0"])
             .args(["--extra-ca-file=azure-ca.crt"])
             .args(certificate)
@@ -81,45 +84,63 @@ impl Webhook {
             .env_remove("NO_PROXY")
             .env_remove("no_proxy")
             .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
+            .kill_on_drop(true);
+        let began = Instant::now();
+        let mut child = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let written = log.clone();
+        let (serving, mut says) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
+                if line.contains("\"message\":\"serving\"") {
+                    let entry: serde_json::Value = serde_json::from_str(&line).unwrap();
+                    let field = |name: &str| entry[name].as_str().unwrap().parse::<SocketAddr>().unwrap();
+                    let _ = serving.send((field("listen_addr"), field("admin_addr")));
+                }
                 written.lock().unwrap().push(line);
             }
         });
-        let find = |field: &str| {
-            let lines = log.lock().unwrap();
-            lines.iter().find_map(|line| {
-                let entry: serde_json::Value = serde_json::from_str(line).ok()?;
-                (entry["message"] == "serving").then(|| entry[field].as_str()?.parse().ok())?
-            })
+        let Some((address, admin)) = says.recv().await else {
+            panic!(
+                "the webhook ends before it says where it listens: {:?}",
+                log.lock().unwrap()
+            );
         };
-        let address = eventually("the webhook says where it listens", async || find("listen_addr")).await;
-        let admin = find("admin_addr").unwrap();
-        let webhook = Self {
+        let mut webhook = Self {
             address,
             admin,
             ca_pem,
             log,
             child,
             files,
+            ready_after: Duration::MAX,
         };
-        eventually("the webhook is ready", async || {
-            (webhook.admin_get("/readyz").await.0 == 200).then_some(())
-        })
-        .await;
+        let (client, url) = (plain_client(), format!("http://{admin}/readyz"));
+        let ready = async {
+            while client
+                .get(&url)
+                .send()
+                .await
+                .is_ok_and(|reply| reply.status() != 200)
+            {
+                // Short beside a start, which is measured by this, and long beside an answer.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(90), ready).await;
+        in_time.expect("the webhook is ready within 90 s");
+        webhook.ready_after = began.elapsed();
         webhook
     }
 
     /// A path of the admin listener: status and body.
     pub async fn admin_get(&self, path: &str) -> (u16, String) {
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        match client.get(format!("http://{}{path}", self.admin)).send().await {
+        match plain_client()
+            .get(format!("http://{}{path}", self.admin))
+            .send()
+            .await
+        {
             Ok(reply) => (reply.status().as_u16(), reply.text().await.unwrap_or_default()),
             Err(error) => (0, error.to_string()),
         }
@@ -170,6 +191,10 @@ impl Webhook {
     pub async fn signal(&self, name: &str) {
         control_plane::signal(self.process(), name).await;
     }
+}
+
+fn plain_client() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().build().unwrap()
 }
 
 /// What a process holds of the machine's memory, in bytes (VmRSS of proc(5)).

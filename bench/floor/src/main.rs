@@ -1,0 +1,186 @@
+//! The floor: the least that an HTTPS webhook of this stack can do. It reads the review, parses the few fields that any
+//! such webhook needs, and answers a patch that is always the same. It looks nothing up, decides nothing, counts
+//! nothing, bounds nothing and cannot be stopped gently: whoever needs more CPU than this needs it for what it does.
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use clap::Parser;
+use hyper::server::conn::http1;
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    borrow::Cow,
+    io::Write,
+    path::PathBuf,
+    sync::{Arc, LazyLock, OnceLock},
+};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+#[derive(Parser)]
+struct Args {
+    /// Its certificate chain, PEM.
+    #[arg(long)]
+    tls_cert: PathBuf,
+    /// The key of it, PEM.
+    #[arg(long)]
+    tls_key: PathBuf,
+    /// Where to write the first review that comes, as it came.
+    #[arg(long)]
+    capture: PathBuf,
+}
+
+struct Floor {
+    capture: PathBuf,
+    captured: OnceLock<()>,
+}
+
+#[derive(Deserialize)]
+struct Review<'a> {
+    #[serde(borrow)]
+    request: Request<'a>,
+}
+
+#[derive(Deserialize)]
+struct Request<'a> {
+    #[serde(borrow)]
+    uid: Cow<'a, str>,
+    #[serde(borrow)]
+    namespace: Cow<'a, str>,
+    #[serde(borrow)]
+    object: Pod<'a>,
+}
+
+#[derive(Deserialize)]
+struct Pod<'a> {
+    #[serde(borrow)]
+    metadata: Metadata<'a>,
+    #[serde(borrow)]
+    spec: Spec<'a>,
+}
+
+#[derive(Deserialize)]
+struct Metadata<'a> {
+    #[serde(borrow)]
+    annotations: Option<Annotations<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Annotations<'a> {
+    #[serde(borrow, rename = "acr-pull.dev/access-token")]
+    access_token: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Spec<'a> {
+    #[serde(borrow)]
+    service_account_name: Option<Cow<'a, str>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    response: Decision<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Decision<'a> {
+    uid: &'a str,
+    allowed: bool,
+    patch_type: &'static str,
+    patch: &'static str,
+}
+
+/// As long as the webhook's own for the same Pod.
+static PATCH: LazyLock<String> = LazyLock::new(|| {
+    STANDARD.encode(concat!(
+        r#"[{"op":"add","path":"/spec/imagePullSecrets","value":[{"name":"acr-pull-contoso-app-0123456789"}]},"#,
+        r#"{"op":"add","path":"/metadata/labels/acr-pull.dev~1injected","value":"true"},"#,
+        r#"{"op":"add","path":"/metadata/annotations/acr-pull.dev~1pull-secrets","value":"acr-pull-contoso-app-0123456789"}]"#
+    ))
+});
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let args = Args::parse();
+    let chain = CertificateDer::pem_file_iter(&args.tls_cert)?.collect::<Result<Vec<_>, _>>()?;
+    let key = PrivateKeyDer::from_pem_file(&args.tls_key)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    let floor = Arc::new(Floor {
+        capture: args.capture,
+        captured: OnceLock::new(),
+    });
+    let service = TowerToHyperService::new(Router::new().route("/mutate", post(mutate)).with_state(floor));
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    println!("listening {}", listener.local_addr()?);
+    std::io::stdout().flush()?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let (acceptor, service) = (acceptor.clone(), service.clone());
+        tokio::spawn(async move {
+            // Whoever goes without a word is no concern of the floor's.
+            if let Ok(stream) = acceptor.accept(stream).await {
+                let _ = http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+            }
+        });
+    }
+}
+
+async fn mutate(State(floor): State<Arc<Floor>>, body: Bytes) -> Response {
+    floor.captured.get_or_init(|| {
+        if let Err(error) = std::fs::write(&floor.capture, &body) {
+            eprintln!("{}: {error}", floor.capture.display());
+        }
+    });
+    match decide(&body) {
+        Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
+        Err(error) => (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    }
+}
+
+fn decide(body: &[u8]) -> serde_json::Result<Vec<u8>> {
+    let Review { request } = serde_json::from_slice(body)?;
+    // Read by every webhook of this kind, and so by this one; used by none that answers the same to everybody.
+    let Request {
+        namespace, object, ..
+    } = &request;
+    let asked = object
+        .metadata
+        .annotations
+        .as_ref()
+        .and_then(|all| all.access_token.as_deref());
+    std::hint::black_box((namespace, asked, object.spec.service_account_name.as_deref()));
+    serde_json::to_vec(&Answer {
+        api_version: "admission.k8s.io/v1",
+        kind: "AdmissionReview",
+        response: Decision {
+            uid: &request.uid,
+            allowed: true,
+            patch_type: "JSONPatch",
+            patch: &PATCH,
+        },
+    })
+}

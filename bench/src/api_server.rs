@@ -1,0 +1,50 @@
+//! What a creation of a Pod costs whoever creates it, by the real API server.
+
+use crate::{
+    ground::{FLOORS, Ground, NOBODYS, dry_run, pod},
+    report::{Part, Row, Target, median, time},
+};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use std::time::{Duration, Instant};
+
+pub async fn measure(ground: &Ground, number: usize) -> Part {
+    let site = &ground.site;
+    let of = |namespace: &str| Api::<Pod>::namespaced(site.client.clone(), namespace);
+    let all = [of(NOBODYS), of(FLOORS), of(&site.a.namespace)];
+    let (params, pod) = (dry_run(), pod());
+    let mut took: [Vec<Duration>; 3] = Default::default();
+    for n in 0..number {
+        for turn in 0..all.len() {
+            // Each follows each of the others as often.
+            let who = (turn + n) % all.len();
+            let began = Instant::now();
+            all[who]
+                .create(&params, &pod)
+                .await
+                .expect("a Pod can be created");
+            took[who].push(began.elapsed());
+        }
+    }
+    let [nobody, floor, webhook] = took.map(median);
+    let (of_floor, of_webhook) = (floor.saturating_sub(nobody), webhook.saturating_sub(nobody));
+    Part {
+        title: "Seen by the API server",
+        how: format!(
+            "Creations of that Pod as a dry run, through the real API server, one after the other: one in a namespace about whose \
+             Pods nobody is asked, one about whose the floor is, one about whose the webhook is, in turn, {number} of each. \
+             Both are registered in the same way. Medians.",
+        ),
+        rows: vec![Row {
+            what: format!(
+                "added to a creation (it takes {} without a webhook)",
+                time(nobody)
+            ),
+            ours: time(of_webhook),
+            beside: format!("floor {}", time(of_floor)),
+            ratio: of_webhook.div_duration_f64(of_floor),
+            target: Some(Target::AtMost(1.2)),
+        }],
+        curves: Vec::new(),
+    }
+}

@@ -1,0 +1,111 @@
+//! A Deployment of thousands: many Pods of one identity at once, when there is no token yet, two replicas.
+
+use crate::{
+    crowd::Crowd,
+    ground::{Asked, Floor},
+    load::{Lasts, Load, load},
+    report::{Curve, Curves, Part, Row, Target, time},
+    tools::Tools,
+};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// How late Azure answers at each hop.
+const DELAY: Duration = Duration::from_millis(50);
+/// The connections that ask each replica.
+const CONNECTIONS: usize = 100;
+const REPLICAS: usize = 2;
+
+pub async fn measure(tools: &Tools, sizes: &[usize]) -> Part {
+    let crowd = Crowd::new(2 * sizes.len() + 2).await;
+    crowd.set_delay(DELAY);
+    let files = TempDir::with_prefix("acr-pull-webhook-bench-").expect("a temporary folder can be made");
+    let other = crowd.site.replica().await;
+    let webhooks = [&crowd.site.webhook, &other];
+    let floors = [Floor::start(tools).await, Floor::start(tools).await];
+    let askers = webhooks.map(|webhook| crowd.asker(webhook));
+    // The connections to Azure are there.
+    for (n, asker) in askers.iter().enumerate() {
+        asker.ask(n).await;
+    }
+    let (mut rows, mut curves) = (Vec::new(), [Vec::new(), Vec::new()]);
+    for (turn, &size) in sizes.iter().enumerate() {
+        let (alone, all) = (REPLICAS + 2 * turn, REPLICAS + 2 * turn + 1);
+        let cold = askers[0].ask(alone).await.took;
+        let body = askers[0].review(all).to_string();
+        let asked = |name: &str, url: &str, ca_pem: &str, process| {
+            Asked::new(
+                files.path(),
+                &format!("{name}-{size}"),
+                url,
+                ca_pem,
+                process,
+                &body,
+            )
+        };
+        let of_floors = floors
+            .each_ref()
+            .map(|f| asked("floor", &f.url, &f.ca_pem, f.process()));
+        let of_webhooks = webhooks.map(|w| asked("webhook", &w.url(), &w.ca_pem, w.process()));
+        let floor = burst(tools, &of_floors, size).await;
+        let took = burst(tools, &of_webhooks, size).await;
+        let sequences = crowd.sequences(all..all + 1);
+        let bound = cold + floor;
+        rows.push(Row {
+            what: format!("{size} Pods: until the last one is admitted"),
+            ours: time(took),
+            beside: format!("cold {} + floor {}", time(cold), time(floor)),
+            ratio: took.div_duration_f64(bound),
+            target: Some(Target::AtMost(1.0)),
+        });
+        rows.push(Row {
+            what: format!("{size} Pods: tokens asked for"),
+            ours: sequences.to_string(),
+            beside: format!("{REPLICAS} replicas"),
+            ratio: sequences as f64 / REPLICAS as f64,
+            target: Some(Target::AtMost(1.0)),
+        });
+        for (curve, took) in curves.iter_mut().zip([bound, took]) {
+            curve.push((size as f64, took.as_secs_f64()));
+        }
+    }
+    let [of_bound, of_webhook] = curves;
+    Part {
+        title: "Burst",
+        how: format!(
+            "So many Pods of one identity at once, on {CONNECTIONS} connections to each of {REPLICAS} replicas which have no \
+             token for it yet; Azure answers {} late at each hop. Beside it one cold admission and what as many floors need for \
+             the same burst.",
+            time(DELAY),
+        ),
+        rows,
+        curves: vec![Curves {
+            file: "burst.svg",
+            title: "Burst: until the last Pod is admitted".to_owned(),
+            x: "Pods",
+            y: "s",
+            curves: vec![
+                Curve {
+                    name: "cold + floor".to_owned(),
+                    points: of_bound,
+                },
+                Curve {
+                    name: "webhook".to_owned(),
+                    points: of_webhook,
+                },
+            ],
+        }],
+    }
+}
+
+/// The time of the slower half.
+async fn burst(tools: &Tools, servers: &[Asked; REPLICAS], size: usize) -> Duration {
+    let half = Load {
+        connections: CONNECTIONS,
+        lasts: Lasts::Requests(size / REPLICAS),
+        rate: None,
+    };
+    let [a, b] = servers;
+    let (a, b) = tokio::join!(load(tools, a.target(), half), load(tools, b.target(), half));
+    a.took.max(b.took)
+}

@@ -1,0 +1,152 @@
+//! Instructions and allocations of a warm admission: what noise cannot hide, counted by valgrind over the whole program.
+
+use crate::{
+    ground::{Asked, Floor, Ground},
+    report::{Part, Row, Target},
+    tools::Tools,
+};
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+use tokio::process::Command;
+
+/// One of valgrind's tools, and what it says of a program that has ended.
+#[derive(Clone, Copy)]
+struct Counter {
+    tool: &'static str,
+    /// Where it writes what nobody reads here.
+    out: &'static str,
+    /// What stands before the number, and which number of that line it is.
+    before: &'static str,
+    position: usize,
+}
+
+const INSTRUCTIONS: Counter = Counter {
+    tool: "--tool=callgrind",
+    out: "--callgrind-out-file=/dev/null",
+    before: "Collected : ",
+    position: 0,
+};
+const ALLOCATIONS: Counter = Counter {
+    tool: "--tool=dhat",
+    out: "--dhat-out-file=/dev/null",
+    before: "Total: ",
+    // "Total: 1,234 bytes in 56 blocks"
+    position: 1,
+};
+
+pub async fn measure(tools: &Tools, ground: &Ground, requests: usize) -> Part {
+    let webhook = testbed::webhook::program();
+    let count = async |counter: Counter, floor: &Path, webhook: &Path| {
+        // What the start costs is in both, and not in their difference.
+        let [few, many] = [requests, 3 * requests];
+        let floor = [
+            counter.floor(ground, floor, few).await,
+            counter.floor(ground, floor, many).await,
+        ];
+        let webhook = [
+            counter.webhook(ground, webhook, few).await,
+            counter.webhook(ground, webhook, many).await,
+        ];
+        [floor, webhook].map(|[few, many]| (many - few) as f64 / (2 * requests) as f64)
+    };
+    let instructions = count(INSTRUCTIONS, &tools.floor, Path::new(&webhook)).await;
+    // valgrind sees the allocations of a program alone that takes its allocator from a library.
+    let allocations = count(ALLOCATIONS, &tools.floor_dynamic, &tools.webhook_dynamic).await;
+    let row = |what: &str, [floor, ours]: [f64; 2], target| Row {
+        what: what.to_owned(),
+        ours: format!("{ours:.0}"),
+        beside: format!("floor {floor:.0}"),
+        ratio: ours / floor,
+        target,
+    };
+    Part {
+        title: "Counted",
+        how: format!(
+            "Warm admissions of the same review, one after the other, on one connection, under valgrind: what {} of them cost, \
+             divided by their number. The kernel's part is not in it.",
+            2 * requests,
+        ),
+        rows: vec![
+            row(
+                "instructions per request",
+                instructions,
+                Some(Target::AtMost(1.15)),
+            ),
+            row("allocations per request", allocations, None),
+        ],
+        curves: Vec::new(),
+    }
+}
+
+// === impl Counter ===
+
+impl Counter {
+    async fn floor(self, ground: &Ground, program: &Path, requests: usize) -> u64 {
+        let (command, log) = self.command(program);
+        let mut floor = Floor::start_as(command).await;
+        ask(&ground.ask_floor(&floor), requests).await;
+        floor.terminate().await;
+        self.read(&log)
+    }
+
+    async fn webhook(self, ground: &Ground, program: &Path, requests: usize) -> u64 {
+        let (command, log) = self.command(program);
+        let mut webhook = ground.site.replica_as(command).await;
+        ask(&ground.ask(&webhook), requests).await;
+        webhook.terminate().await;
+        self.read(&log)
+    }
+
+    fn command(self, program: &Path) -> (Command, Log) {
+        let folder = TempDir::with_prefix("acr-pull-webhook-bench-").expect("a temporary folder can be made");
+        let log = Log {
+            file: folder.path().join("log"),
+            _folder: folder,
+        };
+        let mut command = Command::new("valgrind");
+        command.args([self.tool, self.out]);
+        command
+            .arg(format!("--log-file={}", log.file.display()))
+            .arg(program);
+        (command, log)
+    }
+
+    fn read(self, log: &Log) -> u64 {
+        let text = std::fs::read_to_string(&log.file).expect("valgrind has written it");
+        let line = text
+            .lines()
+            .find_map(|line| Some(line.split_once(self.before)?.1));
+        let line = line.unwrap_or_else(|| panic!("valgrind says {:?} in: {text}", self.before));
+        let mut numbers = line
+            .split(' ')
+            .filter_map(|word| word.replace(',', "").parse().ok());
+        numbers.nth(self.position).expect("valgrind says a number")
+    }
+}
+
+/// Where valgrind writes what it has to say.
+struct Log {
+    file: PathBuf,
+    _folder: TempDir,
+}
+
+/// Asks so often, one after the other.
+async fn ask(asked: &Asked, times: usize) {
+    let target = asked.target();
+    let ca = std::fs::read(target.ca).expect("it was just written");
+    let body = std::fs::read(target.body).expect("it was just written");
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .tls_certs_only([reqwest::Certificate::from_pem(&ca).expect("it is a certificate")])
+        .build()
+        .expect("a client can be built");
+    for _ in 0..times {
+        let request = client
+            .post(target.url)
+            .header("content-type", "application/json")
+            .body(body.clone());
+        let reply = request.send().await.expect("the server answers");
+        assert_eq!(reply.status(), 200);
+        reply.bytes().await.expect("the server answers");
+    }
+}

@@ -1,0 +1,136 @@
+//! A warm admission: what nearly every Pod gets. The review is answered from memory.
+
+use crate::{
+    ground::{Asked, Floor, Ground},
+    load::{Lasts, Load, Seen, load},
+    report::{Curve, Curves, Part, Row, Target, median, time},
+    tools::{Tools, on_core},
+};
+use std::time::Duration;
+use testbed::webhook::program;
+
+/// The server's; whoever asks has the other one.
+const CORE: &str = "0";
+const CONNECTIONS: [usize; 4] = [1, 4, 16, 64];
+/// Those that have targets for latencies.
+const FEW_AND_MANY: [usize; 2] = [1, 64];
+const PACE: u32 = 50;
+
+/// Rounds of floor and webhook in turn, and how long each lasts.
+#[derive(Clone, Copy)]
+pub struct Rounds {
+    pub number: usize,
+    pub each: Duration,
+}
+
+/// What was seen of both in the rounds.
+struct Pairs(Vec<(Seen, Seen)>);
+
+pub async fn measure(tools: &Tools, ground: &Ground, rounds: Rounds) -> Part {
+    let floor = Floor::start_as(on_core(CORE, &tools.floor)).await;
+    let webhook = ground.site.replica_as(on_core(CORE, program())).await;
+    let both = (&ground.ask_floor(&floor), &ground.ask(&webhook));
+    let size = std::fs::metadata(both.1.body()).map_or(0, |file| file.len());
+    let (mut rows, mut curves) = (Vec::new(), [Vec::new(), Vec::new()]);
+    for connections in CONNECTIONS {
+        let pairs = Pairs::measure(tools, both, connections, None, rounds).await;
+        let plural = if connections == 1 { "" } else { "s" };
+        let at = |what| format!("{what}, {connections} connection{plural}");
+        rows.push(pairs.row(at("server CPU per request"), |seen| seen.cpu, Some(1.15)));
+        for (curve, cpu) in curves.iter_mut().zip(pairs.medians(|seen| seen.cpu)) {
+            curve.push((connections as f64, cpu.as_secs_f64() * 1e6));
+        }
+        if FEW_AND_MANY.contains(&connections) {
+            rows.push(pairs.row(at("latency p50"), |seen| seen.p50, Some(1.15)));
+            rows.push(pairs.row(at("latency p99"), |seen| seen.p99, Some(1.3)));
+        }
+    }
+    let paced = Pairs::measure(tools, both, 4, Some(PACE), rounds).await;
+    let what = format!("server CPU per request, {PACE} requests a second");
+    rows.push(paced.row(what, |seen| seen.cpu, Some(1.25)));
+    let [of_floor, of_webhook] = curves;
+    Part {
+        title: "Warm admission",
+        how: format!(
+            "One review of {size} bytes, as the API server sends it, over HTTP/1.1 and TLS 1.3, on connections that are kept. \
+             {} rounds of {} s for each, floor and webhook in turn; the server has one core, oha the other. Figures and ratios \
+             are medians over the rounds.",
+            rounds.number,
+            rounds.each.as_secs_f64(),
+        ),
+        rows,
+        curves: vec![Curves {
+            file: "warm.svg",
+            title: "Warm admission: server CPU per request".to_owned(),
+            x: "connections",
+            y: "µs",
+            curves: vec![
+                Curve {
+                    name: "floor".to_owned(),
+                    points: of_floor,
+                },
+                Curve {
+                    name: "webhook".to_owned(),
+                    points: of_webhook,
+                },
+            ],
+        }],
+    }
+}
+
+// === impl Pairs ===
+
+impl Pairs {
+    async fn measure(
+        tools: &Tools,
+        (floor, webhook): (&Asked, &Asked),
+        connections: usize,
+        rate: Option<u32>,
+        rounds: Rounds,
+    ) -> Self {
+        let measured = Load {
+            connections,
+            lasts: Lasts::For(rounds.each),
+            rate,
+        };
+        let mut pairs = Vec::new();
+        for round in 0..rounds.number {
+            // Who comes first changes: neither always runs on what the other has warmed.
+            let (first, second) = if round % 2 == 0 {
+                (floor, webhook)
+            } else {
+                (webhook, floor)
+            };
+            let first = load(tools, first.target(), measured).await;
+            let second = load(tools, second.target(), measured).await;
+            pairs.push(if round % 2 == 0 {
+                (first, second)
+            } else {
+                (second, first)
+            });
+        }
+        Self(pairs)
+    }
+
+    fn medians(&self, figure: impl Fn(&Seen) -> Duration) -> [Duration; 2] {
+        [
+            median(self.0.iter().map(|(floor, _)| figure(floor))),
+            median(self.0.iter().map(|(_, webhook)| figure(webhook))),
+        ]
+    }
+
+    fn row(&self, what: String, figure: impl Fn(&Seen) -> Duration, target: Option<f64>) -> Row {
+        let [of_floor, of_webhook] = self.medians(&figure);
+        let ratios = self
+            .0
+            .iter()
+            .map(|(floor, webhook)| figure(webhook).div_duration_f64(figure(floor)));
+        Row {
+            what,
+            ours: time(of_webhook),
+            beside: format!("floor {}", time(of_floor)),
+            ratio: median(ratios),
+            target: target.map(Target::AtMost),
+        }
+    }
+}

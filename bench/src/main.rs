@@ -1,0 +1,167 @@
+//! `make bench`: measures the webhook beside the least that there can be, prints tables, and writes them down.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod api_server;
+mod burst;
+mod cold;
+mod counts;
+mod crowd;
+mod ground;
+mod hot;
+mod identities;
+mod load;
+mod plot;
+mod process;
+mod report;
+mod scale;
+mod tools;
+
+use clap::{Parser, ValueEnum};
+use ground::Ground;
+use report::Part;
+use scale::Size;
+use std::{
+    fmt::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+use tools::Tools;
+
+#[derive(Parser)]
+struct Args {
+    #[command(flatten)]
+    tools: Tools,
+    /// Small numbers, which show that everything works and nothing else
+    #[arg(long)]
+    smoke: bool,
+    /// Where results.md and the plots are written, once all parts are measured
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// What to measure; all of it, if nothing is named
+    parts: Vec<Name>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Name {
+    Warm,
+    Counted,
+    ApiServer,
+    Cold,
+    Burst,
+    Identities,
+    Scale,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    let all = args.parts.is_empty();
+    let names = if all { Name::value_variants() } else { &args.parts };
+    let mut parts = Vec::new();
+    for name in names {
+        eprintln!(
+            "bench: measuring {} ...",
+            name.to_possible_value()
+                .map_or_else(String::new, |n| n.get_name().to_owned())
+        );
+        for mut part in name.measure(&args.tools, args.smoke).await {
+            if args.smoke {
+                part.rows.iter_mut().for_each(|row| row.target = None);
+            }
+            println!("{}", part.table());
+            parts.push(part);
+        }
+    }
+    match args
+        .out
+        .filter(|_| all && !args.smoke)
+        .map(|out| write(&out, &parts))
+    {
+        Some(Err(error)) => {
+            eprintln!("bench: the results cannot be written: {error}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn write(out: &Path, parts: &[Part]) -> Result<(), Box<dyn std::error::Error>> {
+    let mut text = format!(
+        "# Results\n\nWritten by `make bench` on {}, version {}; [README.md](README.md) says how to read them.\n",
+        machine(),
+        env!("CARGO_PKG_VERSION"),
+    );
+    for part in parts {
+        write!(text, "\n{}", part.table())?;
+        for curves in &part.curves {
+            plot::draw(curves, &out.join(curves.file))?;
+            write!(text, "\n![{}]({})\n", curves.title, curves.file)?;
+        }
+    }
+    std::fs::write(out.join("results.md"), text)?;
+    eprintln!("bench: wrote {}", out.join("results.md").display());
+    Ok(())
+}
+
+/// Its processors and its kernel.
+fn machine() -> String {
+    let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
+    let cpuinfo = read("/proc/cpuinfo");
+    let model = cpuinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let release = read("/proc/sys/kernel/osrelease");
+    let kernel = release.split('-').next().unwrap_or_default().trim();
+    format!(
+        "{cores} cores of {}, Linux {kernel}",
+        model.map_or("an unknown processor", |(_, model)| model)
+    )
+}
+
+// === impl Name ===
+
+impl Name {
+    async fn measure(self, tools: &Tools, smoke: bool) -> Vec<Part> {
+        let part = match self {
+            Self::Warm => {
+                let rounds = match smoke {
+                    true => hot::Rounds {
+                        number: 1,
+                        each: Duration::from_millis(300),
+                    },
+                    false => hot::Rounds {
+                        number: 7,
+                        each: Duration::from_secs(4),
+                    },
+                };
+                hot::measure(tools, &Ground::new(tools).await, rounds).await
+            }
+            Self::Counted => {
+                let requests = if smoke { 20 } else { 500 };
+                counts::measure(tools, &Ground::new(tools).await, requests).await
+            }
+            Self::ApiServer => {
+                let number = if smoke { 6 } else { 1002 };
+                api_server::measure(&Ground::new(tools).await, number).await
+            }
+            Self::Cold => cold::measure(if smoke { 1 } else { 15 }).await,
+            Self::Burst => burst::measure(tools, if smoke { &[200] } else { &[500, 1_000, 5_000] }).await,
+            Self::Identities => identities::measure(if smoke { &[20] } else { &[100, 1_000] }).await,
+            Self::Scale => {
+                let size = |pull_secrets, life| Size {
+                    pull_secrets,
+                    life: Duration::from_secs(life),
+                };
+                let sizes = match smoke {
+                    true => vec![size(10, 20)],
+                    false => vec![size(100, 45), size(1_000, 90), size(10_000, 600)],
+                };
+                return scale::measure(tools, &sizes).await;
+            }
+        };
+        vec![part]
+    }
+}

@@ -1,0 +1,47 @@
+//! Curves as SVG.
+
+use crate::report::Curves;
+use plotters::prelude::*;
+use std::{error::Error, path::Path};
+
+const SIZE: (u32, u32) = (560, 300);
+/// Colours that who sees fewer of them can tell apart (Okabe and Ito).
+const COLOURS: [RGBColor; 3] = [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 158, 115)];
+
+/// Draws them into this file. Numbers grow tenfold on the x-axis, and the y-axis begins at nothing.
+pub fn draw(curves: &Curves, file: &Path) -> Result<(), Box<dyn Error>> {
+    let points = || curves.curves.iter().flat_map(|curve| &curve.points);
+    let [least, most] = [f64::min, f64::max].map(|which| points().map(|p| p.0).reduce(which).unwrap_or(1.0));
+    let top = points().map(|p| p.1).fold(0.0, f64::max) * 1.1;
+    let area = SVGBackend::new(file, SIZE).into_drawing_area();
+    // Readable on a dark page too.
+    area.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&area)
+        .caption(&curves.title, ("sans-serif", 16))
+        .margin(12)
+        .x_label_area_size(36)
+        .y_label_area_size(56)
+        .build_cartesian_2d((least..most).log_scale(), 0.0..top)?;
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .x_desc(curves.x)
+        .y_desc(curves.y)
+        .x_label_formatter(&|x| format!("{x:.0}"))
+        .draw()?;
+    for (curve, colour) in curves.curves.iter().zip(COLOURS) {
+        let line = LineSeries::new(curve.points.iter().copied(), colour.stroke_width(2)).point_size(3);
+        chart
+            .draw_series(line)?
+            .label(&curve.name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK.mix(0.3))
+        .draw()?;
+    area.present()?;
+    Ok(())
+}

@@ -1,0 +1,401 @@
+//! What it costs to look after many: memory, the way to ready, renewals.
+
+use crate::{
+    crowd::{Asker, Crowd, PREPARING, account},
+    ground::Floor,
+    process,
+    report::{Curve, Curves, Part, Row, Target, bytes, time},
+    tools::Tools,
+};
+use futures::{StreamExt, stream};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, api::PostParams};
+use serde_json::json;
+use std::time::{Duration, Instant};
+use testbed::{
+    site::{ANNOTATION, REGISTRY, from},
+    webhook::{program, resident},
+};
+
+const MIB: f64 = 1024.0 * 1024.0;
+/// Live Pods that name each pull secret.
+const PODS_EACH: usize = 5;
+/// Renewals are bounded by the machine, not by us.
+const FLAGS: [&str; 2] = ["--renewal-rate=1000", "--renewal-concurrency=32"];
+/// How long a real token lasts, and at which part of its life it is renewed on average.
+const REAL_LIFE: Duration = Duration::from_secs(3 * 60 * 60);
+const RENEWED_AT: f64 = 2.0 / 3.0 + 0.05;
+
+/// So many pull secrets, whose tokens last so long: the first renewal comes after all Pods are there.
+#[derive(Clone, Copy)]
+pub struct Size {
+    pub pull_secrets: usize,
+    pub life: Duration,
+}
+
+/// What one size has shown.
+struct Found {
+    size: Size,
+    pods: usize,
+    /// With the pull secrets alone, and with the Pods too.
+    memory: (u64, u64),
+    ready: Duration,
+    renewed: u64,
+    cpu: Duration,
+    took: Duration,
+    entra: u64,
+    acr: u64,
+    writes: u64,
+}
+
+pub async fn measure(tools: &Tools, sizes: &[Size]) -> Vec<Part> {
+    let (idle, idle_ready) = idle().await;
+    let floor = Floor::start(tools).await;
+    let floor_memory = resident(floor.process());
+    let mut all = Vec::new();
+    for &size in sizes {
+        all.push(Found::of(size).await);
+    }
+    vec![
+        memory(idle, floor_memory, &all),
+        start(idle_ready, floor.ready_after, &all),
+        renewal(&all),
+    ]
+}
+
+/// A webhook that leads where nothing is.
+async fn idle() -> (u64, Duration) {
+    let mut crowd = Crowd::led(0, "3h", &FLAGS).await;
+    let ready = restart(&mut crowd).await;
+    (crowd.site.webhook.resident(), ready)
+}
+
+/// Starts it anew, waits until it leads, and tells how long it took until it was ready.
+async fn restart(crowd: &mut Crowd) -> Duration {
+    assert!(crowd.site.webhook.terminate().await, "it ends in peace");
+    crowd.site.restart_webhook().await;
+    testbed::site::eventually("it leads", async || {
+        (crowd.site.metric("leader").await == 1).then_some(())
+    })
+    .await;
+    crowd.site.webhook.ready_after
+}
+
+// === impl Found ===
+
+impl Found {
+    async fn of(size: Size) -> Self {
+        let life = format!("{}s", size.life.as_secs());
+        let mut crowd = Crowd::led(size.pull_secrets, &life, &FLAGS).await;
+        let asker = crowd.asker(&crowd.site.webhook);
+        each(size.pull_secrets, PREPARING, async |n| admit(&asker, n).await).await;
+        restart(&mut crowd).await;
+        let alone = crowd.site.webhook.resident();
+        let pods = PODS_EACH * size.pull_secrets;
+        let api = crowd.site.pods(&crowd.site.a.namespace);
+        each(pods, PREPARING, async |n| {
+            create(&api, n % size.pull_secrets).await
+        })
+        .await;
+        let ready = restart(&mut crowd).await;
+        let with_pods = crowd.site.webhook.resident();
+        let before = Counts::of(&crowd).await;
+        assert_eq!(
+            before.renewed, 0,
+            "the first renewal comes after all Pods are there: tokens must last longer"
+        );
+        Self::renew(&crowd, size, pods, (alone, with_pods), ready, before).await
+    }
+
+    async fn renew(
+        crowd: &Crowd,
+        size: Size,
+        pods: usize,
+        memory: (u64, u64),
+        ready: Duration,
+        idle: Counts,
+    ) -> Self {
+        let until = async |renewed: u64| {
+            let limit = Instant::now() + 2 * size.life;
+            loop {
+                let now = Counts::of(crowd).await;
+                if now.renewed >= renewed {
+                    return now;
+                }
+                assert!(Instant::now() < limit, "{} of {renewed} are renewed", now.renewed);
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        };
+        let first = until(1).await;
+        let last = until(size.pull_secrets as u64).await;
+        Self {
+            size,
+            pods,
+            memory,
+            ready,
+            renewed: last.renewed,
+            cpu: (last.cpu - first.cpu).div_f64((last.renewed - first.renewed) as f64),
+            took: last.at - first.at,
+            entra: last.entra - idle.entra,
+            acr: last.acr - idle.acr,
+            writes: last.writes - idle.writes,
+        }
+    }
+
+    fn each(&self, number: u64) -> f64 {
+        number as f64 / self.renewed as f64
+    }
+}
+
+/// What has been counted so far, by the webhook and by the API server.
+struct Counts {
+    at: Instant,
+    cpu: Duration,
+    renewed: u64,
+    entra: u64,
+    acr: u64,
+    writes: u64,
+}
+
+// === impl Counts ===
+
+impl Counts {
+    async fn of(crowd: &Crowd) -> Self {
+        let (_, webhook) = crowd.site.webhook.admin_get("/metrics").await;
+        let request = http::Request::get("/metrics")
+            .body(Vec::new())
+            .expect("it is a request");
+        let api_server = crowd
+            .site
+            .client
+            .request_text(request)
+            .await
+            .expect("the API server tells its metrics");
+        let hop = |name: &str| {
+            sum(
+                &webhook,
+                "acr_pull_webhook_upstream_requests_total",
+                &[&format!("hop=\"{name}\"")],
+            )
+        };
+        let write = |resource: &str, verb: &str| {
+            let labels = [format!("resource=\"{resource}\""), format!("verb=\"{verb}\"")];
+            sum(
+                &api_server,
+                "apiserver_request_total",
+                &labels.each_ref().map(String::as_str),
+            )
+        };
+        let writes = ["POST", "PUT", "PATCH", "APPLY"]
+            .iter()
+            .flat_map(|verb| [write("secrets", verb), write("acrpullsecrets", verb)])
+            .sum();
+        Self {
+            at: Instant::now(),
+            cpu: process::cpu(crowd.site.webhook.process()),
+            renewed: sum(
+                &webhook,
+                "acr_pull_webhook_renewals_total",
+                &["outcome=\"Renewed\""],
+            ),
+            entra: hop("Entra"),
+            acr: hop("RegistryExchange"),
+            writes,
+        }
+    }
+}
+
+/// The sum of a metric over all its labels that include these.
+fn sum(metrics: &str, name: &str, labels: &[&str]) -> u64 {
+    let lines = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix(name)?.strip_prefix('{')?.split_once("} "));
+    let chosen = lines.filter(|(all, _)| labels.iter().all(|label| all.contains(label)));
+    chosen
+        .map(|(_, value)| value.trim().parse::<f64>().expect("a metric is a number") as u64)
+        .sum()
+}
+
+/// Does something for each number, some at a time.
+async fn each(number: usize, at_a_time: usize, work: impl AsyncFn(usize)) {
+    let work = &work;
+    stream::iter(0..number)
+        .map(async |n| work(n).await)
+        .buffer_unordered(at_a_time)
+        .collect::<()>()
+        .await;
+}
+
+async fn admit(asker: &Asker, n: usize) {
+    assert!(asker.ask(n).await.complete, "the token came in time");
+}
+
+/// A small Pod of this identity, that nobody schedules: there is no node.
+async fn create(pods: &Api<Pod>, n: usize) {
+    let pod: Pod = from(json!({
+        "metadata": {"generateName": format!("{}-", account(n)), "annotations": {ANNOTATION: "contoso"}},
+        "spec": {
+            "serviceAccountName": account(n),
+            "schedulerName": "none",
+            "containers": [{"name": "app", "image": format!("{REGISTRY}/team-a/app:1")}],
+        },
+    }));
+    pods.create(&PostParams::default(), &pod)
+        .await
+        .expect("a Pod can be created");
+}
+
+fn curve(name: &str, all: &[Found], y: impl Fn(&Found) -> f64) -> Curve {
+    let points = all
+        .iter()
+        .map(|found| (found.size.pull_secrets as f64, y(found)))
+        .collect();
+    Curve {
+        name: name.to_owned(),
+        points,
+    }
+}
+
+fn memory(idle: u64, floor: u64, all: &[Found]) -> Part {
+    let mut rows = vec![Row {
+        what: "idle".to_owned(),
+        ours: bytes(idle as f64),
+        beside: format!(
+            "12 MiB (the floor, which knows nothing, has {})",
+            bytes(floor as f64)
+        ),
+        ratio: idle as f64 / (12.0 * MIB),
+        target: Some(Target::AtMost(1.0)),
+    }];
+    for found in all {
+        let (alone, with_pods) = found.memory;
+        let (number, pods) = (found.size.pull_secrets, found.pods);
+        for (what, more, number, limit) in [
+            ("pull secret", alone.saturating_sub(idle), number, 3072.0),
+            ("Pod", with_pods.saturating_sub(alone), pods, 1024.0),
+        ] {
+            let each = more as f64 / number as f64;
+            rows.push(Row {
+                what: format!("for each {what} of {number}"),
+                ours: format!("{} ({} in all)", bytes(each), bytes(more as f64)),
+                beside: bytes(limit),
+                ratio: each / limit,
+                target: Some(Target::AtMost(1.0)),
+            });
+        }
+    }
+    Part {
+        title: "Memory",
+        how: format!(
+            "Resident memory of a leader that has just started: where nothing is, with so many pull secrets, and with {PODS_EACH} \
+             live Pods for each of them.",
+        ),
+        rows,
+        curves: vec![Curves {
+            file: "memory.svg",
+            title: format!("Memory of the leader, with {PODS_EACH} Pods for each pull secret"),
+            x: "pull secrets",
+            y: "MiB",
+            curves: vec![
+                curve("pull secrets alone", all, |found| found.memory.0 as f64 / MIB),
+                curve("with their Pods", all, |found| found.memory.1 as f64 / MIB),
+            ],
+        }],
+    }
+}
+
+fn start(idle: Duration, floor: Duration, all: &[Found]) -> Part {
+    let row = |what: String, took: Duration, target: Option<Target>| Row {
+        what,
+        ours: time(took),
+        beside: format!(
+            "50 ms (the floor, which knows nothing, answers after {})",
+            time(floor)
+        ),
+        ratio: took.as_secs_f64() / 0.05,
+        target,
+    };
+    let mut rows = vec![row(
+        "until ready, nothing to know".to_owned(),
+        idle,
+        Some(Target::AtMost(1.0)),
+    )];
+    for found in all {
+        let what = format!(
+            "until ready, {} pull secrets and {} Pods",
+            found.size.pull_secrets, found.pods
+        );
+        rows.push(row(what, found.ready, None));
+    }
+    let size = std::fs::metadata(program()).map_or(0, |file| file.len()) as f64 / 1e6;
+    rows.push(Row {
+        what: "the program, which is all of the image".to_owned(),
+        ours: format!("{size:.1} MB"),
+        beside: "14 MB".to_owned(),
+        ratio: size / 14.0,
+        target: Some(Target::AtMost(1.0)),
+    });
+    Part {
+        title: "Start",
+        how: "From the start of the process until /readyz says so, once everything is known that admission needs.".to_owned(),
+        rows,
+        curves: vec![Curves {
+            file: "start.svg",
+            title: "Start: until ready".to_owned(),
+            x: "pull secrets",
+            y: "ms",
+            curves: vec![curve("webhook", all, |found| found.ready.as_secs_f64() * 1e3)],
+        }],
+    }
+}
+
+fn renewal(all: &[Found]) -> Part {
+    let mut rows = Vec::new();
+    for found in all {
+        let number = found.size.pull_secrets;
+        let hourly = number as f64 * 3600.0 / (REAL_LIFE.as_secs_f64() * RENEWED_AT);
+        for (what, count, limit) in [
+            ("calls to Entra", found.entra, 1.0),
+            ("exchanges with the registry", found.acr, 1.0),
+            ("writes to the API server", found.writes, 2.0),
+        ] {
+            let each = found.each(count);
+            rows.push(Row {
+                what: format!("{what} for each renewal of {number}"),
+                ours: format!("{each:.2}; {:.0} an hour with tokens of 3 h", each * hourly),
+                beside: format!("{limit}"),
+                ratio: each / limit,
+                target: Some(Target::AtMost(1.0)),
+            });
+        }
+        let share = found.cpu.as_secs_f64() * found.renewed as f64 / found.took.as_secs_f64();
+        rows.push(Row {
+            what: format!("CPU for each renewal of {number}"),
+            ours: format!(
+                "{}; {} an hour with tokens of 3 h",
+                time(found.cpu),
+                time(found.cpu.mul_f64(hourly))
+            ),
+            beside: format!(
+                "{:.0} renewals a second took {share:.2} of a core",
+                found.renewed as f64 / found.took.as_secs_f64()
+            ),
+            ratio: found.cpu.div_duration_f64(all[0].cpu),
+            target: None,
+        });
+    }
+    Part {
+        title: "Renewal",
+        how: "All pull secrets of the row before are renewed once, as fast as the machine allows. The calls are counted by the \
+              webhook's and the API server's own metrics; the ratio of CPU is to that of the first size."
+            .to_owned(),
+        rows,
+        curves: vec![Curves {
+            file: "renewal.svg",
+            title: "Renewal: CPU for each".to_owned(),
+            x: "pull secrets",
+            y: "ms",
+            curves: vec![curve("webhook", all, |found| found.cpu.as_secs_f64() * 1e3)],
+        }],
+    }
+}
