@@ -155,7 +155,7 @@ impl Inner {
             notes.extend(note);
             let registry = order.inputs.registry.as_str();
             if !request.object.pulls_from(registry) {
-                let Order { generator, .. } = &order;
+                let Order { generator, .. } = &*order;
                 notes.push(format!(
                     "no container image comes from {registry}, the registry of {} {}",
                     generator.kind, generator.name
@@ -163,14 +163,19 @@ impl Inner {
             }
             orders.push((order, wish));
         }
-        let names: Vec<_> = orders.iter().map(|(order, _)| order.name.clone()).collect();
-        let pending = if request.dry_run {
+        let names: Vec<_> = orders.iter().map(|(order, _)| order.name.as_str()).collect();
+        let patch = patch(&request.object, &names);
+        if !request.dry_run {
+            orders.retain(|(order, _)| !self.issuer.has(order));
+        }
+        let pending = if request.dry_run || orders.is_empty() {
             Vec::new()
         } else {
-            self.ensure(orders, deadline).await?
+            // Apart, as it is large: each admission would carry it along.
+            Box::pin(self.ensure(orders, deadline)).await?
         };
         Ok(Verdict::Patched {
-            patch: patch(&request.object, &names),
+            patch,
             pending,
             notes,
         })
@@ -197,7 +202,15 @@ impl Inner {
         {
             return Ok(Some(wish));
         }
-        // A Pod left alone cannot be helped later, so that is not decided by what a watch has seen so far.
+        // A Pod left alone cannot be helped later, so that is not decided by what a watch has seen so far. Apart, as it is
+        // large: each admission would carry it along.
+        Box::pin(self.ask_for_default(request)).await
+    }
+
+    async fn ask_for_default(&self, request: &Request<'_>) -> Result<Option<Wish>, Problem> {
+        let Request {
+            namespace, object, ..
+        } = request;
         let Some(wish) = self.default_wish(namespace, object.service_account()).await? else {
             return Ok(None);
         };
@@ -225,7 +238,7 @@ impl Inner {
     /// becomes a warning where the administrator wants that.
     async fn ensure(
         self: &Arc<Self>,
-        orders: Vec<(Order, Wish)>,
+        orders: Vec<(Arc<Order>, Wish)>,
         deadline: Deadline,
     ) -> Result<Vec<Problem>, Problem> {
         let outcomes = join_all(orders.into_iter().map(|(order, wish)| {

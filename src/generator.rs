@@ -4,6 +4,7 @@
 mod access_token;
 mod cluster_generator;
 mod defaults;
+mod epoch;
 mod namespaces;
 mod reference;
 mod resolve;
@@ -12,6 +13,7 @@ mod store;
 pub use access_token::{ACRAccessToken, ACRAccessTokenSpec};
 pub use cluster_generator::{ClusterGenerator, ClusterGeneratorSpec};
 pub use defaults::NamespaceDefaults;
+pub use epoch::Epoch;
 pub use namespaces::NamespaceList;
 pub use reference::{Kind, Reference};
 pub use resolve::{ANNOTATIONS, Account, Referenced, Resolved, Resolver};

@@ -7,6 +7,7 @@ mod flight;
 mod freshness;
 mod issuer;
 mod name;
+mod recent;
 mod resource;
 mod writer;
 

@@ -5,7 +5,7 @@ use crate::{
     cli::ServeArgs,
     cluster::{Cluster, Reach},
     events::Events,
-    generator::{ANNOTATIONS, Generators, NamespaceDefaults, Resolver, ServiceAccounts},
+    generator::{NamespaceDefaults, Resolver},
     identity::{AssertionSource, ClientSecrets, Clouds, EntraClient, ManagedIdentityClient, TokenSource},
     kubernetes, leader,
     pull_secret::{Catalog, Issuer},
@@ -139,12 +139,7 @@ fn parts(
         clouds: Clouds::new(&args.authority_host, &args.acr_audience),
         managed_identity_namespaces: args.managed_identity_namespaces.clone(),
     };
-    let catalog = Arc::new(Catalog {
-        generators: Generators::watch(cluster),
-        accounts: ServiceAccounts::watch(cluster, ANNOTATIONS),
-        resolver,
-        events,
-    });
+    let catalog = Arc::new(Catalog::new(cluster, resolver, events));
     let admission = Admission::new(
         catalog.clone(),
         NamespaceDefaults::watch(cluster),

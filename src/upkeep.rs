@@ -192,7 +192,10 @@ impl Work {
                 }
             };
             // Its Pods name it as it is called, whatever the generator would have new ones call it.
-            order.name = owner.metadata.name.clone().unwrap_or_default();
+            let name = owner.metadata.name.as_deref().unwrap_or_default();
+            if order.name != name {
+                Arc::make_mut(&mut order).name = name.to_owned();
+            }
             issuer.renew(order, Cause::Renewal(object.clone())).await
         };
         let outcome = outcome.await;

@@ -81,12 +81,7 @@ pub async fn load(tools: &Tools, target: Target<'_>, load: Load) -> Seen {
             "--method",
             "POST",
         ])
-        .args([
-            "-T",
-            "application/json",
-            "-c",
-            &load.connections.to_string(),
-        ])
+        .args(["-T", "application/json", "-c", &load.connections.to_string()])
         .arg("--cacert")
         .arg(target.ca)
         .arg("-D")

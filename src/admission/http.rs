@@ -8,24 +8,18 @@ use crate::{
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{Query, State},
-    http::{HeaderMap, StatusCode, Uri, header},
+    extract::{Request, State},
+    http::{HeaderMap, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
     routing::post,
 };
 use futures::StreamExt;
-use serde::Deserialize;
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// An object in etcd has at most 1.5 MiB by default, and a review holds one; the API
 /// server itself takes no request over 3 MiB.
 const MAX_BODY: usize = 3 * 1024 * 1024;
-
-#[derive(Deserialize)]
-struct Params {
-    timeout: Option<String>,
-}
 
 /// Bodies that are read at the same time, in bytes: whoever reaches the port could otherwise fill
 /// our memory. An API server's reviews are some KiB each and here at once.
@@ -47,6 +41,14 @@ pub fn router(admission: Admission) -> Router {
         .with_state(Endpoint { admission, bodies })
 }
 
+/// The API server's own time-out, of the query.
+fn timeout(query: Option<&str>) -> Option<Cow<'_, str>> {
+    let mut parameters = form_urlencoded::parse(query?.as_bytes());
+    parameters
+        .find(|(name, _)| name == "timeout")
+        .map(|(_, value)| value)
+}
+
 async fn wrong_method() -> Response {
     (
         StatusCode::METHOD_NOT_ALLOWED,
@@ -56,11 +58,9 @@ async fn wrong_method() -> Response {
         .into_response()
 }
 
-async fn mutate(State(endpoint): State<Endpoint>, uri: Uri, headers: HeaderMap, body: Body) -> Response {
-    let timeout = Query::<Params>::try_from_uri(&uri)
-        .ok()
-        .and_then(|params| params.0.timeout);
-    let deadline = Deadline::from_query(timeout.as_deref());
+async fn mutate(State(endpoint): State<Endpoint>, request: Request) -> Response {
+    let (Parts { uri, headers, .. }, body) = request.into_parts();
+    let deadline = Deadline::from_query(timeout(uri.query()).as_deref());
     if !is_json(&headers) {
         return unreadable(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,

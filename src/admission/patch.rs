@@ -13,7 +13,7 @@ pub const INJECTED: &str = "acr-pull.dev/injected";
 pub const PULL_SECRETS: &str = "acr-pull.dev/pull-secrets";
 
 /// The operations still missing for the Pod to name these pull secrets; none on a second call.
-pub fn patch(pod: &PodView<'_>, names: &[String]) -> Patch {
+pub fn patch(pod: &PodView<'_>, names: &[&str]) -> Patch {
     let mut operations = Vec::with_capacity(names.len() + 2);
     let mut add = |path: &[&str], value: Value| {
         operations.push(PatchOperation::Add(AddOperation {
@@ -64,8 +64,7 @@ mod tests {
     fn patched(mut pod: Value, names: &[&str]) -> Value {
         let text = pod.to_string();
         let view: PodView = serde_json::from_str(&text).unwrap();
-        let names: Vec<_> = names.iter().map(|n| (*n).to_owned()).collect();
-        json_patch::patch(&mut pod, &patch(&view, &names)).unwrap();
+        json_patch::patch(&mut pod, &patch(&view, names)).unwrap();
         pod
     }
 
@@ -121,8 +120,7 @@ mod tests {
             let once = patched(pod, &names);
             let text = once.to_string();
             let view: PodView = serde_json::from_str(&text).unwrap();
-            let owned: Vec<_> = names.iter().map(|n| (*n).to_owned()).collect();
-            prop_assert!(patch(&view, &owned).0.is_empty());
+            prop_assert!(patch(&view, &names).0.is_empty());
             for name in names {
                 let count = once["spec"]["imagePullSecrets"].as_array().unwrap().iter().filter(|s| s["name"] == name).count();
                 prop_assert!(count >= 1);

@@ -192,7 +192,9 @@ pub fn parse(body: &[u8]) -> Result<Request<'_>, (Option<String>, Problem)> {
             format!("the AdmissionReview cannot be read: {why}"),
         )
     };
-    match serde_json::from_slice::<Review>(body) {
+    // At once, and not text by text.
+    let body = str::from_utf8(body).map_err(|e| (None, invalid(format!("it is not UTF-8: {e}"))))?;
+    match serde_json::from_str::<Review>(body) {
         Ok(review) if review.api_version == API_VERSION && review.kind == KIND => {
             match review.request.bad_name() {
                 None => Ok(review.request),
@@ -217,7 +219,7 @@ pub fn parse(body: &[u8]) -> Result<Request<'_>, (Option<String>, Problem)> {
 }
 
 /// The uid alone, from a review that is wrong elsewhere.
-fn uid(body: &[u8]) -> Option<String> {
+fn uid(body: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct OnlyUid {
         request: Uid,
@@ -226,9 +228,7 @@ fn uid(body: &[u8]) -> Option<String> {
     struct Uid {
         uid: String,
     }
-    serde_json::from_slice::<OnlyUid>(body)
-        .ok()
-        .map(|r| r.request.uid)
+    serde_json::from_str::<OnlyUid>(body).ok().map(|r| r.request.uid)
 }
 
 fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>

@@ -1,7 +1,7 @@
 //! The generators and service accounts of the cluster, watched, with one live look
 //! at the API server for what a watch has not seen yet.
 
-use super::{ACRAccessToken, ACRAccessTokenSpec, ClusterGenerator, Reference, reference::Kind};
+use super::{ACRAccessToken, ACRAccessTokenSpec, ClusterGenerator, Epoch, Reference, reference::Kind};
 use crate::{
     cluster::{Cluster, Places, everywhere},
     kubernetes::{self, api_problem},
@@ -53,13 +53,18 @@ pub type ServiceAccountView = BTreeMap<String, String>;
 
 impl Generators {
     /// Starts the watches.
-    pub fn watch(cluster: &Cluster) -> Self {
+    pub fn watch(cluster: &Cluster, epoch: &Epoch) -> Self {
         let of_the_cluster = || {
             let places = everywhere(Api::all(cluster.client.clone()));
-            guarded("watch of ClusterGenerators", places, &cluster.readiness)
+            guarded("watch of ClusterGenerators", places, &cluster.readiness, epoch)
         };
         Self {
-            namespaced: guarded("watch of ACRAccessTokens", cluster.places(), &cluster.readiness),
+            namespaced: guarded(
+                "watch of ACRAccessTokens",
+                cluster.places(),
+                &cluster.readiness,
+                epoch,
+            ),
             cluster: cluster.reach.is_cluster().then(of_the_cluster),
             client: cluster.client.clone(),
         }
@@ -112,6 +117,7 @@ fn guarded<K>(
     what: &'static str,
     places: Places<DeserializeGuard<K>>,
     readiness: &Readiness,
+    epoch: &Epoch,
 ) -> Store<DeserializeGuard<K>>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
@@ -123,7 +129,8 @@ where
             metadata.annotations = None;
         }
     };
-    watch::store(what, places, None, readiness, trim, |_| ())
+    let epoch = epoch.clone();
+    watch::store(what, places, None, readiness, trim, move |_| epoch.turn())
 }
 
 async fn get<K>(
@@ -192,7 +199,8 @@ impl Generator {
 
 impl ServiceAccounts {
     /// Starts the watch; `annotations` are the keys to keep.
-    pub fn watch(cluster: &Cluster, annotations: &'static [&'static str]) -> Self {
+    pub fn watch(cluster: &Cluster, annotations: &'static [&'static str], epoch: &Epoch) -> Self {
+        let epoch = epoch.clone();
         let trim = move |account: &mut PartialObjectMeta<ServiceAccount>| {
             let ObjectMeta {
                 name,
@@ -219,7 +227,7 @@ impl ServiceAccounts {
                 None,
                 &cluster.readiness,
                 trim,
-                |_| (),
+                move |_| epoch.turn(),
             ),
             client: cluster.client.clone(),
         }

@@ -1,21 +1,23 @@
 //! What one reference of a Pod asks for, by names alone, and its resolution to an order.
 
-use super::{ACRPullSecret, GeneratorReference, Order, name};
+use super::{ACRPullSecret, GeneratorReference, Order, name, recent::Recent};
 use crate::{
+    cluster::Cluster,
     events::Events,
     generator::{
-        Account, Generator, Generators, Kind, Reference, Referenced, Resolved, Resolver, ServiceAccountView,
-        ServiceAccounts,
+        ANNOTATIONS, Account, Epoch, Generator, Generators, Kind, Reference, Referenced, Resolved, Resolver,
+        ServiceAccountView, ServiceAccounts,
     },
     problem::{Problem, Reason},
     registry::RegistryHost,
 };
+use std::sync::Arc;
 
 /// The service account of a Pod that names none.
 const DEFAULT_SERVICE_ACCOUNT: &str = "default";
 
 /// What one reference of a Pod asks for. Names alone, so that it can be resolved anew later.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Wish {
     /// The namespace of the Pod.
     namespace: String,
@@ -29,20 +31,21 @@ pub struct Wish {
 
 /// All that wishes are resolved with.
 pub struct Catalog {
-    /// The generators of the cluster.
-    pub generators: Generators,
-    /// Its service accounts.
-    pub accounts: ServiceAccounts,
-    /// How they are resolved.
-    pub resolver: Resolver,
+    generators: Generators,
+    accounts: ServiceAccounts,
+    /// Of both.
+    epoch: Epoch,
+    resolver: Resolver,
     /// Tells those who wrote a generator.
-    pub events: Events,
+    events: Events,
+    recent: Recent,
 }
 
 /// An order, and what whoever made the Pod should know of it.
+#[derive(Clone)]
 pub struct Resolution {
     /// The pull secret that is needed.
-    pub order: Order,
+    pub order: Arc<Order>,
     /// A warning about the generator.
     pub note: Option<String>,
 }
@@ -50,17 +53,41 @@ pub struct Resolution {
 // === impl Catalog ===
 
 impl Catalog {
+    /// Watches generators and service accounts.
+    pub fn new(cluster: &Cluster, resolver: Resolver, events: Events) -> Self {
+        let epoch = Epoch::default();
+        Self {
+            generators: Generators::watch(cluster, &epoch),
+            accounts: ServiceAccounts::watch(cluster, ANNOTATIONS, &epoch),
+            epoch,
+            resolver,
+            events,
+            recent: Recent::default(),
+        }
+    }
+
     /// Resolves a wish. What a watch has not seen yet, be it missing or only wrong as we know it,
     /// is looked up once before the Pod is refused for it.
     pub async fn resolve(&self, wish: &Wish) -> Result<Resolution, Problem> {
+        let epoch = self.epoch.now();
+        if let Some(resolution) = self.recent.get(wish, epoch) {
+            return Ok(resolution);
+        }
         if let Some(known) = self.generators.known(&wish.namespace, wish.reference())
             && let Ok(generator) = wish.referenced(&known)
             && let Ok(account) = self.resolver.account(generator, &wish.service_account)
             && let Some(annotations) = self.known_annotations(wish, account)
             && let Ok(inputs) = self.resolver.resolve(generator, account, &annotations)
         {
-            return Ok(wish.resolution(generator, account, inputs));
+            let resolution = wish.resolution(generator, account, inputs);
+            self.recent.put(wish, &resolution, epoch);
+            return Ok(resolution);
         }
+        // Apart, as it is large: each admission would carry it along.
+        Box::pin(self.look_up(wish)).await
+    }
+
+    async fn look_up(&self, wish: &Wish) -> Result<Resolution, Problem> {
         let found = self.generators.fetch(&wish.namespace, wish.reference()).await?;
         let generator = wish.referenced(&found)?;
         let account = self.resolver.account(generator, &wish.service_account)?;
@@ -167,7 +194,7 @@ impl Wish {
             inputs,
         };
         Resolution {
-            order,
+            order: Arc::new(order),
             note: generator.several_identities(),
         }
     }

@@ -75,10 +75,10 @@ enum State {
 impl Flights {
     /// Joins the flight of this order, or starts it. `refresh` gives the order anew before
     /// each further try: what it was made from may have changed, or be gone.
-    pub fn join<I, R>(&self, order: Order, issue: I, refresh: R, keep_trying: bool) -> Passenger
+    pub fn join<I, R>(&self, order: Arc<Order>, issue: I, refresh: R, keep_trying: bool) -> Passenger
     where
-        I: AsyncTry<Order, ()>,
-        R: AsyncTry<(), Order>,
+        I: AsyncTry<Arc<Order>, ()>,
+        R: AsyncTry<(), Arc<Order>>,
     {
         let key = (order.namespace.clone(), order.name.clone());
         let mut flights = self.lock();
@@ -124,8 +124,13 @@ impl Flights {
     /// Whether a flight for other inputs is under way or has just landed: what the watch
     /// shows of this pull secret may be outdated.
     pub fn other_inputs(&self, order: &Order) -> bool {
+        let flights = self.lock();
+        // As nearly always: nobody waits for a token.
+        if flights.is_empty() {
+            return false;
+        }
         let key = (order.namespace.clone(), order.name.clone());
-        self.lock()
+        flights
             .get(&key)
             .is_some_and(|f| f.inputs_hash != order.inputs_hash)
     }
@@ -153,9 +158,9 @@ impl Flights {
 }
 
 async fn fly(
-    mut order: Order,
-    issue: impl AsyncTry<Order, ()>,
-    refresh: impl AsyncTry<(), Order>,
+    mut order: Arc<Order>,
+    issue: impl AsyncTry<Arc<Order>, ()>,
+    refresh: impl AsyncTry<(), Arc<Order>>,
     keep_trying: impl Fn() -> bool,
     state: &watch::Sender<State>,
     retry_now: &Notify,

@@ -108,7 +108,7 @@ impl Issuer {
             cluster.places::<Guarded>(),
             None,
             &cluster.readiness,
-            |object| object.meta_mut().managed_fields = None,
+            trim,
             move |seen| {
                 let reference = match seen {
                     Seen::There(object) => ObjectRef::from_obj(object),
@@ -136,29 +136,31 @@ impl Issuer {
         }))
     }
 
+    /// Whether the Secret of the order is in place, fresh, and here to stay.
+    pub fn has(&self, order: &Order) -> bool {
+        let known = self.0.known(order);
+        marked_unused(known.as_deref()).is_none()
+            && self.0.freshness(known.as_deref(), order) == Freshness::Fresh
+    }
+
     /// Returns when the Secret of the order is in place, at once when it is already. One that
     /// is usable, though no longer fresh, is replaced in the background.
     ///
     /// `refresh` gives the order anew before each further try.
     pub async fn ensure(
         &self,
-        order: Order,
-        refresh: impl AsyncTry<(), Order>,
+        order: Arc<Order>,
+        refresh: impl AsyncTry<(), Arc<Order>>,
         deadline: Deadline,
     ) -> Result<(), Problem> {
         let inner = &self.0;
         let known = inner.known(&order);
-        if let Some(DeserializeGuard(Ok(marked))) = known.as_deref()
-            && marked.is_marked_unused()
-        {
+        if let Some(marked) = marked_unused(known.as_deref()) {
             // It is about to be deleted, and this Pod will need it.
             let used = inner.writer.mark_used(marked);
             deadline.bound(used).await.unwrap_or_else(|| Err(late()))?;
         }
-        let freshness = match inner.flights.other_inputs(&order) {
-            true => Freshness::Stale,
-            false => worth(known.as_deref(), &order),
-        };
+        let freshness = inner.freshness(known.as_deref(), &order);
         if freshness == Freshness::Fresh {
             return Ok(());
         }
@@ -173,7 +175,7 @@ impl Issuer {
     }
 
     /// Issues a pull secret that exists anew; joins whoever does so already.
-    pub async fn renew(&self, order: Order, cause: Cause) -> Result<(), Problem> {
+    pub async fn renew(&self, order: Arc<Order>, cause: Cause) -> Result<(), Problem> {
         // Whoever renews tries again by a plan of its own.
         let refresh = |()| std::future::ready(Err(late()));
         self.0.join(order, cause, refresh, false).outcome().await
@@ -200,11 +202,27 @@ impl Issuer {
     }
 }
 
+/// What nobody reads, of objects of which there are many.
+fn trim(object: &mut Guarded) {
+    let metadata = object.meta_mut();
+    metadata.managed_fields = None;
+    metadata.labels = None;
+    metadata.annotations = None;
+}
+
 fn late() -> Problem {
     Problem::new(
         Reason::UpstreamTimeout,
         "Azure did not give the token before the API server's time-out",
     )
+}
+
+/// The pull secret, if it is about to be deleted.
+fn marked_unused(known: Option<&Guarded>) -> Option<&ACRPullSecret> {
+    match known {
+        Some(DeserializeGuard(Ok(known))) => known.is_marked_unused().then_some(known),
+        _ => None,
+    }
 }
 
 /// What the pull secret of this order is worth, as it is known.
@@ -218,6 +236,31 @@ fn worth(known: Option<&Guarded>, order: &Order) -> Freshness {
 // === impl Order ===
 
 impl Order {
+    /// One for tests.
+    #[cfg(test)]
+    pub fn example(inputs_hash: &str) -> Self {
+        use crate::identity::{Identity, ManagedIdentity, ManagedIdentityId};
+        let suffixes: crate::registry::RegistrySuffixes = "azurecr.io".parse().unwrap();
+        Self {
+            namespace: "team-a".to_owned(),
+            name: "acr-pull-contoso-app".to_owned(),
+            generator: GeneratorReference {
+                kind: "ACRAccessToken".to_owned(),
+                name: "contoso".to_owned(),
+            },
+            inputs: Resolved {
+                identity: Identity::Managed(ManagedIdentity {
+                    id: ManagedIdentityId::SystemAssigned,
+                    tenant_id: None,
+                    acr_audience: "https://containerregistry.azure.net".to_owned(),
+                }),
+                registry: suffixes.permit("contoso.azurecr.io").unwrap(),
+                scope: None,
+            },
+            inputs_hash: inputs_hash.to_owned(),
+        }
+    }
+
     /// The spec of the `ACRPullSecret`.
     pub fn spec(&self) -> ACRPullSecretSpec {
         let workload = self.inputs.identity.workload();
@@ -253,15 +296,22 @@ impl Inner {
             .get(&ObjectRef::new(&order.name).within(&order.namespace))
     }
 
+    fn freshness(&self, known: Option<&Guarded>, order: &Order) -> Freshness {
+        match self.flights.other_inputs(order) {
+            true => Freshness::Stale,
+            false => worth(known, order),
+        }
+    }
+
     fn join(
         self: &Arc<Self>,
-        order: Order,
+        order: Arc<Order>,
         cause: Cause,
-        refresh: impl AsyncTry<(), Order>,
+        refresh: impl AsyncTry<(), Arc<Order>>,
         keep_trying: bool,
     ) -> Passenger {
         let pilot = self.clone();
-        let issue = move |order| {
+        let issue = move |order: Arc<Order>| {
             let (pilot, cause) = (pilot.clone(), cause.clone());
             async move { pilot.issue(&order, &cause).await }
         };

@@ -3,10 +3,7 @@
 
 use axum::{
     Router,
-    extract::State,
     http::{HeaderValue, header},
-    middleware::map_response_with_state,
-    response::Response,
 };
 use hyper::{
     server::conn::http1,
@@ -19,6 +16,7 @@ use hyper_util::{
 };
 use rustls::ServerConfig;
 use std::{
+    convert::Infallible,
     pin::pin,
     sync::{
         Arc,
@@ -71,7 +69,6 @@ pub async fn serve(
     let acceptor = tls.map(TlsAcceptor::from);
     let connections = Arc::new(Semaphore::new(max_connections));
     let graceful = GracefulShutdown::new();
-    let router = router.layer(map_response_with_state(drain.clone(), told));
     loop {
         let accepted = tokio::select! {
             accepted = accept(&listener, &connections) => accepted,
@@ -82,12 +79,13 @@ pub async fn serve(
             continue;
         };
         let (acceptor, router, watcher) = (acceptor.clone(), router.clone(), graceful.watcher());
+        let drain = drain.clone();
         tokio::spawn(async move {
             let _permit = permit;
             match acceptor {
-                None => connection(stream, router, watcher).await,
+                None => connection(stream, router, watcher, drain).await,
                 Some(acceptor) => match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(stream, router, watcher).await,
+                    Ok(Ok(stream)) => connection(stream, router, watcher, drain).await,
                     Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                     Err(_) => tracing::debug!("a TLS handshake did not end in time"),
                 },
@@ -101,16 +99,6 @@ pub async fn serve(
             DRAIN_TIMEOUT.as_secs()
         );
     }
-}
-
-/// The reply, which tells when it is the last one of its connection.
-async fn told(State(drain): State<Drain>, mut response: Response) -> Response {
-    if *drain.borrow() != Stage::Open {
-        response
-            .headers_mut()
-            .insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
 }
 
 async fn accept(
@@ -131,7 +119,7 @@ async fn accept(
     }
 }
 
-async fn connection<S>(stream: S, router: Router, watcher: Watcher)
+async fn connection<S>(stream: S, router: Router, watcher: Watcher, drain: Drain)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -139,7 +127,16 @@ where
     let (service, seen) = (TowerToHyperService::new(router), asked.clone());
     let service = service_fn(move |request| {
         seen.store(true, Ordering::Relaxed);
-        service.call(request)
+        let (answer, drain) = (service.call(request), drain.clone());
+        async move {
+            let mut response = answer.await?;
+            // The reply tells when it is the last one of its connection.
+            if *drain.borrow() != Stage::Open {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -180,7 +180,7 @@ async fn each_identity_pulls_in_each_cloud_with_and_without_a_scope_by_each_kind
                 asking.spec.as_mut().unwrap().containers[0].image = Some(image.clone());
                 let made = site.create(&site.a.namespace, &asking).await;
                 let secret = pull_secret_name(&made);
-                let pulled = pull::pulls(&site, &site.a.namespace, &secret, &image).await;
+                let pulled = pull::pulls(site, &site.a.namespace, &secret, &image).await;
                 assert_eq!(pulled, Ok(()), "{reference}");
                 (
                     identity,

@@ -126,7 +126,7 @@ fn an_answer_has_a_patch_in_base64_with_its_type_or_neither() {
         };
         serde_json::to_value(Answer::new("u-1", &verdict)).unwrap()["response"].clone()
     };
-    let full = answer(crate::admission::patch(&request.object, &["a".to_owned()]));
+    let full = answer(crate::admission::patch(&request.object, &["a"]));
     assert_eq!(full["patchType"], "JSONPatch");
     let decoded = STANDARD.decode(full["patch"].as_str().unwrap()).unwrap();
     assert!(serde_json::from_slice::<Patch>(&decoded).is_ok());

@@ -1,36 +1,5 @@
 use super::*;
-use crate::{
-    generator::Resolved,
-    identity::{Identity, ManagedIdentity, ManagedIdentityId},
-    pull_secret::GeneratorReference,
-    registry::RegistrySuffixes,
-};
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-fn order(inputs_hash: &str) -> Order {
-    Order {
-        namespace: "team-a".to_owned(),
-        name: "acr-pull-contoso-app".to_owned(),
-        generator: GeneratorReference {
-            kind: "ACRAccessToken".to_owned(),
-            name: "contoso".to_owned(),
-        },
-        inputs: Resolved {
-            identity: Identity::Managed(ManagedIdentity {
-                id: ManagedIdentityId::SystemAssigned,
-                tenant_id: None,
-                acr_audience: "https://containerregistry.azure.net".to_owned(),
-            }),
-            registry: "azurecr.io"
-                .parse::<RegistrySuffixes>()
-                .unwrap()
-                .permit("contoso.azurecr.io")
-                .unwrap(),
-            scope: None,
-        },
-        inputs_hash: inputs_hash.to_owned(),
-    }
-}
 
 /// An issue that takes a while, fails the first `failures` times, and is counted.
 struct Upstream {
@@ -62,9 +31,9 @@ impl Upstream {
                 }
             }
         };
-        let anew = order(inputs_hash);
+        let anew = Arc::new(Order::example(inputs_hash));
         let refresh = move |()| std::future::ready(Ok(anew.clone()));
-        flights.join(order(inputs_hash), issue, refresh, true)
+        flights.join(Arc::new(Order::example(inputs_hash)), issue, refresh, true)
     }
 
     fn tries(&self) -> usize {
@@ -139,7 +108,7 @@ async fn nothing_is_tried_any_more_for_what_is_gone() {
         std::future::ready(Err(Problem::new(Reason::EntraUnavailable, "down")))
     };
     let gone = |()| std::future::ready(Err(Problem::new(Reason::GeneratorNotFound, "gone")));
-    let passenger = flights.join(order("a"), issue, gone, true);
+    let passenger = flights.join(Arc::new(Order::example("a")), issue, gone, true);
     let mut state = passenger.state.clone();
     state
         .wait_for(|s| matches!(s, State::Landed(Err(_))))
