@@ -1,11 +1,16 @@
 //! Logs on stderr.
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    fmt,
+    prelude::*,
+    registry,
+};
 
 /// How to log.
 #[derive(Clone, Debug, clap::Args)]
 pub struct LogArgs {
-    /// Verbosity: off, error, warn, info, debug, trace, or tracing's directive syntax (target=level,…)
+    /// Verbosity: off, error, warn, info, debug or trace; of single modules too, as in warn,kube_client=debug
     #[arg(
         long,
         env = "ACR_PULL_WEBHOOK_LOG_LEVEL",
@@ -40,14 +45,99 @@ pub fn init(args: &LogArgs) -> Result<(), String> {
         "info" => "warn,acr_pull_webhook=info",
         other => other,
     };
-    let filter = EnvFilter::try_new(directives)
+    let filter = filter(directives)
         .map_err(|e| format!("--log-level {:?} is not a level or filter: {e}", args.log_level))?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    match args.log_format {
-        LogFormat::Text => builder.with_ansi(false).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = match args.log_format {
+        LogFormat::Text => lines.with_ansi(false).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    let started = registry().with(lines).with(filter).try_init();
+    started.map_err(|e| format!("logging cannot be started: {e}"))
+}
+
+/// Levels and `target=level`, of which the last of a target counts; of a target alone, everything is told.
+fn filter(directives: &str) -> Result<Targets, String> {
+    let mut all = directives
+        .split(',')
+        .map(str::trim)
+        .filter(|d| !d.is_empty())
+        .peekable();
+    if all.peek().is_none() {
+        return Ok(Targets::new().with_default(LevelFilter::ERROR));
     }
-    .map_err(|e| format!("logging cannot be started: {e}"))
+    all.try_fold(Targets::new(), |filter, directive| {
+        if let Ok(level) = directive.parse::<LevelFilter>() {
+            return Ok(filter.with_default(level));
+        }
+        let (target, level) = match directive.split_once('=') {
+            None | Some((_, "")) => (directive.trim_end_matches('='), LevelFilter::TRACE),
+            Some((target, level)) => {
+                let level = level.parse();
+                (target, level.map_err(|e| format!("{directive:?}: {e}"))?)
+            }
+        };
+        // As Rust names its modules: whatever else is there would silently be no target of anybody.
+        let named = |c: char| c.is_alphanumeric() || matches!(c, '_' | ':' | '-' | '.');
+        match !target.is_empty() && target.chars().all(named) {
+            true => Ok(filter.with_target(target, level)),
+            false => Err(format!("{directive:?} is neither a level nor target=level")),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tracing::Level;
+
+    #[test]
+    fn a_filter_is_a_level_or_levels_of_targets() {
+        let would =
+            |directives: &str, target: &str, level| filter(directives).unwrap().would_enable(target, &level);
+        for (directives, target, level, expected) in [
+            ("warn", "kube_client", Level::WARN, true),
+            ("WARN", "kube_client", Level::INFO, false),
+            ("off", "kube_client", Level::ERROR, false),
+            ("", "kube_client", Level::ERROR, true),
+            ("", "kube_client", Level::WARN, false),
+            (
+                "warn,acr_pull_webhook=info",
+                "acr_pull_webhook::admission",
+                Level::INFO,
+                true,
+            ),
+            ("warn,acr_pull_webhook=info", "kube_client", Level::INFO, false),
+            (
+                "warn, kube_client::client=debug,",
+                "kube_client::client",
+                Level::DEBUG,
+                true,
+            ),
+            ("kube_client", "kube_client", Level::TRACE, true),
+            ("kube_client=", "kube_client", Level::TRACE, true),
+            ("kube_client=debug", "acr_pull_webhook", Level::ERROR, false),
+        ] {
+            assert_eq!(
+                would(directives, target, level),
+                expected,
+                "{directives:?} {target} {level}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_filter_is_refused_by_its_own_words() {
+        for bad in [
+            "kube_client=loud",
+            "[request]=debug",
+            "kube_client[request{id=1}]=debug",
+            "=info",
+            "a=b=info",
+            "all of it",
+        ] {
+            let refusal = filter(&format!("warn,{bad}")).unwrap_err();
+            assert!(refusal.starts_with(&format!("{bad:?}")), "{refusal}");
+        }
+    }
 }
