@@ -7,7 +7,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 use std::sync::Arc;
-use x509_parser::{certificate::X509Certificate, prelude::FromDer};
+use x509_cert::{Certificate, der::Decode, time::Time};
 
 /// What can be served, and how long.
 #[derive(Clone, Debug)]
@@ -29,15 +29,14 @@ impl Pair {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|e| format!("the certificate chain is no PEM: {e}"))?;
         let leaf = chain.first().ok_or("there is no PEM certificate")?;
-        let (_, parsed) =
-            X509Certificate::from_der(leaf).map_err(|e| format!("the certificate cannot be read: {e}"))?;
-        let time = |time: x509_parser::time::ASN1Time| {
-            Timestamp::from_second(time.timestamp()).map_err(|e| format!("the certificate's validity: {e}"))
+        let parsed =
+            Certificate::from_der(leaf).map_err(|e| format!("the certificate cannot be read: {e}"))?;
+        let validity = parsed.tbs_certificate().validity();
+        let time = |time: Time| {
+            let time = Timestamp::UNIX_EPOCH.checked_add(time.to_unix_duration());
+            time.map_err(|e| format!("the certificate's validity: {e}"))
         };
-        let (begins, ends) = (
-            time(parsed.validity.not_before)?,
-            time(parsed.validity.not_after)?,
-        );
+        let (begins, ends) = (time(validity.not_before)?, time(validity.not_after)?);
         let key = PrivateKeyDer::from_pem_slice(key)
             .map_err(|_| "there is no PEM private key (PKCS#8, SEC1 or PKCS#1)".to_owned())?;
         let provider = CryptoProvider::get_default().ok_or("no TLS provider is installed")?;

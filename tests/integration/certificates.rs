@@ -12,8 +12,10 @@ use kube::{
     Api,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use x509_cert::{Certificate, der::Decode};
 
 const SECRET: &str = "acr-pull-webhook-certificates";
 const REGISTRATION: &str = "acr-pull-webhook";
@@ -180,7 +182,8 @@ async fn certificates_are_made_rotated_and_mended_and_no_pod_is_refused() {
 
 /// When a certificate in PEM ends.
 fn x509_ends(pem: &ByteString) -> jiff::Timestamp {
-    let (_, pem) = x509_parser::pem::parse_x509_pem(&pem.0).unwrap();
-    let ends = pem.parse_x509().unwrap().validity.not_after.timestamp();
-    jiff::Timestamp::from_second(ends).unwrap()
+    let der = CertificateDer::from_pem_slice(&pem.0).unwrap();
+    let certificate = Certificate::from_der(&der).unwrap();
+    let ends = certificate.tbs_certificate().validity().not_after;
+    jiff::Timestamp::UNIX_EPOCH + ends.to_unix_duration()
 }
