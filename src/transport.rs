@@ -4,6 +4,7 @@
 use crate::pem;
 use jiff::Timestamp;
 use reqwest::header::{DATE, RETRY_AFTER};
+use rustls::{ClientConfig, RootCertStore};
 use std::{path::Path, time::Duration};
 
 /// Bounds one try of one hop; the admission deadline usually ends the wait earlier.
@@ -26,14 +27,15 @@ pub struct Reply {
 
 /// The client for Azure: HTTPS only, public roots plus `extra_ca`.
 pub fn client(extra_ca: Option<&Path>) -> Result<reqwest::Client, String> {
-    let mut roots: Vec<reqwest::Certificate> = webpki_root_certs::TLS_SERVER_ROOT_CERTS
-        .iter()
-        .filter_map(|der| reqwest::Certificate::from_der(der).ok())
-        .collect();
+    let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
     if let Some(path) = extra_ca {
-        roots.extend(read_ca_bundle(path)?);
+        pem::trust(&mut roots, "--extra-ca-file", path)?;
     }
-    build(builder().https_only(true).tls_certs_only(roots))
+    let mut tls = ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    build(builder().https_only(true).tls_backend_preconfigured(tls))
 }
 
 /// The client for the machine's own endpoint of managed identities, which speaks plain HTTP and
@@ -56,19 +58,6 @@ fn build(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, String> {
     builder
         .build()
         .map_err(|e| format!("the HTTP client cannot be built: {e}"))
-}
-
-fn read_ca_bundle(path: &Path) -> Result<Vec<reqwest::Certificate>, String> {
-    const FLAG: &str = "--extra-ca-file";
-    let unreadable = |e| {
-        format!(
-            "{FLAG} {} holds a certificate that cannot be read: {e}",
-            path.display()
-        )
-    };
-    let authorities = pem::authorities(FLAG, path)?;
-    let certificates = authorities.iter().map(|der| reqwest::Certificate::from_der(der));
-    certificates.map(|read| read.map_err(unreadable)).collect()
 }
 
 /// Sends and reads the whole reply, bounded. The error never holds the request's body.

@@ -44,8 +44,9 @@ impl Serving {
         let builder = match client_ca {
             None => builder.with_no_client_auth(),
             Some(path) => {
-                let roots = Arc::new(client_roots(path)?);
-                let verifier = WebPkiClientVerifier::builder(roots).build();
+                let mut roots = RootCertStore::empty();
+                pem::trust(&mut roots, "--client-ca-file", path)?;
+                let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build();
                 builder.with_client_cert_verifier(
                     verifier.map_err(|e| format!("--client-ca-file {}: {e}", path.display()))?,
                 )
@@ -65,19 +66,4 @@ impl ResolvesServerCert for Serving {
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
-}
-
-fn client_roots(path: &Path) -> Result<RootCertStore, String> {
-    const FLAG: &str = "--client-ca-file";
-    let unusable = |e| {
-        format!(
-            "{FLAG} {} holds a certificate that cannot be used: {e}",
-            path.display()
-        )
-    };
-    let mut roots = RootCertStore::empty();
-    for authority in pem::authorities(FLAG, path)? {
-        roots.add(authority).map_err(unusable)?;
-    }
-    Ok(roots)
 }
