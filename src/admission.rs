@@ -13,12 +13,12 @@ pub use review::{Answer, PodView, Request, Verdict, Wanted, parse};
 use crate::{
     deadline::Deadline,
     generator::{NamespaceDefaults, Reference},
+    kubernetes::Pod,
     problem::{Class, Problem},
     pull_secret::{Catalog, Issuer, Order, Resolution, Wish},
     telemetry::Metrics,
 };
 use futures::future::join_all;
-use k8s_openapi::api::core::v1::Pod;
 use std::{sync::Arc, time::Instant};
 
 /// What to do with a Pod whose token Azure does not give just now.
@@ -102,10 +102,7 @@ impl Admission {
     /// What a Pod that exists asks for, as it did when it was admitted.
     pub async fn wishes_of(&self, pod: &Pod) -> Result<Vec<Wish>, Problem> {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let service_account = pod
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.service_account_name.as_deref());
+        let service_account = pod.spec.service_account_name.as_deref();
         let annotations = pod.metadata.annotations.as_ref();
         let Some(annotation) = annotations.and_then(|all| all.get(ACCESS_TOKEN)) else {
             let wish = self.0.default_wish(namespace, service_account).await?;

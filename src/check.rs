@@ -1,13 +1,23 @@
 //! `acr-pull-webhook check`: whether the API server calls the webhook, trusts its certificate and gets an answer.
 
 use crate::{admission::ACCESS_TOKEN, kubernetes, problem::Reason};
-use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, api::PostParams};
-use serde_json::json;
+use kube::{
+    Api, Resource,
+    api::{ObjectMeta, PostParams},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 /// No object has this name by chance.
 const GENERATOR: &str = "acr-pull-webhook-check-no-such-generator";
 const WEBHOOK: &str = "pods.acr-pull.dev";
+
+#[derive(Clone, Debug, Resource, Serialize, Deserialize)]
+#[resource(inherit = "k8s_openapi::api::core::v1::Pod")]
+struct Pod {
+    metadata: ObjectMeta,
+    spec: Value,
+}
 
 /// Asks for a Pod that only the webhook refuses, and only for one reason, by a dry run. An error is a sentence.
 pub async fn run(namespace: &str) -> Result<(), String> {
@@ -21,7 +31,9 @@ pub async fn run(namespace: &str) -> Result<(), String> {
         dry_run: true,
         ..PostParams::default()
     };
-    let answer = Api::namespaced(client, namespace).create(&dry_run, &pod).await;
+    let answer = Api::<Pod>::namespaced(client, namespace)
+        .create(&dry_run, &pod)
+        .await;
     match answer {
         Ok(_) => Err(format!(
             "the API server has not asked the webhook about a Pod in namespace {namespace}: look at the \

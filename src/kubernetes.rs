@@ -4,7 +4,12 @@ use crate::{
     problem::{Problem, Reason, shortened},
     telemetry::FIELD_MANAGER,
 };
-use kube::{Client, Config, core::Status};
+use k8s_openapi::api::core::v1::LocalObjectReference;
+use kube::{
+    Client, Config, Resource,
+    core::{ObjectMeta, Status},
+};
+use serde::Deserialize;
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 /// Where Kubernetes tells a Pod its own namespace.
@@ -18,6 +23,26 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(20);
 /// kube's own is half a minute.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A Pod, of which nothing else is read: the whole of it is a great deal of code.
+#[derive(Clone, Debug, Resource, Deserialize)]
+#[resource(inherit = "k8s_openapi::api::core::v1::Pod")]
+pub struct Pod {
+    /// Its name and annotations.
+    pub metadata: ObjectMeta,
+    /// How it runs.
+    pub spec: PodSpec,
+}
+
+/// How a Pod runs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodSpec {
+    /// Whose identity it has.
+    pub service_account_name: Option<String>,
+    /// With what it pulls.
+    pub image_pull_secrets: Option<Vec<LocalObjectReference>>,
+}
 
 /// Why a call did not succeed.
 pub enum CallError {

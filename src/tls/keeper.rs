@@ -14,16 +14,13 @@ use crate::{
     watch::{Change, Watch},
 };
 use jiff::Timestamp;
-use k8s_openapi::{
-    ByteString,
-    api::{admissionregistration::v1::MutatingWebhookConfiguration, core::v1::Secret},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
+use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{Patch, PatchParams, PostParams},
     runtime::watcher,
 };
+use serde::Deserialize;
 use serde_json::json;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::{Instant, sleep};
@@ -50,6 +47,26 @@ struct Seen<K> {
     known: bool,
 }
 
+/// A MutatingWebhookConfiguration, of which nothing else is read.
+#[derive(Clone, Debug, Resource, Deserialize)]
+#[resource(inherit = "k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration")]
+struct Registration {
+    metadata: ObjectMeta,
+    webhooks: Option<Vec<Hook>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Hook {
+    client_config: ClientConfig,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ClientConfig {
+    ca_bundle: Option<ByteString>,
+}
+
 struct Keeper {
     client: Client,
     places: Places,
@@ -57,7 +74,7 @@ struct Keeper {
     serving: Serving,
     readiness: Readiness,
     secret: Seen<Secret>,
-    registration: Seen<MutatingWebhookConfiguration>,
+    registration: Seen<Registration>,
     /// What was last served, for when the Secret is gone.
     kept: Option<Kept>,
     /// API servers have been told of this, and other replicas could have seen it, since then.
@@ -100,7 +117,7 @@ impl Keeper {
     async fn run(mut self) {
         let (namespace, name) = &self.places.secret;
         let secrets = Api::<Secret>::namespaced(self.client.clone(), namespace);
-        let registrations = Api::<MutatingWebhookConfiguration>::all(self.client.clone());
+        let registrations = Api::<Registration>::all(self.client.clone());
         let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
         let mut secrets = Watch::start(
             "watch of the certificates' Secret",
@@ -264,7 +281,7 @@ impl Keeper {
             .map_err(|e| Setback::Failed(format!("the patch of the webhook configuration: {e}")))?;
         let name = &self.places.registration;
         let what = format!("publishing caBundle in MutatingWebhookConfiguration {name}");
-        let api = Api::<MutatingWebhookConfiguration>::all(self.client.clone());
+        let api = Api::<Registration>::all(self.client.clone());
         let params = PatchParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PatchParams::default()

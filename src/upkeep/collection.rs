@@ -2,9 +2,12 @@
 //! Pod needs it; then, after a while and one more look at the Pods themselves, deleted as it was marked.
 
 use super::{Key, SOON, Work};
-use crate::{kubernetes, problem::Problem, pull_secret::ACRPullSecret};
+use crate::{
+    kubernetes::{self, Pod},
+    problem::Problem,
+    pull_secret::ACRPullSecret,
+};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::ListParams, runtime::controller::Action};
 use std::{
     collections::HashMap,
@@ -83,7 +86,7 @@ impl Work {
         let mut named = pods
             .items
             .iter()
-            .filter_map(|pod| pod.spec.as_ref()?.image_pull_secrets.as_ref());
-        Ok(named.any(|all| all.iter().any(|secret| secret.name == *name)))
+            .flat_map(|pod| pod.spec.image_pull_secrets.iter().flatten());
+        Ok(named.any(|secret| secret.name == *name))
     }
 }

@@ -3,20 +3,32 @@
 
 use super::{Key, Work};
 use crate::{
-    kubernetes,
+    kubernetes::{self, Pod},
     problem::Problem,
     pull_secret::{ACRPullSecret, Cause},
     telemetry::Renewal,
 };
 use futures::{StreamExt, channel::mpsc::UnboundedReceiver};
-use k8s_openapi::api::core::v1::{Event, Pod};
-use kube::Api;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{Api, Resource, core::ObjectMeta};
+use serde::Deserialize;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use tokio::time::Instant;
+
+/// An Event, of which nothing else is read.
+#[derive(Clone, Debug, Resource, Deserialize)]
+#[resource(inherit = "k8s_openapi::api::core::v1::Event")]
+#[serde(rename_all = "camelCase")]
+pub struct Event {
+    metadata: ObjectMeta,
+    involved_object: ObjectReference,
+    reason: Option<String>,
+    message: Option<String>,
+}
 
 /// What a kubelet complains of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

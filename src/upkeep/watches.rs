@@ -1,12 +1,15 @@
 //! What the leader looks at: the Pods that we patched, the kubelets' complaints, the pull secrets themselves.
 
-use super::{Guarded, Key, RecvError, Work, repair::Complaint};
+use super::{
+    Guarded, Key, RecvError, Work,
+    repair::{Complaint, Event},
+};
 use crate::{
     admission::INJECTED,
     watch::{Change, Watch},
 };
 use futures::channel::mpsc::UnboundedSender;
-use k8s_openapi::api::core::v1::{Event as KubernetesEvent, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{
     core::PartialObjectMeta,
     runtime::{reflector::ObjectRef, watcher},
@@ -71,7 +74,7 @@ pub async fn changes(work: Arc<Work>, wake: Wake) {
 pub async fn failed_pulls(work: Arc<Work>) {
     let follow = async |what, reason: &str| {
         let fields = format!("involvedObject.kind=Pod,type=Warning,reason={reason}");
-        let places = work.upkeep.cluster.places::<KubernetesEvent>();
+        let places = work.upkeep.cluster.places::<Event>();
         let mut watch = Watch::start(what, places, &watcher::Config::default().fields(&fields));
         while let Some(change) = watch.next().await {
             if let Change::There(event) = change
