@@ -150,7 +150,7 @@ cluster-down: ## Stops it and leaves nothing of it
 
 .PHONY: crds
 crds: ## deploy/kustomize/crds and generators, and the chart's, from the types in src/
-	cargo run --quiet --locked --package acr-pull-webhook -- crds | awk -v RS='---\n' \
+	cargo run --quiet --locked --package acr-pull-webhook --example crds | awk -v RS='---\n' \
 	  'match($$0, /\n  name: [a-z]+/) { name = substr($$0, RSTART + 9, RLENGTH - 9); \
 	  printf "%s", $$0 >("deploy/kustomize/" (name == "acrpullsecrets" ? "crds" : "generators") "/" name ".yaml"); \
 	  printf "%s", $$0 >("deploy/chart/files/crds/" name ".yaml") }'

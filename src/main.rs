@@ -20,7 +20,10 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), String> {
     match cli.command {
-        Command::Crds(args) => crds::yaml(args.without_generators).map(|yaml| print!("{yaml}")),
+        Command::Crds(args) => {
+            print!("{}", crds::yaml(args.without_generators));
+            Ok(())
+        }
         Command::Check(args) => {
             runtime()?.block_on(check::run(&args.namespace))?;
             println!("the API server asks the webhook, and gets its answer");
