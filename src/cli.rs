@@ -137,6 +137,10 @@ pub struct ServeArgs {
     )]
     pub on_upstream_failure: OnUpstreamFailure,
 
+    /// The most pull secrets whose tokens are got at the same time by this replica; further Pods wait
+    #[arg(long, env = "ACR_PULL_WEBHOOK_ISSUE_CONCURRENCY", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..), value_name = "NUMBER")]
+    pub issue_concurrency: u16,
+
     /// How long no Pod names a pull secret before it is deleted, such as 1h or 30m
     #[arg(long, env = "ACR_PULL_WEBHOOK_UNUSED_GRACE", default_value = "1h", value_parser = crate::deadline::duration, value_name = "DURATION")]
     pub unused_grace: Duration,

@@ -31,6 +31,11 @@ impl Deadline {
         Self(Instant::now() + budget)
     }
 
+    /// This deadline, or an earlier one so far from now.
+    pub fn at_most(self, budget: Duration) -> Self {
+        Self(self.0.min(Instant::now() + budget))
+    }
+
     /// Runs `future` until the deadline; `None` when that comes first.
     pub async fn bound<F: Future>(self, future: F) -> Option<F::Output> {
         tokio::time::timeout_at(self.0, future).await.ok()

@@ -12,7 +12,7 @@ use crate::{
     registry::RegistryClient,
     telemetry::{Health, Metrics, Readiness},
     tls::{self, Serving, Source, Stage},
-    transport,
+    transport::{self, Ahead},
     upkeep::{self, Upkeep},
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -115,19 +115,21 @@ fn parts(
     metrics: &Metrics,
 ) -> Result<(Admission, Upkeep), String> {
     let client = &cluster.client;
+    let ahead = Ahead::new(http.clone());
     let tokens = TokenSource {
         assertions: AssertionSource::new(client.clone(), metrics.clone()),
         client_secrets: ClientSecrets::new(client.clone()),
-        entra: EntraClient::new(http.clone(), metrics.clone()),
+        entra: EntraClient::new(http.clone(), ahead.clone(), metrics.clone()),
         managed_identities: ManagedIdentityClient::new(transport::machine_client()?, metrics.clone()),
     };
-    let registry = RegistryClient::new(http, metrics.clone());
+    let registry = RegistryClient::new(http, ahead, metrics.clone());
     let keep_trying = args.on_upstream_failure == OnUpstreamFailure::Admit;
     let events = Events::new(client.clone());
     let issuer = Issuer::new(
         cluster,
         tokens,
         registry,
+        args.issue_concurrency,
         keep_trying,
         events.clone(),
         metrics.clone(),

@@ -1,6 +1,10 @@
 //! The HTTP clients for everything outside the cluster: one for Entra and the registries, one for the
 //! machine's managed identities.
 
+mod ahead;
+
+pub use ahead::Ahead;
+
 use crate::pem;
 use jiff::Timestamp;
 use reqwest::header::{DATE, RETRY_AFTER};

@@ -103,6 +103,8 @@ const SOON: Duration = Duration::from_secs(1);
 impl Upkeep {
     /// Works until it is dropped, which is when the term ends.
     pub async fn work(self, term: Term) {
+        // What is not known yet is not missing.
+        self.cluster.readiness.reached().await;
         let (jobs, taken) = unbounded();
         let work = Arc::new(Work {
             pace: Pace::new(self.settings.rate),
@@ -194,7 +196,7 @@ impl Work {
             // Its Pods name it as it is called, whatever the generator would have new ones call it.
             let name = owner.metadata.name.as_deref().unwrap_or_default();
             if order.name != name {
-                Arc::make_mut(&mut order).name = name.to_owned();
+                Arc::make_mut(&mut order).rename(name);
             }
             issuer.renew(order, Cause::Renewal(object.clone())).await
         };

@@ -21,6 +21,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 /// server itself takes no request over 3 MiB.
 const MAX_BODY: usize = 3 * 1024 * 1024;
 
+/// An answer with a patch in it has this many bytes and no more, as a rule.
+const ANSWER: usize = 1024;
 /// Bodies that are read at the same time, in bytes: whoever reaches the port could otherwise fill
 /// our memory. An API server's reviews are some KiB each and here at once.
 const MAX_BODIES: usize = 32 * 1024 * 1024;
@@ -67,10 +69,9 @@ async fn mutate(State(endpoint): State<Endpoint>, request: Request) -> Response 
             "the content type is not application/json".to_owned(),
         );
     }
-    let (body, _room) = match deadline.bound(endpoint.read(&headers, body)).await {
-        Some(Ok(read)) => read,
-        Some(Err(response)) => return response,
-        None => return late(),
+    let (body, _room) = match endpoint.read(&headers, body, deadline).await {
+        Ok(read) => read,
+        Err(response) => return response,
     };
     review(&endpoint.admission, &body, deadline).await
 }
@@ -79,7 +80,12 @@ async fn mutate(State(endpoint): State<Endpoint>, request: Request) -> Response 
 
 impl Endpoint {
     /// The whole body, and the room it takes until it is dropped.
-    async fn read(&self, headers: &HeaderMap, body: Body) -> Result<(Bytes, SemaphorePermit<'_>), Response> {
+    async fn read(
+        &self,
+        headers: &HeaderMap,
+        body: Body,
+        deadline: Deadline,
+    ) -> Result<(Bytes, SemaphorePermit<'_>), Response> {
         let told = headers
             .get(header::CONTENT_LENGTH)
             .and_then(|v| v.to_str().ok()?.parse().ok());
@@ -93,11 +99,14 @@ impl Endpoint {
             return Err(too_long());
         }
         let room = u32::try_from(length).unwrap_or(u32::MAX);
-        let room = self.bodies.acquire_many(room).await.map_err(|_| late())?;
-        match tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, MAX_BODY)).await {
-            Ok(Ok(body)) => Ok((body, room)),
-            Ok(Err(_)) => Err(too_long()),
-            Err(_) => Err(late()),
+        let read = async {
+            let room = self.bodies.acquire_many(room).await.map_err(|_| late())?;
+            let body = axum::body::to_bytes(body, MAX_BODY).await;
+            body.map(|body| (body, room)).map_err(|_| too_long())
+        };
+        match deadline.at_most(BODY_TIMEOUT).bound(read).await {
+            Some(read) => read,
+            None => Err(late()),
         }
     }
 }
@@ -139,8 +148,9 @@ fn unreadable(status: StatusCode, why: String) -> Response {
 }
 
 fn respond(status: StatusCode, uid: &str, verdict: &Verdict) -> Response {
-    match serde_json::to_vec(&Answer::new(uid, verdict)) {
-        Ok(json) => (status, [(header::CONTENT_TYPE, "application/json")], json).into_response(),
+    let mut json = Vec::with_capacity(ANSWER);
+    match serde_json::to_writer(&mut json, &Answer::new(uid, verdict)) {
+        Ok(()) => (status, [(header::CONTENT_TYPE, "application/json")], json).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }

@@ -4,7 +4,7 @@
 //! know. Small, because the API server pays for every byte of it.
 
 use super::review::PodView;
-use json_patch::{AddOperation, Patch, PatchOperation, jsonptr::PointerBuf};
+use json_patch::{AddOperation, Patch, PatchOperation, jsonptr::Pointer};
 use serde_json::{Value, json};
 
 /// Marks Pods that we patched, so that they can be watched alone.
@@ -15,40 +15,41 @@ pub const PULL_SECRETS: &str = "acr-pull.dev/pull-secrets";
 /// The operations still missing for the Pod to name these pull secrets; none on a second call.
 pub fn patch(pod: &PodView<'_>, names: &[&str]) -> Patch {
     let mut operations = Vec::with_capacity(names.len() + 2);
-    let mut add = |path: &[&str], value: Value| {
-        operations.push(PatchOperation::Add(AddOperation {
-            path: PointerBuf::from_tokens(path.iter().copied()),
-            value,
-        }));
+    let mut add = |path: &'static str, value: Value| {
+        let path = Pointer::from_static(path).to_buf();
+        operations.push(PatchOperation::Add(AddOperation { path, value }));
     };
 
     match &pod.spec.image_pull_secrets {
         None => {
             let all: Vec<_> = names.iter().map(|name| json!({"name": name})).collect();
-            add(&["spec", "imagePullSecrets"], Value::Array(all));
+            add("/spec/imagePullSecrets", Value::Array(all));
         }
         Some(present) => {
             for name in names {
                 if !present.iter().any(|p| p.name == *name) {
-                    add(&["spec", "imagePullSecrets", "-"], json!({"name": name}));
+                    add("/spec/imagePullSecrets/-", json!({"name": name}));
                 }
             }
         }
     }
 
     match &pod.metadata.labels {
-        None => add(&["metadata", "labels"], json!({INJECTED: "true"})),
+        None => add("/metadata/labels", json!({INJECTED: "true"})),
         Some(labels) if labels.injected.as_deref() != Some("true") => {
-            add(&["metadata", "labels", INJECTED], json!("true"));
+            add("/metadata/labels/acr-pull.dev~1injected", json!("true"));
         }
         Some(_) => {}
     }
 
     let list = names.join(",");
     match &pod.metadata.annotations {
-        None => add(&["metadata", "annotations"], json!({PULL_SECRETS: list})),
+        None => add("/metadata/annotations", json!({PULL_SECRETS: list})),
         Some(annotations) if annotations.pull_secrets.as_deref() != Some(&list) => {
-            add(&["metadata", "annotations", PULL_SECRETS], json!(list));
+            add(
+                "/metadata/annotations/acr-pull.dev~1pull-secrets",
+                Value::String(list),
+            );
         }
         Some(_) => {}
     }
@@ -99,6 +100,19 @@ mod tests {
         assert_eq!(
             pod["metadata"]["annotations"]["acr-pull.dev/access-token"],
             "contoso"
+        );
+    }
+
+    #[test]
+    fn keys_are_added_to_the_labels_and_annotations_that_there_are() {
+        let pod = patched(
+            json!({"metadata": {"labels": {"a": "b"}, "annotations": {"c": "d"}}, "spec": {}}),
+            &["x"],
+        );
+        assert_eq!(pod["metadata"]["labels"], json!({"a": "b", INJECTED: "true"}));
+        assert_eq!(
+            pod["metadata"]["annotations"],
+            json!({"c": "d", PULL_SECRETS: "x"})
         );
     }
 

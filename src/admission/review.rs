@@ -16,6 +16,8 @@ use std::borrow::Cow;
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
+/// A patch for one pull secret has this many bytes and no more, as a rule.
+const PATCH: usize = 512;
 
 #[derive(Deserialize)]
 struct Review<'a> {
@@ -331,7 +333,10 @@ impl<'a> Answer<'a> {
                 // A patch type without a patch is refused, and the other way round.
                 if !patch.0.is_empty() {
                     response.patch_type = Some("JSONPatch");
-                    response.patch = serde_json::to_vec(patch).ok().map(|json| STANDARD.encode(json));
+                    let mut json = Vec::with_capacity(PATCH);
+                    if serde_json::to_writer(&mut json, patch).is_ok() {
+                        response.patch = Some(STANDARD.encode(json));
+                    }
                 }
                 let pending = pending.iter().map(|problem| {
                     format!("the Pod is admitted, its images follow when the token comes: {problem}")

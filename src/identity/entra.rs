@@ -7,6 +7,7 @@ use super::{
 use crate::{
     problem::Problem,
     telemetry::{Hop, Metrics},
+    transport::Ahead,
 };
 use azure_core::{
     credentials::{Secret, TokenCredential},
@@ -23,6 +24,7 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct EntraClient {
     http: reqwest::Client,
+    ahead: Ahead,
     metrics: Metrics,
 }
 
@@ -31,8 +33,14 @@ pub struct EntraClient {
 // One credential an exchange: its cache knows scopes, not identities.
 impl EntraClient {
     /// A client over the shared transport.
-    pub fn new(http: reqwest::Client, metrics: Metrics) -> Self {
-        Self { http, metrics }
+    pub fn new(http: reqwest::Client, ahead: Ahead, metrics: Metrics) -> Self {
+        Self { http, ahead, metrics }
+    }
+
+    /// The Entra of this cloud is about to be asked. What tells how to, is for anybody.
+    pub fn open(&self, cloud: &CloudEndpoints, tenant_id: &str) {
+        let path = format!("/{tenant_id}/v2.0/.well-known/openid-configuration");
+        self.ahead.open(&cloud.authority_host, &path);
     }
 
     /// Exchanges an assertion for an access token.

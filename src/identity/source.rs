@@ -30,10 +30,12 @@ impl TokenSource {
     pub async fn token(&self, identity: &Identity) -> Result<EntraToken, Problem> {
         match identity {
             Identity::Workload(workload) => {
+                self.entra.open(&workload.cloud, &workload.tenant_id);
                 let assertion = self.assertions.assertion(workload).await?;
                 self.entra.by_assertion(workload, assertion).await
             }
             Identity::ServicePrincipal(principal) => {
+                self.entra.open(&principal.cloud, &principal.tenant_id);
                 let secret = self.client_secrets.read(principal).await?;
                 self.entra.by_secret(principal, secret).await
             }

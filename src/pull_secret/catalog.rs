@@ -19,14 +19,13 @@ const DEFAULT_SERVICE_ACCOUNT: &str = "default";
 /// What one reference of a Pod asks for. Names alone, so that it can be resolved anew later.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Wish {
-    /// The namespace of the Pod.
-    namespace: String,
     /// The kind of the generator.
     kind: Kind,
-    /// The name of the generator.
-    generator: String,
-    /// The service account of the Pod.
-    service_account: String,
+    /// The namespace of the Pod, the name of the generator and the service account of the Pod, one after the other: each
+    /// Pod brings such a wish, and most forget it at once.
+    names: String,
+    generator_begins: usize,
+    service_account_begins: usize,
 }
 
 /// All that wishes are resolved with.
@@ -73,9 +72,9 @@ impl Catalog {
         if let Some(resolution) = self.recent.get(wish, epoch) {
             return Ok(resolution);
         }
-        if let Some(known) = self.generators.known(&wish.namespace, wish.reference())
+        if let Some(known) = self.generators.known(wish.namespace(), wish.reference())
             && let Ok(generator) = wish.referenced(&known)
-            && let Ok(account) = self.resolver.account(generator, &wish.service_account)
+            && let Ok(account) = self.resolver.account(generator, wish.service_account())
             && let Some(annotations) = self.known_annotations(wish, account)
             && let Ok(inputs) = self.resolver.resolve(generator, account, &annotations)
         {
@@ -88,10 +87,10 @@ impl Catalog {
     }
 
     async fn look_up(&self, wish: &Wish) -> Result<Resolution, Problem> {
-        let found = self.generators.fetch(&wish.namespace, wish.reference()).await?;
+        let found = self.generators.fetch(wish.namespace(), wish.reference()).await?;
         let generator = wish.referenced(&found)?;
-        let account = self.resolver.account(generator, &wish.service_account)?;
-        let annotations = match account.service_account(&wish.namespace) {
+        let account = self.resolver.account(generator, wish.service_account())?;
+        let annotations = match account.service_account(wish.namespace()) {
             Some((namespace, name)) => self.accounts.fetch(namespace, name).await?,
             None => ServiceAccountView::new(),
         };
@@ -102,7 +101,7 @@ impl Catalog {
     /// Tells of a problem on the generator, where that is at fault: who wrote it may never see the Pods.
     pub fn blame(&self, wish: &Wish, problem: &Problem) {
         if problem.reason.is_of_generator()
-            && let Some(generator) = self.generators.known(&wish.namespace, wish.reference())
+            && let Some(generator) = self.generators.known(wish.namespace(), wish.reference())
         {
             let about = generator.object_reference();
             self.events.warn(about, problem.reason.as_str(), &problem.message);
@@ -111,14 +110,14 @@ impl Catalog {
 
     /// The registry of the generator that is wished for, from the watch alone.
     pub fn known_registry(&self, wish: &Wish) -> Option<RegistryHost> {
-        let generator = self.generators.known(&wish.namespace, wish.reference())?;
+        let generator = self.generators.known(wish.namespace(), wish.reference())?;
         self.resolver.registry(wish.referenced(&generator).ok()?).ok()
     }
 
     /// The same from the API server.
     pub async fn fetch_registry(&self, wish: &Wish) -> Result<RegistryHost, Problem> {
         let generators = &self.generators;
-        let generator = generators.fetch(&wish.namespace, wish.reference()).await?;
+        let generator = generators.fetch(wish.namespace(), wish.reference()).await?;
         self.resolver.registry(wish.referenced(&generator)?)
     }
 
@@ -128,7 +127,7 @@ impl Catalog {
     }
 
     fn known_annotations(&self, wish: &Wish, account: Account<'_>) -> Option<ServiceAccountView> {
-        match account.service_account(&wish.namespace) {
+        match account.service_account(wish.namespace()) {
             Some((namespace, name)) => self.accounts.known(namespace, name),
             None => Some(ServiceAccountView::new()),
         }
@@ -140,12 +139,22 @@ impl Catalog {
 impl Wish {
     /// What a Pod of this namespace and service account asks for by this reference.
     pub fn new(namespace: &str, reference: Reference<'_>, service_account: Option<&str>) -> Self {
+        let service_account = service_account.unwrap_or(DEFAULT_SERVICE_ACCOUNT);
+        let generator_begins = namespace.len();
         Self {
-            namespace: namespace.to_owned(),
             kind: reference.kind,
-            generator: reference.name.to_owned(),
-            service_account: service_account.unwrap_or(DEFAULT_SERVICE_ACCOUNT).to_owned(),
+            names: [namespace, reference.name, service_account].concat(),
+            generator_begins,
+            service_account_begins: generator_begins + reference.name.len(),
         }
+    }
+
+    fn namespace(&self) -> &str {
+        &self.names[..self.generator_begins]
+    }
+
+    fn service_account(&self) -> &str {
+        &self.names[self.service_account_begins..]
     }
 
     /// What the Pods asked for that caused this pull secret.
@@ -169,7 +178,7 @@ impl Wish {
     fn reference(&self) -> Reference<'_> {
         Reference {
             kind: self.kind,
-            name: &self.generator,
+            name: &self.names[self.generator_begins..self.service_account_begins],
         }
     }
 
@@ -177,22 +186,23 @@ impl Wish {
         let reference = self.reference();
         Ok(Referenced {
             reference,
-            namespace: &self.namespace,
+            namespace: self.namespace(),
             spec: generator.spec(reference)?,
         })
     }
 
     fn resolution(&self, generator: Referenced<'_>, account: Account<'_>, inputs: Resolved) -> Resolution {
-        let order = Order {
-            namespace: self.namespace.clone(),
-            name: name(self.reference(), account),
-            generator: GeneratorReference {
-                kind: self.kind.as_str().to_owned(),
-                name: self.generator.clone(),
-            },
-            inputs_hash: inputs.fingerprint(),
-            inputs,
+        let reference = self.reference();
+        let generator_reference = GeneratorReference {
+            kind: reference.kind.as_str().to_owned(),
+            name: reference.name.to_owned(),
         };
+        let order = Order::new(
+            self.namespace(),
+            name(reference, account),
+            generator_reference,
+            inputs,
+        );
         Resolution {
             order: Arc::new(order),
             note: generator.several_identities(),

@@ -26,10 +26,6 @@ use kube::{
 use std::sync::Arc;
 use tokio::sync::{Semaphore, broadcast};
 
-/// How many pull secrets are issued at once: enough for a cold cluster, few enough for Entra's
-/// throttling and our memory.
-const MAX_ISSUING: usize = 64;
-
 /// Changes that a slow listener may be behind; beyond it, it looks at everything again.
 const MAX_BEHIND: usize = 1024;
 
@@ -60,6 +56,8 @@ pub struct Order {
     pub inputs: Resolved,
     /// The fingerprint of `inputs`.
     pub inputs_hash: String,
+    /// Where its `ACRPullSecret` is known.
+    object: ObjectRef<Guarded>,
 }
 
 /// A pull token, and for whom it was made.
@@ -90,11 +88,13 @@ struct Inner {
 // === impl Issuer ===
 
 impl Issuer {
-    /// An issuer; with `keep_trying`, one that trouble does not stop goes on in the background.
+    /// An issuer that issues so many pull secrets at the same time; with `keep_trying`, one that trouble does not stop
+    /// goes on in the background.
     pub fn new(
         cluster: &Cluster,
         tokens: TokenSource,
         registry: RegistryClient,
+        concurrency: u16,
         keep_trying: bool,
         events: Events,
         metrics: Metrics,
@@ -130,7 +130,7 @@ impl Issuer {
             changes,
             events,
             flights,
-            permits: Semaphore::new(MAX_ISSUING),
+            permits: Semaphore::new(concurrency.into()),
             keep_trying,
             metrics,
         }))
@@ -236,28 +236,45 @@ fn worth(known: Option<&Guarded>, order: &Order) -> Freshness {
 // === impl Order ===
 
 impl Order {
+    /// An order of a pull secret of this name.
+    pub fn new(namespace: &str, name: String, generator: GeneratorReference, inputs: Resolved) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            object: ObjectRef::new(&name).within(namespace),
+            name,
+            generator,
+            inputs_hash: inputs.fingerprint(),
+            inputs,
+        }
+    }
+
+    /// The same under another name.
+    pub fn rename(&mut self, name: &str) {
+        self.object = ObjectRef::new(name).within(&self.namespace);
+        self.name = name.to_owned();
+    }
+
     /// One for tests.
     #[cfg(test)]
     pub fn example(inputs_hash: &str) -> Self {
         use crate::identity::{Identity, ManagedIdentity, ManagedIdentityId};
         let suffixes: crate::registry::RegistrySuffixes = "azurecr.io".parse().unwrap();
+        let generator = GeneratorReference {
+            kind: "ACRAccessToken".to_owned(),
+            name: "contoso".to_owned(),
+        };
+        let inputs = Resolved {
+            identity: Identity::Managed(ManagedIdentity {
+                id: ManagedIdentityId::SystemAssigned,
+                tenant_id: None,
+                acr_audience: "https://containerregistry.azure.net".to_owned(),
+            }),
+            registry: suffixes.permit("contoso.azurecr.io").unwrap(),
+            scope: None,
+        };
         Self {
-            namespace: "team-a".to_owned(),
-            name: "acr-pull-contoso-app".to_owned(),
-            generator: GeneratorReference {
-                kind: "ACRAccessToken".to_owned(),
-                name: "contoso".to_owned(),
-            },
-            inputs: Resolved {
-                identity: Identity::Managed(ManagedIdentity {
-                    id: ManagedIdentityId::SystemAssigned,
-                    tenant_id: None,
-                    acr_audience: "https://containerregistry.azure.net".to_owned(),
-                }),
-                registry: suffixes.permit("contoso.azurecr.io").unwrap(),
-                scope: None,
-            },
             inputs_hash: inputs_hash.to_owned(),
+            ..Self::new("team-a", "acr-pull-contoso-app".to_owned(), generator, inputs)
         }
     }
 
@@ -292,8 +309,7 @@ fn renewed(object: Option<&Guarded>) -> Option<Timestamp> {
 
 impl Inner {
     fn known(&self, order: &Order) -> Option<Arc<Guarded>> {
-        self.known
-            .get(&ObjectRef::new(&order.name).within(&order.namespace))
+        self.known.get(&order.object)
     }
 
     fn freshness(&self, known: Option<&Guarded>, order: &Order) -> Freshness {
@@ -421,6 +437,8 @@ impl Inner {
             registry,
             scope,
         } = &order.inputs;
+        // Both are far away: the way to them is made while the one before is asked.
+        self.registry.open(registry);
         let entra = self.tokens.token(identity).await?;
         let token = self
             .registry

@@ -7,7 +7,7 @@ use crate::{
     jwt,
     problem::{Problem, Reason, shortened},
     telemetry::{Hop, Metrics},
-    transport::{self, Reply},
+    transport::{self, Ahead, Reply},
 };
 use jiff::Timestamp;
 use reqwest::StatusCode;
@@ -27,6 +27,7 @@ pub struct PullToken {
 #[derive(Clone)]
 pub struct RegistryClient {
     http: reqwest::Client,
+    ahead: Ahead,
     clock: AzureClock,
     metrics: Metrics,
 }
@@ -66,12 +67,18 @@ struct AcrError {
 
 impl RegistryClient {
     /// A client over the shared transport.
-    pub fn new(http: reqwest::Client, metrics: Metrics) -> Self {
+    pub fn new(http: reqwest::Client, ahead: Ahead, metrics: Metrics) -> Self {
         Self {
             http,
+            ahead,
             clock: AzureClock::new(metrics.clone()),
             metrics,
         }
+    }
+
+    /// This registry is about to be asked. Every client of a registry asks this first, and is told where tokens are.
+    pub fn open(&self, host: &RegistryHost) {
+        self.ahead.open(host.as_str(), "/v2/");
     }
 
     /// Exchanges an Entra token for the token that goes into the pull secret.

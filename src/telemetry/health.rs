@@ -13,11 +13,18 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 /// What must still happen before requests may be sent here, and since when.
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, Instant>>>);
+pub struct Readiness(Arc<Reasons>);
+
+#[derive(Debug, Default)]
+struct Reasons {
+    waiting: Mutex<BTreeMap<&'static str, Instant>>,
+    /// Rings when one is gone.
+    gone: Notify,
+}
 
 /// How long a replica is believed that was ready and has lost sight of something: answers by what it knew are better
 /// than none, for all replicas may see as little.
@@ -47,6 +54,18 @@ impl Readiness {
     /// The reason is gone.
     pub fn done(&self, what: &'static str) {
         self.lock().remove(what);
+        self.0.gone.notify_waiters();
+    }
+
+    /// Returns when there is no reason left.
+    pub async fn reached(&self) {
+        loop {
+            let gone = self.0.gone.notified();
+            if self.waiting().is_empty() {
+                return;
+            }
+            gone.await;
+        }
     }
 
     /// The reasons that remain.
@@ -58,7 +77,7 @@ impl Readiness {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -101,6 +120,24 @@ async fn metrics(State(health): State<Health>) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn whoever_waits_for_readiness_is_woken_by_the_last_reason() {
+        let readiness = Readiness::default();
+        for what in ["one", "other"] {
+            readiness.wait_for(what);
+        }
+        let reached = tokio::spawn({
+            let readiness = readiness.clone();
+            async move { readiness.reached().await }
+        });
+        readiness.done("one");
+        tokio::task::yield_now().await;
+        assert!(!reached.is_finished());
+        readiness.done("other");
+        reached.await.unwrap();
+        readiness.reached().await;
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_doubt_counts_once_it_lasts_and_a_lack_at_once() {

@@ -25,7 +25,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, BufReader},
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
     time::timeout,
@@ -40,6 +40,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// After this, connections that have not finished are cut.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// rustls asks for 4 KiB at a time, and most reviews have more: one call to the kernel reads such a one whole.
+const READ_AHEAD: usize = 16 * 1024;
 /// Out of file descriptors, say: do not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -80,6 +82,7 @@ pub async fn serve(
         };
         let (acceptor, router, watcher) = (acceptor.clone(), router.clone(), graceful.watcher());
         let drain = drain.clone();
+        let stream = BufReader::with_capacity(READ_AHEAD, stream);
         tokio::spawn(async move {
             let _permit = permit;
             match acceptor {

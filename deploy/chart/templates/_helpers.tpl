@@ -75,6 +75,7 @@ subjects:
 {{- $_ := set $ours "ON_UPSTREAM_FAILURE" .webhook.onUpstreamFailure }}
 {{- $_ := set $ours "MAX_CONNECTIONS" .webhook.maxConnections }}
 {{- $_ := set $ours "SHUTDOWN_DELAY" .webhook.shutdownDelay }}
+{{- $_ := set $ours "ISSUE_CONCURRENCY" .pullSecrets.issueConcurrency }}
 {{- $_ := set $ours "UNUSED_GRACE" .pullSecrets.unusedGrace }}
 {{- $_ := set $ours "RENEWAL_CONCURRENCY" .pullSecrets.renewalConcurrency }}
 {{- $_ := set $ours "RENEWAL_RATE" .pullSecrets.renewalRate }}
