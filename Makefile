@@ -33,6 +33,7 @@ test: programs ## Everything: unit, integration and end-to-end tests; installs w
 	cargo test --locked --workspace --exclude e2e
 	tests/registry/test.sh
 	tests/chart/test.sh
+	@bench/run.sh --smoke
 	tests/cluster/test.sh $(if $(filter 0,$(shell id -u)),,control-plane)
 	@tests/e2e/run.sh
 
@@ -61,6 +62,10 @@ e2e-helm: tools ## Of these, what installs the Helm chart; removes an installed 
 soak: programs ## 1,000 pull secrets with lives of 20 s, for five minutes (SOAK_PULL_SECRETS, SOAK_SECONDS)
 	SOAK_PULL_SECRETS=$(or $(SOAK_PULL_SECRETS),1000) SOAK_SECONDS=$(or $(SOAK_SECONDS),300) \
 	  cargo test --locked --workspace --exclude e2e --profile quick --test integration -- --nocapture scale::
+
+.PHONY: bench
+bench: ## Measures beside a floor, some 40 minutes on a machine that does nothing else; writes bench/results.md (PART=warm, ...)
+	@bench/run.sh $(PART)
 
 .PHONY: test-cluster
 test-cluster: ## The tests of the test cluster itself, as root

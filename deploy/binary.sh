@@ -44,7 +44,7 @@ for pair in "${remap[@]}"; do
 done
 # Where a program may lie anywhere, each of its pointers has to be set when it starts: 24 bytes in the file, or so packed,
 # a bit. A linker that does not know it says so and goes on.
-flags+=(-Clink-arg=-Wl,-z,pack-relative-relocs)
+flags+=("-Clink-arg=-Wl,-z,pack-relative-relocs")
 # Its separator, unlike a blank, is in no path.
 CARGO_ENCODED_RUSTFLAGS=$(
   IFS=$'\x1f'

@@ -4,7 +4,7 @@ use crate::{
     crowd::Crowd,
     ground::{Asked, Floor},
     load::{Lasts, Load, load},
-    report::{Curve, Curves, Part, Row, Target, time},
+    report::{Curve, Curves, Part, Row, Target, median, time},
     tools::Tools,
 };
 use std::time::Duration;
@@ -16,8 +16,8 @@ const DELAY: Duration = Duration::from_millis(50);
 const CONNECTIONS: usize = 100;
 const REPLICAS: usize = 2;
 
-pub async fn measure(tools: &Tools, sizes: &[usize]) -> Part {
-    let crowd = Crowd::new(2 * sizes.len() + 2).await;
+pub async fn measure(tools: &Tools, sizes: &[usize], rounds: usize) -> Part {
+    let crowd = Crowd::new(REPLICAS + 2 * rounds * sizes.len()).await;
     crowd.set_delay(DELAY);
     let files = TempDir::with_prefix("acr-pull-webhook-bench-").expect("a temporary folder can be made");
     let other = crowd.site.replica().await;
@@ -29,37 +29,43 @@ pub async fn measure(tools: &Tools, sizes: &[usize]) -> Part {
         asker.ask(n).await;
     }
     let (mut rows, mut curves) = (Vec::new(), [Vec::new(), Vec::new()]);
-    for (turn, &size) in sizes.iter().enumerate() {
-        let (alone, all) = (REPLICAS + 2 * turn, REPLICAS + 2 * turn + 1);
-        let cold = askers[0].ask(alone).await.took;
-        let body = askers[0].review(all).to_string();
-        let asked = |name: &str, url: &str, ca_pem: &str, process| {
-            Asked::new(
-                files.path(),
-                &format!("{name}-{size}"),
-                url,
-                ca_pem,
-                process,
-                &body,
-            )
-        };
-        let of_floors = floors
-            .each_ref()
-            .map(|f| asked("floor", &f.url, &f.ca_pem, f.process()));
-        let of_webhooks = webhooks.map(|w| asked("webhook", &w.url(), &w.ca_pem, w.process()));
-        let floor = burst(tools, &of_floors, size).await;
-        let took = burst(tools, &of_webhooks, size).await;
-        let sequences = crowd.sequences(all..all + 1);
+    let mut next = REPLICAS;
+    for &size in sizes {
+        let (mut bursts, mut sequences) = (Vec::new(), 0);
+        for _ in 0..rounds {
+            let (alone, all) = (next, next + 1);
+            next += 2;
+            let cold = askers[0].ask(alone).await.took;
+            let body = askers[0].review(all).to_string();
+            let asked = |name: &str, url: &str, ca_pem: &str, process| {
+                let name = format!("{name}-{all}");
+                Asked::new(files.path(), &name, url, ca_pem, process, &body)
+            };
+            let of_floors = floors
+                .each_ref()
+                .map(|f| asked("floor", &f.url, &f.ca_pem, f.process()));
+            let of_webhooks = webhooks.map(|w| asked("webhook", &w.url(), &w.ca_pem, w.process()));
+            let floor = burst(tools, &of_floors, size).await;
+            bursts.push((cold, floor, burst(tools, &of_webhooks, size).await));
+            sequences = sequences.max(crowd.sequences(all..all + 1));
+        }
+        let cold = median(bursts.iter().map(|b| b.0));
+        let floor = median(bursts.iter().map(|b| b.1));
+        let took = median(bursts.iter().map(|b| b.2));
         let bound = cold + floor;
         rows.push(Row {
             what: format!("{size} Pods: until the last one is admitted"),
             ours: time(took),
             beside: format!("cold {} + floor {}", time(cold), time(floor)),
-            ratio: took.div_duration_f64(bound),
+            ratio: median(
+                bursts
+                    .iter()
+                    .map(|(cold, floor, took)| took.div_duration_f64(*cold + *floor)),
+            ),
             target: Some(Target::AtMost(1.0)),
         });
         rows.push(Row {
-            what: format!("{size} Pods: tokens asked for"),
+            what: format!("{size} Pods: tokens asked for, at most"),
             ours: sequences.to_string(),
             beside: format!("{REPLICAS} replicas"),
             ratio: sequences as f64 / REPLICAS as f64,
@@ -75,7 +81,7 @@ pub async fn measure(tools: &Tools, sizes: &[usize]) -> Part {
         how: format!(
             "So many Pods of one identity at once, on {CONNECTIONS} connections to each of {REPLICAS} replicas which have no \
              token for it yet; Azure answers {} late at each hop. Beside it one cold admission and what as many floors need for \
-             the same burst.",
+             the same burst. Medians of {rounds}.",
             time(DELAY),
         ),
         rows,

@@ -61,7 +61,12 @@ pub fn client_id(n: usize) -> String {
 impl Crowd {
     /// A site with so many identities, where nobody leads: what is there stays as it is.
     pub async fn new(number: usize) -> Self {
-        let site = Site::with(&FLAGS, |world| add(world, number)).await;
+        Self::with_flags(number, &[]).await
+    }
+
+    /// The same, whose webhook has further flags.
+    pub async fn with_flags(number: usize, flags: &[&str]) -> Self {
+        let site = Site::with(&[&FLAGS, flags].concat(), |world| add(world, number)).await;
         Self::settle(site, number).await
     }
 

@@ -19,6 +19,7 @@ mod tools;
 
 use clap::{Parser, ValueEnum};
 use ground::Ground;
+use identities::Wave;
 use report::Part;
 use scale::Size;
 use std::{
@@ -148,8 +149,19 @@ impl Name {
                 api_server::measure(&Ground::new(tools).await, number).await
             }
             Self::Cold => cold::measure(if smoke { 1 } else { 15 }).await,
-            Self::Burst => burst::measure(tools, if smoke { &[200] } else { &[500, 1_000, 5_000] }).await,
-            Self::Identities => identities::measure(if smoke { &[20] } else { &[100, 1_000] }).await,
+            Self::Burst if smoke => burst::measure(tools, &[200], 1).await,
+            Self::Burst => burst::measure(tools, &[500, 1_000, 5_000], 5).await,
+            Self::Identities => {
+                let wave = |identities, concurrency| Wave {
+                    identities,
+                    concurrency,
+                };
+                let waves = match smoke {
+                    true => vec![wave(20, 16)],
+                    false => vec![wave(50, 16), wave(500, 16), wave(1_000, 64)],
+                };
+                identities::measure(&waves).await
+            }
             Self::Scale => {
                 let size = |pull_secrets, life| Size {
                     pull_secrets,

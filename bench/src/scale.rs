@@ -72,12 +72,19 @@ async fn idle() -> (u64, Duration) {
 
 /// Starts it anew, waits until it leads, and tells how long it took until it was ready.
 async fn restart(crowd: &mut Crowd) -> Duration {
+    let looks = Counts::of(crowd).await.looks;
     assert!(crowd.site.webhook.terminate().await, "it ends in peace");
     crowd.site.restart_webhook().await;
     testbed::site::eventually("it leads", async || {
         (crowd.site.metric("leader").await == 1).then_some(())
     })
     .await;
+    // It has the lists, and looks for nothing one by one.
+    assert_eq!(
+        Counts::of(crowd).await.looks,
+        looks,
+        "a new leader asks for no single pull secret"
+    );
     crowd.site.webhook.ready_after
 }
 
@@ -155,6 +162,8 @@ struct Counts {
     entra: u64,
     acr: u64,
     writes: u64,
+    /// At single pull secrets.
+    looks: u64,
 }
 
 // === impl Counts ===
@@ -190,7 +199,13 @@ impl Counts {
             .iter()
             .flat_map(|verb| [write("secrets", verb), write("acrpullsecrets", verb)])
             .sum();
+        let looks = [
+            "resource=\"acrpullsecrets\"",
+            "verb=\"GET\"",
+            "scope=\"resource\"",
+        ];
         Self {
+            looks: sum(&api_server, "apiserver_request_total", &looks),
             at: Instant::now(),
             cpu: process::cpu(crowd.site.webhook.process()),
             renewed: sum(
