@@ -64,7 +64,7 @@ soak: programs ## 1,000 pull secrets with lives of 20 s, for five minutes (SOAK_
 	  cargo test --locked --workspace --exclude e2e --profile quick --test integration -- --nocapture scale::
 
 .PHONY: bench
-bench: ## Measures beside a floor, some 40 minutes on a machine that does nothing else; writes bench/results.md (PART=warm, ...)
+bench: ## Measures beside a floor, some half an hour on a machine that does nothing else; writes bench/results.md (PART=warm, ...)
 	@bench/run.sh $(PART)
 
 .PHONY: test-cluster

@@ -9,9 +9,10 @@ source "$(dirname "${BASH_SOURCE[0]}")/../tests/e2e/lib.sh"
 oha_version=1.14.0
 
 main() {
-  local arguments=(--out "$root/bench") smoke='' argument oha floor webhook built
+  local arguments=() smoke='' argument oha floor webhook built
+  (($#)) || arguments=(--out "$root/bench")
   for argument; do
-    [[ $argument != --smoke ]] || smoke=yes arguments=()
+    [[ $argument != --smoke ]] || smoke=yes
   done
   (($(nproc) >= 2)) || die "the server gets one core and whoever asks it the other: this machine has only one"
   command -v taskset >/dev/null || die "'taskset' is missing: install the package util-linux"

@@ -37,7 +37,7 @@ struct Args {
     /// Small numbers, which show that everything works and nothing else
     #[arg(long)]
     smoke: bool,
-    /// Where results.md and the plots are written, once all parts are measured
+    /// Where results.md and the plots are written, once everything is measured
     #[arg(long)]
     out: Option<PathBuf>,
     /// What to measure; all of it, if nothing is named
@@ -58,8 +58,10 @@ enum Name {
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    let all = args.parts.is_empty();
-    let names = if all { Name::value_variants() } else { &args.parts };
+    let names = match args.parts.is_empty() {
+        true => Name::value_variants(),
+        false => &args.parts,
+    };
     let mut parts = Vec::new();
     for name in names {
         eprintln!(
@@ -75,11 +77,7 @@ async fn main() -> ExitCode {
             parts.push(part);
         }
     }
-    match args
-        .out
-        .filter(|_| all && !args.smoke)
-        .map(|out| write(&out, &parts))
-    {
+    match args.out.map(|out| write(&out, &parts)) {
         Some(Err(error)) => {
             eprintln!("bench: the results cannot be written: {error}");
             ExitCode::FAILURE
@@ -134,7 +132,7 @@ impl Name {
                         each: Duration::from_millis(300),
                     },
                     false => hot::Rounds {
-                        number: 7,
+                        number: 5,
                         each: Duration::from_secs(4),
                     },
                 };
@@ -168,8 +166,8 @@ impl Name {
                     life: Duration::from_secs(life),
                 };
                 let sizes = match smoke {
-                    true => vec![size(10, 20)],
-                    false => vec![size(100, 45), size(1_000, 90), size(10_000, 600)],
+                    true => vec![size(10, 30)],
+                    false => vec![size(100, 45), size(1_000, 90), size(10_000, 330)],
                 };
                 return scale::measure(tools, &sizes).await;
             }
