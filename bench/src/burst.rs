@@ -47,7 +47,7 @@ pub async fn measure(tools: &Tools, sizes: &[usize], rounds: usize) -> Part {
             let of_webhooks = webhooks.map(|w| asked("webhook", &w.url(), &w.ca_pem, w.process()));
             let floor = burst(tools, &of_floors, size).await;
             bursts.push((cold, floor, burst(tools, &of_webhooks, size).await));
-            sequences = sequences.max(crowd.sequences(all..all + 1));
+            sequences = sequences.max(crowd.sequences(all));
         }
         let cold = median(bursts.iter().map(|b| b.0));
         let floor = median(bursts.iter().map(|b| b.1));

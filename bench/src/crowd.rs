@@ -6,10 +6,7 @@ use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::{Api, api::PostParams};
 use serde_json::{Value, json};
-use std::{
-    ops::Range,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 use testbed::{
     review::review,
     site::{Site, add_application, from},
@@ -116,14 +113,9 @@ impl Crowd {
         }
     }
 
-    /// How often Entra was asked as the identities of these numbers.
-    pub fn sequences(&self, numbers: Range<usize>) -> usize {
-        let ids: std::collections::HashSet<_> = numbers.map(client_id).collect();
-        let asked = self.site.records(Endpoint::EntraToken);
-        asked
-            .iter()
-            .filter(|r| r.client_id.as_ref().is_some_and(|id| ids.contains(id)))
-            .count()
+    /// How often Entra was asked as the identity of this number.
+    pub fn sequences(&self, n: usize) -> usize {
+        self.site.calls_of(&client_id(n), Endpoint::EntraToken)
     }
 }
 

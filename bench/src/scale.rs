@@ -10,10 +10,9 @@ use crate::{
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::PostParams};
-use serde_json::json;
 use std::time::{Duration, Instant};
 use testbed::{
-    site::{ANNOTATION, REGISTRY, from},
+    site::unnamed,
     webhook::{program, resident},
 };
 
@@ -246,14 +245,10 @@ async fn admit(asker: &Asker, n: usize) {
 
 /// A small Pod of this identity, that nobody schedules: there is no node.
 async fn create(pods: &Api<Pod>, n: usize) {
-    let pod: Pod = from(json!({
-        "metadata": {"generateName": format!("{}-", account(n)), "annotations": {ANNOTATION: "contoso"}},
-        "spec": {
-            "serviceAccountName": account(n),
-            "schedulerName": "none",
-            "containers": [{"name": "app", "image": format!("{REGISTRY}/team-a/app:1")}],
-        },
-    }));
+    let mut pod = unnamed("contoso");
+    let spec = pod.spec.as_mut().expect("it has a spec");
+    spec.service_account_name = Some(account(n));
+    spec.scheduler_name = Some("none".to_owned());
     pods.create(&PostParams::default(), &pod)
         .await
         .expect("a Pod can be created");
