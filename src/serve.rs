@@ -11,7 +11,7 @@ use crate::{
     pull_secret::{Catalog, Issuer},
     registry::RegistryClient,
     telemetry::{Health, Metrics, Readiness},
-    tls::{self, Serving, Source, Stage},
+    tls::{self, Door, Paths, Serving, Source, Stage},
     transport::{self, Ahead},
     upkeep::{self, Upkeep},
 };
@@ -48,28 +48,39 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
         reach,
         readiness: readiness.clone(),
     };
-    match source {
-        Source::Files(cert, key) => tls::follow(&cert, &key, &certificate)?,
-        Source::Own(places, terms) => {
-            tokio::spawn(tls::keep(
-                client.clone(),
-                places,
-                terms,
-                certificate,
-                readiness.clone(),
-            ));
-        }
+    let Source {
+        files,
+        places,
+        terms,
+    } = source;
+    if let Some((cert, key)) = files {
+        tls::follow(&cert, &key, &certificate)?;
     }
+    let paths = Paths::default();
+    tokio::spawn(tls::keep(
+        client.clone(),
+        places,
+        terms,
+        certificate,
+        paths.clone(),
+        readiness.clone(),
+    ));
     let (admission, upkeep) = parts(&args, &cluster, http, &metrics)?;
 
     let (drain, draining) = watch::channel(Stage::Open);
     let health = Health::new(readiness.clone(), metrics.clone()).router();
     // The health listener goes on to the very end; it is dropped with the process.
     let (_stay, never) = watch::channel(Stage::Open);
-    tokio::spawn(tls::serve(admin, None, MAX_ADMIN_CONNECTIONS, health, never));
+    tokio::spawn(tls::serve(
+        admin,
+        Door::Admin,
+        MAX_ADMIN_CONNECTIONS,
+        health,
+        never,
+    ));
     let serving = tokio::spawn(tls::serve(
         webhook,
-        Some(tls),
+        Door::Webhook(tls, paths),
         args.tls.max_connections as usize,
         admission::router(admission),
         draining,
