@@ -13,8 +13,10 @@ const MIB: u64 = 1024 * 1024;
 const MOST_MEMORY: u64 = 64 * MIB;
 /// Slower than twice as slow as before is not too slow below this.
 const UNNOTICED: Duration = Duration::from_millis(300);
-/// Pods that are created meanwhile.
-const PODS: usize = 15;
+/// Pods that are created before, and meanwhile.
+const PODS: usize = 24;
+/// From one to the next, meanwhile: an attack that goes in circles of 5 s is seen from each side.
+const APART: Duration = Duration::from_millis(500);
 
 /// Everybody else: team B, and the kubelet.
 pub struct Others<'a> {
@@ -73,7 +75,9 @@ impl<'a> Others<'a> {
         let seen = async {
             let mut times = Vec::new();
             let mut most = 0;
+            let mut turns = tokio::time::interval(APART);
             for _ in 0..PODS {
+                turns.tick().await;
                 self.probe().await;
                 times.push(self.admitted().await);
                 self.probe().await;

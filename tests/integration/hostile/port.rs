@@ -34,8 +34,8 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-/// Another Pod's address.
-const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
+/// Addresses of other Pods.
+const STRANGERS: usize = 16;
 /// What a stranger tries who has read the documentation.
 const GUESSES: [&str; 3] = [
     "/mutate",
@@ -75,7 +75,8 @@ impl Attacker {
     async fn tcp(&self, n: usize, to: SocketAddr) -> std::io::Result<TcpStream> {
         let socket = TcpSocket::new_v4()?;
         if n.is_multiple_of(2) {
-            socket.bind((STRANGER, 0).into())?;
+            let stranger = Ipv4Addr::new(127, 0, 66, 1 + (n / 2 % STRANGERS) as u8);
+            socket.bind((stranger, 0).into())?;
         }
         socket.connect(to).await
     }
@@ -238,22 +239,47 @@ async fn kept_connections_to_the_webhook_port_keep_no_api_server_out() {
     others.notice_nothing_of(attack).await;
 }
 
-/// Attempt 4: 400 × 400 KiB of unfinished head.
+/// Attempt 4: 400 × 400 KiB of unfinished head; and as much as a connection may have, on more connections than there may be.
 #[tokio::test(flavor = "multi_thread")]
 async fn heads_without_an_end_take_no_memory() {
     let site = Site::start().await;
+    for (sockets, size) in [(400, 400 * 1024), (1200, 15 * 1024)] {
+        let (others, attacker) = (Others::of(&site, []).await, Attacker::of(&site.webhook));
+        let head = format!("POST /mutate HTTP/1.1\r\nHost: x\r\nX: {}", "x".repeat(size));
+        let attack = attacker.with(sockets, Duration::from_secs(5), async |n| {
+            let stream = attacker.tls(n).await;
+            attacker.did();
+            let mut stream = stream?;
+            stream.write_all(head.as_bytes()).await?;
+            stream.flush().await?;
+            until_closed(stream).await;
+            Ok(())
+        });
+        nobody_notices(&others, &attacker, sockets, attack).await;
+    }
+}
+
+/// The same before there is TLS: the longest message of a handshake, but for its end.
+#[tokio::test(flavor = "multi_thread")]
+async fn handshakes_without_an_end_take_no_memory() {
+    let site = Site::start().await;
     let (others, attacker) = (Others::of(&site, []).await, Attacker::of(&site.webhook));
-    let head = format!("POST /mutate HTTP/1.1\r\nHost: x\r\nX: {}", "x".repeat(400 * 1024));
-    let attack = attacker.with(400, Duration::from_secs(5), async |n| {
-        let stream = attacker.tls(n).await;
+    let mut message = [&[1, 0, 0xff, 0xff][..], &[0; 0xff00]].concat();
+    message[4..6].copy_from_slice(&[3, 3]);
+    let records = message.chunks(0x3fff).flat_map(|fragment| {
+        let length = u16::try_from(fragment.len()).unwrap().to_be_bytes();
+        [&[22, 3, 1][..], &length, fragment].concat()
+    });
+    let records: Vec<u8> = records.collect();
+    let attack = attacker.with(1200, Duration::from_secs(5), async |n| {
+        let stream = attacker.tcp(n, attacker.webhook).await;
         attacker.did();
         let mut stream = stream?;
-        stream.write_all(head.as_bytes()).await?;
-        stream.flush().await?;
+        stream.write_all(&records).await?;
         until_closed(stream).await;
         Ok(())
     });
-    nobody_notices(&others, &attacker, 400, attack).await;
+    nobody_notices(&others, &attacker, 1200, attack).await;
 }
 
 /// Attempt 5: 10 × 3 MiB of `containers:[{},…]` with `timeout=30s`, by who does not know the path, and by who does.
