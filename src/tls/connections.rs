@@ -17,9 +17,9 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// Connections that are not proven, at the same time, whosever they are. One may take some 80 KiB, most of it for a message
-/// of a handshake that does not end.
-const UNPROVEN: usize = 256;
+/// Connections that are not proven, at the same time, whosever they are. One may take some 120 KiB, most of it for a message
+/// of a handshake that does not end; an API server's is one of them for some milliseconds.
+pub const UNPROVEN: usize = 128;
 /// Connections of one address that may shake hands and send a head at the same time; further ones wait, and have no TLS
 /// state yet.
 const UNPROVEN_OF_A_PEER: usize = 64;

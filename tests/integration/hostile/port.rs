@@ -292,7 +292,7 @@ async fn many_small_items_take_no_memory() {
     body = body.replace("\"containers\":[", &format!("\"containers\":[{items}"));
     assert!(body.len() > 3_000_000 && body.len() < 3 * 1024 * 1024);
     let guessed = format!("https://{}/mutate", site.webhook.address);
-    for (url, expected) in [(guessed, 404), (site.webhook.url(), 200)] {
+    for (url, known) in [(guessed, false), (site.webhook.url(), true)] {
         let client = site.webhook.client();
         attacker.done.store(0, Ordering::Relaxed);
         let attack = attacker.with(10, Duration::from_secs(1), async |_| {
@@ -300,12 +300,16 @@ async fn many_small_items_take_no_memory() {
             let reply = request.header("content-type", "application/json").send().await;
             // Who is cut off while it is still sending may not see the answer.
             if let Ok(reply) = reply {
-                assert_eq!(reply.status(), expected);
+                let status = reply.status().as_u16();
                 let words = reply.text().await.unwrap_or_default();
-                assert!(
-                    expected == 404 || words.contains("more than 1000 containers"),
-                    "{words}"
-                );
+                let answered = match status {
+                    404 => !known,
+                    200 => known && words.contains("more than 1000 containers"),
+                    // Large bodies wait for each other, and on a busy machine not all are read in time.
+                    500 => known && words.contains("the body did not come within"),
+                    _ => false,
+                };
+                assert!(answered, "{status}: {words}");
             }
             attacker.did();
             Ok(())
