@@ -174,3 +174,104 @@ fn a_name_that_would_change_the_path_of_a_call_is_refused() {
     let body = review(json!({"metadata": {}, "spec": {"serviceAccountName": "../x"}})).to_string();
     assert!(parse(body.as_bytes()).is_err());
 }
+
+#[test]
+fn without_its_body_a_request_is_decided_as_before() {
+    let pods = [
+        json!({"metadata": {"generateName": "app-"}, "spec": {}}),
+        json!({
+            "metadata": {
+                "name": "app",
+                "annotations": {ACCESS_TOKEN: "contoso", "acr-pull.dev/pull-secrets": "acr-pull-x"},
+                "labels": {"acr-pull.dev/injected": "true", "a": "b"},
+            },
+            "spec": {
+                "serviceAccountName": "app",
+                "imagePullSecrets": [{"name": "mine"}, {"name": "acr-pull-x"}, {}, {"name": "n".repeat(9999)}],
+                "containers": [{"image": "contoso.azurecr.io/a"}, {"image": "contoso.azurecr.io/b"}, {"image": "c"}],
+                "initContainers": [{"image": " other.azurecr.io/a "}, {"image": format!("{}/x", "x".repeat(9999))}],
+            },
+        }),
+        json!({"metadata": {"name": "n".repeat(9999), "annotations": {"kubernetes.io/config.mirror": "x"}}}),
+        json!({
+            "metadata": {
+                "annotations": {"acr-pull.dev/pull-secrets": "x".repeat(99999)},
+                "labels": {"acr-pull.dev/injected": "x".repeat(99999)},
+            },
+        }),
+    ];
+    for pod in pods {
+        let body = review(pod).to_string();
+        let (before, request) = (
+            parse(body.as_bytes()).unwrap(),
+            parse(body.as_bytes()).unwrap().detached().unwrap(),
+        );
+        assert_eq!(request.uid, before.uid);
+        assert_eq!(request.namespace, before.namespace);
+        assert_eq!(request.dry_run, before.dry_run);
+        assert_eq!(request.wanted(), before.wanted());
+        assert_eq!(request.object.name(), before.object.name());
+        assert_eq!(
+            request.object.service_account(),
+            before.object.service_account()
+        );
+        for registry in ["contoso.azurecr.io", "other.azurecr.io", "elsewhere.azurecr.io"] {
+            let (pulls, pulled) = (
+                request.object.pulls_from(registry),
+                before.object.pulls_from(registry),
+            );
+            assert_eq!(pulls, pulled, "{registry}");
+        }
+        for names in [&["acr-pull-x"][..], &["acr-pull-y", "acr-pull-x"]] {
+            assert_eq!(
+                super::super::patch(&request.object, names),
+                super::super::patch(&before.object, names)
+            );
+        }
+        assert!(format!("{request:?}").len() < 4000, "little is kept: {request:?}");
+    }
+}
+
+#[test]
+fn what_takes_more_than_any_pod_needs_is_refused_with_a_sentence() {
+    let problem = |object: Value| match parse(review(object).to_string().as_bytes()) {
+        Ok(request) => request.detached().map(drop).unwrap_err(),
+        Err((uid, problem)) => {
+            assert_eq!(uid.as_deref(), Some("u-1"));
+            problem
+        }
+    };
+    let images: Vec<_> = (0..65)
+        .map(|n| json!({"image": format!("r{n}.azurecr.io/app")}))
+        .collect();
+    for (object, words) in [
+        (
+            json!({"metadata": {}, "spec": {"containers": vec![json!({}); 1001]}}),
+            "InvalidReview: the AdmissionReview cannot be read: the Pod has more than 1000 containers of a kind",
+        ),
+        (
+            json!({"metadata": {}, "spec": {"imagePullSecrets": vec![json!({}); 129]}}),
+            "InvalidReview: the AdmissionReview cannot be read: the Pod has more than 128 imagePullSecrets",
+        ),
+        (
+            json!({"metadata": {}, "spec": {"containers": images}}),
+            "InvalidReview: the Pod's images are from more than 64 registries",
+        ),
+        (
+            json!({"metadata": {"annotations": {ACCESS_TOKEN: "a,".repeat(5000)}}}),
+            "InvalidAnnotation: annotation acr-pull.dev/access-token is longer than 8192 bytes",
+        ),
+        (
+            json!({"metadata": {"labels": {"acr-pull.dev/injected": ["x"]}}, "spec": "x".repeat(99999)}),
+            "InvalidReview: ",
+        ),
+    ] {
+        let problem = problem(object).to_string();
+        assert!(problem.starts_with(words), "{problem}");
+        assert!(problem.len() < 1000, "{problem}");
+    }
+    let mut long = review(json!({}));
+    long["request"]["uid"] = "u".repeat(9999).into();
+    let (uid, _) = parse(long.to_string().as_bytes()).unwrap_err();
+    assert_eq!(uid, None);
+}
