@@ -46,7 +46,7 @@ pub struct CrdsArgs {
 /// How to serve.
 #[derive(Clone, Debug, Args)]
 pub struct ServeArgs {
-    /// Where the API server reaches the webhook (HTTPS, POST /mutate)
+    /// Where the API server reaches the webhook (HTTPS, POST to the secret path)
     #[arg(
         long,
         env = "ACR_PULL_WEBHOOK_LISTEN_ADDR",

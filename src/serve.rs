@@ -12,7 +12,7 @@ use crate::{
     registry::RegistryClient,
     tasks::tasks,
     telemetry::{Health, Metrics, Readiness},
-    tls::{self, Serving, Source, Stage},
+    tls::{self, Door, Paths, Serving, Source, Stage},
     transport::{self, Ahead},
     upkeep::{self, Upkeep},
 };
@@ -54,13 +54,19 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
         events: Events::new(client.clone()),
         tasks: tasks.clone(),
     };
-    match source {
-        Source::Files(cert, key) => tls::follow(&cert, &key, &certificate, &tasks)?,
-        Source::Own(places, terms) => {
-            let keep = tls::keep(cluster.clone(), places, terms, certificate);
-            tasks.spawn("keeper of the serving certificate", keep);
-        }
+    let Source {
+        files,
+        places,
+        terms,
+    } = source;
+    if let Some((cert, key)) = files {
+        tls::follow(&cert, &key, &certificate, &tasks)?;
     }
+    let paths = Paths::default();
+    tasks.spawn(
+        "keeper of certificate and path",
+        tls::keep(cluster.clone(), places, terms, certificate, paths.clone()),
+    );
     let (admission, upkeep) = parts(&args, &cluster, http, &metrics)?;
 
     let (drain, draining) = watch::channel(Stage::Open);
@@ -69,11 +75,11 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
     let (_stay, never) = watch::channel(Stage::Open);
     tasks.spawn(
         "listener of --admin-addr",
-        tls::serve(admin, None, MAX_ADMIN_CONNECTIONS, health, never),
+        tls::serve(admin, Door::Admin, MAX_ADMIN_CONNECTIONS, health, never),
     );
     let mut serving = tokio::spawn(tls::serve(
         webhook,
-        Some(tls),
+        Door::Webhook(tls, paths),
         args.tls.max_connections as usize,
         admission::router(admission),
         draining,

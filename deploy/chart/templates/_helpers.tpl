@@ -91,15 +91,20 @@ subjects:
 {{- if or .webhook.clientCa.pem .webhook.clientCa.configMap }}
 {{- $_ := set $ours "CLIENT_CA_FILE" (printf "/etc/acr-pull-webhook/client-ca/%s" .webhook.clientCa.key) }}
 {{- end }}
-{{- if eq .certificates.mode "self-managed" }}
-{{- $_ := set $ours "CERTIFICATE_LIFETIME" .certificates.selfManaged.lifetime }}
 {{- $secret := include "acr-pull-webhook.certificatesSecret" $ }}
+{{- if eq $secret (include "acr-pull-webhook.tlsSecret" $) }}
+{{- fail (printf "certificates.provided.secretName: the webhook keeps its secret path in Secret %s and would overwrite your certificate there; give your Secret another name" $secret) }}
+{{- end }}
 {{- if ne $secret "acr-pull-webhook-certificates" }}
 {{- $_ := set $ours "TLS_SECRET" $secret }}
 {{- end }}
 {{- if ne $name "acr-pull-webhook" }}
-{{- $_ := set $ours "TLS_NAMES" (printf "%s.%s.svc" $name $.Release.Namespace) }}
 {{- $_ := set $ours "WEBHOOK_CONFIGURATION" $name }}
+{{- end }}
+{{- if eq .certificates.mode "self-managed" }}
+{{- $_ := set $ours "CERTIFICATE_LIFETIME" .certificates.selfManaged.lifetime }}
+{{- if ne $name "acr-pull-webhook" }}
+{{- $_ := set $ours "TLS_NAMES" (printf "%s.%s.svc" $name $.Release.Namespace) }}
 {{- end }}
 {{- end }}
 {{- $settings := dict "AZURE_TENANT_ID" .azure.tenantId "HTTPS_PROXY" .proxy.https "NO_PROXY" (join "," .proxy.noProxy) }}
