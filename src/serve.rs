@@ -5,6 +5,7 @@ use crate::{
     cli::ServeArgs,
     cluster::{Cluster, Reach},
     events::Events,
+    excluded::Excluded,
     generator::{NamespaceDefaults, Resolver},
     identity::{AssertionSource, ClientSecrets, Clouds, EntraClient, ManagedIdentityClient, TokenSource},
     kubernetes, leader,
@@ -140,6 +141,7 @@ fn parts(
         token_audiences: args.token_audiences.clone(),
         clouds: Clouds::new(&args.authority_host, &args.acr_audience),
         managed_identity_namespaces: args.managed_identity_namespaces.clone(),
+        excluded: Excluded::new(kubernetes::pods_namespace(), &args.excluded_namespaces)?,
     };
     let catalog = Arc::new(Catalog::new(cluster, resolver, events));
     let admission = Admission::new(

@@ -5,9 +5,11 @@
 //! kube has types for this, but they write the patch as an array of numbers where the
 //! API says base64 (kube#1781), and copy the whole object.
 
+use super::warnings;
 use crate::{
+    foreign::Foreign,
     kubernetes::is_subdomain,
-    problem::{Class, Problem, Reason, shortened},
+    problem::{Class, Problem, Reason},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use json_patch::Patch;
@@ -202,8 +204,8 @@ pub fn parse(body: &[u8]) -> Result<Request<'_>, (Option<String>, Problem)> {
                 None => Ok(review.request),
                 Some(name) => {
                     let why = format!(
-                        "{:?} is not the name of a namespace or service account",
-                        shortened(name)
+                        "{} is not the name of a namespace or service account",
+                        Foreign::quoted(name)
                     );
                     Err((Some(review.request.uid.to_string()), invalid(why)))
                 }
@@ -213,10 +215,11 @@ pub fn parse(body: &[u8]) -> Result<Request<'_>, (Option<String>, Problem)> {
             Some(review.request.uid.into_owned()),
             invalid(format!(
                 "it is {} {}, not {API_VERSION} {KIND}",
-                review.api_version, review.kind
+                Foreign::quoted(&review.api_version),
+                Foreign::quoted(&review.kind)
             )),
         )),
-        Err(error) => Err((uid(body), invalid(error.to_string()))),
+        Err(error) => Err((uid(body), invalid(Foreign::new(&error.to_string()).to_string()))),
     }
 }
 
@@ -342,9 +345,8 @@ impl<'a> Answer<'a> {
                     format!("the Pod is admitted, its images follow when the token comes: {problem}")
                 });
                 let all = pending.chain(notes.iter().cloned());
-                response
-                    .warnings
-                    .extend(all.map(|warning| format!("acr-pull-webhook: {warning}")));
+                response.warnings =
+                    warnings::bounded(all.map(|warning| format!("acr-pull-webhook: {warning}")));
             }
             Verdict::Denied(problem) | Verdict::Failed(problem) => {
                 let (code, reason) = status(problem.reason);
