@@ -118,6 +118,16 @@ pub struct ServeArgs {
     )]
     pub namespaces: Vec<String>,
 
+    /// Namespaces whose Pods never get a pull secret, separated by commas, beside kube-system and the webhook's own. The
+    /// registration leaves out the same ones
+    #[arg(
+        long,
+        env = "ACR_PULL_WEBHOOK_EXCLUDED_NAMESPACES",
+        value_delimiter = ',',
+        value_name = "LIST"
+    )]
+    pub excluded_namespaces: Vec<String>,
+
     /// Namespaces whose Pods may use the webhook's own managed identity, separated by commas, or * for all
     #[arg(
         long,

@@ -1,7 +1,8 @@
 //! Calls to our own API server: each bounded in time, each error told in one way.
 
 use crate::{
-    problem::{Problem, Reason, shortened},
+    foreign::Foreign,
+    problem::{Problem, Reason},
     telemetry::FIELD_MANAGER,
 };
 use k8s_openapi::api::core::v1::LocalObjectReference;
@@ -71,6 +72,11 @@ pub fn own_namespace(flag: &str, value: Option<&str>) -> Result<String, String> 
     namespace(flag, value, Path::new(NAMESPACE_FILE))
 }
 
+/// The Pod's own namespace, where this runs in a Pod.
+pub fn pods_namespace() -> Option<String> {
+    namespace("", None, Path::new(NAMESPACE_FILE)).ok()
+}
+
 fn namespace(flag: &str, value: Option<&str>, file: &Path) -> Result<String, String> {
     if let Some(value) = value.filter(|value| !value.is_empty()) {
         return Ok(value.to_owned());
@@ -133,18 +139,19 @@ pub fn api_problem(what: &str, error: CallError) -> Problem {
         ),
         CallError::Api(s) if s.code == 403 => Problem::new(
             Reason::WriteForbidden,
-            format!("{what} was refused: {}", shortened(&s.message)),
+            format!("{what} was refused: {}", Foreign::new(&s.message)),
         ),
         CallError::Api(s) => Problem::new(
             Reason::ApiServerUnavailable,
             format!(
                 "{what} failed with {} {}: {}",
                 s.code,
-                s.reason,
-                shortened(&s.message)
+                Foreign::new(&s.reason),
+                Foreign::new(&s.message)
             ),
         ),
         CallError::Transport(cause) => {
+            let cause = Foreign::new(&cause);
             Problem::new(Reason::ApiServerUnavailable, format!("{what} failed: {cause}"))
         }
     }

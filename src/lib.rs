@@ -16,6 +16,8 @@ pub mod cluster;
 pub mod crds;
 pub mod deadline;
 pub mod events;
+pub mod excluded;
+pub mod foreign;
 pub mod generator;
 pub mod identity;
 pub mod jwt;

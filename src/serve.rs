@@ -5,6 +5,7 @@ use crate::{
     cli::ServeArgs,
     cluster::{Cluster, Reach},
     events::Events,
+    excluded::Excluded,
     generator::{NamespaceDefaults, Resolver},
     identity::{AssertionSource, ClientSecrets, Clouds, EntraClient, ManagedIdentityClient, TokenSource},
     kubernetes, leader,
@@ -54,11 +55,7 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
         events: Events::new(client.clone()),
         tasks: tasks.clone(),
     };
-    let Source {
-        files,
-        places,
-        terms,
-    } = source;
+    let Source { files, places, terms } = source;
     if let Some((cert, key)) = files {
         tls::follow(&cert, &key, &certificate, &tasks)?;
     }
@@ -164,6 +161,7 @@ fn parts(
         token_audiences: args.token_audiences.clone(),
         clouds: Clouds::new(&args.authority_host, &args.acr_audience),
         managed_identity_namespaces: args.managed_identity_namespaces.clone(),
+        excluded: Excluded::new(kubernetes::pods_namespace(), &args.excluded_namespaces)?,
     };
     let catalog = Arc::new(Catalog::new(cluster, resolver, events));
     let admission = Admission::new(

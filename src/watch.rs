@@ -9,7 +9,7 @@ pub use item::{Item, MAX_VALUE, Unreadable, Watched, read};
 
 use crate::{
     cluster::{Cluster, Places},
-    problem::shortened,
+    foreign::Foreign,
     telemetry::Metrics,
 };
 use futures::{
@@ -176,7 +176,7 @@ impl<K: Watched> Broken<K> {
             return;
         }
         self.count();
-        let (what, error) = (self.what, shortened(error));
+        let (what, error) = (self.what, Foreign::new(error).to_string());
         // Once while there is one: users make as many of them as they like, and the metric has their number.
         match first {
             true => tracing::warn!(

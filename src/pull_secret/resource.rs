@@ -65,25 +65,31 @@ pub struct GeneratorReference {
 pub struct ACRPullSecretStatus {
     /// Ready says whether the Secret holds a token, and if not, why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"], "maxItems" = 8))]
     pub conditions: Vec<Condition>,
     /// The registry that the token opens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub registry: Option<String>,
     /// The scope of the token; absent when it opens all that the identity may pull.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096))]
     pub scope: Option<String>,
     /// The kind of identity that got it: WorkloadIdentity, ServicePrincipal or ManagedIdentity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
     pub identity: Option<String>,
     /// The subject that Entra saw; of a workload identity only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
     pub subject: Option<String>,
     /// The Entra application (client) id, where it is known.
     #[serde(default, rename = "clientID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub client_id: Option<String>,
     /// The Entra tenant id, where it is known.
     #[serde(default, rename = "tenantID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub tenant_id: Option<String>,
     /// When the token ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -93,12 +99,14 @@ pub struct ACRPullSecretStatus {
     pub last_renewal_time: Option<Time>,
     /// A fingerprint of everything the token depends on; another one means the token is to be remade.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
     pub inputs_hash: Option<String>,
     /// Since when no Pod names the Secret; set for a while before it is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unused_since: Option<Time>,
     /// The uid of the Secret that was written.
     #[serde(default, rename = "secretUID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub secret_uid: Option<String>,
 }
 

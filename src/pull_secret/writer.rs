@@ -7,9 +7,10 @@
 
 use super::{ACRPullSecret, ACRPullSecretStatus, Order, docker_config::docker_config, issuer::Minted};
 use crate::{
+    foreign::Foreign,
     identity::WorkloadIdentity,
     kubernetes::{self, CallError, api_problem},
-    problem::{Problem, Reason, shortened},
+    problem::{Problem, Reason},
     registry::PullToken,
     telemetry::FIELD_MANAGER,
 };
@@ -284,7 +285,7 @@ fn secret_problem(order: &Order, error: CallError) -> Problem {
             Reason::WriteForbidden,
             format!(
                 "writing Secret {namespace}/{name} was refused: {}",
-                shortened(&s.message)
+                Foreign::new(&s.message)
             ),
         ),
         other => api_problem(&format!("writing Secret {namespace}/{name}"), other),

@@ -3,9 +3,10 @@
 
 use super::{RegistryHost, Scope, clock::AzureClock};
 use crate::{
+    foreign::Foreign,
     identity::EntraToken,
     jwt,
-    problem::{Problem, Reason, shortened},
+    problem::{Problem, Reason},
     telemetry::{Hop, Metrics},
     transport::{self, Ahead, Reply},
 };
@@ -146,7 +147,10 @@ impl RegistryClient {
                 let reply = transport::send(request).await.map_err(|cause| {
                     Problem::new(
                         Reason::RegistryUnavailable,
-                        format!("{host}{path} was not reached: {cause}; if this stays, check spec.registry"),
+                        format!(
+                            "{host}{path} was not reached: {}; if this stays, check spec.registry",
+                            Foreign::new(&cause)
+                        ),
                     )
                 })?;
                 if reply.status != StatusCode::OK {
@@ -185,7 +189,7 @@ fn refusal(host: &RegistryHost, path: &str, reply: &Reply) -> Problem {
     let said = serde_json::from_slice::<AcrErrors>(&reply.body)
         .ok()
         .and_then(|e| e.errors.into_iter().next())
-        .map(|e| format!(" ({}: {})", shortened(&e.code), shortened(&e.message)))
+        .map(|e| format!(" ({}: {})", Foreign::new(&e.code), Foreign::new(&e.message)))
         .unwrap_or_default();
     let (reason, hint) = match status {
         401 => (

@@ -351,7 +351,8 @@ impl ClientConfig {
     /// The operations that are missing for the n-th entry to name this bundle, if it is ours to name, and this path.
     fn changes(&self, n: usize, bundle: Option<&ByteString>, path: &str) -> Vec<Value> {
         let place = format!("/webhooks/{n}/clientConfig");
-        let add = |key: &str, value: Value| json!({"op": "add", "path": format!("{place}/{key}"), "value": value});
+        let add =
+            |key: &str, value: Value| json!({"op": "add", "path": format!("{place}/{key}"), "value": value});
         let mut changes = Vec::new();
         if let Some(bundle) = bundle
             && self.ca_bundle.as_ref() != Some(bundle)
@@ -430,7 +431,10 @@ mod tests {
         };
         let service = "/webhooks/1/clientConfig/service/path \"/mutate/x\"";
         let ca = "/webhooks/1/clientConfig/caBundle \"cGVt\"";
-        assert_eq!(changes(json!({"service": {"name": "a"}}), Some(&bundle)), [ca, service]);
+        assert_eq!(
+            changes(json!({"service": {"name": "a"}}), Some(&bundle)),
+            [ca, service]
+        );
         assert_eq!(changes(json!({"service": {"path": "/mutate"}}), None), [service]);
         for url in [
             "https://host:8443",
@@ -438,7 +442,10 @@ mod tests {
             "https://host:8443/mutate",
         ] {
             let url = changes(json!({"url": url, "caBundle": "cGVt"}), Some(&bundle));
-            assert_eq!(url, ["/webhooks/1/clientConfig/url \"https://host:8443/mutate/x\""]);
+            assert_eq!(
+                url,
+                ["/webhooks/1/clientConfig/url \"https://host:8443/mutate/x\""]
+            );
         }
         for settled in [
             json!({"service": {"path": "/mutate/x"}, "caBundle": "cGVt"}),
