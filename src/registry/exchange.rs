@@ -212,6 +212,28 @@ fn refusal(host: &RegistryHost, path: &str, reply: &Reply) -> Problem {
     Problem::new(reason, format!("{host}{path} answered {status}{said}{hint}")).retry_after(reply.retry_after)
 }
 
+/// A reply of a registry's token endpoints, of a status that the first byte chooses.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let permitted = super::DEFAULT_SUFFIXES.parse::<super::RegistrySuffixes>();
+    let permitted = permitted
+        .ok()
+        .and_then(|suffixes| suffixes.permit("contoso.azurecr.io").ok());
+    let (Some(host), Some(reply)) = (permitted, Reply::fuzz(data)) else {
+        return;
+    };
+    let problem = refusal(&host, "/oauth2/exchange", &reply);
+    assert!(problem.message.len() < 8 * 1024, "a message is bounded");
+    let clock = AzureClock::new(Metrics::new());
+    if let Ok(reply) = serde_json::from_slice::<RefreshReply>(&reply.body)
+        && let Some(expires) = expiry(reply.refresh_token.expose_secret())
+    {
+        for date in [None, Some(Timestamp::MIN), Some(Timestamp::MAX), Some(expires)] {
+            clock.ours(expires, Timestamp::UNIX_EPOCH, date);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
