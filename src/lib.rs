@@ -29,5 +29,6 @@ pub mod serve;
 pub mod telemetry;
 pub mod tls;
 pub mod transport;
+pub mod turns;
 pub mod upkeep;
 pub mod watch;
