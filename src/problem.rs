@@ -12,6 +12,8 @@ pub struct Problem {
     pub message: String,
     /// How long the other side asked us to wait before the next try.
     pub retry_after: Option<Duration>,
+    /// Whether a host outside the cluster gave no answer at all.
+    pub unreachable: bool,
 }
 
 /// Who has to act before another try can succeed.
@@ -85,6 +87,8 @@ reasons! {
     ManagedIdentityRefused => Forbidden,
     /// A Secret of the pull secret's name belongs to somebody else.
     SecretConflict => Forbidden,
+    /// The namespace has as many ACRPullSecrets as it may.
+    TooManyPullSecrets => Forbidden,
     /// A ResourceQuota, or another admission rule of the cluster, forbids the write.
     WriteForbidden => Forbidden,
     /// The namespace is being deleted.
@@ -141,12 +145,19 @@ impl Problem {
             reason,
             message: message.into(),
             retry_after: None,
+            unreachable: false,
         }
     }
 
     /// The same problem, with the wait that the other side asked for.
     pub fn retry_after(mut self, wait: Option<Duration>) -> Self {
         self.retry_after = wait;
+        self
+    }
+
+    /// The same problem, of a host that gave no answer at all.
+    pub fn unreachable(mut self) -> Self {
+        self.unreachable = true;
         self
     }
 
