@@ -34,5 +34,6 @@ pub mod tasks;
 pub mod telemetry;
 pub mod tls;
 pub mod transport;
+pub mod turns;
 pub mod upkeep;
 pub mod watch;

@@ -9,12 +9,12 @@ use crate::{
     generator::{NamespaceDefaults, Resolver},
     identity::{AssertionSource, ClientSecrets, Clouds, EntraClient, ManagedIdentityClient, TokenSource},
     kubernetes, leader,
-    pull_secret::{Catalog, Issuer},
+    pull_secret::{Catalog, Issuer, issuer},
     registry::RegistryClient,
     tasks::tasks,
     telemetry::{Health, Metrics, Readiness},
     tls::{self, Door, Paths, Serving, Source, Stage},
-    transport::{self, Ahead},
+    transport::{self, Ahead, Gates},
     upkeep::{self, Upkeep},
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -136,22 +136,31 @@ fn parts(
     metrics: &Metrics,
 ) -> Result<(Admission, Upkeep), String> {
     let client = &cluster.client;
-    let ahead = Ahead::new(http.clone());
+    let gates = Gates::new(args.issue_concurrency, metrics.clone());
+    let ahead = Ahead::new(http.clone(), gates.clone());
     let tokens = TokenSource {
+        gates: gates.clone(),
         assertions: AssertionSource::new(client.clone(), metrics.clone()),
         client_secrets: ClientSecrets::new(client.clone()),
-        entra: EntraClient::new(http.clone(), ahead.clone(), metrics.clone()),
-        managed_identities: ManagedIdentityClient::new(transport::machine_client()?, metrics.clone()),
+        entra: EntraClient::new(http.clone(), ahead.clone(), gates.clone(), metrics.clone()),
+        managed_identities: ManagedIdentityClient::new(
+            transport::machine_client()?,
+            gates.clone(),
+            metrics.clone(),
+        ),
     };
-    let registry = RegistryClient::new(http, ahead, metrics.clone());
+    let registry = RegistryClient::new(http, ahead, gates.clone(), metrics.clone());
     let keep_trying = args.on_upstream_failure == OnUpstreamFailure::Admit;
     let events = cluster.events.clone();
     let issuer = Issuer::new(
         cluster,
         tokens,
         registry,
-        args.issue_concurrency,
-        keep_trying,
+        gates,
+        issuer::Settings {
+            keep_trying,
+            most_in_namespace: args.max_pull_secrets_per_namespace,
+        },
         events.clone(),
         metrics.clone(),
     );

@@ -2,8 +2,10 @@
 //! machine's managed identities.
 
 mod ahead;
+mod gates;
 
 pub use ahead::Ahead;
+pub use gates::{Caller, Gates, Place, Stage, late};
 
 use crate::pem;
 use jiff::Timestamp;

@@ -82,6 +82,7 @@ subjects:
 {{- $_ := set $ours "MAX_CONNECTIONS" .webhook.maxConnections }}
 {{- $_ := set $ours "SHUTDOWN_DELAY" .webhook.shutdownDelay }}
 {{- $_ := set $ours "ISSUE_CONCURRENCY" .pullSecrets.issueConcurrency }}
+{{- $_ := set $ours "MAX_PULL_SECRETS_PER_NAMESPACE" .pullSecrets.maxPerNamespace }}
 {{- $_ := set $ours "UNUSED_GRACE" .pullSecrets.unusedGrace }}
 {{- $_ := set $ours "RENEWAL_CONCURRENCY" .pullSecrets.renewalConcurrency }}
 {{- $_ := set $ours "RENEWAL_RATE" .pullSecrets.renewalRate }}
