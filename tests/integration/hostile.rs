@@ -3,6 +3,8 @@
 
 mod fairness;
 mod objects;
+mod others;
+mod port;
 
 use super::{
     site::{Site, pull_secret_name, unnamed},
