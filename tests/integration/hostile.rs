@@ -5,6 +5,7 @@ mod fairness;
 mod objects;
 mod others;
 mod port;
+mod tenants;
 
 use super::{
     site::{Site, pull_secret_name, unnamed},
