@@ -15,16 +15,14 @@ use crate::{
     problem::Problem,
     pull_secret::{ACRPullSecret, Catalog, Cause, Guarded, Issuer, Resolution, Wish},
     telemetry::{Metrics, Renewal},
+    watch::Item,
 };
 use futures::{
     StreamExt,
     channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded},
 };
 use jiff::Timestamp;
-use kube::{
-    core::DeserializeGuard,
-    runtime::{self, controller::Action, reflector::ObjectRef},
-};
+use kube::runtime::{self, controller::Action, reflector::ObjectRef};
 use pace::Pace;
 use repair::Repairs;
 use std::{
@@ -143,7 +141,7 @@ async fn run(work: Arc<Work>, woken: UnboundedReceiver<ObjectRef<Guarded>>) {
 
 impl Work {
     async fn reconcile(&self, object: Arc<Guarded>) -> Result<Action, Failed> {
-        let DeserializeGuard(Ok(owner)) = &*object else {
+        let Item(Ok(owner)) = &*object else {
             return Ok(Action::await_change());
         };
         if !self.term.still_leads() || owner.metadata.deletion_timestamp.is_some() {

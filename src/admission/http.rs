@@ -3,7 +3,7 @@
 use super::{Admission, Answer, Verdict, parse};
 use crate::{
     deadline::Deadline,
-    problem::{Problem, Reason, shortened},
+    problem::{Problem, Reason},
 };
 use axum::{
     Router,
@@ -207,7 +207,7 @@ fn failed(status: StatusCode, problem: &Problem) -> Response {
         "apiVersion": "v1",
         "metadata": {},
         "status": "Failure",
-        "message": shortened(&problem.to_string()),
+        "message": problem.to_string(),
         "reason": reason,
         "code": status.as_u16(),
     });

@@ -5,10 +5,11 @@
 //! kube has types for this, but they write the patch as an array of numbers where the
 //! API says base64 (kube#1781), and copy the whole object.
 
-use super::ACCESS_TOKEN;
+use super::{ACCESS_TOKEN, warnings};
 use crate::{
+    foreign::Foreign,
     kubernetes::is_subdomain,
-    problem::{Class, Problem, Reason, shortened},
+    problem::{Class, Problem, Reason},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use json_patch::Patch;
@@ -226,8 +227,8 @@ pub fn parse(body: &[u8]) -> Result<Request<'_>, (Option<String>, Problem)> {
             let request = review.request;
             if let Some(name) = request.bad_name() {
                 let why = format!(
-                    "{:?} is not the name of a namespace or service account",
-                    shortened(name)
+                    "{} is not the name of a namespace or service account",
+                    Foreign::quoted(name)
                 );
                 return Err((Some(request.uid.to_string()), invalid(why)));
             }
@@ -240,11 +241,11 @@ pub fn parse(body: &[u8]) -> Result<Request<'_>, (Option<String>, Problem)> {
             Some(review.request.uid.into_owned()),
             invalid(format!(
                 "it is {} {}, not {API_VERSION} {KIND}",
-                shortened(&review.api_version),
-                shortened(&review.kind)
+                Foreign::quoted(&review.api_version),
+                Foreign::quoted(&review.kind)
             )),
         )),
-        Err(error) => Err((uid(body), invalid(shortened(&error.to_string()).to_owned()))),
+        Err(error) => Err((uid(body), invalid(Foreign::new(&error.to_string()).to_string()))),
     }
 }
 
@@ -344,7 +345,7 @@ impl Request<'_> {
         };
         let containers = registries.into_iter().map(image).collect();
         let object = self.object;
-        let name = shortened(object.name()).to_owned();
+        let name = object.name().to_owned();
         let (metadata, spec) = (object.metadata, object.spec);
         let annotations = metadata.annotations.map(|annotations| Annotations {
             access_token: annotations.access_token.map(owned),
@@ -436,7 +437,8 @@ impl PodView<'_> {
             name, generate_name, ..
         } = &self.metadata;
         // The API server asks before it has checked them.
-        shortened(name.as_deref().or(generate_name.as_deref()).unwrap_or_default())
+        let name = name.as_deref().or(generate_name.as_deref()).unwrap_or_default();
+        &name[..name.floor_char_boundary(MAX_NAME)]
     }
 
     /// The service account, where the Pod names one.
@@ -502,9 +504,8 @@ impl<'a> Answer<'a> {
                     format!("the Pod is admitted, its images follow when the token comes: {problem}")
                 });
                 let all = pending.chain(notes.iter().cloned());
-                response
-                    .warnings
-                    .extend(all.map(|warning| format!("acr-pull-webhook: {warning}")));
+                response.warnings =
+                    warnings::bounded(all.map(|warning| format!("acr-pull-webhook: {warning}")));
             }
             Verdict::Denied(problem) | Verdict::Failed(problem) => {
                 let (code, reason) = status(problem.reason);

@@ -5,14 +5,20 @@ use crate::{
     cluster::{Cluster, everywhere},
     kubernetes,
     problem::Problem,
-    watch,
+    watch::{self, Item, Selector},
 };
 use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
-    Api, Client,
+    Api, Client, Resource,
     core::PartialObjectMeta,
     runtime::reflector::{ObjectRef, Store},
 };
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::time::Instant;
 
 /// The label of a Namespace.
 pub const LABEL: &str = "acr-pull.dev/access-token";
@@ -21,8 +27,15 @@ pub const LABEL: &str = "acr-pull.dev/access-token";
 #[derive(Clone)]
 pub struct NamespaceDefaults {
     client: Client,
-    store: Option<Store<PartialObjectMeta<Namespace>>>,
+    store: Option<Store<Item<PartialObjectMeta<Namespace>>>>,
+    /// Namespaces that had no label a moment ago, until when that is believed.
+    unlabelled: Arc<Mutex<HashMap<String, Instant>>>,
 }
+
+/// A label that is set meanwhile counts at once where the watch shows it, and otherwise after this.
+const BELIEVED: Duration = Duration::from_secs(1);
+/// When there are more, all are forgotten.
+const MOST: usize = 1024;
 
 // === impl NamespaceDefaults ===
 
@@ -48,24 +61,19 @@ impl NamespaceDefaults {
         };
         let store = || {
             let places = everywhere(Api::all(cluster.client.clone()));
-            watch::store(
-                "watch of Namespaces",
-                places,
-                Some(LABEL),
-                &cluster.readiness,
-                trim,
-                |_| (),
-            )
+            let labelled = Selector::default().labels(LABEL);
+            watch::store("watch of Namespaces", cluster, places, labelled, trim, |_| ())
         };
         Self {
             store: cluster.reach.is_cluster().then(store),
             client: cluster.client.clone(),
+            unlabelled: Arc::default(),
         }
     }
 
     /// The value of the namespace's label, from the watch alone.
     pub fn known(&self, namespace: &str) -> Option<String> {
-        label(&self.store.as_ref()?.get(&ObjectRef::new(namespace))?.metadata)
+        label(self.store.as_ref()?.get(&ObjectRef::new(namespace))?.meta())
     }
 
     /// The same from the API server.
@@ -73,10 +81,27 @@ impl NamespaceDefaults {
         if self.store.is_none() {
             return Ok(None);
         }
+        if self.known(namespace).is_none() && self.was_unlabelled(namespace) {
+            return Ok(None);
+        }
         let what = format!("reading namespace {namespace}");
-        let api = Api::<Namespace>::all(self.client.clone());
-        let found = kubernetes::call(&what, api.get_metadata_opt(namespace)).await?;
-        Ok(found.and_then(|namespace| label(&namespace.metadata)))
+        let api = Api::<Item<PartialObjectMeta<Namespace>>>::all(self.client.clone());
+        let found = kubernetes::call(&what, api.get_opt(namespace)).await?;
+        let label = found.and_then(|namespace| label(namespace.meta()));
+        if label.is_none() {
+            let mut unlabelled = self.unlabelled.lock().unwrap_or_else(PoisonError::into_inner);
+            if unlabelled.len() >= MOST {
+                unlabelled.clear();
+            }
+            unlabelled.insert(namespace.to_owned(), Instant::now() + BELIEVED);
+        }
+        Ok(label)
+    }
+
+    fn was_unlabelled(&self, namespace: &str) -> bool {
+        let unlabelled = self.unlabelled.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = unlabelled.get(namespace);
+        until.is_some_and(|until| Instant::now() < *until)
     }
 }
 

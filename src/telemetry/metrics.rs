@@ -21,16 +21,25 @@ pub struct Metrics {
     hops: Family<HopLabels, Counter>,
     hop_seconds: Family<HopOnly, Histogram>,
     issuing: Gauge,
+    waiting: Gauge,
     renewals: Family<RenewalLabels, Counter>,
     collected: Counter,
     azure_clock_ahead: Gauge<f64, AtomicU64>,
     certificate_ends: Gauge,
     leader: Gauge,
+    watches_failing: Family<WatchLabels, Gauge>,
+    unreadable_objects: Family<WatchLabels, Gauge>,
     leads_until: Arc<Mutex<Option<tokio::time::Instant>>>,
 }
 
 /// Counts as one pull secret being issued for as long as it lives, however that ends.
 pub struct Issuing(Gauge);
+
+/// Counts as one that waits in place of being issued for as long as it lives.
+pub struct Waiting {
+    waiting: Gauge,
+    issuing: Gauge,
+}
 
 /// A call on the way to a pull token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -86,6 +95,11 @@ struct HopOnly {
     hop: Hop,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WatchLabels {
+    watch: &'static str,
+}
+
 /// From a warm answer (microseconds) to the API server's longest time-out.
 const SECONDS: [f64; 14] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0,
@@ -105,11 +119,14 @@ impl Metrics {
             hops: Family::default(),
             hop_seconds: Family::new_with_constructor(histogram),
             issuing: Gauge::default(),
+            waiting: Gauge::default(),
             renewals: Family::default(),
             collected: Counter::default(),
             azure_clock_ahead: Gauge::default(),
             certificate_ends: Gauge::default(),
             leader: Gauge::default(),
+            watches_failing: Family::default(),
+            unreadable_objects: Family::default(),
             leads_until: Arc::default(),
         };
         let mut registry = metrics.registry.lock().unwrap_or_else(PoisonError::into_inner);
@@ -141,6 +158,11 @@ impl Metrics {
             metrics.issuing.clone(),
         );
         registry.register(
+            "pull_secrets_waiting",
+            "Pull secrets that wait for their turn at a host or at the API server",
+            metrics.waiting.clone(),
+        );
+        registry.register(
             "renewals",
             "Pull secrets that the leader made anew or failed to, by outcome and reason",
             metrics.renewals.clone(),
@@ -166,6 +188,16 @@ impl Metrics {
             "leader",
             "1 on the replica that leads, 0 on the others",
             metrics.leader.clone(),
+        );
+        registry.register(
+            "watches_failing",
+            "Places whose watch of this kind fails just now; a place is a namespace of --namespaces, or the cluster",
+            metrics.watches_failing.clone(),
+        );
+        registry.register(
+            "unreadable_objects",
+            "Objects of this kind that exist and cannot be decoded, and so are skipped",
+            metrics.unreadable_objects.clone(),
         );
         drop(registry);
         metrics
@@ -219,6 +251,21 @@ impl Metrics {
         self.azure_clock_ahead.set(ahead.as_secs_f64());
     }
 
+    /// So many more places cannot be watched, or fewer.
+    pub fn watch_failing(&self, what: &'static str, more: i64) {
+        self.watches_failing
+            .get_or_create(&WatchLabels::of(what))
+            .inc_by(more);
+    }
+
+    /// So many objects cannot be decoded.
+    pub fn unreadable_objects(&self, what: &'static str, number: usize) {
+        let number = i64::try_from(number).unwrap_or(i64::MAX);
+        self.unreadable_objects
+            .get_or_create(&WatchLabels::of(what))
+            .set(number);
+    }
+
     /// Counts a pull secret that was deleted.
     pub fn collected(&self) {
         self.collected.inc();
@@ -228,6 +275,16 @@ impl Metrics {
     pub fn issuing(&self) -> Issuing {
         self.issuing.inc();
         Issuing(self.issuing.clone())
+    }
+
+    /// Counts a pull secret that is being issued as one that waits until the result is dropped.
+    pub fn waiting(&self) -> Waiting {
+        self.waiting.inc();
+        self.issuing.dec();
+        Waiting {
+            waiting: self.waiting.clone(),
+            issuing: self.issuing.clone(),
+        }
     }
 
     /// From now until then this replica leads, or it does not.
@@ -250,9 +307,25 @@ impl Metrics {
     }
 }
 
+impl WatchLabels {
+    /// Of a watch that is called this in the log.
+    fn of(what: &'static str) -> Self {
+        Self {
+            watch: what.strip_prefix("watch of ").unwrap_or(what),
+        }
+    }
+}
+
 impl Drop for Issuing {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.waiting.dec();
+        self.issuing.inc();
     }
 }
 

@@ -207,8 +207,8 @@ impl Signed {
     fn check(&self, names: &[String], now: Timestamp) -> Result<Pair, String> {
         let pair = Pair::parse(self.chain.as_bytes(), self.key.expose_secret().as_bytes())?;
         let mut roots = RootCertStore::empty();
-        let ca = CertificateDer::from_pem_slice(self.ca.as_bytes())
-            .map_err(|e| format!("the authority: {e}"))?;
+        let ca =
+            CertificateDer::from_pem_slice(self.ca.as_bytes()).map_err(|e| format!("the authority: {e}"))?;
         roots.add(ca).map_err(|e| format!("the authority: {e}"))?;
         let verifier = WebPkiServerVerifier::builder(Arc::new(roots))
             .build()
@@ -253,7 +253,11 @@ impl Kept {
     pub fn bundle(&self) -> Option<String> {
         let ca = |issued: &Issued| issued.signed.as_ref().map(|signed| signed.ca.clone());
         let current = ca(&self.current)?;
-        let all = [self.previous_ca.clone(), Some(current), self.next.as_ref().and_then(ca)];
+        let all = [
+            self.previous_ca.clone(),
+            Some(current),
+            self.next.as_ref().and_then(ca),
+        ];
         Some(all.into_iter().flatten().collect())
     }
 

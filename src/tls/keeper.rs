@@ -9,17 +9,16 @@ use super::{
     authority::{Issued, Kept, Step, Terms},
 };
 use crate::{
-    cluster::everywhere,
+    cluster::{Cluster, everywhere},
     kubernetes::{self, CallError},
-    telemetry::{FIELD_MANAGER, Readiness},
-    watch::{Change, Watch},
+    telemetry::FIELD_MANAGER,
+    watch::{Change, Selector, Watch},
 };
 use jiff::Timestamp;
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{Patch, PatchParams, PostParams},
-    runtime::watcher,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -78,12 +77,12 @@ struct Service {
 }
 
 struct Keeper {
+    cluster: Cluster,
     client: Client,
     places: Places,
     terms: Terms,
     serving: Serving,
     paths: Paths,
-    readiness: Readiness,
     secret: Seen<Secret>,
     registration: Seen<Registration>,
     /// What was last served, for when the Secret is gone.
@@ -97,21 +96,20 @@ struct Keeper {
 
 /// Keeps them until the process ends. Not ready from now on until they are known.
 pub fn keep(
-    client: Client,
+    cluster: Cluster,
     places: Places,
     terms: Terms,
     serving: Serving,
     paths: Paths,
-    readiness: Readiness,
 ) -> impl Future<Output = ()> {
-    readiness.wait_for(NOT_YET);
+    cluster.readiness.wait_for(NOT_YET);
     let keeper = Keeper {
-        client,
+        client: cluster.client.clone(),
+        cluster,
         places,
         terms,
         serving,
         paths,
-        readiness,
         secret: Seen::default(),
         registration: Seen::default(),
         kept: None,
@@ -135,16 +133,18 @@ impl Keeper {
         let (namespace, name) = &self.places.secret;
         let secrets = Api::<Secret>::namespaced(self.client.clone(), namespace);
         let registrations = Api::<Registration>::all(self.client.clone());
-        let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let named = |name: &str| Selector::default().fields(&format!("metadata.name={name}"));
         let mut secrets = Watch::start(
             "watch of the certificates' Secret",
+            &self.cluster,
             everywhere(secrets),
-            &named(name),
+            named(name),
         );
         let mut registrations = Watch::start(
             "watch of the webhook configuration",
+            &self.cluster,
             everywhere(registrations),
-            &named(&self.places.registration),
+            named(&self.places.registration),
         );
         let mut wait = LOOK;
         loop {
@@ -191,7 +191,7 @@ impl Keeper {
             tracing::info!(ends = %pair.ends, "serving certificate in use");
         }
         self.accept(&kept);
-        self.readiness.done(NOT_YET);
+        self.cluster.readiness.done(NOT_YET);
         self.kept = Some(kept.clone());
         let Some(known) = self.publish(&kept).await? else {
             return Ok(AGAIN);
@@ -351,7 +351,8 @@ impl ClientConfig {
     /// The operations that are missing for the n-th entry to name this bundle, if it is ours to name, and this path.
     fn changes(&self, n: usize, bundle: Option<&ByteString>, path: &str) -> Vec<Value> {
         let place = format!("/webhooks/{n}/clientConfig");
-        let add = |key: &str, value: Value| json!({"op": "add", "path": format!("{place}/{key}"), "value": value});
+        let add =
+            |key: &str, value: Value| json!({"op": "add", "path": format!("{place}/{key}"), "value": value});
         let mut changes = Vec::new();
         if let Some(bundle) = bundle
             && self.ca_bundle.as_ref() != Some(bundle)
@@ -398,7 +399,7 @@ impl<K: Resource> Seen<K> {
             Change::Gone(_) => self.object = None,
             Change::Listed(_, all) if all.is_empty() => self.object = None,
             Change::Whole => self.known = true,
-            Change::Listed(..) | Change::Failing => {}
+            Change::Listed(..) | Change::Fails(_) | Change::Works(_) => {}
         }
     }
 }
@@ -430,7 +431,10 @@ mod tests {
         };
         let service = "/webhooks/1/clientConfig/service/path \"/mutate/x\"";
         let ca = "/webhooks/1/clientConfig/caBundle \"cGVt\"";
-        assert_eq!(changes(json!({"service": {"name": "a"}}), Some(&bundle)), [ca, service]);
+        assert_eq!(
+            changes(json!({"service": {"name": "a"}}), Some(&bundle)),
+            [ca, service]
+        );
         assert_eq!(changes(json!({"service": {"path": "/mutate"}}), None), [service]);
         for url in [
             "https://host:8443",
@@ -438,7 +442,10 @@ mod tests {
             "https://host:8443/mutate",
         ] {
             let url = changes(json!({"url": url, "caBundle": "cGVt"}), Some(&bundle));
-            assert_eq!(url, ["/webhooks/1/clientConfig/url \"https://host:8443/mutate/x\""]);
+            assert_eq!(
+                url,
+                ["/webhooks/1/clientConfig/url \"https://host:8443/mutate/x\""]
+            );
         }
         for settled in [
             json!({"service": {"path": "/mutate/x"}, "caBundle": "cGVt"}),

@@ -214,12 +214,9 @@ impl Served {
     fn service(
         &self,
         place: Arc<Place>,
-    ) -> impl Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send> + use<> {
-        let Self {
-            door,
-            router,
-            drain,
-        } = self.clone();
+    ) -> impl Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send> + use<>
+    {
+        let Self { door, router, drain } = self.clone();
         let router = TowerToHyperService::new(router);
         service_fn(move |request: Request<Incoming>| {
             let welcome = match &door {

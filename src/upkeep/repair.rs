@@ -7,11 +7,12 @@ use crate::{
     problem::Problem,
     pull_secret::{ACRPullSecret, Cause},
     telemetry::Renewal,
+    watch::{self, Item, Watched},
 };
 use futures::{StreamExt, channel::mpsc::UnboundedReceiver};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Api, Resource, core::ObjectMeta};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -20,14 +21,25 @@ use std::{
 use tokio::time::Instant;
 
 /// An Event, of which nothing else is read.
-#[derive(Clone, Debug, Resource, Deserialize)]
+#[derive(Clone, Debug, Resource)]
 #[resource(inherit = "k8s_openapi::api::core::v1::Event")]
-#[serde(rename_all = "camelCase")]
 pub struct Event {
     metadata: ObjectMeta,
+    body: Body,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Body {
     involved_object: ObjectReference,
     reason: Option<String>,
     message: Option<String>,
+}
+
+impl Watched for Event {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
+        watch::read(deserializer, |metadata, body| Self { metadata, body })
+    }
 }
 
 /// What a kubelet complains of.
@@ -70,6 +82,7 @@ pub async fn run(work: Arc<Work>, jobs: UnboundedReceiver<Job>) {
 impl Complaint {
     /// What this Event of a kubelet complains of, and the Pod.
     pub fn of(event: &Event) -> Option<(Key, Self)> {
+        let Event { body: event, .. } = event;
         let about = &event.involved_object;
         let pod = (about.namespace.clone()?, about.name.clone()?);
         let message = event.message.as_deref().unwrap_or_default();
@@ -229,7 +242,10 @@ mod tests {
             "reason": reason,
             "message": message,
         });
-        Complaint::of(&serde_json::from_value(event).unwrap()).map(|(pod, complaint)| {
+        let Item(Ok(event)) = serde_json::from_str(&event.to_string()).unwrap() else {
+            panic!("the Event is readable");
+        };
+        Complaint::of(&event).map(|(pod, complaint)| {
             assert_eq!(pod, ("team-a".to_owned(), "app".to_owned()));
             complaint
         })

@@ -1,15 +1,12 @@
 //! When a pull secret is renewed, and when again after a failure. Plain functions on plain values.
 
-use crate::pull_secret::ACRPullSecret;
+use crate::pull_secret::{ACRPullSecret, share};
 use jiff::{SignedDuration, Timestamp};
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     time::Duration,
 };
 
-/// Renewals are spread over this part of a token's life, from two thirds on: tokens that were made at the
-/// same time do not end at the same time again.
-const SPREAD: f64 = 0.1;
 const MIN_WAIT: Duration = Duration::from_secs(5);
 /// Long enough to be calm, short enough for a person who has mended something and waits.
 const MAX_WAIT: Duration = Duration::from_secs(120);
@@ -31,8 +28,7 @@ pub fn until_due(owner: &ACRPullSecret, adopt: Duration, now: Timestamp) -> Dura
         return since.map_or(Duration::ZERO, |since| between(now, since.0 + adopt));
     };
     let life = expires.0.duration_since(renewed.0);
-    let share = 2.0 / 3.0 + SPREAD * chance(&(&owner.metadata.uid, renewed.0.as_nanosecond()));
-    between(now, renewed.0 + life.mul_f64(share))
+    between(now, renewed.0 + life.mul_f64(share(owner, renewed.0)))
 }
 
 /// How long to wait after one more failure.
@@ -74,6 +70,7 @@ mod tests {
             generator,
             service_account_name: None,
             service_account_namespace: None,
+            service_account_of: None,
         };
         let mut owner = ACRPullSecret::new("x", spec);
         owner.metadata.uid = Some(uid.to_owned());

@@ -1,7 +1,10 @@
 //! Which pull secrets live Pods name, from a watch of the Pods' metadata.
 
 use super::Key;
-use crate::{admission::PULL_SECRETS, watch::Change};
+use crate::{
+    admission::PULL_SECRETS,
+    watch::{Change, Item},
+};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt, core::PartialObjectMeta, runtime::reflector::ObjectRef};
 use std::{
@@ -10,6 +13,9 @@ use std::{
     time::Duration,
 };
 use tokio::time::Instant;
+
+/// A Pod's metadata.
+type Labelled = Item<PartialObjectMeta<Pod>>;
 
 /// Who uses what; nothing is known until the watch has been filled once.
 #[derive(Default)]
@@ -36,14 +42,15 @@ struct Index {
     unused: HashMap<Key, Instant>,
     /// Since when all Pods are known.
     filled: Option<Instant>,
-    failing: bool,
+    /// The namespaces whose Pods may be others than those known; none stands for all.
+    failing: HashSet<Option<String>>,
 }
 
 // === impl Usage ===
 
 impl Usage {
     /// Takes in a change; returns the pull secrets that have come into use or gone out of it.
-    pub fn observe(&self, change: &Change<PartialObjectMeta<Pod>>) -> Vec<Key> {
+    pub fn observe(&self, change: &Change<Labelled>) -> Vec<Key> {
         let mut index = self.lock();
         match change {
             Change::There(pod) => index.set(key(pod), names(pod)),
@@ -51,11 +58,14 @@ impl Usage {
             Change::Listed(namespace, all) => index.listed(namespace.as_deref(), all),
             Change::Whole => {
                 index.filled.get_or_insert_with(Instant::now);
-                index.failing = false;
                 Vec::new()
             }
-            Change::Failing => {
-                index.failing = true;
+            Change::Fails(namespace) => {
+                index.failing.insert(namespace.clone());
+                Vec::new()
+            }
+            Change::Works(namespace) => {
+                index.failing.remove(namespace);
                 Vec::new()
             }
         }
@@ -68,7 +78,7 @@ impl Usage {
             return Use::Used;
         }
         match index.filled {
-            Some(filled) if !index.failing => {
+            Some(filled) if !index.fails(&pull_secret.0) => {
                 let since = index.unused.get(pull_secret).copied().unwrap_or(filled);
                 Use::Unused(since.elapsed())
             }
@@ -105,6 +115,12 @@ impl Usage {
 // === impl Index ===
 
 impl Index {
+    fn fails(&self, namespace: &str) -> bool {
+        self.failing
+            .iter()
+            .any(|failing| failing.as_deref().is_none_or(|failing| failing == namespace))
+    }
+
     fn set(&mut self, pod: Key, names: Box<[String]>) -> Vec<Key> {
         let namespace = pod.0.clone();
         let before = match names.is_empty() {
@@ -140,11 +156,7 @@ impl Index {
     }
 
     /// Whatever is not in the list went while nobody looked.
-    fn listed(
-        &mut self,
-        namespace: Option<&str>,
-        all: &HashSet<ObjectRef<PartialObjectMeta<Pod>>>,
-    ) -> Vec<Key> {
+    fn listed(&mut self, namespace: Option<&str>, all: &HashSet<ObjectRef<Labelled>>) -> Vec<Key> {
         let here = |pod: &&Key| namespace.is_none_or(|namespace| pod.0 == namespace);
         let gone: Vec<_> = self
             .pods
@@ -159,15 +171,15 @@ impl Index {
     }
 }
 
-fn key_of(pod: &ObjectRef<PartialObjectMeta<Pod>>) -> Key {
+fn key_of(pod: &ObjectRef<Labelled>) -> Key {
     (pod.namespace.clone().unwrap_or_default(), pod.name.clone())
 }
 
-fn key(pod: &PartialObjectMeta<Pod>) -> Key {
+fn key(pod: &Labelled) -> Key {
     (pod.namespace().unwrap_or_default(), pod.name_any())
 }
 
-fn names(pod: &PartialObjectMeta<Pod>) -> Box<[String]> {
+fn names(pod: &Labelled) -> Box<[String]> {
     let list = pod
         .annotations()
         .get(PULL_SECRETS)
@@ -185,32 +197,32 @@ mod tests {
     use super::*;
     use kube::core::ObjectMeta;
 
-    fn pod(name: &str, pull_secrets: &str) -> PartialObjectMeta<Pod> {
+    fn pod(name: &str, pull_secrets: &str) -> Labelled {
         let metadata = ObjectMeta {
             namespace: Some("team-a".to_owned()),
             name: Some(name.to_owned()),
             annotations: Some([(PULL_SECRETS.to_owned(), pull_secrets.to_owned())].into()),
             ..ObjectMeta::default()
         };
-        PartialObjectMeta {
+        Item(Ok(PartialObjectMeta {
             metadata,
             ..PartialObjectMeta::default()
-        }
+        }))
     }
 
     fn secret(name: &str) -> Key {
         ("team-a".to_owned(), name.to_owned())
     }
 
-    fn there(pod: PartialObjectMeta<Pod>) -> Change<PartialObjectMeta<Pod>> {
+    fn there(pod: Labelled) -> Change<Labelled> {
         Change::There(pod)
     }
 
-    fn gone(name: &str) -> Change<PartialObjectMeta<Pod>> {
+    fn gone(name: &str) -> Change<Labelled> {
         Change::Gone(ObjectRef::new(name).within("team-a"))
     }
 
-    fn listed(names: &[&str], namespace: Option<&str>) -> Change<PartialObjectMeta<Pod>> {
+    fn listed(names: &[&str], namespace: Option<&str>) -> Change<Labelled> {
         let all = names.iter().map(|name| ObjectRef::new(name).within("team-a"));
         Change::Listed(namespace.map(str::to_owned), all.collect())
     }
@@ -242,7 +254,7 @@ mod tests {
         usage.observe(&Change::Whole);
         tokio::time::advance(Duration::from_secs(7)).await;
         assert_eq!(usage.of(&secret("b")), Use::Unused(Duration::from_secs(7)));
-        usage.observe(&Change::Failing);
+        usage.observe(&Change::Fails(None));
         assert_eq!(
             (usage.of(&secret("a")), usage.of(&secret("b"))),
             (Use::Used, Use::Unknown)
@@ -250,7 +262,7 @@ mod tests {
         usage.observe(&there(pod("one", "a")));
         usage.observe(&listed(&["one"], None));
         assert_eq!(usage.of(&secret("b")), Use::Unknown);
-        usage.observe(&Change::Whole);
+        usage.observe(&Change::Works(None));
         assert_eq!(usage.of(&secret("b")), Use::Unused(Duration::from_secs(7)));
     }
 

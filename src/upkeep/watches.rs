@@ -6,14 +6,11 @@ use super::{
 };
 use crate::{
     admission::INJECTED,
-    watch::{Change, Watch},
+    watch::{Change, Item, Selector, Watch},
 };
 use futures::channel::mpsc::UnboundedSender;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{
-    core::PartialObjectMeta,
-    runtime::{reflector::ObjectRef, watcher},
-};
+use kube::{core::PartialObjectMeta, runtime::reflector::ObjectRef};
 use std::sync::Arc;
 
 /// Finished Pods pull no more.
@@ -23,11 +20,11 @@ type Wake = UnboundedSender<ObjectRef<Guarded>>;
 
 /// Follows the Pods, and wakes what they begin or cease to use.
 pub async fn pods(work: Arc<Work>, wake: Wake) {
-    let places = work.upkeep.cluster.places::<PartialObjectMeta<Pod>>();
-    let config = watcher::Config::default()
+    let places = work.upkeep.cluster.places::<Item<PartialObjectMeta<Pod>>>();
+    let selector = Selector::default()
         .labels(&format!("{INJECTED}=true"))
         .fields(NOT_FINISHED);
-    let mut watch = Watch::start("watch of Pods", places, &config);
+    let mut watch = Watch::start("watch of Pods", &work.upkeep.cluster, places, selector);
     while let Some(change) = watch.next().await {
         for key in work.usage.observe(&change) {
             missing(&work, &key);
@@ -74,10 +71,15 @@ pub async fn changes(work: Arc<Work>, wake: Wake) {
 pub async fn failed_pulls(work: Arc<Work>) {
     let follow = async |what, reason: &str| {
         let fields = format!("involvedObject.kind=Pod,type=Warning,reason={reason}");
-        let places = work.upkeep.cluster.places::<Event>();
-        let mut watch = Watch::start(what, places, &watcher::Config::default().fields(&fields));
+        let places = work.upkeep.cluster.places::<Item<Event>>();
+        let mut watch = Watch::start(
+            what,
+            &work.upkeep.cluster,
+            places,
+            Selector::default().fields(&fields),
+        );
         while let Some(change) = watch.next().await {
-            if let Change::There(event) = change
+            if let Change::There(Item(Ok(event))) = change
                 && let Some((pod, complaint)) = Complaint::of(&event)
             {
                 work.complained(pod, complaint);

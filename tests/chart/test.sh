@@ -91,6 +91,7 @@ azure.tokenAudiences={a'b} /azure/tokenAudiences/0
 azure.managedIdentityNamespaces={Team} /azure/managedIdentityNamespaces/0
 namespaces={Team} /namespaces/0
 webhook.timeoutSeconds=60 /webhook/timeoutSeconds
+webhook.excludedNamespaces={a'b} /webhook/excludedNamespaces/0
 webhook.failurePolicy=fail /webhook/failurePolicy
 webhook.onUpstreamFailure=refuse /webhook/onUpstreamFailure
 webhook.maxConnections=0 /webhook/maxConnections
@@ -146,6 +147,22 @@ every_bad_value_is_refused_by_its_path() {
 a_large_number_stays_one() {
   contains "$(render --values <(echo 'pullSecrets: {renewalRate: 2000000}'))" 'ACR_PULL_WEBHOOK_RENEWAL_RATE: "2000000"'
   contains "$(render --set webhook.shutdownDelay=0)" 'ACR_PULL_WEBHOOK_SHUTDOWN_DELAY: "0"'
+}
+
+what_is_excluded_is_excluded_everywhere() {
+  local rendered list='["kube-system","acr-pull-webhook","a","b"]'
+  rendered=$(render --set 'webhook.excludedNamespaces={a,b}')
+  # The anchor of the registration's two entries, both policies, and the program.
+  equal 1 "$(grep -cF "values: $list" <<<"$rendered")"
+  equal 2 "$(grep -cF "'!(request.namespace in $list)'" <<<"$rendered")"
+  contains "$rendered" 'ACR_PULL_WEBHOOK_EXCLUDED_NAMESPACES: "a,b"'
+  rendered=$(render --set 'namespaces={c,d}')
+  equal 2 "$(grep -cF '(request.namespace in ["kube-system","acr-pull-webhook"]) && request.namespace in ["c","d"]' <<<"$rendered")"
+}
+
+# Also a failed test leaves nobody the right to create Pods. What it said stays to be read.
+the_rights_of_the_test_go_with_it() {
+  equal 3 "$(render --show-only templates/tests/check.yaml | grep -c 'hook-delete-policy: before-hook-creation,hook-succeeded,hook-failed$')"
 }
 
 a_ca_is_text_or_a_config_map_not_both() {
@@ -310,6 +327,8 @@ check its_version_is_the_programs
 check every_good_value_renders
 check every_bad_value_is_refused_by_its_path
 check a_large_number_stays_one
+check what_is_excluded_is_excluded_everywhere
+check the_rights_of_the_test_go_with_it
 check a_ca_is_text_or_a_config_map_not_both
 check every_option_of_the_program_has_a_value
 check the_default_is_the_base_of_kustomize

@@ -86,13 +86,16 @@ impl Certificates {
 
     /// Waits until another path is published, and the rotation is over; returns that.
     async fn is_replaced(&self, before: &str) -> String {
-        eventually("another path is published, and nothing else is kept", async || {
-            let paths = self.paths().await;
-            let path = paths.get("path").filter(|path| *path != before)?;
-            let whole = format!("/mutate/{path}");
-            let published = self.published().await.iter().all(|(_, path)| *path == whole);
-            (paths.len() == 1 && published).then(|| path.clone())
-        })
+        eventually(
+            "another path is published, and nothing else is kept",
+            async || {
+                let paths = self.paths().await;
+                let path = paths.get("path").filter(|path| *path != before)?;
+                let whole = format!("/mutate/{path}");
+                let published = self.published().await.iter().all(|(_, path)| *path == whole);
+                (paths.len() == 1 && published).then(|| path.clone())
+            },
+        )
         .await
     }
 }
@@ -230,7 +233,10 @@ async fn with_a_certificate_in_files_the_path_is_kept_published_and_replaced_and
         .delete(label, &DeleteParams::default())
         .await
         .unwrap();
-    let (pem, nowhere) = (&site.webhook.ca_pem, format!("https://{}/mutate", site.webhook.address));
+    let (pem, nowhere) = (
+        &site.webhook.ca_pem,
+        format!("https://{}/mutate", site.webhook.address),
+    );
     site.register_at(None, label, &nowhere, Some(pem)).await;
     let first = certificates.is_replaced("").await;
     assert!(site.webhook.url().ends_with(&first) && second.url().ends_with(&first));
@@ -241,7 +247,9 @@ async fn with_a_certificate_in_files_the_path_is_kept_published_and_replaced_and
     };
     eventually("the API server has heard of the path", async || {
         let pods = site.pods(&site.a.namespace);
-        pods.create(&PostParams::default(), &unnamed("contoso")).await.ok()
+        pods.create(&PostParams::default(), &unnamed("contoso"))
+            .await
+            .ok()
     })
     .await;
 
@@ -294,9 +302,15 @@ async fn with_a_certificate_in_files_the_path_is_kept_published_and_replaced_and
     let secret = certificates.secrets.get(SECRET).await.unwrap();
     assert!(secret.data.unwrap().keys().eq(["path"]), "no certificate is made");
     let bundles = certificates.bundles().await;
-    assert!(bundles.iter().all(|bundle| bundle.0 == pem.as_bytes()), "the authority is left alone");
+    assert!(
+        bundles.iter().all(|bundle| bundle.0 == pem.as_bytes()),
+        "the authority is left alone"
+    );
     for line in site.webhook.log().iter().chain(&second.log()) {
-        assert!(!line.contains(&first) && !line.contains(&next), "a path was logged: {line}");
+        assert!(
+            !line.contains(&first) && !line.contains(&next),
+            "a path was logged: {line}"
+        );
     }
 }
 

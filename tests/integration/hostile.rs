@@ -1,4 +1,11 @@
-//! Nobody takes it away from the others: what one stranger, user or object does, and what everybody else sees meanwhile.
+//! What strangers try: users of one namespace, Pods without rights, objects that no webhook expects. While they try, each
+//! replica is ready, stays small, and admits the Pods of another namespace.
+
+mod fairness;
+mod objects;
+mod others;
+mod port;
+mod tenants;
 
 use super::{
     site::{Site, pull_secret_name, unnamed},
@@ -6,100 +13,52 @@ use super::{
 };
 use std::time::{Duration, Instant};
 
-mod port;
-
 const MIB: u64 = 1024 * 1024;
-/// Of each replica, whatever happens.
-const MOST_MEMORY: u64 = 64 * MIB;
-/// Slower than twice as slow as before is not too slow below this.
-const UNNOTICED: Duration = Duration::from_millis(300);
-/// Pods that are created before, and meanwhile.
-const PODS: usize = 24;
-/// From one to the next, meanwhile: an attack that goes in circles of 5 s is seen from each side.
-const APART: Duration = Duration::from_millis(500);
+/// What a replica may hold of the machine's memory, whatever anybody tries.
+const MAX_RESIDENT: u64 = 64 * MIB;
 
-/// Everybody else: team B, and the kubelet.
-pub struct Others<'a> {
-    site: &'a Site,
-    replicas: Vec<&'a Webhook>,
-    before: Duration,
+/// How long the admission of a Pod of team B takes.
+async fn admission(site: &Site) -> Duration {
+    let began = Instant::now();
+    pull_secret_name(&site.create(&site.b.namespace, &unnamed("contoso")).await);
+    began.elapsed()
 }
 
-// === impl Others ===
-
-impl<'a> Others<'a> {
-    /// They are used to how long a Pod takes.
-    pub async fn of(site: &'a Site, more: impl IntoIterator<Item = &'a Webhook>) -> Self {
-        let mut others = Self {
-            site,
-            replicas: std::iter::once(&site.webhook).chain(more).collect(),
-            before: Duration::ZERO,
-        };
-        others.admitted().await;
-        let mut times = Vec::new();
-        for _ in 0..PODS {
-            times.push(others.admitted().await);
-        }
-        others.before = median(times);
-        others
+/// Does what somebody tries, to its end. Meanwhile, and once more afterwards, each of these replicas is ready and small, and
+/// a Pod of team B is admitted in at most twice the time of before, or in 300 ms.
+async fn bears<T>(site: &Site, replicas: &[&Webhook], attempt: impl Future<Output = T>) -> T {
+    admission(site).await;
+    let mut before = Duration::ZERO;
+    for _ in 0..5 {
+        before = before.max(admission(site).await);
     }
-
-    async fn admitted(&self) -> Duration {
-        let began = Instant::now();
-        let pod = self.site.create(&self.site.b.namespace, &unnamed("contoso")).await;
-        pull_secret_name(&pod);
-        began.elapsed()
-    }
-
-    /// Probes all replicas as a kubelet does, and looks at their memory.
-    pub async fn probe(&self) {
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .pool_max_idle_per_host(0)
-            .timeout(Duration::from_secs(1))
-            .build()
-            .unwrap();
-        for replica in &self.replicas {
-            let ready = client
-                .get(format!("http://{}/readyz", replica.admin))
-                .send()
-                .await;
-            assert_eq!(ready.expect("a probe is answered in time").status(), 200);
+    let limit = (before * 2).max(Duration::from_millis(300));
+    let look = async || {
+        for replica in replicas {
+            assert_eq!(replica.admin_get("/readyz").await, (200, "ok".to_owned()));
             let resident = replica.resident();
-            assert!(resident < MOST_MEMORY, "{} KiB are resident", resident / 1024);
+            assert!(resident < MAX_RESIDENT, "{} MiB are resident", resident / MIB);
         }
-    }
-
-    /// They notice nothing for as long as it takes to create some Pods. An attack that ends by itself has failed.
-    pub async fn notice_nothing_of(&self, attack: impl Future<Output = ()>) {
-        let seen = async {
-            let mut times = Vec::new();
-            let mut most = 0;
-            let mut turns = tokio::time::interval(APART);
-            for _ in 0..PODS {
-                turns.tick().await;
-                self.probe().await;
-                times.push(self.admitted().await);
-                self.probe().await;
-                most = most.max(self.replicas.iter().map(|r| r.resident()).max().unwrap_or_default());
-            }
-            let time = median(times);
-            println!(
-                "before {:?}, meanwhile {time:?}, {} MiB resident",
-                self.before,
-                most / MIB
-            );
-            let bound = UNNOTICED.max(2 * self.before);
-            assert!(time <= bound, "a Pod takes {time:?} and took {:?}", self.before);
-        };
+        // One that is slow may have been the machine's fault; the next one is not.
+        let mut took = Duration::MAX;
+        for _ in 0..3 {
+            took = took.min(admission(site).await);
+        }
+        assert!(
+            took <= limit,
+            "an admission takes {took:?}, and {before:?} before"
+        );
+    };
+    let mut attempt = std::pin::pin!(attempt);
+    let outcome = loop {
         tokio::select! {
-            () = seen => {}
-            () = attack => panic!("the attack has ended"),
+            outcome = &mut attempt => break outcome,
+            () = async {
+                look().await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            } => {}
         }
-    }
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
+    };
+    look().await;
+    outcome
 }

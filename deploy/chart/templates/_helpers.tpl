@@ -46,6 +46,11 @@ subjects:
     namespace: {{ .Release.Namespace }}
 {{- end }}
 
+{{/* A list that YAML and CEL read alike. */}}
+{{- define "acr-pull-webhook.excludedNamespaces" -}}
+{{ concat (list "kube-system" .Release.Namespace) .Values.webhook.excludedNamespaces | uniq | toJson }}
+{{- end }}
+
 {{- define "acr-pull-webhook.certificatesSecret" -}}
 {{ .Values.certificates.selfManaged.secretName | default (printf "%s-certificates" (include "acr-pull-webhook.name" .)) }}
 {{- end }}
@@ -72,10 +77,12 @@ subjects:
 {{- $_ := set $ours "TOKEN_AUDIENCES" (join "," .azure.tokenAudiences) }}
 {{- end }}
 {{- $_ := set $ours "NAMESPACES" (join "," .namespaces) }}
+{{- $_ := set $ours "EXCLUDED_NAMESPACES" (join "," .webhook.excludedNamespaces) }}
 {{- $_ := set $ours "ON_UPSTREAM_FAILURE" .webhook.onUpstreamFailure }}
 {{- $_ := set $ours "MAX_CONNECTIONS" .webhook.maxConnections }}
 {{- $_ := set $ours "SHUTDOWN_DELAY" .webhook.shutdownDelay }}
 {{- $_ := set $ours "ISSUE_CONCURRENCY" .pullSecrets.issueConcurrency }}
+{{- $_ := set $ours "MAX_PULL_SECRETS_PER_NAMESPACE" .pullSecrets.maxPerNamespace }}
 {{- $_ := set $ours "UNUSED_GRACE" .pullSecrets.unusedGrace }}
 {{- $_ := set $ours "RENEWAL_CONCURRENCY" .pullSecrets.renewalConcurrency }}
 {{- $_ := set $ours "RENEWAL_RATE" .pullSecrets.renewalRate }}

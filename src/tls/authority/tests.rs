@@ -139,7 +139,9 @@ fn a_secret_that_lacks_a_half_is_completed_and_a_spoilt_path_is_replaced() {
     for bad in ["", "/mutate/x", "0123", &"A".repeat(40), &"../".repeat(20)] {
         let get = data_of(&kept);
         let spoilt = |key: &str| match key {
-            "path" => Some(&*bad.to_owned().leak()).map(str::as_bytes).map(|bytes| &*bytes),
+            "path" => Some(&*bad.to_owned().leak())
+                .map(str::as_bytes)
+                .map(|bytes| &*bytes),
             key => get(key),
         };
         assert!(Kept::from_data(&terms, spoilt).is_none(), "{bad}");
@@ -158,10 +160,7 @@ fn the_path_of_a_webhook_whose_certificate_is_in_files_stays_until_its_secret_is
     let prepared = kept.clone().prepared(terms.issue(at(0)).unwrap());
     assert!(reaches(&kept, &prepared) && reaches(&prepared, &prepared));
     let early = terms.hold() - Duration::from_secs(1);
-    assert!(matches!(
-        prepared.step(&terms, None, early, at(0)),
-        Step::Wait(_)
-    ));
+    assert!(matches!(prepared.step(&terms, None, early, at(0)), Step::Wait(_)));
     assert_eq!(prepared.step(&terms, None, terms.hold(), at(0)), Step::Switch);
     let switched = prepared.clone().switched();
     assert_ne!(switched.published_path(), kept.published_path());
@@ -169,7 +168,10 @@ fn the_path_of_a_webhook_whose_certificate_is_in_files_stays_until_its_secret_is
     assert_eq!(switched.step(&terms, None, terms.hold(), at(0)), Step::Forget);
     let forgotten = switched.clone().forgotten();
     assert!(reaches(&switched, &forgotten));
-    assert!(!reaches(&kept, &forgotten), "whoever deletes a Secret may have a reason");
+    assert!(
+        !reaches(&kept, &forgotten),
+        "whoever deletes a Secret may have a reason"
+    );
 }
 
 /// API servers and replicas that learn of each change as late as the hold allows, or at once, over several lives.
@@ -187,7 +189,12 @@ fn in_a_rotation_every_api_server_reaches_every_replica_at_every_moment() {
             .check(&kept.current, at(second))
             .expect("what is served is good at every moment")
             .unwrap();
-        let step = kept.step(&terms, Some(pair.ends), Duration::from_secs(second - since), at(second));
+        let step = kept.step(
+            &terms,
+            Some(pair.ends),
+            Duration::from_secs(second - since),
+            at(second),
+        );
         kept = match step {
             Step::Wait(wait) => {
                 assert!(!wait.is_zero());

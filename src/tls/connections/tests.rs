@@ -49,11 +49,7 @@ fn strangers_make_room_for_each_other_then_pretenders_then_the_longest_idle() {
         ),
         (
             "a stranger's before one of an API server's address, however many those are",
-            vec![
-                (server, 4000, near),
-                (server, 3000, near),
-                (STRANGER, 1, strange),
-            ],
+            vec![(server, 4000, near), (server, 3000, near), (STRANGER, 1, strange)],
             Some(2),
         ),
         (
@@ -121,7 +117,11 @@ async fn idle_strangers_hold_no_place_against_a_new_connection() {
     drop(strangers);
     drop(server);
     all.all_ended().await;
-    assert_eq!(all.lock().peers.len(), 1, "the API server's address is remembered");
+    assert_eq!(
+        all.lock().peers.len(),
+        1,
+        "the API server's address is remembered"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -159,7 +159,11 @@ async fn unproven_connections_have_a_bound_of_their_own() {
     assert!(timeout(FRESH / 2, &mut next).await.is_err(), "all are fresh");
     burst[7].begin();
     let next = next.await;
-    assert!(burst.iter().all(|place| !place.shared.evicted.load(Ordering::Relaxed)));
+    assert!(
+        burst
+            .iter()
+            .all(|place| !place.shared.evicted.load(Ordering::Relaxed))
+    );
     assert_eq!(all.lock().unproven, UNPROVEN);
     // What is silent for longer is no API server.
     drop(timeout(2 * FRESH, all.admit(address(STRANGER))).await.unwrap());

@@ -131,7 +131,11 @@ async fn whatever_is_no_post_to_the_path_is_answered_by_404_and_closed_before_it
 async fn a_head_has_a_size_and_a_time() {
     let webhook = Webhook::start().await;
     let mut long = webhook.connect().await;
-    let head = format!("POST {} HTTP/1.1\r\nx: {}", webhook.path, "x".repeat(2 * MAX_HEAD));
+    let head = format!(
+        "POST {} HTTP/1.1\r\nx: {}",
+        webhook.path,
+        "x".repeat(2 * MAX_HEAD)
+    );
     let _ = long.write_all(head.as_bytes()).await;
     let reply = rest(long).await;
     assert!(reply.is_empty() || reply.starts_with("HTTP/1.1 431"), "{reply}");
@@ -141,7 +145,10 @@ async fn a_head_has_a_size_and_a_time() {
     slow.write_all(b"POST / HTTP/1.1\r\nx: ").await.unwrap();
     let silent = webhook.connect().await;
     let no_handshake = TcpStream::connect(webhook.address).await.unwrap();
-    assert_eq!(rest(slow).await + &rest(silent).await + &rest(no_handshake).await, "");
+    assert_eq!(
+        rest(slow).await + &rest(silent).await + &rest(no_handshake).await,
+        ""
+    );
     let took = began.elapsed();
     assert!(took >= FIRST_REQUEST_TIMEOUT, "{took:?}");
 }
@@ -156,7 +163,10 @@ async fn an_admin_connection_is_for_one_exchange_of_some_seconds() {
     let mut one = TcpStream::connect(address).await.unwrap();
     one.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let reply = rest(one).await;
-    assert!(reply.contains("connection: close") && reply.ends_with("here"), "{reply}");
+    assert!(
+        reply.contains("connection: close") && reply.ends_with("here"),
+        "{reply}"
+    );
     // Whoever comes is answered, though others hold all places and say nothing.
     let mut silent = Vec::new();
     for _ in 0..20 {

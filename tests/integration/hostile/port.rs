@@ -1,7 +1,7 @@
 //! Attempts of any Pod without a right, by the network alone. Half of them come from the API server's own address, as behind a
 //! proxy of connections they would.
 
-use super::Others;
+use super::others::Others;
 use crate::{
     review::review,
     site::{REGISTRY, Site, TENANT, eventually, pod, pull_secret_name, unnamed},
@@ -187,7 +187,9 @@ async fn kept_connections_to_the_admin_port_hold_up_no_probe() {
         let mut stream = attacker.tcp(n, attacker.admin).await?;
         // Some ask, and some are silent.
         if n % 4 < 2 {
-            stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await?;
+            stream
+                .write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+                .await?;
             stream.read_u8().await?;
         }
         attacker.did();
@@ -347,8 +349,10 @@ async fn forge(site: &Site, namespace: &str, pod: &k8s_openapi::api::core::v1::P
 async fn a_forged_review_makes_no_pull_secret() {
     let site = Site::start().await;
     let everywhere = site
-        .cluster_generator(json!({"kind": "ACRAccessToken", "generator": {"acrAccessTokenSpec": {
-            "registry": REGISTRY, "tenantId": TENANT, "auth": {"workloadIdentity": {}}}}}))
+        .cluster_generator(
+            json!({"kind": "ACRAccessToken", "generator": {"acrAccessTokenSpec": {
+            "registry": REGISTRY, "tenantId": TENANT, "auth": {"workloadIdentity": {}}}}}),
+        )
         .await;
     let account = json!({"metadata": {"name": "infra", "annotations": {
         "azure.workload.identity/client-id": site.b.client_id}}});
