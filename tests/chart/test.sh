@@ -169,6 +169,11 @@ a_ca_is_text_or_a_config_map_not_both() {
   contains "$(refusal render --set-string "extraCa.pem=$pem" --set extraCa.configMap=ours)" /extraCa/configMap
 }
 
+# There the webhook would write its secret path in place of the certificate.
+a_provided_certificate_is_not_in_the_webhooks_own_secret() {
+  contains "$(refusal render "${provided[@]}" --set certificates.provided.secretName=$name-certificates)" certificates.provided.secretName
+}
+
 # Each variable that the program reads is one that the chart can set.
 every_option_of_the_program_has_a_value() {
   local variable missing=0
@@ -330,6 +335,7 @@ check a_large_number_stays_one
 check what_is_excluded_is_excluded_everywhere
 check the_rights_of_the_test_go_with_it
 check a_ca_is_text_or_a_config_map_not_both
+check a_provided_certificate_is_not_in_the_webhooks_own_secret
 check every_option_of_the_program_has_a_value
 check the_default_is_the_base_of_kustomize
 check each_component_is_a_value

@@ -750,7 +750,7 @@ async fn what_the_webhook_does_is_allowed() {
     let renewed = but(bound, "/data", json!({".dockerconfigjson": "e30="}));
     allowed(&thief, put("its renewal", own(), renewed.clone())).await;
     // What others have put there is no reason to let the token end. It goes, as with every write that replaces.
-    let admin = Api::<Secret>::namespaced(control_plane::shared().admin().await, HERE);
+    let admin = Api::<Secret>::namespaced(control_plane::for_thieves().admin().await, HERE);
     let others = json!({"metadata": {"labels": {"a": "b"}, "annotations": {"a": "b"}}});
     let params = kube::api::PatchParams::default();
     admin

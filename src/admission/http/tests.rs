@@ -99,7 +99,9 @@ async fn a_body_that_is_too_long_is_refused_whether_it_says_so_or_not() {
     let rooms = Rooms::new();
     for declared in [Some(MAX_BODY + 1), None] {
         let chunks = (0..400).map(|_| Ok::<_, Infallible>(bytes(SMALL)));
-        let read = rooms.read(declared, Body::from_stream(stream::iter(chunks))).await;
+        let read = rooms
+            .read(declared, Body::from_stream(stream::iter(chunks)))
+            .await;
         assert_eq!(length(read).await, Err(StatusCode::PAYLOAD_TOO_LARGE));
     }
 }

@@ -211,10 +211,7 @@ fn without_its_body_a_request_is_decided_as_before() {
         assert_eq!(request.dry_run, before.dry_run);
         assert_eq!(request.wanted(), before.wanted());
         assert_eq!(request.object.name(), before.object.name());
-        assert_eq!(
-            request.object.service_account(),
-            before.object.service_account()
-        );
+        assert_eq!(request.object.service_account(), before.object.service_account());
         for registry in ["contoso.azurecr.io", "other.azurecr.io", "elsewhere.azurecr.io"] {
             let (pulls, pulled) = (
                 request.object.pulls_from(registry),
