@@ -5,7 +5,7 @@ mod http;
 mod patch;
 mod review;
 
-pub use annotation::{ACCESS_TOKEN, default_reference, references};
+pub use annotation::{ACCESS_TOKEN, MAX_REFERENCES, default_reference, references};
 pub use http::router;
 pub use patch::{INJECTED, PULL_SECRETS, patch};
 pub use review::{Answer, PodView, Request, Verdict, Wanted, parse};

@@ -2,6 +2,7 @@
 //! them, and how they come into being.
 
 mod catalog;
+mod changes;
 mod docker_config;
 mod flight;
 mod freshness;
@@ -12,7 +13,9 @@ mod resource;
 mod writer;
 
 pub use catalog::{Catalog, Resolution, Wish};
+#[cfg(test)]
+pub use freshness::freshness;
 pub use issuer::{Cause, Guarded, Issuer, Order};
-pub use name::name;
+pub use name::{is_pull_secret, name};
 pub use resource::{ACRPullSecret, ACRPullSecretSpec, ACRPullSecretStatus, GeneratorReference};
 pub use writer::Writer;

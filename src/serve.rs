@@ -76,8 +76,10 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
     ));
     let (resign, resigned) = oneshot::channel::<()>();
     let resigned = async move { drop(resigned.await) };
+    let candidate = upkeep.clone();
+    let fit = move || candidate.is_fit();
     let lead = move |term| upkeep.clone().work(term);
-    let mut election = tokio::spawn(leader::run(client, election, metrics, resigned, lead));
+    let mut election = tokio::spawn(leader::run(client, election, metrics, resigned, fit, lead));
     tracing::info!(%listen_addr, %admin_addr, version = env!("CARGO_PKG_VERSION"), "serving");
 
     let election_died = tokio::select! {
@@ -156,6 +158,7 @@ fn parts(
         admission: admission.clone(),
         settings: upkeep::Settings {
             unused_grace: args.unused_grace,
+            unused_notice: args.unused_notice,
             concurrency: args.renewal_concurrency,
             rate: args.renewal_rate,
         },

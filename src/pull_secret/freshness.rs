@@ -32,7 +32,7 @@ pub fn freshness(object: &ACRPullSecret, inputs_hash: &str, now: Timestamp) -> F
     // What is being deleted takes its Secret with it.
     if !ours || object.metadata.deletion_timestamp.is_some() {
         Freshness::Stale
-    } else if left > life / 3 {
+    } else if left.is_positive() && left > life / 3 {
         match status.is_ready() {
             true => Freshness::Fresh,
             false => Freshness::Usable,

@@ -2,6 +2,7 @@
 
 use super::{
     ACRPullSecret, ACRPullSecretSpec, ACRPullSecretStatus, GeneratorReference, Writer,
+    changes::Changes,
     flight::{AsyncTry, Flights, Passenger},
     freshness::{Freshness, freshness},
     writer::ISSUED,
@@ -14,7 +15,7 @@ use crate::{
     identity::TokenSource,
     problem::{Problem, Reason},
     registry::{PullToken, RegistryClient},
-    telemetry::Metrics,
+    telemetry::{Metrics, Readiness},
     watch::{self, Seen},
 };
 use jiff::Timestamp;
@@ -24,10 +25,10 @@ use kube::{
     runtime::reflector::{ObjectRef, Store},
 };
 use std::sync::Arc;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::Semaphore;
 
-/// Changes that a slow listener may be behind; beyond it, it looks at everything again.
-const MAX_BEHIND: usize = 1024;
+/// What the watch of pull secrets is called.
+const WATCH: &str = "watch of ACRPullSecrets";
 
 /// An `ACRPullSecret` as it is watched. Guarded: an object that somebody spoilt blinds nobody to the others.
 pub type Guarded = DeserializeGuard<ACRPullSecret>;
@@ -77,7 +78,8 @@ struct Inner {
     registry: RegistryClient,
     writer: Writer,
     known: Store<Guarded>,
-    changes: broadcast::Sender<ObjectRef<Guarded>>,
+    changes: Changes,
+    readiness: Readiness,
     events: Events,
     flights: Flights,
     permits: Semaphore,
@@ -101,10 +103,10 @@ impl Issuer {
     ) -> Self {
         let flights = Flights::default();
         let forget = flights.clone();
-        let changes = broadcast::Sender::new(MAX_BEHIND);
+        let changes = Changes::default();
         let changed = changes.clone();
         let known = watch::store(
-            "watch of ACRPullSecrets",
+            WATCH,
             cluster.places::<Guarded>(),
             None,
             &cluster.readiness,
@@ -118,8 +120,7 @@ impl Issuer {
                         reference
                     }
                 };
-                // Only a leader listens.
-                let _ = changed.send(reference);
+                changed.add(reference.namespace.unwrap_or_default(), reference.name);
             },
         );
         Self(Arc::new(Inner {
@@ -128,6 +129,7 @@ impl Issuer {
             writer: Writer::new(cluster.client.clone()),
             known,
             changes,
+            readiness: cluster.readiness.clone(),
             events,
             flights,
             permits: Semaphore::new(concurrency.into()),
@@ -191,9 +193,14 @@ impl Issuer {
         self.0.known.clone()
     }
 
-    /// Each pull secret that changes from now on.
-    pub fn changes(&self) -> broadcast::Receiver<ObjectRef<Guarded>> {
-        self.0.changes.subscribe()
+    /// The pull secrets that change, for the one who listens.
+    pub fn changes(&self) -> &Changes {
+        &self.0.changes
+    }
+
+    /// Whether the pull secrets that exist are known, as far as a moment ago.
+    pub fn sees(&self) -> bool {
+        !self.0.readiness.waiting().contains(&WATCH)
     }
 
     /// Writes them.

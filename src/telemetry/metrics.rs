@@ -23,6 +23,9 @@ pub struct Metrics {
     issuing: Gauge,
     renewals: Family<RenewalLabels, Counter>,
     collected: Counter,
+    upkeep_panics: Counter,
+    /// Absent where nothing is known.
+    first_expiration: Family<NoLabels, Gauge>,
     azure_clock_ahead: Gauge<f64, AtomicU64>,
     certificate_ends: Gauge,
     leader: Gauge,
@@ -58,8 +61,10 @@ struct AdmissionLabels {
 pub enum Renewal {
     /// It has a new token.
     Renewed,
-    /// The same, because a kubelet complained.
+    /// The same, because a kubelet complained or its `ACRPullSecret` was deleted.
     Repaired,
+    /// No Pod agreed that it needs a new token.
+    NothingToDo,
     /// It has not.
     Failed,
 }
@@ -86,6 +91,9 @@ struct HopOnly {
     hop: Hop,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NoLabels {}
+
 /// From a warm answer (microseconds) to the API server's longest time-out.
 const SECONDS: [f64; 14] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0,
@@ -107,6 +115,8 @@ impl Metrics {
             issuing: Gauge::default(),
             renewals: Family::default(),
             collected: Counter::default(),
+            upkeep_panics: Counter::default(),
+            first_expiration: Family::default(),
             azure_clock_ahead: Gauge::default(),
             certificate_ends: Gauge::default(),
             leader: Gauge::default(),
@@ -149,6 +159,17 @@ impl Metrics {
             "pull_secrets_collected",
             "Pull secrets that the leader deleted because no Pod named them",
             metrics.collected.clone(),
+        );
+        registry.register(
+            "upkeep_panics",
+            "Pull secrets that the leader failed to look after by a fault of the program",
+            metrics.upkeep_panics.clone(),
+        );
+        registry.register_with_unit(
+            "pull_secrets_first_expiration_timestamp",
+            "When the first token ends of those in use that work, since 1970; told by the leader",
+            Unit::Seconds,
+            metrics.first_expiration.clone(),
         );
         registry.register_with_unit(
             "azure_clock_ahead",
@@ -222,6 +243,23 @@ impl Metrics {
     /// Counts a pull secret that was deleted.
     pub fn collected(&self) {
         self.collected.inc();
+    }
+
+    /// Counts a panic in the upkeep of one pull secret.
+    pub fn upkeep_panicked(&self) {
+        self.upkeep_panics.inc();
+    }
+
+    /// When the first token in use ends, if there is one and this replica knows.
+    pub fn first_expiration(&self, ends: Option<Timestamp>) {
+        match ends {
+            Some(ends) => drop(
+                self.first_expiration
+                    .get_or_create(&NoLabels {})
+                    .set(ends.as_second()),
+            ),
+            None => self.first_expiration.clear(),
+        }
     }
 
     /// Counts a pull secret as being issued until the result is dropped.
