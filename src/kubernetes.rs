@@ -3,13 +3,14 @@
 use crate::{
     problem::{Problem, Reason, shortened},
     telemetry::FIELD_MANAGER,
+    watch::{self, Item, Watched},
 };
 use k8s_openapi::api::core::v1::LocalObjectReference;
 use kube::{
     Client, Config, Resource,
     core::{ObjectMeta, Status},
 };
-use serde::{Deserialize, de::IgnoredAny};
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 /// Where Kubernetes tells a Pod its own namespace.
@@ -28,7 +29,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// A Pod, of which nothing else is read: the whole of it is a great deal of code.
-#[derive(Clone, Debug, Resource, Deserialize)]
+#[derive(Clone, Debug, Resource)]
 #[resource(inherit = "k8s_openapi::api::core::v1::Pod")]
 pub struct Pod {
     /// Its name and annotations.
@@ -37,6 +38,21 @@ pub struct Pod {
     pub spec: PodSpec,
     /// What its node says of it.
     pub status: Option<PodStatus>,
+}
+
+impl Watched for Pod {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
+        #[derive(Deserialize)]
+        struct Body {
+            spec: PodSpec,
+            status: Option<PodStatus>,
+        }
+        watch::read(deserializer, |metadata, Body { spec, status }| Self {
+            metadata,
+            spec,
+            status,
+        })
+    }
 }
 
 /// What a node says of a Pod.

@@ -26,6 +26,7 @@ pub mod problem;
 pub mod pull_secret;
 pub mod registry;
 pub mod serve;
+pub mod tasks;
 pub mod telemetry;
 pub mod tls;
 pub mod transport;

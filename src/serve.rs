@@ -10,6 +10,7 @@ use crate::{
     kubernetes, leader,
     pull_secret::{Catalog, Issuer},
     registry::RegistryClient,
+    tasks::tasks,
     telemetry::{Health, Metrics, Readiness},
     tls::{self, Serving, Source, Stage},
     transport::{self, Ahead},
@@ -20,6 +21,7 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::{oneshot, watch},
+    task::JoinError,
 };
 
 /// Probes and scrapes are few.
@@ -43,21 +45,20 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
 
     let client = kubernetes::client().await?;
     let readiness = Readiness::default();
+    let (tasks, mut ended) = tasks();
     let cluster = Cluster {
         client: client.clone(),
         reach,
         readiness: readiness.clone(),
+        metrics: metrics.clone(),
+        events: Events::new(client.clone()),
+        tasks: tasks.clone(),
     };
     match source {
-        Source::Files(cert, key) => tls::follow(&cert, &key, &certificate)?,
+        Source::Files(cert, key) => tls::follow(&cert, &key, &certificate, &tasks)?,
         Source::Own(places, terms) => {
-            tokio::spawn(tls::keep(
-                client.clone(),
-                places,
-                terms,
-                certificate,
-                readiness.clone(),
-            ));
+            let keep = tls::keep(cluster.clone(), places, terms, certificate);
+            tasks.spawn("keeper of the serving certificate", keep);
         }
     }
     let (admission, upkeep) = parts(&args, &cluster, http, &metrics)?;
@@ -66,8 +67,11 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
     let health = Health::new(readiness.clone(), metrics.clone()).router();
     // The health listener goes on to the very end; it is dropped with the process.
     let (_stay, never) = watch::channel(Stage::Open);
-    tokio::spawn(tls::serve(admin, None, MAX_ADMIN_CONNECTIONS, health, never));
-    let serving = tokio::spawn(tls::serve(
+    tasks.spawn(
+        "listener of --admin-addr",
+        tls::serve(admin, None, MAX_ADMIN_CONNECTIONS, health, never),
+    );
+    let mut serving = tokio::spawn(tls::serve(
         webhook,
         Some(tls),
         args.tls.max_connections as usize,
@@ -82,12 +86,18 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
     let mut election = tokio::spawn(leader::run(client, election, metrics, resigned, fit, lead));
     tracing::info!(%listen_addr, %admin_addr, version = env!("CARGO_PKG_VERSION"), "serving");
 
-    let election_died = tokio::select! {
+    // Only by a fault of ours does a task end that lasts as long as the process. A new process is better than one that
+    // has gone half blind or never leads again.
+    let fault = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
-        // Only by a fault of ours. A new process is better than one that never leads again.
-        died = &mut election => Some(died),
+        ended = ended.first() => Some(ended),
+        ended = &mut election => Some(format!("the leader election {}", how(&ended))),
+        ended = &mut serving => Some(format!("the listener of --listen-addr {}", how(&ended))),
     };
+    if let Some(fault) = &fault {
+        tracing::error!(fault, "a task has ended that the process cannot do without");
+    }
     drop(resign);
     // Not ready first: the API servers' proxies need a moment to send their requests elsewhere, and the connections
     // that they keep go on to lead here.
@@ -99,14 +109,22 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
         _ = interrupt.recv() => {}
     }
     let _ = drain.send(Stage::Closed);
+    if let Some(fault) = fault {
+        return Err(fault);
+    }
     serving
         .await
         .map_err(|e| format!("the webhook listener ended badly: {e}"))?;
-    match election_died {
-        Some(died) => died,
-        None => election.await,
+    election
+        .await
+        .map_err(|e| format!("the leader election ended badly: {e}"))
+}
+
+fn how<T>(ended: &Result<T, JoinError>) -> &'static str {
+    match ended {
+        Ok(_) => "ended",
+        Err(_) => "panicked",
     }
-    .map_err(|e| format!("the leader election ended badly: {e}"))
 }
 
 /// Admission, which every replica does, and upkeep, which the leader does.
@@ -126,7 +144,7 @@ fn parts(
     };
     let registry = RegistryClient::new(http, ahead, metrics.clone());
     let keep_trying = args.on_upstream_failure == OnUpstreamFailure::Admit;
-    let events = Events::new(client.clone());
+    let events = cluster.events.clone();
     let issuer = Issuer::new(
         cluster,
         tokens,

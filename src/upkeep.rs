@@ -18,10 +18,11 @@ use crate::{
     problem::Problem,
     pull_secret::{ACRPullSecret, Catalog, Cause, Guarded, Issuer, Resolution, Wish},
     telemetry::{Metrics, Renewal},
+    watch::Item,
 };
 use futures::FutureExt;
 use jiff::Timestamp;
-use kube::{core::DeserializeGuard, runtime::reflector::ObjectRef};
+use kube::runtime::reflector::ObjectRef;
 use pace::Pace;
 use queue::Queue;
 use repair::Repairs;
@@ -157,7 +158,7 @@ impl Work {
         let Some(object) = self.upkeep.issuer.store().get(&reference(key)) else {
             return self.reconcile_missing(key).await;
         };
-        let DeserializeGuard(Ok(owner)) = &*object else {
+        let Item(Ok(owner)) = &*object else {
             return Ok(None);
         };
         if owner.metadata.deletion_timestamp.is_some() {

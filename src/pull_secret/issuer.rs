@@ -16,12 +16,11 @@ use crate::{
     problem::{Problem, Reason},
     registry::{PullToken, RegistryClient},
     telemetry::{Metrics, Readiness},
-    watch::{self, Seen},
+    watch::{self, Item, Seen, Selector},
 };
 use jiff::Timestamp;
 use kube::{
     Resource,
-    core::DeserializeGuard,
     runtime::reflector::{ObjectRef, Store},
 };
 use std::sync::Arc;
@@ -30,8 +29,8 @@ use tokio::sync::Semaphore;
 /// What the watch of pull secrets is called.
 const WATCH: &str = "watch of ACRPullSecrets";
 
-/// An `ACRPullSecret` as it is watched. Guarded: an object that somebody spoilt blinds nobody to the others.
-pub type Guarded = DeserializeGuard<ACRPullSecret>;
+/// An `ACRPullSecret` as it is watched: one that cannot be decoded hides none of the others.
+pub type Guarded = Item<ACRPullSecret>;
 
 /// Why a pull secret is issued.
 #[derive(Clone, Debug)]
@@ -107,9 +106,9 @@ impl Issuer {
         let changed = changes.clone();
         let known = watch::store(
             WATCH,
+            cluster,
             cluster.places::<Guarded>(),
-            None,
-            &cluster.readiness,
+            Selector::default(),
             trim,
             move |seen| {
                 let reference = match seen {
@@ -198,9 +197,9 @@ impl Issuer {
         &self.0.changes
     }
 
-    /// Whether the pull secrets that exist are known, as far as a moment ago.
+    /// Whether the pull secrets that exist are known, as they were a moment ago.
     pub fn sees(&self) -> bool {
-        !self.0.readiness.waiting().contains(&WATCH)
+        self.0.readiness.sees(WATCH)
     }
 
     /// Writes them.
@@ -210,9 +209,8 @@ impl Issuer {
 }
 
 /// What nobody reads, of objects of which there are many.
-fn trim(object: &mut Guarded) {
+fn trim(object: &mut ACRPullSecret) {
     let metadata = object.meta_mut();
-    metadata.managed_fields = None;
     metadata.labels = None;
     metadata.annotations = None;
 }
@@ -227,7 +225,7 @@ fn late() -> Problem {
 /// The pull secret, if it is about to be deleted.
 fn marked_unused(known: Option<&Guarded>) -> Option<&ACRPullSecret> {
     match known {
-        Some(DeserializeGuard(Ok(known))) => known.is_marked_unused().then_some(known),
+        Some(Item(Ok(known))) => known.is_marked_unused().then_some(known),
         _ => None,
     }
 }
@@ -235,7 +233,7 @@ fn marked_unused(known: Option<&Guarded>) -> Option<&ACRPullSecret> {
 /// What the pull secret of this order is worth, as it is known.
 fn worth(known: Option<&Guarded>, order: &Order) -> Freshness {
     match known {
-        Some(DeserializeGuard(Ok(object))) => freshness(object, &order.inputs_hash, Timestamp::now()),
+        Some(Item(Ok(object))) => freshness(object, &order.inputs_hash, Timestamp::now()),
         _ => Freshness::Stale,
     }
 }
@@ -306,7 +304,7 @@ fn told(report: Result<(), Problem>) {
 
 /// When the pull secret was last made anew.
 fn renewed(object: Option<&Guarded>) -> Option<Timestamp> {
-    let DeserializeGuard(Ok(object)) = object? else {
+    let Item(Ok(object)) = object? else {
         return None;
     };
     Some(object.status.as_ref()?.last_renewal_time.as_ref()?.0)

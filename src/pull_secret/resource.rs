@@ -1,9 +1,10 @@
 //! `ACRPullSecret`: owner and visible status of one pull secret.
 
+use crate::watch::{self, Item, Watched};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// What one pull secret is made from.
 #[derive(Clone, Debug, PartialEq, CustomResource, Deserialize, Serialize, KubeSchema)]
@@ -103,6 +104,21 @@ pub struct ACRPullSecretStatus {
 
 /// The type of the one condition.
 pub const READY: &str = "Ready";
+
+impl Watched for ACRPullSecret {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
+        #[derive(Deserialize)]
+        struct Body {
+            spec: ACRPullSecretSpec,
+            status: Option<ACRPullSecretStatus>,
+        }
+        watch::read(deserializer, |metadata, Body { spec, status }| Self {
+            metadata,
+            spec,
+            status,
+        })
+    }
+}
 
 // === impl ACRPullSecret ===
 

@@ -29,6 +29,8 @@ pub struct Metrics {
     azure_clock_ahead: Gauge<f64, AtomicU64>,
     certificate_ends: Gauge,
     leader: Gauge,
+    watches_failing: Family<WatchLabels, Gauge>,
+    unreadable_objects: Family<WatchLabels, Gauge>,
     leads_until: Arc<Mutex<Option<tokio::time::Instant>>>,
 }
 
@@ -94,6 +96,11 @@ struct HopOnly {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct NoLabels {}
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WatchLabels {
+    watch: &'static str,
+}
+
 /// From a warm answer (microseconds) to the API server's longest time-out.
 const SECONDS: [f64; 14] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0,
@@ -120,6 +127,8 @@ impl Metrics {
             azure_clock_ahead: Gauge::default(),
             certificate_ends: Gauge::default(),
             leader: Gauge::default(),
+            watches_failing: Family::default(),
+            unreadable_objects: Family::default(),
             leads_until: Arc::default(),
         };
         let mut registry = metrics.registry.lock().unwrap_or_else(PoisonError::into_inner);
@@ -188,6 +197,16 @@ impl Metrics {
             "1 on the replica that leads, 0 on the others",
             metrics.leader.clone(),
         );
+        registry.register(
+            "watches_failing",
+            "Places whose watch of this kind fails just now; a place is a namespace of --namespaces, or the cluster",
+            metrics.watches_failing.clone(),
+        );
+        registry.register(
+            "unreadable_objects",
+            "Objects of this kind that exist and cannot be decoded, and so are skipped",
+            metrics.unreadable_objects.clone(),
+        );
         drop(registry);
         metrics
     }
@@ -240,6 +259,21 @@ impl Metrics {
         self.azure_clock_ahead.set(ahead.as_secs_f64());
     }
 
+    /// So many more places cannot be watched, or fewer.
+    pub fn watch_failing(&self, what: &'static str, more: i64) {
+        self.watches_failing
+            .get_or_create(&WatchLabels::of(what))
+            .inc_by(more);
+    }
+
+    /// So many objects cannot be decoded.
+    pub fn unreadable_objects(&self, what: &'static str, number: usize) {
+        let number = i64::try_from(number).unwrap_or(i64::MAX);
+        self.unreadable_objects
+            .get_or_create(&WatchLabels::of(what))
+            .set(number);
+    }
+
     /// Counts a pull secret that was deleted.
     pub fn collected(&self) {
         self.collected.inc();
@@ -285,6 +319,15 @@ impl Metrics {
             &self.registry.lock().unwrap_or_else(PoisonError::into_inner),
         )?;
         Ok(text)
+    }
+}
+
+impl WatchLabels {
+    /// Of a watch that is called this in the log.
+    fn of(what: &'static str) -> Self {
+        Self {
+            watch: what.strip_prefix("watch of ").unwrap_or(what),
+        }
     }
 }
 

@@ -8,17 +8,16 @@ use super::{
     authority::{Kept, Step, Terms},
 };
 use crate::{
-    cluster::everywhere,
+    cluster::{Cluster, everywhere},
     kubernetes::{self, CallError},
-    telemetry::{FIELD_MANAGER, Readiness},
-    watch::{Change, Watch},
+    telemetry::FIELD_MANAGER,
+    watch::{Change, Selector, Watch},
 };
 use jiff::Timestamp;
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{Patch, PatchParams, PostParams},
-    runtime::watcher,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -68,11 +67,11 @@ struct ClientConfig {
 }
 
 struct Keeper {
+    cluster: Cluster,
     client: Client,
     places: Places,
     terms: Terms,
     serving: Serving,
-    readiness: Readiness,
     secret: Seen<Secret>,
     registration: Seen<Registration>,
     /// What was last served, for when the Secret is gone.
@@ -82,20 +81,14 @@ struct Keeper {
 }
 
 /// Keeps them until the process ends. Not ready from now on until there is one.
-pub fn keep(
-    client: Client,
-    places: Places,
-    terms: Terms,
-    serving: Serving,
-    readiness: Readiness,
-) -> impl Future<Output = ()> {
-    readiness.wait_for(NOT_YET);
+pub fn keep(cluster: Cluster, places: Places, terms: Terms, serving: Serving) -> impl Future<Output = ()> {
+    cluster.readiness.wait_for(NOT_YET);
     let keeper = Keeper {
-        client,
+        client: cluster.client.clone(),
+        cluster,
         places,
         terms,
         serving,
-        readiness,
         secret: Seen::default(),
         registration: Seen::default(),
         kept: None,
@@ -118,16 +111,18 @@ impl Keeper {
         let (namespace, name) = &self.places.secret;
         let secrets = Api::<Secret>::namespaced(self.client.clone(), namespace);
         let registrations = Api::<Registration>::all(self.client.clone());
-        let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let named = |name: &str| Selector::default().fields(&format!("metadata.name={name}"));
         let mut secrets = Watch::start(
             "watch of the certificates' Secret",
+            &self.cluster,
             everywhere(secrets),
-            &named(name),
+            named(name),
         );
         let mut registrations = Watch::start(
             "watch of the webhook configuration",
+            &self.cluster,
             everywhere(registrations),
-            &named(&self.places.registration),
+            named(&self.places.registration),
         );
         let mut wait = LOOK;
         loop {
@@ -172,7 +167,7 @@ impl Keeper {
         if self.serving.set(&pair) {
             tracing::info!(ends = %pair.ends, "serving certificate in use");
         }
-        self.readiness.done(NOT_YET);
+        self.cluster.readiness.done(NOT_YET);
         self.kept = Some(kept.clone());
         let Some(known) = self.publish(&kept).await? else {
             return Ok(AGAIN);
@@ -315,7 +310,7 @@ impl<K: Resource> Seen<K> {
             Change::Gone(_) => self.object = None,
             Change::Listed(_, all) if all.is_empty() => self.object = None,
             Change::Whole => self.known = true,
-            Change::Listed(..) | Change::Failing => {}
+            Change::Listed(..) | Change::Fails(_) | Change::Works(_) => {}
         }
     }
 }

@@ -7,9 +7,10 @@
 
 use super::{FAR, Key, Work, schedule::chance};
 use crate::{
-    kubernetes::{self, Pod},
+    kubernetes::{CallError, Pod, api_problem},
     problem::Problem,
-    pull_secret::{ACRPullSecret, is_pull_secret},
+    pull_secret::ACRPullSecret,
+    watch::{self, Failure, Item},
 };
 use jiff::Timestamp;
 use kube::{Api, api::ListParams};
@@ -27,8 +28,8 @@ const SPREAD: f64 = 0.1;
 const SOON: Duration = Duration::from_secs(1);
 /// Until the watch shows what another one has written.
 const LAG: Duration = Duration::from_secs(30);
-/// The Pods of a page: an API server keeps none of more than 1.5 MiB.
-const PAGE: u32 = 50;
+/// The most Pods of a page.
+const PAGE: u32 = 100;
 
 /// What is known of pull secrets whose end is announced.
 #[derive(Default)]
@@ -144,7 +145,7 @@ impl Work {
     /// Which of the marked pull secrets of a namespace its Pods name. Page by page, as there may be more Pods than memory.
     async fn list(&self, namespace: &str) -> Result<Listed, Problem> {
         let what = format!("listing the Pods of namespace {namespace}");
-        let api = Api::<Pod>::namespaced(self.upkeep.cluster.client.clone(), namespace);
+        let api = Api::<Item<Pod>>::namespaced(self.upkeep.cluster.client.clone(), namespace);
         let mut listed = Listed {
             began: Instant::now(),
             named: HashSet::new(),
@@ -154,25 +155,37 @@ impl Work {
         let mut params = ListParams::default()
             .fields(super::watches::NOT_FINISHED)
             .limit(PAGE);
-        loop {
-            let page = kubernetes::call(&what, api.list(&params)).await?;
-            let named = page
-                .items
-                .into_iter()
-                .flat_map(|pod| pod.spec.image_pull_secrets)
-                .flatten();
-            let named = named
-                .map(|secret| secret.name)
-                .filter(|name| is_pull_secret(name));
-            listed
-                .named
-                .extend(named.filter(|name| listed.marked.contains(name)));
-            match page.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) if listed.named.len() < listed.marked.len() => {
-                    params = params.continue_token(&token);
+        while listed.named.len() < listed.marked.len() {
+            let page = match watch::page(&self.upkeep.cluster.client, &api, &params).await {
+                Ok(page) => page,
+                Err(Failure::TooLarge) if params.limit > Some(1) => {
+                    params.limit = params.limit.map(|limit| limit / 2);
+                    continue;
                 }
-                _ => return Ok(listed),
+                Err(Failure::Api(status)) => return Err(api_problem(&what, CallError::Api(status))),
+                Err(failure) => return Err(api_problem(&what, CallError::Transport(failure.to_string()))),
+            };
+            for Item(pod) in page.items {
+                let Ok(pod) = pod else {
+                    // It may name each of them.
+                    listed.named.clone_from(&listed.marked);
+                    break;
+                };
+                let named = pod
+                    .spec
+                    .image_pull_secrets
+                    .into_iter()
+                    .flatten()
+                    .map(|secret| secret.name);
+                listed
+                    .named
+                    .extend(named.filter(|name| listed.marked.contains(name)));
+            }
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = params.continue_token(&token),
+                None => break,
             }
         }
+        Ok(listed)
     }
 }

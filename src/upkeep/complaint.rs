@@ -5,7 +5,11 @@
 //! is believed where the Pod itself agrees.
 
 use super::Key;
-use crate::{admission::MAX_REFERENCES, pull_secret::is_pull_secret};
+use crate::{
+    admission::MAX_REFERENCES,
+    pull_secret::is_pull_secret,
+    watch::{self, Item, Watched},
+};
 use jiff::{SignedDuration, Timestamp};
 use kube::{Resource, core::ObjectMeta};
 use serde::{Deserialize, Deserializer};
@@ -16,11 +20,16 @@ const MAX_MESSAGE: usize = 4096;
 const MAX_AHEAD: SignedDuration = SignedDuration::from_mins(5);
 
 /// An Event, of which nothing else is read.
-#[derive(Clone, Debug, Resource, Deserialize)]
+#[derive(Clone, Debug, Resource)]
 #[resource(inherit = "k8s_openapi::api::core::v1::Event")]
-#[serde(rename_all = "camelCase")]
 pub struct Event {
     metadata: ObjectMeta,
+    body: Body,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Body {
     involved_object: InvolvedObject,
     reason: Option<String>,
     #[serde(default, deserialize_with = "message")]
@@ -29,6 +38,12 @@ pub struct Event {
     last_timestamp: Option<String>,
     event_time: Option<String>,
     first_timestamp: Option<String>,
+}
+
+impl Watched for Event {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
+        watch::read(deserializer, |metadata, body| Self { metadata, body })
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -68,10 +83,14 @@ pub enum What {
 impl Complaint {
     /// What this Event claims, if it is one of a kubelet about pull secrets of ours.
     pub fn of(event: &Event, now: Timestamp) -> Option<Self> {
+        let Event {
+            metadata,
+            body: event,
+        } = event;
         let InvolvedObject { namespace, name } = &event.involved_object;
         let pod = (namespace.clone()?, name.clone()?);
         // The API server does not compare these of an Event with `eventTime`: it could be about anybody's Pod.
-        if event.metadata.namespace.as_deref() != Some(&pod.0) {
+        if metadata.namespace.as_deref() != Some(&pod.0) {
             return None;
         }
         let at = event.last_time()?;
@@ -97,9 +116,9 @@ impl Complaint {
     }
 }
 
-// === impl Event ===
+// === impl Body ===
 
-impl Event {
+impl Body {
     /// When it was last told. A time that cannot be read is none of a kubelet's.
     fn last_time(&self) -> Option<Timestamp> {
         let series = self.series.as_ref().and_then(|s| s.last_observed_time.as_ref());

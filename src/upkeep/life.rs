@@ -1,9 +1,8 @@
 //! The first end of a token in use, as a metric: whatever the cause, it tells that tokens are not renewed in time.
 
 use super::{Key, Use, Work};
-use crate::{pull_secret::ACRPullSecret, telemetry::Metrics};
+use crate::{pull_secret::ACRPullSecret, telemetry::Metrics, watch::Item};
 use jiff::Timestamp;
-use kube::core::DeserializeGuard;
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -36,7 +35,7 @@ impl Work {
     fn first_expiration(&self) -> Option<Timestamp> {
         let all = self.upkeep.issuer.store().state();
         let ends = all.iter().filter_map(|object| {
-            let DeserializeGuard(Ok(owner)) = &**object else {
+            let Item(Ok(owner)) = &**object else {
                 return None;
             };
             let ends = expiration(owner)?;

@@ -10,6 +10,7 @@ use crate::{
     problem::Problem,
     pull_secret::{ACRPullSecret, Cause},
     telemetry::Renewal,
+    watch::Item,
 };
 use jiff::{SignedDuration, Timestamp};
 use kube::Api;
@@ -351,8 +352,10 @@ impl Work {
 
     async fn read_pod(&self, (namespace, name): &Key) -> Result<Option<Pod>, Problem> {
         let what = format!("reading Pod {namespace}/{name}");
-        let api = Api::<Pod>::namespaced(self.upkeep.cluster.client.clone(), namespace);
-        kubernetes::call(&what, api.get_opt(name)).await
+        let api = Api::<Item<Pod>>::namespaced(self.upkeep.cluster.client.clone(), namespace);
+        let found = kubernetes::call(&what, api.get_opt(name)).await?;
+        // What cannot be read agrees to nothing.
+        Ok(found.and_then(|pod| pod.0.ok()))
     }
 
     fn tell(&self, (namespace, name): &Key, outcome: &Result<Outcome, Problem>) {

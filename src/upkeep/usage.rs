@@ -9,7 +9,7 @@ use crate::{
     admission::{MAX_REFERENCES, PULL_SECRETS},
     kubernetes::MIRROR,
     pull_secret::is_pull_secret,
-    watch::Change,
+    watch::{Change, Item},
 };
 use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt, core::PartialObjectMeta, runtime::reflector::ObjectRef};
@@ -36,6 +36,9 @@ pub enum Use {
     Unused(Duration),
 }
 
+/// A Pod's metadata.
+type Labelled = Item<PartialObjectMeta<Pod>>;
+
 type Names = Box<[String]>;
 
 #[derive(Default)]
@@ -48,14 +51,15 @@ struct Index {
     unused: HashMap<Key, Instant>,
     /// Whether all Pods have been known once.
     filled: bool,
-    failing: bool,
+    /// The namespaces whose Pods may be others than those known; none stands for all.
+    failing: HashSet<Option<String>>,
 }
 
 // === impl Usage ===
 
 impl Usage {
     /// Takes in a change; returns the pull secrets that have come into use or gone out of it.
-    pub fn observe(&self, change: &Change<PartialObjectMeta<Pod>>) -> Vec<Key> {
+    pub fn observe(&self, change: &Change<Labelled>) -> Vec<Key> {
         let mut index = self.lock();
         match change {
             Change::There(pod) => index.set(key(pod), names(pod)),
@@ -63,11 +67,14 @@ impl Usage {
             Change::Listed(namespace, all) => index.listed(namespace.as_deref(), all),
             Change::Whole => {
                 index.filled = true;
-                index.failing = false;
                 Vec::new()
             }
-            Change::Failing => {
-                index.failing = true;
+            Change::Fails(namespace) => {
+                index.failing.insert(namespace.clone());
+                Vec::new()
+            }
+            Change::Works(namespace) => {
+                index.failing.remove(namespace);
                 Vec::new()
             }
         }
@@ -79,7 +86,7 @@ impl Usage {
         if index.users.contains_key(pull_secret) {
             return Use::Used;
         }
-        if !index.filled || index.failing {
+        if !index.filled || index.fails(&pull_secret.0) {
             return Use::Unknown;
         }
         // The age of a pull secret that never had a Pod begins when it is first seen, not when this process began.
@@ -121,6 +128,11 @@ impl Usage {
 // === impl Index ===
 
 impl Index {
+    fn fails(&self, namespace: &str) -> bool {
+        let all = self.failing.contains(&None);
+        all || (!self.failing.is_empty() && self.failing.contains(&Some(namespace.to_owned())))
+    }
+
     fn set(&mut self, pod: Key, names: Names) -> Vec<Key> {
         let pod = Arc::new(pod);
         let before = match names.is_empty() {
@@ -155,11 +167,7 @@ impl Index {
     }
 
     /// Whatever is not in the list went while nobody looked.
-    fn listed(
-        &mut self,
-        namespace: Option<&str>,
-        all: &HashSet<ObjectRef<PartialObjectMeta<Pod>>>,
-    ) -> Vec<Key> {
+    fn listed(&mut self, namespace: Option<&str>, all: &HashSet<ObjectRef<Labelled>>) -> Vec<Key> {
         let here = |pod: &&Arc<Key>| namespace.is_none_or(|namespace| pod.0 == namespace);
         let gone: Vec<_> = self
             .pods
@@ -174,18 +182,18 @@ impl Index {
     }
 }
 
-fn key_of(pod: &ObjectRef<PartialObjectMeta<Pod>>) -> Key {
+fn key_of(pod: &ObjectRef<Labelled>) -> Key {
     (pod.namespace.clone().unwrap_or_default(), pod.name.clone())
 }
 
-fn key(pod: &PartialObjectMeta<Pod>) -> Key {
+fn key(pod: &Labelled) -> Key {
     (pod.namespace().unwrap_or_default(), pod.name_any())
 }
 
 /// The pull secrets of ours that the Pod's annotation names, each once. Anybody who may write Pods writes the annotation:
 /// at most so many items of it are looked at as the webhook writes. The mirror of a static Pod names none, for a kubelet may
 /// create it in any namespace, and it cannot pull by a Secret.
-fn names(pod: &PartialObjectMeta<Pod>) -> Names {
+fn names(pod: &Labelled) -> Names {
     let annotations = pod.annotations();
     if annotations.contains_key(MIRROR) {
         return Names::default();

@@ -7,27 +7,27 @@ use super::{
 };
 use crate::{
     admission::INJECTED,
-    watch::{Change, Watch},
+    watch::{Change, Item, Selector, Watch},
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{ResourceExt, core::PartialObjectMeta, runtime::watcher};
+use kube::{ResourceExt, core::PartialObjectMeta};
 
 /// Finished Pods pull no more.
 pub const NOT_FINISHED: &str = "status.phase!=Succeeded,status.phase!=Failed";
 
 /// Follows the Pods, and wakes what they begin or cease to use.
 pub async fn pods(work: &Work) {
-    let places = work.upkeep.cluster.places::<PartialObjectMeta<Pod>>();
-    let config = watcher::Config::default()
+    let places = work.upkeep.cluster.places::<Item<PartialObjectMeta<Pod>>>();
+    let selector = Selector::default()
         .labels(&format!("{INJECTED}=true"))
         .fields(NOT_FINISHED);
-    let mut watch = Watch::start("watch of Pods", places, &config);
+    let mut watch = Watch::start("watch of Pods", &work.upkeep.cluster, places, selector);
     while let Some(change) = watch.next().await {
         for key in work.usage.observe(&change) {
             work.queue.wake(key);
         }
-        if matches!(change, Change::Whole) {
+        if matches!(change, Change::Whole | Change::Works(_)) {
             // Those that are not in use have waited for this.
             wake_all(work);
         }
@@ -56,10 +56,15 @@ pub async fn changes(work: &Work) {
 pub async fn failed_pulls(work: &Work) {
     let follow = async |what, reason: &str| {
         let fields = format!("involvedObject.kind=Pod,type=Warning,reason={reason}");
-        let places = work.upkeep.cluster.places::<Event>();
-        let mut watch = Watch::start(what, places, &watcher::Config::default().fields(&fields));
+        let places = work.upkeep.cluster.places::<Item<Event>>();
+        let mut watch = Watch::start(
+            what,
+            &work.upkeep.cluster,
+            places,
+            Selector::default().fields(&fields),
+        );
         while let Some(change) = watch.next().await {
-            if let Change::There(event) = change
+            if let Change::There(Item(Ok(event))) = change
                 && let Some(complaint) = Complaint::of(&event, Timestamp::now())
             {
                 work.complained(&complaint);

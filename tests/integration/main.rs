@@ -21,6 +21,7 @@ mod crds;
 mod defaults;
 mod documented;
 mod faults;
+mod hostile;
 mod identities;
 mod kills;
 mod leader;

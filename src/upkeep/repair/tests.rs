@@ -28,7 +28,10 @@ fn pod(annotations: Value, secrets: &[&str], status: Value) -> Pod {
         "spec": {"imagePullSecrets": secrets},
         "status": status,
     });
-    serde_json::from_value(pod).unwrap()
+    let Item(Ok(pod)) = serde_json::from_str(&pod.to_string()).unwrap() else {
+        panic!("the Pod is readable")
+    };
+    pod
 }
 
 fn containers(states: &[Value]) -> Value {

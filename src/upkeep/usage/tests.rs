@@ -3,7 +3,7 @@ use kube::core::ObjectMeta;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
-fn annotated(name: &str, annotations: &[(&str, &str)]) -> PartialObjectMeta<Pod> {
+fn annotated(name: &str, annotations: &[(&str, &str)]) -> Labelled {
     let annotations: BTreeMap<_, _> = annotations
         .iter()
         .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
@@ -14,14 +14,14 @@ fn annotated(name: &str, annotations: &[(&str, &str)]) -> PartialObjectMeta<Pod>
         annotations: Some(annotations),
         ..ObjectMeta::default()
     };
-    PartialObjectMeta {
+    Item(Ok(PartialObjectMeta {
         metadata,
         ..PartialObjectMeta::default()
-    }
+    }))
 }
 
 /// A Pod that names pull secrets of these short names.
-fn pod(name: &str, pull_secrets: &str) -> PartialObjectMeta<Pod> {
+fn pod(name: &str, pull_secrets: &str) -> Labelled {
     let names = pull_secrets.split(',').map(|name| secret(name).1);
     let list = names.collect::<Vec<_>>().join(",");
     annotated(name, &[(PULL_SECRETS, &list)])
@@ -35,15 +35,15 @@ fn pod_key(name: &str) -> Key {
     ("team-a".to_owned(), name.to_owned())
 }
 
-fn there(pod: PartialObjectMeta<Pod>) -> Change<PartialObjectMeta<Pod>> {
+fn there(pod: Labelled) -> Change<Labelled> {
     Change::There(pod)
 }
 
-fn gone(name: &str) -> Change<PartialObjectMeta<Pod>> {
+fn gone(name: &str) -> Change<Labelled> {
     Change::Gone(ObjectRef::new(name).within("team-a"))
 }
 
-fn listed(names: &[&str], namespace: Option<&str>) -> Change<PartialObjectMeta<Pod>> {
+fn listed(names: &[&str], namespace: Option<&str>) -> Change<Labelled> {
     let all = names.iter().map(|name| ObjectRef::new(name).within("team-a"));
     Change::Listed(namespace.map(str::to_owned), all.collect())
 }
@@ -82,7 +82,7 @@ async fn nothing_is_unused_before_all_pods_are_known_nor_while_the_watch_fails()
     assert_eq!(usage.of(&secret("b")), Use::Unused(Duration::ZERO));
     tokio::time::advance(Duration::from_secs(7)).await;
     assert_eq!(usage.of(&secret("b")), Use::Unused(Duration::from_secs(7)));
-    usage.observe(&Change::Failing);
+    usage.observe(&Change::Fails(None));
     assert_eq!(
         (usage.of(&secret("a")), usage.of(&secret("b"))),
         (Use::Used, Use::Unknown)
@@ -90,7 +90,8 @@ async fn nothing_is_unused_before_all_pods_are_known_nor_while_the_watch_fails()
     usage.observe(&there(pod("one", "a")));
     usage.observe(&listed(&["one"], None));
     assert_eq!(usage.of(&secret("b")), Use::Unknown);
-    usage.observe(&Change::Whole);
+    usage.observe(&Change::Works(None));
+    usage.observe(&Change::Fails(Some("team-b".to_owned())));
     assert_eq!(usage.of(&secret("b")), Use::Unused(Duration::from_secs(7)));
 }
 

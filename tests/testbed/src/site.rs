@@ -77,7 +77,7 @@ impl Site {
         Self::with(flags, |_| ()).await
     }
 
-    /// A site whose webhook has further flags, in which TEAM_A is that team's namespace, and whose Azure differs.
+    /// A site whose webhook has further flags, in which TEAM_A and TEAM_B are the teams' namespaces, and whose Azure differs.
     pub async fn with(flags: &[&str], change: impl FnOnce(&mut Value)) -> Self {
         Self::on(control_plane::shared().clone(), None, flags, change).await
     }
@@ -148,7 +148,10 @@ impl Site {
         let emulator = Emulator::start(world, Options::default()).unwrap();
         let flags: Vec<_> = flags
             .iter()
-            .map(|flag| flag.replace("TEAM_A", &a.namespace))
+            .map(|flag| {
+                flag.replace("TEAM_A", &a.namespace)
+                    .replace("TEAM_B", &b.namespace)
+            })
             .collect();
         let kubeconfig = gate
             .as_ref()
