@@ -145,6 +145,17 @@ impl Flights {
         }
     }
 
+    /// Forgets how a flight of this order ended: whoever joins next starts another one.
+    pub fn forget_outcome(&self, order: &Order) {
+        let key = (order.namespace.clone(), order.name.clone());
+        let mut flights = self.lock();
+        if let Entry::Occupied(entry) = flights.entry(key)
+            && entry.get().has_landed()
+        {
+            entry.remove().task.abort();
+        }
+    }
+
     /// Whether the flight with this bell is still the one of its pull secret.
     fn holds(&self, key: &Key, bell: &Arc<Notify>) -> bool {
         let flights = self.lock();
@@ -213,6 +224,10 @@ impl Flight {
             state: self.state.clone(),
             retry_now: self.retry_now.clone(),
         }
+    }
+
+    fn has_landed(&self) -> bool {
+        matches!(*self.state.borrow(), State::Landed(_))
     }
 
     fn is_flying(&self) -> bool {

@@ -177,6 +177,10 @@ impl Issuer {
 
     /// Issues a pull secret that exists anew; joins whoever does so already.
     pub async fn renew(&self, order: Arc<Order>, cause: Cause) -> Result<(), Problem> {
+        if matches!(cause, Cause::Repair) {
+            // What has just been issued is what is complained of.
+            self.0.flights.forget_outcome(&order);
+        }
         // Whoever renews tries again by a plan of its own.
         let refresh = |()| std::future::ready(Err(late()));
         self.0.join(order, cause, refresh, false).outcome().await

@@ -24,8 +24,8 @@ pub struct Metrics {
     renewals: Family<RenewalLabels, Counter>,
     collected: Counter,
     upkeep_panics: Counter,
-    /// Absent where nothing is known.
-    first_expiration: Family<NoLabels, Gauge>,
+    /// Not a number where nothing is known.
+    first_expiration: Gauge<f64, AtomicU64>,
     azure_clock_ahead: Gauge<f64, AtomicU64>,
     certificate_ends: Gauge,
     leader: Gauge,
@@ -94,9 +94,6 @@ struct HopOnly {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct NoLabels {}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WatchLabels {
     watch: &'static str,
 }
@@ -123,7 +120,7 @@ impl Metrics {
             renewals: Family::default(),
             collected: Counter::default(),
             upkeep_panics: Counter::default(),
-            first_expiration: Family::default(),
+            first_expiration: Gauge::default(),
             azure_clock_ahead: Gauge::default(),
             certificate_ends: Gauge::default(),
             leader: Gauge::default(),
@@ -176,7 +173,7 @@ impl Metrics {
         );
         registry.register_with_unit(
             "pull_secrets_first_expiration_timestamp",
-            "When the first token ends of those in use that work, since 1970; told by the leader",
+            "When the first token ends of those in use that work, since 1970; NaN where nothing is known, as on replicas that do not lead",
             Unit::Seconds,
             metrics.first_expiration.clone(),
         );
@@ -208,6 +205,7 @@ impl Metrics {
             metrics.unreadable_objects.clone(),
         );
         drop(registry);
+        metrics.first_expiration(None);
         metrics
     }
 
@@ -286,14 +284,8 @@ impl Metrics {
 
     /// When the first token in use ends, if there is one and this replica knows.
     pub fn first_expiration(&self, ends: Option<Timestamp>) {
-        match ends {
-            Some(ends) => drop(
-                self.first_expiration
-                    .get_or_create(&NoLabels {})
-                    .set(ends.as_second()),
-            ),
-            None => self.first_expiration.clear(),
-        }
+        let ends = ends.map_or(f64::NAN, |ends| ends.as_millisecond() as f64 / 1e3);
+        self.first_expiration.set(ends);
     }
 
     /// Counts a pull secret as being issued until the result is dropped.

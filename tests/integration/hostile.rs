@@ -2,6 +2,7 @@
 //! replica is ready, stays small, and admits the Pods of another namespace.
 
 mod objects;
+mod upkeep;
 
 use super::{
     site::{Site, pull_secret_name, unnamed},
