@@ -137,11 +137,10 @@ impl Work {
         if !self.term.still_leads() {
             return None;
         }
-        // A panic is the trouble of this one alone.
-        match AssertUnwindSafe(self.reconcile(&key)).catch_unwind().await {
+        match caught(self.reconcile(&key)).await {
             // What failed has been told where it happened.
-            Ok(outcome) => outcome.unwrap_or_else(|problem| Some(self.after(&key, problem.retry_after))),
-            Err(_) => {
+            Some(outcome) => outcome.unwrap_or_else(|problem| Some(self.after(&key, problem.retry_after))),
+            None => {
                 let (namespace, name) = &key;
                 tracing::error!(
                     namespace,
@@ -199,10 +198,10 @@ impl Work {
         if let Some(wait) = self.trouble(key) {
             return Ok(Some(wait));
         }
-        let repair = self.repair(owner, key).await?;
         let wait = schedule::until_due(owner, ADOPT, Timestamp::now());
         if !wait.is_zero() {
-            return Ok(Some(wait.min(repair.unwrap_or(FAR)).min(FAR)));
+            let again = self.repair(owner, key).await?.unwrap_or(FAR);
+            return Ok(Some(wait.min(again).min(FAR)));
         }
         self.pace.turn().await;
         if !self.term.still_leads() {
@@ -213,7 +212,7 @@ impl Work {
         outcome?;
         self.recovered(key);
         // The watch shows what was written, and wakes it with its new time; this is for when it does not.
-        Ok(Some(repair.unwrap_or(FAR)))
+        Ok(Some(FAR))
     }
 
     async fn renew(&self, owner: &ACRPullSecret, cause: Cause) -> Result<(), Problem> {
@@ -269,6 +268,43 @@ impl Work {
     }
 }
 
+/// Nothing where the future panics: a panic is the trouble of one pull secret, not of all. The state that they share is only
+/// changed in steps that leave it whole.
+async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
+    AssertUnwindSafe(future).catch_unwind().await.ok()
+}
+
 fn reference((namespace, name): &Key) -> ObjectRef<Guarded> {
     ObjectRef::new(name).within(namespace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_ends_one_future_and_not_the_queue() {
+        let (queue, seen) = (Queue::default(), Mutex::new(Vec::new()));
+        for name in ["panics", "works"] {
+            queue.wake(("team-a".to_owned(), name.to_owned()));
+        }
+        let attend = |key: Key| {
+            let seen = &seen;
+            async move {
+                let outcome = caught(async {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    assert!(key.1 != "panics", "as asked");
+                });
+                let outcome = outcome.await;
+                seen.lock().unwrap().push((key.1, outcome.is_some()));
+                None
+            }
+        };
+        tokio::select! {
+            () = queue.run(1, attend) => {}
+            () = tokio::time::sleep(Duration::from_secs(9)) => {}
+        }
+        let seen = seen.into_inner().unwrap();
+        assert_eq!(seen, [("panics".to_owned(), false), ("works".to_owned(), true)]);
+    }
 }
