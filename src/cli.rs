@@ -160,6 +160,11 @@ pub struct ServeArgs {
     #[arg(long, env = "ACR_PULL_WEBHOOK_UNUSED_GRACE", default_value = "1h", value_parser = crate::deadline::duration, value_name = "DURATION")]
     pub unused_grace: Duration,
 
+    /// How long before it is deleted an unused pull secret is marked with status.unusedSince, beside the grace. An admission
+    /// under way, and a watch that lags, must not take longer
+    #[arg(long, env = "ACR_PULL_WEBHOOK_UNUSED_NOTICE", default_value = "2m", value_parser = crate::deadline::duration, value_name = "DURATION")]
+    pub unused_notice: Duration,
+
     /// The most pull secrets that are renewed at the same time
     #[arg(long, env = "ACR_PULL_WEBHOOK_RENEWAL_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..), value_name = "NUMBER")]
     pub renewal_concurrency: u16,

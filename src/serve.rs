@@ -83,8 +83,10 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
     ));
     let (resign, resigned) = oneshot::channel::<()>();
     let resigned = async move { drop(resigned.await) };
+    let candidate = upkeep.clone();
+    let fit = move || candidate.is_fit();
     let lead = move |term| upkeep.clone().work(term);
-    let mut election = tokio::spawn(leader::run(client, election, metrics, resigned, lead));
+    let mut election = tokio::spawn(leader::run(client, election, metrics, resigned, fit, lead));
     tracing::info!(%listen_addr, %admin_addr, version = env!("CARGO_PKG_VERSION"), "serving");
 
     // Only by a fault of ours does a task end that lasts as long as the process. A new process is better than one that
@@ -187,6 +189,7 @@ fn parts(
         admission: admission.clone(),
         settings: upkeep::Settings {
             unused_grace: args.unused_grace,
+            unused_notice: args.unused_notice,
             concurrency: args.renewal_concurrency,
             rate: args.renewal_rate,
         },

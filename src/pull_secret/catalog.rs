@@ -238,6 +238,14 @@ impl Wish {
         })
     }
 
+    /// Whether the pull secret that this asks for could be called so, whichever account its generator uses.
+    pub fn may_be_called(&self, called: &str) -> bool {
+        let accounts = [Account::Pods(self.service_account()), Account::None];
+        accounts
+            .into_iter()
+            .any(|account| name(self.reference(), account) == called)
+    }
+
     fn reference(&self) -> Reference<'_> {
         Reference {
             kind: self.kind,

@@ -3,6 +3,7 @@
 use super::{
     ACRPullSecret, ACRPullSecretSpec, AccountOf, GeneratorReference, Writer,
     census::Census,
+    changes::Changes,
     flight::{AsyncTry, Flights, Passenger},
     freshness::{Freshness, freshness},
     pair::{Written, gone, is_of_use},
@@ -16,7 +17,7 @@ use crate::{
     identity::TokenSource,
     problem::{Problem, Reason},
     registry::{PullToken, RegistryClient},
-    telemetry::Metrics,
+    telemetry::{Metrics, Readiness},
     transport::{Caller, Gates, Place, Stage, late},
     turns::Lane,
     watch::{self, Item, Seen, Selector},
@@ -30,10 +31,10 @@ use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
 };
-use tokio::sync::{OnceCell, broadcast};
+use tokio::sync::OnceCell;
 
-/// Changes that a slow listener may be behind; beyond it, it looks at everything again.
-const MAX_BEHIND: usize = 1024;
+/// What the watch of pull secrets is called.
+const WATCH: &str = "watch of ACRPullSecrets";
 
 /// Marks that are taken back, which are remembered until the watch shows it.
 const MOST_MARKS: usize = 1024;
@@ -97,7 +98,8 @@ struct Inner {
     registry: RegistryClient,
     writer: Writer,
     known: Store<Guarded>,
-    changes: broadcast::Sender<ObjectRef<Guarded>>,
+    changes: Changes,
+    readiness: Readiness,
     events: Events,
     flights: Flights,
     census: Census,
@@ -125,10 +127,10 @@ impl Issuer {
         let forget = flights.clone();
         let census = Census::default();
         let counted = census.clone();
-        let changes = broadcast::Sender::new(MAX_BEHIND);
+        let changes = Changes::default();
         let changed = changes.clone();
         let known = watch::store(
-            "watch of ACRPullSecrets",
+            WATCH,
             cluster,
             cluster.places::<Guarded>(),
             Selector::default(),
@@ -148,8 +150,7 @@ impl Issuer {
                         reference
                     }
                 };
-                // Only a leader listens.
-                let _ = changed.send(reference);
+                changed.add(reference.namespace.unwrap_or_default(), reference.name);
             },
         );
         Self(Arc::new(Inner {
@@ -158,6 +159,7 @@ impl Issuer {
             writer: Writer::new(cluster.client.clone()),
             known,
             changes,
+            readiness: cluster.readiness.clone(),
             events,
             flights,
             census,
@@ -214,6 +216,10 @@ impl Issuer {
 
     /// Issues a pull secret that exists anew; joins whoever does so already.
     pub async fn renew(&self, order: Arc<Order>, cause: Cause) -> Result<(), Problem> {
+        if matches!(cause, Cause::Repair) {
+            // What has just been issued is what is complained of.
+            self.0.flights.forget_outcome(&order);
+        }
         // Whoever renews tries again by a plan of its own.
         let refresh = |()| std::future::ready(Err(late(&Stage::Kubernetes)));
         self.0.join(order, cause, refresh, false)?.outcome().await
@@ -229,9 +235,14 @@ impl Issuer {
         self.0.known.clone()
     }
 
-    /// Each pull secret that changes from now on.
-    pub fn changes(&self) -> broadcast::Receiver<ObjectRef<Guarded>> {
-        self.0.changes.subscribe()
+    /// The pull secrets that change, for the one who listens.
+    pub fn changes(&self) -> &Changes {
+        &self.0.changes
+    }
+
+    /// Whether the pull secrets that exist are known, as they were a moment ago.
+    pub fn sees(&self) -> bool {
+        self.0.readiness.sees(WATCH)
     }
 
     /// Writes them.

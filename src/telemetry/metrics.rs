@@ -24,6 +24,9 @@ pub struct Metrics {
     waiting: Gauge,
     renewals: Family<RenewalLabels, Counter>,
     collected: Counter,
+    upkeep_panics: Counter,
+    /// Not a number where nothing is known.
+    first_expiration: Gauge<f64, AtomicU64>,
     azure_clock_ahead: Gauge<f64, AtomicU64>,
     certificate_ends: Gauge,
     leader: Gauge,
@@ -67,8 +70,10 @@ struct AdmissionLabels {
 pub enum Renewal {
     /// It has a new token.
     Renewed,
-    /// The same, because a kubelet complained.
+    /// The same, because a kubelet complained or its `ACRPullSecret` was deleted.
     Repaired,
+    /// No Pod agreed that it needs a new token.
+    NothingToDo,
     /// It has not.
     Failed,
 }
@@ -122,6 +127,8 @@ impl Metrics {
             waiting: Gauge::default(),
             renewals: Family::default(),
             collected: Counter::default(),
+            upkeep_panics: Counter::default(),
+            first_expiration: Gauge::default(),
             azure_clock_ahead: Gauge::default(),
             certificate_ends: Gauge::default(),
             leader: Gauge::default(),
@@ -172,6 +179,17 @@ impl Metrics {
             "Pull secrets that the leader deleted because no Pod named them",
             metrics.collected.clone(),
         );
+        registry.register(
+            "upkeep_panics",
+            "Pull secrets that the leader failed to look after by a fault of the program",
+            metrics.upkeep_panics.clone(),
+        );
+        registry.register_with_unit(
+            "pull_secrets_first_expiration_timestamp",
+            "When the first token ends of those in use that work, since 1970; NaN where nothing is known, as on replicas that do not lead",
+            Unit::Seconds,
+            metrics.first_expiration.clone(),
+        );
         registry.register_with_unit(
             "azure_clock_ahead",
             "How far Azure's clock was ahead of this machine's when it last answered; behind, where negative",
@@ -200,6 +218,7 @@ impl Metrics {
             metrics.unreadable_objects.clone(),
         );
         drop(registry);
+        metrics.first_expiration(None);
         metrics
     }
 
@@ -269,6 +288,17 @@ impl Metrics {
     /// Counts a pull secret that was deleted.
     pub fn collected(&self) {
         self.collected.inc();
+    }
+
+    /// Counts a panic in the upkeep of one pull secret.
+    pub fn upkeep_panicked(&self) {
+        self.upkeep_panics.inc();
+    }
+
+    /// When the first token in use ends, if there is one and this replica knows.
+    pub fn first_expiration(&self, ends: Option<Timestamp>) {
+        let ends = ends.map_or(f64::NAN, |ends| ends.as_millisecond() as f64 / 1e3);
+        self.first_expiration.set(ends);
     }
 
     /// Counts a pull secret as being issued until the result is dropped.

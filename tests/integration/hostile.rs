@@ -6,6 +6,7 @@ mod objects;
 mod others;
 mod port;
 mod tenants;
+mod upkeep;
 
 use super::{
     site::{Site, pull_secret_name, unnamed},
