@@ -138,10 +138,9 @@ fn a_secret_that_lacks_a_half_is_completed_and_a_spoilt_path_is_replaced() {
 
     for bad in ["", "/mutate/x", "0123", &"A".repeat(40), &"../".repeat(20)] {
         let get = data_of(&kept);
+        let bytes: &'static [u8] = bad.to_owned().leak().as_bytes();
         let spoilt = |key: &str| match key {
-            "path" => Some(&*bad.to_owned().leak())
-                .map(str::as_bytes)
-                .map(|bytes| &*bytes),
+            "path" => Some(bytes),
             key => get(key),
         };
         assert!(Kept::from_data(&terms, spoilt).is_none(), "{bad}");
