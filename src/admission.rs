@@ -6,7 +6,7 @@ mod patch;
 mod review;
 mod warnings;
 
-pub use annotation::{ACCESS_TOKEN, default_reference, references};
+pub use annotation::{ACCESS_TOKEN, MAX_REFERENCES, default_reference, references};
 pub use http::router;
 pub use patch::{INJECTED, PULL_SECRETS, patch};
 pub use review::{Answer, PodView, Request, Verdict, Wanted, parse};

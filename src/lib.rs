@@ -18,6 +18,8 @@ pub mod deadline;
 pub mod events;
 pub mod excluded;
 pub mod foreign;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod generator;
 pub mod identity;
 pub mod jwt;
@@ -32,5 +34,6 @@ pub mod tasks;
 pub mod telemetry;
 pub mod tls;
 pub mod transport;
+pub mod turns;
 pub mod upkeep;
 pub mod watch;

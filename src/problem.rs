@@ -16,6 +16,8 @@ pub struct Problem {
     pub message: String,
     /// How long the other side asked us to wait before the next try.
     pub retry_after: Option<Duration>,
+    /// Whether a host outside the cluster gave no answer at all.
+    pub unreachable: bool,
 }
 
 /// Who has to act before another try can succeed.
@@ -91,6 +93,8 @@ reasons! {
     NamespaceExcluded => Forbidden,
     /// A Secret of the pull secret's name belongs to somebody else.
     SecretConflict => Forbidden,
+    /// The namespace has as many ACRPullSecrets as it may.
+    TooManyPullSecrets => Forbidden,
     /// A ResourceQuota, or another admission rule of the cluster, forbids the write.
     WriteForbidden => Forbidden,
     /// The namespace is being deleted.
@@ -147,22 +151,25 @@ impl Problem {
             reason,
             message: foreign::message(message.into(), MAX_MESSAGE),
             retry_after: None,
+            unreachable: false,
         }
     }
 
     /// The same problem, with the place before its sentence where it was met.
     pub fn at(self, place: impl fmt::Display) -> Self {
-        let Self {
-            reason,
-            message,
-            retry_after,
-        } = self;
-        Self::new(reason, format!("{place}: {message}")).retry_after(retry_after)
+        let message = foreign::message(format!("{place}: {}", self.message), MAX_MESSAGE);
+        Self { message, ..self }
     }
 
     /// The same problem, with the wait that the other side asked for.
     pub fn retry_after(mut self, wait: Option<Duration>) -> Self {
         self.retry_after = wait;
+        self
+    }
+
+    /// The same problem, of a host that gave no answer at all.
+    pub fn unreachable(mut self) -> Self {
+        self.unreachable = true;
         self
     }
 

@@ -6,6 +6,7 @@ mod list;
 mod member;
 
 pub use item::{Item, MAX_VALUE, Unreadable, Watched, read};
+pub use list::{Failure, page};
 
 use crate::{
     cluster::{Cluster, Places},

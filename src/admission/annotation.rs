@@ -13,7 +13,7 @@ pub const ACCESS_TOKEN: &str = "acr-pull.dev/access-token";
 /// The value that opts out.
 const NONE: &str = "none";
 /// Each is a token of its own, all asked for at once.
-const MAX_REFERENCES: usize = 16;
+pub const MAX_REFERENCES: usize = 16;
 
 /// The generators that the annotation names, each once, in the order written.
 pub fn references(annotation: &str) -> Result<Vec<Reference<'_>>, Problem> {

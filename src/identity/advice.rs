@@ -40,6 +40,11 @@ impl Asker<'_> {
         }
     }
 
+    /// The tenant that was asked.
+    pub fn tenant_id(&self) -> &str {
+        self.tenant().0
+    }
+
     /// Whose Entra was asked.
     pub fn cloud(&self) -> &CloudEndpoints {
         match self {
@@ -109,7 +114,11 @@ impl Asker<'_> {
                 format!("Entra refused {self}: {words}{advice}"),
             ),
         };
-        Problem::new(reason, message).retry_after(error.retry_after())
+        let problem = Problem::new(reason, message).retry_after(error.retry_after());
+        match error.fault() {
+            Fault::Unreachable(_) => problem.unreachable(),
+            _ => problem,
+        }
     }
 
     /// What a person can do about this code.

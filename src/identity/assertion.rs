@@ -4,7 +4,7 @@
 use super::WorkloadIdentity;
 use crate::{
     foreign::Foreign,
-    kubernetes::{self, CallError, api_problem, is_terminating},
+    kubernetes::{self, CallError, api_problem, is_passing, is_terminating},
     problem::{Problem, Reason},
     telemetry::{Hop, Metrics},
 };
@@ -14,7 +14,7 @@ use k8s_openapi::api::{
     authentication::v1::{TokenRequest, TokenRequestSpec},
     core::v1::ServiceAccount,
 };
-use kube::{Api, Client, api::PostParams};
+use kube::{Client, Resource, api::PostParams, core::Request};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use std::fmt;
@@ -53,7 +53,6 @@ impl AssertionSource {
             service_account,
             ..
         } = identity;
-        let api = Api::<ServiceAccount>::namespaced(self.client.clone(), namespace);
         let request = TokenRequest {
             spec: TokenRequestSpec {
                 audiences: identity.audiences.clone(),
@@ -63,8 +62,14 @@ impl AssertionSource {
             ..TokenRequest::default()
         };
         let what = format!("the token request for service account {namespace}/{service_account}");
-        let params = PostParams::default();
-        let call = api.create_token_request(service_account, &params, &request);
+        let call = async {
+            let body = serde_json::to_vec(&request).map_err(kube::Error::SerdeError)?;
+            let url = ServiceAccount::url_path(&(), Some(namespace));
+            let request = Request::new(url)
+                .create_subresource("token", service_account, &PostParams::default(), body)
+                .map_err(kube::Error::BuildRequest)?;
+            kubernetes::decoded::<TokenRequest>(&self.client, request).await
+        };
         self.metrics
             .hop(Hop::TokenRequest, async {
                 let reply = kubernetes::bounded(&what, call).await.map_err(|e| match e {
@@ -72,7 +77,7 @@ impl AssertionSource {
                         Reason::ServiceAccountNotFound,
                         format!("service account {service_account:?} does not exist in namespace {namespace}; create it, or correct the name"),
                     ),
-                    CallError::Api(s) if matches!(s.code, 403 | 422) && !is_terminating(&s) => Problem::new(
+                    CallError::Api(s) if !is_passing(s.code) && !is_terminating(&s) => Problem::new(
                         Reason::TokenRequestForbidden,
                         format!("{what} was refused: {}", Foreign::new(&s.message)),
                     ),

@@ -11,6 +11,7 @@ use crate::{
     foreign::Foreign,
     problem::{Problem, Reason},
     telemetry::{Hop, Metrics},
+    transport::{Caller, Gates},
 };
 use azure_core::{
     credentials::TokenCredential,
@@ -19,10 +20,14 @@ use azure_core::{
 use azure_identity::{ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId};
 use std::{error::Error, sync::Arc};
 
+/// The machine has one, whatever its address; it throttles as a whole.
+const ENDPOINT: &str = "the machine's endpoint for managed identities";
+
 /// Asks the machine for tokens of its managed identities.
 #[derive(Clone)]
 pub struct ManagedIdentityClient {
     http: reqwest::Client,
+    gates: Gates,
     metrics: Metrics,
 }
 
@@ -30,12 +35,12 @@ pub struct ManagedIdentityClient {
 
 impl ManagedIdentityClient {
     /// A client over the transport for the machine's own endpoint.
-    pub fn new(http: reqwest::Client, metrics: Metrics) -> Self {
-        Self { http, metrics }
+    pub fn new(http: reqwest::Client, gates: Gates, metrics: Metrics) -> Self {
+        Self { http, gates, metrics }
     }
 
     /// An access token of this identity.
-    pub async fn token(&self, identity: &ManagedIdentity) -> Result<EntraToken, Problem> {
+    pub async fn token(&self, identity: &ManagedIdentity, caller: &Caller) -> Result<EntraToken, Problem> {
         let scope = format!("{}/.default", identity.acr_audience);
         let exchange = async {
             // One credential an exchange, as at Entra; the machine keeps tokens itself.
@@ -46,14 +51,13 @@ impl ManagedIdentityClient {
             ManagedIdentityId::ClientId(id) => Some(id.clone()),
             ManagedIdentityId::SystemAssigned | ManagedIdentityId::ResourceId(_) => None,
         };
-        self.metrics
-            .hop(Hop::ManagedIdentity, async {
-                match exchange.await {
-                    Ok(token) => Ok(EntraToken::new(token.token, client_id)),
-                    Err(error) => Err(problem(identity, &error)),
-                }
-            })
-            .await
+        let call = self.metrics.hop(Hop::ManagedIdentity, async {
+            match exchange.await {
+                Ok(token) => Ok(EntraToken::new(token.token, client_id)),
+                Err(error) => Err(problem(identity, &error)),
+            }
+        });
+        self.gates.call(caller, ENDPOINT, ENDPOINT, call).await
     }
 
     fn options(&self, id: &ManagedIdentityId) -> ManagedIdentityCredentialOptions {
@@ -113,7 +117,8 @@ impl Answer {
                      alone, and only where the webhook's Pods may reach 169.254.169.254 or IDENTITY_ENDPOINT",
                     Foreign::new(cause)
                 ),
-            ),
+            )
+            .unreachable(),
             Answer::Unreadable(status) => Problem::new(
                 Reason::ManagedIdentityUnavailable,
                 format!(

@@ -1,6 +1,6 @@
 //! What one reference of a Pod asks for, by names alone, and its resolution to an order.
 
-use super::{ACRPullSecret, GeneratorReference, Order, name, recent::Recent};
+use super::{ACRPullSecret, AccountOf, GeneratorReference, Order, lately::Lately, name, recent::Recent};
 use crate::{
     cluster::Cluster,
     events::Events,
@@ -29,6 +29,8 @@ pub struct Wish {
     names: String,
     generator_begins: usize,
     service_account_begins: usize,
+    /// False where the Pods that caused a pull secret may run as any service account.
+    knows_service_account: bool,
 }
 
 /// All that wishes are resolved with.
@@ -41,6 +43,9 @@ pub struct Catalog {
     /// Tells those who wrote a generator.
     events: Events,
     recent: Recent,
+    refused: Lately<Wish>,
+    /// By the same names.
+    registries_refused: Lately<Wish>,
 }
 
 /// An order, and what whoever made the Pod should know of it.
@@ -65,6 +70,8 @@ impl Catalog {
             resolver,
             events,
             recent: Recent::default(),
+            refused: Lately::default(),
+            registries_refused: Lately::default(),
         }
     }
 
@@ -79,7 +86,7 @@ impl Catalog {
         }
         if let Some(known) = self.generators.known(wish.namespace(), wish.reference())
             && let Ok(generator) = wish.referenced(&known)
-            && let Ok(account) = self.resolver.account(generator, wish.service_account())
+            && let Ok(account) = self.account(wish, generator)
             && let Some(annotations) = self.known_annotations(wish, account)
             && let Ok(inputs) = self.resolver.resolve(generator, account, &annotations)
         {
@@ -87,14 +94,18 @@ impl Catalog {
             self.recent.put(wish, &resolution, epoch);
             return Ok(resolution);
         }
+        if let Some(problem) = self.refused.get(wish, epoch) {
+            return Err(problem);
+        }
         // Apart, as it is large: each admission would carry it along.
-        Box::pin(self.look_up(wish)).await
+        let found = Box::pin(self.look_up(wish)).await;
+        found.inspect_err(|problem| self.refused.put(wish, problem, epoch))
     }
 
     async fn look_up(&self, wish: &Wish) -> Result<Resolution, Problem> {
         let found = self.generators.fetch(wish.namespace(), wish.reference()).await?;
         let generator = wish.referenced(&found)?;
-        let account = self.resolver.account(generator, wish.service_account())?;
+        let account = self.account(wish, generator)?;
         let annotations = match account.service_account(wish.namespace()) {
             Some((namespace, name)) => self.accounts.fetch(namespace, name).await?,
             None => ServiceAccountView::new(),
@@ -126,14 +137,37 @@ impl Catalog {
 
     /// The same from the API server.
     pub async fn fetch_registry(&self, wish: &Wish) -> Result<RegistryHost, Problem> {
-        let generators = &self.generators;
-        let generator = generators.fetch(wish.namespace(), wish.reference()).await?;
-        self.resolver.registry(wish.referenced(&generator)?)
+        let epoch = self.epoch.now();
+        if let Some(problem) = self.registries_refused.get(wish, epoch) {
+            return Err(problem);
+        }
+        let found = async {
+            let generators = &self.generators;
+            let generator = generators.fetch(wish.namespace(), wish.reference()).await?;
+            self.resolver.registry(wish.referenced(&generator)?)
+        };
+        let found = found.await;
+        found.inspect_err(|problem| self.registries_refused.put(wish, problem, epoch))
     }
 
     /// Whether some generator could be for a registry of this name.
     pub fn may_serve(&self, registry: &str) -> bool {
         self.resolver.suffixes.permit(registry).is_ok()
+    }
+
+    /// Whose service account is used. A pull secret that was made for the generator's own is not made anew for a service
+    /// account that nobody named.
+    fn account<'a>(&self, wish: &'a Wish, generator: Referenced<'a>) -> Result<Account<'a>, Problem> {
+        match self.resolver.account(generator, wish.service_account())? {
+            Account::Pods(_) if !wish.knows_service_account => Err(Problem::new(
+                Reason::GeneratorInvalid,
+                format!(
+                    "{} uses the service accounts of Pods now, and this pull secret was made for another identity: it cannot                      be renewed; create the Pods that name it again, they get pull secrets of their own",
+                    generator.reference
+                ),
+            )),
+            account => Ok(account),
+        }
     }
 
     fn known_annotations(&self, wish: &Wish, account: Account<'_>) -> Option<ServiceAccountView> {
@@ -156,6 +190,7 @@ impl Wish {
             names: [namespace, reference.name, service_account].concat(),
             generator_begins,
             service_account_begins: generator_begins + reference.name.len(),
+            knows_service_account: true,
         }
     }
 
@@ -184,9 +219,9 @@ impl Wish {
                 )
             })?;
         let namespace = owner.metadata.namespace.as_deref().unwrap_or_default();
-        let service_account = owner.spec.service_account_name.as_deref();
+        let (account, whose) = (&owner.spec.service_account_name, owner.spec.service_account_of);
         // Whoever may write an ACRPullSecret wrote these, and they go into paths and commands.
-        let names = [Some(name.as_str()), service_account];
+        let names = [Some(name.as_str()), account.as_deref()];
         if let Some(bad) = names.into_iter().flatten().find(|name| !is_subdomain(name)) {
             return Err(Problem::new(
                 Reason::GeneratorInvalid,
@@ -196,7 +231,19 @@ impl Wish {
                 ),
             ));
         }
-        Ok(Self::new(namespace, Reference { kind, name }, service_account))
+        Ok(Self {
+            // Objects of before that do not say whose it is are taken for the more frequent case.
+            knows_service_account: account.is_some() && whose != Some(AccountOf::Generator),
+            ..Self::new(namespace, Reference { kind, name }, account.as_deref())
+        })
+    }
+
+    /// Whether the pull secret that this asks for could be called so, whichever account its generator uses.
+    pub fn may_be_called(&self, called: &str) -> bool {
+        let accounts = [Account::Pods(self.service_account()), Account::None];
+        accounts
+            .into_iter()
+            .any(|account| name(self.reference(), account) == called)
     }
 
     fn reference(&self) -> Reference<'_> {
@@ -221,12 +268,17 @@ impl Wish {
             kind: reference.kind.as_str().to_owned(),
             name: reference.name.to_owned(),
         };
-        let order = Order::new(
+        let mut order = Order::new(
             self.namespace(),
             name(reference, account),
             generator_reference,
             inputs,
         );
+        order.account_of = match account {
+            Account::Pods(_) => Some(AccountOf::Pod),
+            Account::Generators { .. } => Some(AccountOf::Generator),
+            Account::None => None,
+        };
         Resolution {
             order: Arc::new(order),
             note: generator.several_identities(),
@@ -249,6 +301,7 @@ mod tests {
             let spec = ACRPullSecretSpec {
                 generator,
                 service_account_name: service_account.map(str::to_owned),
+                service_account_of: None,
                 service_account_namespace: None,
             };
             Wish::of(&ACRPullSecret::new("acr-pull-x", spec))

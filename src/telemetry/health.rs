@@ -16,7 +16,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{sync::Notify, time::Instant};
+use tokio::time::Instant;
 
 /// What must still happen before requests may be sent here, and whether the API server is seen.
 ///
@@ -30,12 +30,20 @@ pub struct Readiness(Arc<Inner>);
 struct Inner {
     /// What must still happen.
     waiting: Mutex<BTreeSet<&'static str>>,
-    /// Rings when something has happened.
-    done: Notify,
-    /// Every watched place, and since when the API server has not answered for it.
-    watches: Mutex<HashMap<u64, Option<Instant>>>,
+    /// Every watched place.
+    watches: Mutex<HashMap<u64, Place>>,
     /// The next place's number.
     next: AtomicU64,
+}
+
+/// A watched place.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    what: &'static str,
+    /// Since when the API server has not answered for it.
+    unanswered: Option<Instant>,
+    /// Since when it cannot be watched.
+    failing: Option<Instant>,
 }
 
 /// How a watch fails.
@@ -80,18 +88,6 @@ impl Readiness {
     /// This is done.
     pub fn done(&self, what: &'static str) {
         lock(&self.0.waiting).remove(what);
-        self.0.done.notify_waiters();
-    }
-
-    /// Returns when nothing is waited for.
-    pub async fn reached(&self) {
-        loop {
-            let done = self.0.done.notified();
-            if self.waiting().is_empty() {
-                return;
-            }
-            done.await;
-        }
     }
 
     /// What is still waited for.
@@ -106,7 +102,12 @@ impl Readiness {
     /// One more watched place, which works until it says otherwise.
     pub fn watch(&self, what: &'static str, metrics: &Metrics) -> WatchHealth {
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
-        lock(&self.0.watches).insert(number, None);
+        let place = Place {
+            what,
+            unanswered: None,
+            failing: None,
+        };
+        lock(&self.0.watches).insert(number, place);
         metrics.watch_failing(what, 0);
         WatchHealth {
             readiness: self.clone(),
@@ -117,13 +118,22 @@ impl Readiness {
         }
     }
 
+    /// Whether what this watches is known, and was seen in some place a moment ago.
+    pub fn sees(&self, what: &'static str) -> bool {
+        let watches = lock(&self.0.watches);
+        let mut places = watches.values().filter(|place| place.what == what);
+        !lock(&self.0.waiting).contains(what) && places.any(|place| !is_long(place.failing))
+    }
+
     /// Whether no watch has had an answer for long.
     fn is_alone(&self) -> bool {
         let watches = lock(&self.0.watches);
-        let long =
-            |since: &Option<Instant>| since.is_some_and(|since| since.elapsed() >= BENEFIT_OF_THE_DOUBT);
-        !watches.is_empty() && watches.values().all(long)
+        !watches.is_empty() && watches.values().all(|place| is_long(place.unanswered))
     }
+}
+
+fn is_long(since: Option<Instant>) -> bool {
+    since.is_some_and(|since| since.elapsed() >= BENEFIT_OF_THE_DOUBT)
 }
 
 // === impl WatchHealth ===
@@ -131,10 +141,12 @@ impl Readiness {
 impl WatchHealth {
     /// The place cannot be watched just now.
     pub fn fails(&mut self, how: Outage) {
-        if let Some(since) = lock(&self.readiness.0.watches).get_mut(&self.number) {
-            *since = match how {
+        if let Some(place) = lock(&self.readiness.0.watches).get_mut(&self.number) {
+            let now = Instant::now();
+            place.failing.get_or_insert(now);
+            place.unanswered = match how {
                 Outage::Refused => None,
-                Outage::Unreachable => Some(since.unwrap_or_else(Instant::now)),
+                Outage::Unreachable => Some(place.unanswered.unwrap_or(now)),
             };
         }
         self.set_failing(true);
@@ -142,8 +154,8 @@ impl WatchHealth {
 
     /// The place is watched.
     pub fn works(&mut self) {
-        if let Some(since) = lock(&self.readiness.0.watches).get_mut(&self.number) {
-            *since = None;
+        if let Some(place) = lock(&self.readiness.0.watches).get_mut(&self.number) {
+            (place.unanswered, place.failing) = (None, None);
         }
         self.set_failing(false);
     }
@@ -208,22 +220,31 @@ async fn metrics(State(health): State<Health>) -> Response {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn whoever_waits_for_readiness_is_woken_by_the_last_reason() {
-        let readiness = Readiness::default();
-        for what in ["one", "other"] {
-            readiness.wait_for(what);
-        }
-        let reached = tokio::spawn({
-            let readiness = readiness.clone();
-            async move { readiness.reached().await }
-        });
+    #[tokio::test(start_paused = true)]
+    async fn what_is_watched_is_seen_once_it_is_listed_until_it_fails_in_all_places_for_long() {
+        let (readiness, metrics) = (Readiness::default(), Metrics::new());
+        assert!(!readiness.sees("one"));
+        readiness.wait_for("one");
+        let places = [readiness.watch("one", &metrics), readiness.watch("one", &metrics)];
+        let mut other = readiness.watch("other", &metrics);
+        assert!(!readiness.sees("one"));
         readiness.done("one");
-        tokio::task::yield_now().await;
-        assert!(!reached.is_finished());
-        readiness.done("other");
-        reached.await.unwrap();
-        readiness.reached().await;
+        assert!(readiness.sees("one"));
+        let [mut here, mut there] = places;
+        for how in [Outage::Refused, Outage::Unreachable] {
+            here.fails(how);
+            other.fails(how);
+            tokio::time::advance(BENEFIT_OF_THE_DOUBT).await;
+            assert!(readiness.sees("one") && !readiness.sees("other"));
+            there.fails(how);
+            tokio::time::advance(BENEFIT_OF_THE_DOUBT - Duration::from_secs(1)).await;
+            there.fails(how);
+            assert!(readiness.sees("one"));
+            tokio::time::advance(Duration::from_secs(1)).await;
+            assert!(!readiness.sees("one"));
+            there.works();
+            assert!(readiness.sees("one"));
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -21,8 +21,12 @@ pub struct Metrics {
     hops: Family<HopLabels, Counter>,
     hop_seconds: Family<HopOnly, Histogram>,
     issuing: Gauge,
+    waiting: Gauge,
     renewals: Family<RenewalLabels, Counter>,
     collected: Counter,
+    upkeep_panics: Counter,
+    /// Not a number where nothing is known.
+    first_expiration: Gauge<f64, AtomicU64>,
     azure_clock_ahead: Gauge<f64, AtomicU64>,
     certificate_ends: Gauge,
     leader: Gauge,
@@ -33,6 +37,12 @@ pub struct Metrics {
 
 /// Counts as one pull secret being issued for as long as it lives, however that ends.
 pub struct Issuing(Gauge);
+
+/// Counts as one that waits in place of being issued for as long as it lives.
+pub struct Waiting {
+    waiting: Gauge,
+    issuing: Gauge,
+}
 
 /// A call on the way to a pull token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -60,8 +70,10 @@ struct AdmissionLabels {
 pub enum Renewal {
     /// It has a new token.
     Renewed,
-    /// The same, because a kubelet complained.
+    /// The same, because a kubelet complained or its `ACRPullSecret` was deleted.
     Repaired,
+    /// No Pod agreed that it needs a new token.
+    NothingToDo,
     /// It has not.
     Failed,
 }
@@ -112,8 +124,11 @@ impl Metrics {
             hops: Family::default(),
             hop_seconds: Family::new_with_constructor(histogram),
             issuing: Gauge::default(),
+            waiting: Gauge::default(),
             renewals: Family::default(),
             collected: Counter::default(),
+            upkeep_panics: Counter::default(),
+            first_expiration: Gauge::default(),
             azure_clock_ahead: Gauge::default(),
             certificate_ends: Gauge::default(),
             leader: Gauge::default(),
@@ -150,6 +165,11 @@ impl Metrics {
             metrics.issuing.clone(),
         );
         registry.register(
+            "pull_secrets_waiting",
+            "Pull secrets that wait for their turn at a host or at the API server",
+            metrics.waiting.clone(),
+        );
+        registry.register(
             "renewals",
             "Pull secrets that the leader made anew or failed to, by outcome and reason",
             metrics.renewals.clone(),
@@ -158,6 +178,17 @@ impl Metrics {
             "pull_secrets_collected",
             "Pull secrets that the leader deleted because no Pod named them",
             metrics.collected.clone(),
+        );
+        registry.register(
+            "upkeep_panics",
+            "Pull secrets that the leader failed to look after by a fault of the program",
+            metrics.upkeep_panics.clone(),
+        );
+        registry.register_with_unit(
+            "pull_secrets_first_expiration_timestamp",
+            "When the first token ends of those in use that work, since 1970; NaN where nothing is known, as on replicas that do not lead",
+            Unit::Seconds,
+            metrics.first_expiration.clone(),
         );
         registry.register_with_unit(
             "azure_clock_ahead",
@@ -187,6 +218,7 @@ impl Metrics {
             metrics.unreadable_objects.clone(),
         );
         drop(registry);
+        metrics.first_expiration(None);
         metrics
     }
 
@@ -258,10 +290,31 @@ impl Metrics {
         self.collected.inc();
     }
 
+    /// Counts a panic in the upkeep of one pull secret.
+    pub fn upkeep_panicked(&self) {
+        self.upkeep_panics.inc();
+    }
+
+    /// When the first token in use ends, if there is one and this replica knows.
+    pub fn first_expiration(&self, ends: Option<Timestamp>) {
+        let ends = ends.map_or(f64::NAN, |ends| ends.as_millisecond() as f64 / 1e3);
+        self.first_expiration.set(ends);
+    }
+
     /// Counts a pull secret as being issued until the result is dropped.
     pub fn issuing(&self) -> Issuing {
         self.issuing.inc();
         Issuing(self.issuing.clone())
+    }
+
+    /// Counts a pull secret that is being issued as one that waits until the result is dropped.
+    pub fn waiting(&self) -> Waiting {
+        self.waiting.inc();
+        self.issuing.dec();
+        Waiting {
+            waiting: self.waiting.clone(),
+            issuing: self.issuing.clone(),
+        }
     }
 
     /// From now until then this replica leads, or it does not.
@@ -296,6 +349,13 @@ impl WatchLabels {
 impl Drop for Issuing {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.waiting.dec();
+        self.issuing.inc();
     }
 }
 

@@ -281,8 +281,7 @@ where
             400..500 if code != 408 && code != 429 => Outage::Refused,
             _ => Outage::Unreachable,
         });
-        let why = failure.to_string();
-        let why = Foreign::new(&why).to_string();
+        let why = Foreign::new(&failure.to_string()).to_string();
         if mem::replace(&mut self.failing, true) {
             tracing::debug!(namespace, why, "the {what} still fails");
             return;

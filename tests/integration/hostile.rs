@@ -1,8 +1,12 @@
 //! What strangers try: users of one namespace, Pods without rights, objects that no webhook expects. While they try, each
 //! replica is ready, stays small, and admits the Pods of another namespace.
 
+mod fairness;
 mod objects;
+mod others;
+mod port;
 mod tenants;
+mod upkeep;
 
 use super::{
     site::{Site, pull_secret_name, unnamed},

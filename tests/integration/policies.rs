@@ -21,23 +21,26 @@ const VALUE: &str = "aHVudGVyMg==";
 /// One request: what it is, and how it is made.
 type Attempt = (&'static str, &'static str, String, &'static str, Value);
 
-/// The API server of the tests, in which there is something to steal: the thief's client.
+/// The API server of these tests, in which there is something to steal: the thief's client.
 async fn thief() -> Client {
     static READY: OnceCell<()> = OnceCell::const_new();
-    let cluster = control_plane::shared();
+    let cluster = control_plane::for_thieves();
     READY.get_or_init(prepare).await;
     cluster.with_webhooks_token(None).await
 }
 
 async fn prepare() {
-    let cluster = control_plane::shared();
+    let cluster = control_plane::for_thieves();
     let admin = cluster.admin().await;
     let mut registration = cluster.prepared().await.registration.clone();
-    // The Pods of other tests are none of its business.
+    // Nobody answers there.
     for hook in registration.webhooks.as_mut().unwrap() {
         let selector = hook.namespace_selector.get_or_insert_default();
         selector.match_labels = Some([("test".to_owned(), "nobody".to_owned())].into());
     }
+    let by_url = &mut registration.webhooks.as_mut().unwrap()[1].client_config;
+    by_url.service = None;
+    by_url.url = Some("https://webhook.example.com:8443/mutate".to_owned());
     apply(&Api::all(admin.clone()), &registration).await;
     let mut foreign = registration;
     foreign.metadata.name = Some("policies-foreign".to_owned());
@@ -214,6 +217,12 @@ fn certificates(kind: &str) -> Value {
 
 fn registration_path(name: &str) -> String {
     format!("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{name}")
+}
+
+/// Another URL in the entry that has one.
+fn at_a_url(what: &'static str, url: &str) -> Attempt {
+    let patch = json!([{"op": "replace", "path": "/webhooks/1/clientConfig/url", "value": url}]);
+    json_patch(what, registration_path(NAMESPACE), patch)
 }
 
 fn registration_patch(what: &'static str, patch: &Value) -> Attempt {
@@ -491,7 +500,7 @@ async fn no_message_reveals_a_secret() {
 #[tokio::test]
 async fn no_token_is_made_for_the_api_server_or_for_long() {
     let thief = thief().await;
-    let issuer = &control_plane::shared().prepared().await.issuer;
+    let issuer = &control_plane::for_thieves().prepared().await.issuer;
     let attempts = [
         ("no audience", json!({})),
         ("an empty list", json!({"audiences": []})),
@@ -511,7 +520,7 @@ async fn no_token_is_made_for_the_api_server_or_for_long() {
 }
 
 #[tokio::test]
-async fn nothing_of_its_registration_but_the_authority_can_be_changed() {
+async fn nothing_of_its_registration_but_authority_and_path_can_be_changed() {
     let thief = thief().await;
     let hook = json!({"name": "more.acr-pull.dev", "admissionReviewVersions": ["v1"], "sideEffects": "None",
         "clientConfig": {"url": "https://thief.example.com"}});
@@ -534,6 +543,20 @@ async fn nothing_of_its_registration_but_the_authority_can_be_changed() {
             registration_patch(
                 "its Service",
                 &replace("/webhooks/0/clientConfig/service/namespace", json!(HERE)),
+            ),
+            registration_patch(
+                "its Service's name",
+                &replace("/webhooks/0/clientConfig/service/name", json!("thief")),
+            ),
+            registration_patch(
+                "its Service's port",
+                &replace("/webhooks/0/clientConfig/service/port", json!(8443)),
+            ),
+            at_a_url("another host", "https://thief.example.com:8443/mutate"),
+            at_a_url("another port", "https://webhook.example.com/mutate"),
+            at_a_url(
+                "another host before the same",
+                "https://x.webhook.example.com:8443/mutate",
             ),
             registration_patch(
                 "its URL",
@@ -675,7 +698,7 @@ async fn no_other_right_can_be_had() {
         ],
     )
     .await;
-    let disguised = control_plane::shared()
+    let disguised = control_plane::for_thieves()
         .with_webhooks_token(Some("system:admin"))
         .await;
     let path = secret_path(HERE, "foreign");
@@ -761,18 +784,33 @@ async fn what_the_webhook_does_is_allowed() {
     allowed(&thief, put("to renew them", path, certificates("Opaque"))).await;
 
     let registered = cluster_registration().await;
-    let authority = registered
-        .webhooks
-        .as_ref()
-        .unwrap()
-        .iter()
-        .map(|hook| json!({"name": hook.name, "clientConfig": {"caBundle": certificate_authority()}}));
+    let authority = registered.webhooks.as_ref().unwrap().iter().map(|hook| {
+        let mut config = json!({"caBundle": certificate_authority()});
+        if hook.client_config.service.is_some() {
+            config["service"] = json!({"name": NAMESPACE, "namespace": NAMESPACE, "path": "/mutate/x"});
+        }
+        json!({"name": hook.name, "clientConfig": config})
+    });
     let patch = json!({"webhooks": authority.collect::<Vec<_>>()});
     let path = registration_path(&registered.name_any());
     let strategic = "application/strategic-merge-patch+json";
     allowed(
         &thief,
-        ("to publish its authority", "PATCH", path, strategic, patch),
+        (
+            "to publish its authority and path",
+            "PATCH",
+            path,
+            strategic,
+            patch,
+        ),
+    )
+    .await;
+    allowed(
+        &thief,
+        at_a_url(
+            "to publish its path in a URL",
+            "https://webhook.example.com:8443/mutate/x",
+        ),
     )
     .await;
 }
@@ -780,14 +818,14 @@ async fn what_the_webhook_does_is_allowed() {
 #[tokio::test]
 async fn nobody_else_is_held_by_the_policies() {
     drop(thief().await);
-    let admin = control_plane::shared().admin().await;
+    let admin = control_plane::for_thieves().admin().await;
     let secrets = Api::<Secret>::namespaced(admin, HERE);
     let own: Secret = from(json!({"metadata": {"generateName": "any-"}, "type": "Opaque"}));
     secrets.create(&PostParams::default(), &own).await.unwrap();
 }
 
 async fn cluster_registration() -> MutatingWebhookConfiguration {
-    let admin = control_plane::shared().admin().await;
+    let admin = control_plane::for_thieves().admin().await;
     Api::all(admin).get(NAMESPACE).await.unwrap()
 }
 
