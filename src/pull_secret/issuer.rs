@@ -93,6 +93,9 @@ pub struct Minted {
 #[derive(Clone)]
 pub struct Issuer(Arc<Inner>);
 
+/// By uid and resource version of an object whose mark is taken back: whether it was there as it is known.
+type Marks = HashMap<(String, String), Arc<OnceCell<bool>>>;
+
 struct Inner {
     tokens: TokenSource,
     registry: RegistryClient,
@@ -102,8 +105,7 @@ struct Inner {
     events: Events,
     flights: Flights,
     census: Census,
-    /// By uid and resource version of the object: whether it was there as it is known.
-    marks: Mutex<HashMap<(String, String), Arc<OnceCell<bool>>>>,
+    marks: Mutex<Marks>,
     gates: Gates,
     settings: Settings,
     metrics: Metrics,
