@@ -46,7 +46,7 @@ pub struct CrdsArgs {
 /// How to serve.
 #[derive(Clone, Debug, Args)]
 pub struct ServeArgs {
-    /// Where the API server reaches the webhook (HTTPS, POST /mutate)
+    /// Where the API server reaches the webhook (HTTPS, POST to the secret path)
     #[arg(
         long,
         env = "ACR_PULL_WEBHOOK_LISTEN_ADDR",
@@ -118,6 +118,16 @@ pub struct ServeArgs {
     )]
     pub namespaces: Vec<String>,
 
+    /// Namespaces whose Pods never get a pull secret, separated by commas, beside kube-system and the webhook's own. The
+    /// registration leaves out the same ones
+    #[arg(
+        long,
+        env = "ACR_PULL_WEBHOOK_EXCLUDED_NAMESPACES",
+        value_delimiter = ',',
+        value_name = "LIST"
+    )]
+    pub excluded_namespaces: Vec<String>,
+
     /// Namespaces whose Pods may use the webhook's own managed identity, separated by commas, or * for all
     #[arg(
         long,
@@ -149,6 +159,11 @@ pub struct ServeArgs {
     /// How long no Pod names a pull secret before it is deleted, such as 1h or 30m
     #[arg(long, env = "ACR_PULL_WEBHOOK_UNUSED_GRACE", default_value = "1h", value_parser = crate::deadline::duration, value_name = "DURATION")]
     pub unused_grace: Duration,
+
+    /// How long before it is deleted an unused pull secret is marked with status.unusedSince, beside the grace. An admission
+    /// under way, and a watch that lags, must not take longer
+    #[arg(long, env = "ACR_PULL_WEBHOOK_UNUSED_NOTICE", default_value = "2m", value_parser = crate::deadline::duration, value_name = "DURATION")]
+    pub unused_notice: Duration,
 
     /// The most pull secrets that are renewed at the same time
     #[arg(long, env = "ACR_PULL_WEBHOOK_RENEWAL_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..), value_name = "NUMBER")]

@@ -1,6 +1,11 @@
 //! What is looked after, and by what: the API server, and all its namespaces or those of `--namespaces`.
 
-use crate::{kubernetes::is_subdomain, telemetry::Readiness};
+use crate::{
+    events::Events,
+    kubernetes::is_subdomain,
+    tasks::Tasks,
+    telemetry::{Metrics, Readiness},
+};
 use kube::{Api, Client, Resource, core::NamespaceResourceScope};
 
 /// What every watch needs.
@@ -10,8 +15,14 @@ pub struct Cluster {
     pub client: Client,
     /// The namespaces.
     pub reach: Reach,
-    /// Is told whether watches work.
+    /// Knows whether watches work.
     pub readiness: Readiness,
+    /// Counts watches that fail and objects that cannot be read.
+    pub metrics: Metrics,
+    /// Reports watches that fail.
+    pub events: Events,
+    /// Runs the watches that last as long as the process.
+    pub tasks: Tasks,
 }
 
 /// The places where objects of a kind are, each with its namespace where it is one.
@@ -53,6 +64,15 @@ pub fn everywhere<K>(api: Api<K>) -> Places<K> {
 // === impl Cluster ===
 
 impl Cluster {
+    /// Reports by an Event about this replica's Pod that a place cannot be watched.
+    pub fn report_failing_watch(&self, what: &'static str, namespace: Option<&str>, why: &str) {
+        let place = namespace
+            .map(|name| format!(" in namespace {name}"))
+            .unwrap_or_default();
+        self.events
+            .warn_of_this_replica(what, "WatchFailing", &format!("the {what}{place} fails: {why}"));
+    }
+
     /// Where the objects of a kind are that are looked after.
     pub fn places<K>(&self) -> Places<K>
     where

@@ -3,7 +3,11 @@
 //! kube's recorder counts repetitions up by one call each; a refusal that every Pod of a burst meets is
 //! told once in a while instead.
 
-use crate::{problem::shortened, telemetry::FIELD_MANAGER};
+use crate::{
+    foreign::{self, Foreign},
+    kubernetes,
+    telemetry::FIELD_MANAGER,
+};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Client,
@@ -18,6 +22,8 @@ use tokio::time::Instant;
 
 /// The same about the same object is not told again before this.
 const QUIET: Duration = Duration::from_secs(300);
+/// The API takes at most 1 KiB, the mark of a cut included.
+const MAX_NOTE: usize = 1000;
 /// Beyond this, what is remembered is looked through for what is old.
 const MANY: usize = 4096;
 
@@ -27,6 +33,8 @@ pub struct Events(Arc<Inner>);
 
 struct Inner {
     recorder: Recorder,
+    /// This replica's Pod, where the program runs in one.
+    own_pod: Option<ObjectReference>,
     told: Mutex<HashMap<(String, String), Instant>>,
 }
 
@@ -35,12 +43,24 @@ struct Inner {
 impl Events {
     /// Events in this client's cluster, reported by this replica.
     pub fn new(client: Client) -> Self {
+        let pod = std::env::var("POD_NAME").ok();
+        let own_pod = |name: String| {
+            Some(ObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Pod".to_owned()),
+                namespace: Some(kubernetes::own_namespace("POD_NAME", None).ok()?),
+                name: Some(name),
+                ..ObjectReference::default()
+            })
+        };
+        let own_pod = pod.clone().and_then(own_pod);
         let reporter = Reporter {
             controller: FIELD_MANAGER.to_owned(),
-            instance: std::env::var("POD_NAME").ok(),
+            instance: pod,
         };
         Self(Arc::new(Inner {
             recorder: Recorder::new(client, reporter),
+            own_pod,
             told: Mutex::default(),
         }))
     }
@@ -55,16 +75,27 @@ impl Events {
         self.tell(about, EventType::Normal, reason, note);
     }
 
+    /// Reports that something is wrong with this replica, where it runs in a Pod. `subject` tells one trouble from another.
+    pub fn warn_of_this_replica(&self, subject: &'static str, reason: &'static str, note: &str) {
+        if let Some(pod) = &self.0.own_pod
+            && self.0.is_news(subject, reason)
+        {
+            self.publish(pod.clone(), EventType::Warning, reason, note);
+        }
+    }
+
     /// In the background: nobody waits for an Event, and its loss is no failure.
     fn tell(&self, about: ObjectReference, type_: EventType, reason: &'static str, note: &str) {
-        if !self.0.is_news(&about, reason) {
-            return;
+        if self.0.is_news(about.uid.as_deref().unwrap_or_default(), reason) {
+            self.publish(about, type_, reason, note);
         }
+    }
+
+    fn publish(&self, about: ObjectReference, type_: EventType, reason: &'static str, note: &str) {
         let event = Event {
             type_,
             reason: reason.to_owned(),
-            // The API takes at most 1 KiB.
-            note: Some(note[..note.floor_char_boundary(1000)].to_owned()),
+            note: Some(foreign::message(note.to_owned(), MAX_NOTE)),
             action: "Issue".to_owned(),
             secondary: None,
         };
@@ -73,7 +104,7 @@ impl Events {
             if let Err(error) = inner.recorder.publish(&event, &about).await {
                 tracing::debug!(
                     reason,
-                    error = shortened(&error.to_string()),
+                    error = %Foreign::new(&error.to_string()),
                     "an Event was not written"
                 );
             }
@@ -82,8 +113,8 @@ impl Events {
 }
 
 impl Inner {
-    fn is_news(&self, about: &ObjectReference, reason: &str) -> bool {
-        let key = (about.uid.clone().unwrap_or_default(), reason.to_owned());
+    fn is_news(&self, about: &str, reason: &str) -> bool {
+        let key = (about.to_owned(), reason.to_owned());
         let now = Instant::now();
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.get(&key).is_some_and(|before| now - *before < QUIET) {

@@ -1,15 +1,20 @@
 //! Calls to our own API server: each bounded in time, each error told in one way.
 
 use crate::{
-    problem::{Problem, Reason, shortened},
+    foreign::Foreign,
+    problem::{Problem, Reason},
     telemetry::FIELD_MANAGER,
+    watch::{self, Item, Watched},
 };
 use k8s_openapi::api::core::v1::LocalObjectReference;
 use kube::{
     Client, Config, Resource,
     core::{ObjectMeta, Status},
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 /// Where Kubernetes tells a Pod its own namespace.
@@ -24,14 +29,60 @@ const SILENCE: Duration = Duration::from_secs(20);
 /// kube's own is half a minute.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The annotation of a Pod that shows what a kubelet runs by itself.
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
+
 /// A Pod, of which nothing else is read: the whole of it is a great deal of code.
-#[derive(Clone, Debug, Resource, Deserialize)]
+#[derive(Clone, Debug, Resource)]
 #[resource(inherit = "k8s_openapi::api::core::v1::Pod")]
 pub struct Pod {
     /// Its name and annotations.
     pub metadata: ObjectMeta,
     /// How it runs.
     pub spec: PodSpec,
+    /// What its node says of it.
+    pub status: Option<PodStatus>,
+}
+
+impl Watched for Pod {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
+        #[derive(Deserialize)]
+        struct Body {
+            spec: PodSpec,
+            status: Option<PodStatus>,
+        }
+        watch::read(deserializer, |metadata, Body { spec, status }| Self {
+            metadata,
+            spec,
+            status,
+        })
+    }
+}
+
+/// What a node says of a Pod.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodStatus {
+    container_statuses: Option<Vec<ContainerStatus>>,
+    init_container_statuses: Option<Vec<ContainerStatus>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct ContainerStatus {
+    #[serde(default)]
+    image: String,
+    state: Option<ContainerState>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct ContainerState {
+    waiting: Option<Waiting>,
+    running: Option<IgnoredAny>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Waiting {
+    reason: Option<String>,
 }
 
 /// How a Pod runs.
@@ -71,6 +122,11 @@ pub fn own_namespace(flag: &str, value: Option<&str>) -> Result<String, String> 
     namespace(flag, value, Path::new(NAMESPACE_FILE))
 }
 
+/// The Pod's own namespace, where this runs in a Pod.
+pub fn pods_namespace() -> Option<String> {
+    namespace("", None, Path::new(NAMESPACE_FILE)).ok()
+}
+
 fn namespace(flag: &str, value: Option<&str>, file: &Path) -> Result<String, String> {
     if let Some(value) = value.filter(|value| !value.is_empty()) {
         return Ok(value.to_owned());
@@ -81,6 +137,45 @@ fn namespace(flag: &str, value: Option<&str>, file: &Path) -> Result<String, Str
             "{flag} names no namespace, and {} does not tell the Pod's own; name one",
             file.display()
         )),
+    }
+}
+
+// === impl Pod ===
+
+impl Pod {
+    /// Whether all its containers run, so that none of them waits for an image.
+    pub fn runs(&self) -> bool {
+        let containers = self
+            .status
+            .iter()
+            .flat_map(|status| status.container_statuses.iter().flatten());
+        let running = |container: &ContainerStatus| {
+            container
+                .state
+                .as_ref()
+                .is_some_and(|state| state.running.is_some())
+        };
+        containers.clone().next().is_some() && containers.into_iter().all(running)
+    }
+
+    /// Whether one of its containers waits for an image of this registry, which could not be pulled.
+    pub fn waits_for_image_of(&self, registry: &str) -> bool {
+        let of = |status: &PodStatus| {
+            [
+                status.container_statuses.clone(),
+                status.init_container_statuses.clone(),
+            ]
+        };
+        let containers = self.status.iter().flat_map(of).flatten().flatten();
+        containers.into_iter().any(|container| {
+            let waiting = container.state.and_then(|state| state.waiting?.reason);
+            let pulls = matches!(waiting.as_deref(), Some("ErrImagePull" | "ImagePullBackOff"));
+            pulls
+                && container
+                    .image
+                    .strip_prefix(registry)
+                    .is_some_and(|rest| rest.starts_with('/'))
+        })
     }
 }
 
@@ -143,16 +238,17 @@ pub fn api_problem(what: &str, error: CallError) -> Problem {
             let message = format!(
                 "{what} failed with {} {}: {}",
                 s.code,
-                s.reason,
-                shortened(&s.message)
+                Foreign::new(&s.reason),
+                Foreign::new(&s.message)
             );
             Problem::new(Reason::ApiServerUnavailable, message).retry_after(asked)
         }
         CallError::Api(s) => Problem::new(
             Reason::WriteForbidden,
-            format!("{what} was refused: {}", shortened(&s.message)),
+            format!("{what} was refused: {}", Foreign::new(&s.message)),
         ),
         CallError::Transport(cause) => {
+            let cause = Foreign::new(&cause);
             Problem::new(Reason::ApiServerUnavailable, format!("{what} failed: {cause}"))
         }
     }

@@ -13,8 +13,8 @@ pub use settings::{LeaderElectionArgs, Settings};
 pub use term::Term;
 
 use crate::{
+    foreign::Foreign,
     kubernetes::{CALL_TIMEOUT, CallError, api_problem, bounded_by},
-    problem::shortened,
     telemetry::Metrics,
 };
 use jiff::Timestamp;
@@ -34,6 +34,8 @@ const LEASE: &str = "acr-pull-webhook-leader";
 /// Runs until `shutdown`. Whenever leadership is won, `work` is started; when it is lost the work is
 /// dropped, and so is stopped. Work that ends by itself gives the leadership up.
 ///
+/// A replica that is not `fit` for the work does not stand, and lays the leadership down.
+///
 /// What the work spawns it must abort when it is dropped (`JoinSet` does), and `Term::still_leads` is
 /// to be asked before each write: no check reaches into a task of its own.
 pub async fn run<W, F>(
@@ -41,6 +43,7 @@ pub async fn run<W, F>(
     settings: Settings,
     metrics: Metrics,
     shutdown: impl Future<Output = ()>,
+    fit: impl Fn() -> bool,
     work: W,
 ) where
     W: Fn(Term) -> F,
@@ -56,7 +59,7 @@ pub async fn run<W, F>(
     tokio::select! {
         biased;
         () = shutdown => {}
-        never = election.stand(work) => match never {},
+        never = election.stand(fit, work) => match never {},
     }
     // Here the work is dropped: a successor may start at once.
     election.release().await;
@@ -80,19 +83,31 @@ enum Round {
     Contended,
 }
 
+/// Why a term ended.
+enum End {
+    /// The Lease was lost.
+    Lost(String),
+    /// This replica cannot do the work any more.
+    Unfit,
+}
+
 // === impl Election ===
 
 impl Election {
-    async fn stand<W, F>(&mut self, work: W) -> Infallible
+    async fn stand<W, F>(&mut self, fit: impl Fn() -> bool, work: W) -> Infallible
     where
         W: Fn(Term) -> F,
         F: Future<Output = ()>,
     {
         loop {
+            if !fit() {
+                sleep(self.pause()).await;
+                continue;
+            }
             match self.round().await {
                 Ok(Round::Won(until)) => {
                     self.succeeded();
-                    self.lead(until, &work).await;
+                    self.lead(until, &fit, &work).await;
                 }
                 Ok(_) => self.succeeded(),
                 Err(error) => self.failed(error),
@@ -102,7 +117,7 @@ impl Election {
     }
 
     /// Leads until the term ends.
-    async fn lead<W, F>(&mut self, until: Instant, work: &W)
+    async fn lead<W, F>(&mut self, until: Instant, fit: &impl Fn() -> bool, work: &W)
     where
         W: Fn(Term) -> F,
         F: Future<Output = ()>,
@@ -117,12 +132,16 @@ impl Election {
         let work = term::while_leading(term.clone(), work(term));
         let lost = tokio::select! {
             biased;
-            lost = self.keep(&tenure) => Some(lost),
+            lost = self.keep(&tenure, fit) => Some(lost),
             () = work => None,
         };
         drop(tenure);
         match lost {
-            Some(why) => tracing::info!(why, "leadership lost"),
+            Some(End::Lost(why)) => tracing::info!(why, "leadership lost"),
+            Some(End::Unfit) => {
+                tracing::warn!("leadership laid down: this replica does not see the ACRPullSecrets");
+                self.release().await;
+            }
             None => {
                 tracing::warn!("the leader's work ended by itself");
                 self.release().await;
@@ -131,8 +150,8 @@ impl Election {
     }
 
     /// Renews the lease until that fails for too long; says why the term ended.
-    async fn keep(&mut self, tenure: &Tenure) -> String {
-        let too_late = || "the lease was not renewed within the renew deadline".to_owned();
+    async fn keep(&mut self, tenure: &Tenure, fit: &impl Fn() -> bool) -> End {
+        let too_late = || End::Lost("the lease was not renewed within the renew deadline".to_owned());
         let mut started = Instant::now();
         loop {
             sleep_until((started + self.pause()).min(tenure.until())).await;
@@ -140,6 +159,9 @@ impl Election {
             // A timer that fires long after its time, because the process was stopped, ends here too.
             if started >= tenure.until() {
                 return too_late();
+            }
+            if !fit() {
+                return End::Unfit;
             }
             let Ok(round) = timeout_at(tenure.until(), self.round()).await else {
                 return too_late();
@@ -151,7 +173,7 @@ impl Election {
                         return too_late();
                     }
                 }
-                Ok(Round::HeldBy(holder)) => return format!("the lease is held by {holder}"),
+                Ok(Round::HeldBy(holder)) => return End::Lost(format!("the lease is held by {holder}")),
                 Ok(Round::Contended) => self.succeeded(),
                 Err(error) => self.failed(error),
             }
@@ -173,7 +195,7 @@ impl Election {
             ..
         } = &self.settings;
         if !record::is_free(identity, self.seen.as_ref(), *lease_duration, Instant::now()) {
-            return Ok(Round::HeldBy(shortened(self.holder()).to_owned()));
+            return Ok(Round::HeldBy(Foreign::new(self.holder()).to_string()));
         }
         Ok(self.write().await?.map_or(Round::Contended, Round::Won))
     }

@@ -16,6 +16,10 @@ pub mod cluster;
 pub mod crds;
 pub mod deadline;
 pub mod events;
+pub mod excluded;
+pub mod foreign;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod generator;
 pub mod identity;
 pub mod jwt;
@@ -26,6 +30,7 @@ pub mod problem;
 pub mod pull_secret;
 pub mod registry;
 pub mod serve;
+pub mod tasks;
 pub mod telemetry;
 pub mod tls;
 pub mod transport;

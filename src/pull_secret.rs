@@ -3,6 +3,7 @@
 
 mod catalog;
 mod census;
+mod changes;
 mod docker_config;
 mod flight;
 mod freshness;
@@ -15,8 +16,16 @@ mod resource;
 mod writer;
 
 pub use catalog::{Catalog, Resolution, Wish};
+#[cfg(test)]
+pub use freshness::freshness;
 pub use freshness::share;
 pub use issuer::{Cause, Guarded, Issuer, Order};
-pub use name::name;
+pub use name::{is_pull_secret, name};
 pub use resource::{ACRPullSecret, ACRPullSecretSpec, ACRPullSecretStatus, AccountOf, GeneratorReference};
 pub use writer::Writer;
+
+/// All that is computed of an object's times.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(object: &ACRPullSecret) {
+    freshness::freshness(object, "hash", jiff::Timestamp::now());
+}

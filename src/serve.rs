@@ -5,13 +5,15 @@ use crate::{
     cli::ServeArgs,
     cluster::{Cluster, Reach},
     events::Events,
+    excluded::Excluded,
     generator::{NamespaceDefaults, Resolver},
     identity::{AssertionSource, ClientSecrets, Clouds, EntraClient, ManagedIdentityClient, TokenSource},
     kubernetes, leader,
     pull_secret::{Catalog, Issuer, issuer},
     registry::RegistryClient,
+    tasks::tasks,
     telemetry::{Health, Metrics, Readiness},
-    tls::{self, Serving, Source, Stage},
+    tls::{self, Door, Paths, Serving, Source, Stage},
     transport::{self, Ahead, Gates},
     upkeep::{self, Upkeep},
 };
@@ -20,10 +22,11 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::{oneshot, watch},
+    task::JoinError,
 };
 
-/// Probes and scrapes are few.
-const MAX_ADMIN_CONNECTIONS: usize = 128;
+/// Probes and scrapes are few. None of these is ever proven, so more would be of no use.
+const MAX_ADMIN_CONNECTIONS: usize = tls::UNPROVEN;
 
 /// Serves until SIGTERM or SIGINT; an error is a sentence for the operator.
 pub async fn run(args: ServeArgs) -> Result<(), String> {
@@ -43,49 +46,61 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
 
     let client = kubernetes::client().await?;
     let readiness = Readiness::default();
+    let (tasks, mut ended) = tasks();
     let cluster = Cluster {
         client: client.clone(),
         reach,
         readiness: readiness.clone(),
+        metrics: metrics.clone(),
+        events: Events::new(client.clone()),
+        tasks: tasks.clone(),
     };
-    match source {
-        Source::Files(cert, key) => tls::follow(&cert, &key, &certificate)?,
-        Source::Own(places, terms) => {
-            tokio::spawn(tls::keep(
-                client.clone(),
-                places,
-                terms,
-                certificate,
-                readiness.clone(),
-            ));
-        }
+    let Source { files, places, terms } = source;
+    if let Some((cert, key)) = files {
+        tls::follow(&cert, &key, &certificate, &tasks)?;
     }
+    let paths = Paths::default();
+    tasks.spawn(
+        "keeper of certificate and path",
+        tls::keep(cluster.clone(), places, terms, certificate, paths.clone()),
+    );
     let (admission, upkeep) = parts(&args, &cluster, http, &metrics)?;
 
     let (drain, draining) = watch::channel(Stage::Open);
     let health = Health::new(readiness.clone(), metrics.clone()).router();
     // The health listener goes on to the very end; it is dropped with the process.
     let (_stay, never) = watch::channel(Stage::Open);
-    tokio::spawn(tls::serve(admin, None, MAX_ADMIN_CONNECTIONS, health, never));
-    let serving = tokio::spawn(tls::serve(
+    tasks.spawn(
+        "listener of --admin-addr",
+        tls::serve(admin, Door::Admin, MAX_ADMIN_CONNECTIONS, health, never),
+    );
+    let mut serving = tokio::spawn(tls::serve(
         webhook,
-        Some(tls),
+        Door::Webhook(tls, paths),
         args.tls.max_connections as usize,
         admission::router(admission),
         draining,
     ));
     let (resign, resigned) = oneshot::channel::<()>();
     let resigned = async move { drop(resigned.await) };
+    let candidate = upkeep.clone();
+    let fit = move || candidate.is_fit();
     let lead = move |term| upkeep.clone().work(term);
-    let mut election = tokio::spawn(leader::run(client, election, metrics, resigned, lead));
+    let mut election = tokio::spawn(leader::run(client, election, metrics, resigned, fit, lead));
     tracing::info!(%listen_addr, %admin_addr, version = env!("CARGO_PKG_VERSION"), "serving");
 
-    let election_died = tokio::select! {
+    // Only by a fault of ours does a task end that lasts as long as the process. A new process is better than one that
+    // has gone half blind or never leads again.
+    let fault = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
-        // Only by a fault of ours. A new process is better than one that never leads again.
-        died = &mut election => Some(died),
+        ended = ended.first() => Some(ended),
+        ended = &mut election => Some(format!("the leader election {}", how(&ended))),
+        ended = &mut serving => Some(format!("the listener of --listen-addr {}", how(&ended))),
     };
+    if let Some(fault) = &fault {
+        tracing::error!(fault, "a task has ended that the process cannot do without");
+    }
     drop(resign);
     // Not ready first: the API servers' proxies need a moment to send their requests elsewhere, and the connections
     // that they keep go on to lead here.
@@ -97,14 +112,22 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
         _ = interrupt.recv() => {}
     }
     let _ = drain.send(Stage::Closed);
+    if let Some(fault) = fault {
+        return Err(fault);
+    }
     serving
         .await
         .map_err(|e| format!("the webhook listener ended badly: {e}"))?;
-    match election_died {
-        Some(died) => died,
-        None => election.await,
+    election
+        .await
+        .map_err(|e| format!("the leader election ended badly: {e}"))
+}
+
+fn how<T>(ended: &Result<T, JoinError>) -> &'static str {
+    match ended {
+        Ok(_) => "ended",
+        Err(_) => "panicked",
     }
-    .map_err(|e| format!("the leader election ended badly: {e}"))
 }
 
 /// Admission, which every replica does, and upkeep, which the leader does.
@@ -130,7 +153,7 @@ fn parts(
     };
     let registry = RegistryClient::new(http, ahead, gates.clone(), metrics.clone());
     let keep_trying = args.on_upstream_failure == OnUpstreamFailure::Admit;
-    let events = Events::new(client.clone());
+    let events = cluster.events.clone();
     let issuer = Issuer::new(
         cluster,
         tokens,
@@ -149,6 +172,7 @@ fn parts(
         token_audiences: args.token_audiences.clone(),
         clouds: Clouds::new(&args.authority_host, &args.acr_audience),
         managed_identity_namespaces: args.managed_identity_namespaces.clone(),
+        excluded: Excluded::new(kubernetes::pods_namespace(), &args.excluded_namespaces)?,
     };
     let catalog = Arc::new(Catalog::new(cluster, resolver, events));
     let admission = Admission::new(
@@ -165,6 +189,7 @@ fn parts(
         admission: admission.clone(),
         settings: upkeep::Settings {
             unused_grace: args.unused_grace,
+            unused_notice: args.unused_notice,
             concurrency: args.renewal_concurrency,
             rate: args.renewal_rate,
         },

@@ -1,37 +1,37 @@
-//! What the API server tells of the objects of a kind, in one place or in several, with back-off and one log line a change
-//! of fortune; and stores that are filled by it.
+//! What the API server says of the objects of a kind, in one place or in several, with back-off and one log line for each
+//! change between failing and working; and stores that are filled by it.
 
-use crate::{cluster::Places, telemetry::Readiness};
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+mod item;
+mod list;
+mod member;
+
+pub use item::{Item, MAX_VALUE, Unreadable, Watched, read};
+pub use list::{Failure, page};
+
+use crate::{
+    cluster::{Cluster, Places},
+    foreign::Foreign,
+    telemetry::Metrics,
+};
 use futures::{
     StreamExt,
     stream::{self, BoxStream, SelectAll},
 };
 use kube::{
-    Api, Resource,
+    Resource,
     runtime::{
         reflector::{self, ObjectRef, Store, store::Writer},
-        watcher::{self, Event},
+        watcher::Event,
     },
 };
+use member::Member;
 use serde::de::DeserializeOwned;
 use std::{
     collections::{BTreeSet, HashSet},
     fmt::Debug,
-    mem,
-    time::Duration,
 };
-use tokio::time::{Instant, sleep_until};
 
-/// The API server ends a watch after this, and another one begins. kube takes one that lasts longer for lost.
-const WATCH_SECONDS: u32 = 15;
-const MIN_WAIT: Duration = Duration::from_millis(500);
-/// Short: until the watch works again, Pods are admitted by what was known before.
-const MAX_WAIT: Duration = Duration::from_secs(5);
-/// The first failure after so long is met as if it were the first of all.
-const FORGIVEN: Duration = Duration::from_secs(60);
-
-/// What a watch tells.
+/// What a watch reports.
 pub enum Change<K: Resource> {
     /// An object is there, new or old.
     There(K),
@@ -39,16 +39,36 @@ pub enum Change<K: Resource> {
     Gone(ObjectRef<K>),
     /// These are all of this namespace, or of all namespaces. Whatever else was there is gone.
     Listed(Option<String>, HashSet<ObjectRef<K>>),
-    /// Everything is known: for the first time, or again after a failure.
+    /// Each place has been listed once, or taken for empty because the API server refuses its list.
     Whole,
-    /// What is known may be outdated.
-    Failing,
+    /// What is known of this namespace, or of all namespaces, may be outdated.
+    Fails(Option<String>),
+    /// What is known of this namespace, or of all namespaces, is up to date again.
+    Works(Option<String>),
 }
 
-/// A watch that lasts as long as it is asked.
+/// Which objects are watched.
+#[derive(Clone, Debug, Default)]
+pub struct Selector {
+    labels: Option<String>,
+    fields: Option<String>,
+    start: Start,
+}
+
+/// Where a watch begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Start {
+    /// With the objects that exist.
+    #[default]
+    List,
+    /// With the next change.
+    Now,
+}
+
+/// A watch that lasts as long as it is polled.
 pub struct Watch<K: Resource> {
     members: SelectAll<BoxStream<'static, (usize, Change<K>)>>,
-    /// Those that have not listed yet, or not since they failed.
+    /// The places that have not been listed yet.
     missing: BTreeSet<usize>,
     next: Option<Change<K>>,
 }
@@ -61,73 +81,55 @@ pub enum Seen<'a, K: Resource> {
     Gone(ObjectRef<K>),
 }
 
-/// The watch of one place. It starts over with a list whenever it has failed: kube's own goes on where it was, and is silent
-/// until something changes, so that nobody could tell when it works again.
-struct Member<K>
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
-{
-    what: &'static str,
-    namespace: Option<String>,
-    api: Api<K>,
-    config: watcher::Config,
-    events: BoxStream<'static, Result<Event<K>, watcher::Error>>,
-    listed: HashSet<ObjectRef<K>>,
-    waits: ExponentialBackoff,
-    failed: Option<Instant>,
-    again: Option<Instant>,
-    failing: bool,
-}
-
 /// Fills a store for the life of the process.
 ///
-/// `labels` selects what is watched; `trim` drops what nobody reads before an object is stored;
-/// `observe` sees everything, once the store holds it.
-pub fn store<K>(
+/// `trim` drops what nobody reads before an object is stored; `observe` sees everything, once the store holds it.
+pub fn store<K: Watched>(
     what: &'static str,
-    places: Places<K>,
-    labels: Option<&str>,
-    readiness: &Readiness,
+    cluster: &Cluster,
+    places: Places<Item<K>>,
+    selector: Selector,
     trim: impl Fn(&mut K) + Send + 'static,
-    observe: impl Fn(Seen<'_, K>) + Send + 'static,
-) -> Store<K>
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
-{
+    observe: impl Fn(Seen<'_, Item<K>>) + Send + 'static,
+) -> Store<Item<K>> {
     let (store, mut writer) = reflector::store();
     // kube's runtime waits for a store's first list as a whole. This one is filled object by object, and says by `readiness`
     // when it is full.
     writer.apply_watcher_event(&Event::Init);
     writer.apply_watcher_event(&Event::InitDone);
-    let config = watcher::Config {
-        label_selector: labels.map(str::to_owned),
-        ..watcher::Config::default()
-    };
-    readiness.wait_for(what);
-    let (readiness, view) = (readiness.clone(), store.clone());
-    tokio::spawn(async move {
-        let mut watch = Watch::start(what, places, &config);
+    cluster.readiness.wait_for(what);
+    let (readiness, view) = (cluster.readiness.clone(), store.clone());
+    let mut watch = Watch::start(what, cluster, places, selector);
+    let mut unreadable = Broken::new(what, cluster.metrics.clone());
+    cluster.tasks.spawn(what, async move {
         while let Some(change) = watch.next().await {
             match change {
-                Change::There(mut object) => {
-                    trim(&mut object);
-                    let event = Event::Apply(object);
+                Change::There(mut item) => {
+                    unreadable.take_in(&item);
+                    if let Ok(object) = &mut item.0 {
+                        trim(object);
+                    }
+                    let event = Event::Apply(item);
                     writer.apply_watcher_event(&event);
-                    if let Event::Apply(object) = &event {
-                        observe(Seen::There(object));
+                    if let Event::Apply(item) = &event {
+                        observe(Seen::There(item));
                     }
                 }
-                Change::Gone(gone) => remove(&mut writer, &view, gone, &observe),
+                Change::Gone(gone) => {
+                    unreadable.forget(&gone);
+                    remove(&mut writer, &view, gone, &observe);
+                }
                 Change::Listed(namespace, all) => {
                     for gone in view.state().iter().map(|object| ObjectRef::from_obj(&**object)) {
                         if (namespace.is_none() || namespace == gone.namespace) && !all.contains(&gone) {
+                            unreadable.forget(&gone);
                             remove(&mut writer, &view, gone, &observe);
                         }
                     }
                 }
                 // Not by the store's own `wait_until_ready`: of several that wait for one store, only the last is woken.
                 Change::Whole => readiness.done(what),
-                Change::Failing => readiness.doubt(what),
+                Change::Fails(_) | Change::Works(_) => {}
             }
         }
     });
@@ -144,6 +146,88 @@ where
     observe(Seen::Gone(gone));
 }
 
+/// The objects of a watch that could not be decoded.
+struct Broken<K: Resource<DynamicType = ()>> {
+    what: &'static str,
+    metrics: Metrics,
+    objects: HashSet<ObjectRef<Item<K>>>,
+}
+
+// === impl Broken ===
+
+impl<K: Watched> Broken<K> {
+    fn new(what: &'static str, metrics: Metrics) -> Self {
+        let broken = Self {
+            what,
+            metrics,
+            objects: HashSet::new(),
+        };
+        broken.count();
+        broken
+    }
+
+    fn take_in(&mut self, item: &Item<K>) {
+        let reference = ObjectRef::from_obj(item);
+        let Err(Unreadable { error, .. }) = &item.0 else {
+            return self.forget(&reference);
+        };
+        let first = self.objects.is_empty();
+        let (namespace, name) = (reference.namespace.clone(), reference.name.clone());
+        if !self.objects.insert(reference) {
+            return;
+        }
+        self.count();
+        let (what, error) = (self.what, Foreign::new(error).to_string());
+        // Once while there is one: users make as many of them as they like, and the metric has their number.
+        match first {
+            true => tracing::warn!(
+                namespace,
+                name,
+                error,
+                "an object of the {what} cannot be read, and is skipped"
+            ),
+            false => tracing::debug!(
+                namespace,
+                name,
+                error,
+                "an object of the {what} cannot be read, and is skipped"
+            ),
+        }
+    }
+
+    fn forget(&mut self, reference: &ObjectRef<Item<K>>) {
+        if !self.objects.is_empty() && self.objects.remove(reference) {
+            self.count();
+        }
+    }
+
+    fn count(&self) {
+        self.metrics.unreadable_objects(self.what, self.objects.len());
+    }
+}
+
+// === impl Selector ===
+
+impl Selector {
+    /// Objects with these labels, as the API server's `labelSelector` has them.
+    pub fn labels(mut self, labels: &str) -> Self {
+        self.labels = Some(labels.to_owned());
+        self
+    }
+
+    /// Objects with these fields, as the API server's `fieldSelector` has them.
+    pub fn fields(mut self, fields: &str) -> Self {
+        self.fields = Some(fields.to_owned());
+        self
+    }
+
+    /// Only what changes from now on: what exists is not reported.
+    pub fn from_now_on(mut self) -> Self {
+        self.start = Start::Now;
+        self
+    }
+}
+
 // === impl Watch ===
 
 impl<K> Watch<K>
@@ -151,10 +235,10 @@ where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     /// Watches these places.
-    pub fn start(what: &'static str, places: Places<K>, config: &watcher::Config) -> Self {
-        let config = config.clone().timeout(WATCH_SECONDS);
+    pub fn start(what: &'static str, cluster: &Cluster, places: Places<K>, selector: Selector) -> Self {
         let missing = (0..places.len()).collect();
-        let member = |(n, (namespace, api))| Member::start(what, namespace, api, config.clone()).changes(n);
+        let member =
+            |(n, (namespace, api))| Member::new(what, namespace, api, cluster, selector.clone()).changes(n);
         Self {
             members: stream::select_all(places.into_iter().enumerate().map(member)),
             missing,
@@ -168,108 +252,9 @@ where
             return Some(next);
         }
         let (n, change) = self.members.next().await?;
-        match change {
-            Change::Failing => drop(self.missing.insert(n)),
-            Change::Listed(..) if self.missing.remove(&n) && self.missing.is_empty() => {
-                self.next = Some(Change::Whole);
-            }
-            _ => {}
+        if matches!(change, Change::Listed(..)) && self.missing.remove(&n) && self.missing.is_empty() {
+            self.next = Some(Change::Whole);
         }
         Some(change)
     }
-}
-
-// === impl Member ===
-
-impl<K> Member<K>
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
-{
-    fn start(what: &'static str, namespace: Option<String>, api: Api<K>, config: watcher::Config) -> Self {
-        Self {
-            what,
-            namespace,
-            events: watcher::watcher(api.clone(), config.clone()).boxed(),
-            api,
-            config,
-            listed: HashSet::new(),
-            waits: waits(),
-            failed: None,
-            again: None,
-            failing: false,
-        }
-    }
-
-    fn changes(self, n: usize) -> BoxStream<'static, (usize, Change<K>)> {
-        let changes = stream::unfold(self, move |mut member| async move {
-            let change = member.next().await?;
-            Some(((n, change), member))
-        });
-        changes.boxed()
-    }
-
-    async fn next(&mut self) -> Option<Change<K>> {
-        loop {
-            if let Some(again) = self.again.take() {
-                sleep_until(again).await;
-                self.events = watcher::watcher(self.api.clone(), self.config.clone()).boxed();
-            }
-            return Some(match self.events.next().await? {
-                Ok(Event::Init) => {
-                    self.listed.clear();
-                    continue;
-                }
-                Ok(Event::InitApply(object)) => {
-                    self.listed.insert(ObjectRef::from_obj(&object));
-                    Change::There(object)
-                }
-                Ok(Event::InitDone) => {
-                    self.works();
-                    Change::Listed(self.namespace.clone(), mem::take(&mut self.listed))
-                }
-                Ok(Event::Apply(object)) => Change::There(object),
-                Ok(Event::Delete(object)) => Change::Gone(ObjectRef::from_obj(&object)),
-                Err(error) => {
-                    self.fails(&error);
-                    Change::Failing
-                }
-            });
-        }
-    }
-
-    fn fails(&mut self, error: &watcher::Error) {
-        let now = Instant::now();
-        if self.failed.is_none_or(|before| now - before > FORGIVEN) {
-            self.waits = waits();
-        }
-        self.failed = Some(now);
-        self.again = Some(now + self.waits.next().unwrap_or(MAX_WAIT));
-        let (what, namespace) = (self.what, &self.namespace);
-        match error {
-            // So do all, now and then: the API server remembers only so much.
-            watcher::Error::WatchError(status) if status.code == 410 => {
-                tracing::debug!(namespace, "the {what} has expired and begins anew");
-            }
-            error if self.failing => tracing::debug!(namespace, %error, "the {what} still fails"),
-            error => {
-                tracing::warn!(namespace, %error, "the {what} fails; trying again with back-off");
-                self.failing = true;
-            }
-        }
-    }
-
-    fn works(&mut self) {
-        if mem::take(&mut self.failing) {
-            tracing::info!(namespace = self.namespace, "the {} works again", self.what);
-        }
-    }
-}
-
-fn waits() -> ExponentialBackoff {
-    ExponentialBuilder::default()
-        .with_min_delay(MIN_WAIT)
-        .with_max_delay(MAX_WAIT)
-        .with_jitter()
-        .without_max_times()
-        .build()
 }

@@ -5,11 +5,11 @@ use crate::{
     cluster::{Cluster, everywhere},
     kubernetes,
     problem::Problem,
-    watch,
+    watch::{self, Item, Selector},
 };
 use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
-    Api, Client,
+    Api, Client, Resource,
     core::PartialObjectMeta,
     runtime::reflector::{ObjectRef, Store},
 };
@@ -27,7 +27,7 @@ pub const LABEL: &str = "acr-pull.dev/access-token";
 #[derive(Clone)]
 pub struct NamespaceDefaults {
     client: Client,
-    store: Option<Store<PartialObjectMeta<Namespace>>>,
+    store: Option<Store<Item<PartialObjectMeta<Namespace>>>>,
     /// Namespaces that had no label a moment ago, until when that is believed.
     unlabelled: Arc<Mutex<HashMap<String, Instant>>>,
 }
@@ -61,14 +61,8 @@ impl NamespaceDefaults {
         };
         let store = || {
             let places = everywhere(Api::all(cluster.client.clone()));
-            watch::store(
-                "watch of Namespaces",
-                places,
-                Some(LABEL),
-                &cluster.readiness,
-                trim,
-                |_| (),
-            )
+            let labelled = Selector::default().labels(LABEL);
+            watch::store("watch of Namespaces", cluster, places, labelled, trim, |_| ())
         };
         Self {
             store: cluster.reach.is_cluster().then(store),
@@ -79,7 +73,7 @@ impl NamespaceDefaults {
 
     /// The value of the namespace's label, from the watch alone.
     pub fn known(&self, namespace: &str) -> Option<String> {
-        label(&self.store.as_ref()?.get(&ObjectRef::new(namespace))?.metadata)
+        label(self.store.as_ref()?.get(&ObjectRef::new(namespace))?.meta())
     }
 
     /// The same from the API server.
@@ -91,9 +85,9 @@ impl NamespaceDefaults {
             return Ok(None);
         }
         let what = format!("reading namespace {namespace}");
-        let api = Api::<Namespace>::all(self.client.clone());
-        let found = kubernetes::call(&what, api.get_metadata_opt(namespace)).await?;
-        let label = found.and_then(|namespace| label(&namespace.metadata));
+        let api = Api::<Item<PartialObjectMeta<Namespace>>>::all(self.client.clone());
+        let found = kubernetes::call(&what, api.get_opt(namespace)).await?;
+        let label = found.and_then(|namespace| label(namespace.meta()));
         if label.is_none() {
             let mut unlabelled = self.unlabelled.lock().unwrap_or_else(PoisonError::into_inner);
             if unlabelled.len() >= MOST {

@@ -4,10 +4,10 @@
 use super::{ACRAccessToken, ACRAccessTokenSpec, ClusterGenerator, Epoch, Reference, reference::Kind};
 use crate::{
     cluster::{Cluster, Places, everywhere},
+    foreign::Foreign,
     kubernetes::{self, api_problem},
     problem::{Problem, Reason},
-    telemetry::Readiness,
-    watch,
+    watch::{self, Item, Selector, Watched},
 };
 use k8s_openapi::{
     api::core::v1::{ObjectReference, ServiceAccount},
@@ -15,39 +15,57 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Resource,
-    core::{DeserializeGuard, PartialObjectMeta},
+    core::PartialObjectMeta,
     runtime::reflector::{ObjectRef, Store},
 };
-use serde::de::DeserializeOwned;
-use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
+use serde::{Deserialize, Deserializer};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// The generators of the cluster, of both kinds. An invalid one is kept with what is wrong
 /// about it, so that it is refused by name and blinds nobody to the others.
 #[derive(Clone)]
 pub struct Generators {
     client: Client,
-    namespaced: Store<DeserializeGuard<ACRAccessToken>>,
+    namespaced: Store<Item<ACRAccessToken>>,
     /// None where only some namespaces are looked after.
-    cluster: Option<Store<DeserializeGuard<ClusterGenerator>>>,
+    cluster: Option<Store<Item<ClusterGenerator>>>,
 }
 
 /// A generator that exists, valid or not.
 pub enum Generator {
     /// One of the Pod's namespace.
-    Namespaced(Arc<DeserializeGuard<ACRAccessToken>>),
+    Namespaced(Arc<Item<ACRAccessToken>>),
     /// One for all namespaces.
-    Cluster(Arc<DeserializeGuard<ClusterGenerator>>),
+    Cluster(Arc<Item<ClusterGenerator>>),
 }
 
 /// The service accounts of the cluster, of which only our annotations are kept.
 #[derive(Clone)]
 pub struct ServiceAccounts {
     client: Client,
-    store: Store<PartialObjectMeta<ServiceAccount>>,
+    store: Store<Item<PartialObjectMeta<ServiceAccount>>>,
 }
 
 /// What we know of a service account.
 pub type ServiceAccountView = BTreeMap<String, String>;
+
+impl Watched for ACRAccessToken {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
+        watch::read(deserializer, |metadata, Body { spec }| Self { metadata, spec })
+    }
+}
+
+impl Watched for ClusterGenerator {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
+        watch::read(deserializer, |metadata, Body { spec }| Self { metadata, spec })
+    }
+}
+
+/// What a generator has beside its metadata.
+#[derive(Deserialize)]
+struct Body<S> {
+    spec: S,
+}
 
 // === impl Generators ===
 
@@ -56,15 +74,10 @@ impl Generators {
     pub fn watch(cluster: &Cluster, epoch: &Epoch) -> Self {
         let of_the_cluster = || {
             let places = everywhere(Api::all(cluster.client.clone()));
-            guarded("watch of ClusterGenerators", places, &cluster.readiness, epoch)
+            store("watch of ClusterGenerators", cluster, places, epoch)
         };
         Self {
-            namespaced: guarded(
-                "watch of ACRAccessTokens",
-                cluster.places(),
-                &cluster.readiness,
-                epoch,
-            ),
+            namespaced: store("watch of ACRAccessTokens", cluster, cluster.places(), epoch),
             cluster: cluster.reach.is_cluster().then(of_the_cluster),
             client: cluster.client.clone(),
         }
@@ -113,34 +126,24 @@ impl Generators {
     }
 }
 
-fn guarded<K>(
+fn store<K: Watched>(
     what: &'static str,
-    places: Places<DeserializeGuard<K>>,
-    readiness: &Readiness,
+    cluster: &Cluster,
+    places: Places<Item<K>>,
     epoch: &Epoch,
-) -> Store<DeserializeGuard<K>>
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
-{
-    let trim = |guard: &mut DeserializeGuard<K>| {
-        if let Ok(generator) = &mut guard.0 {
-            let metadata = generator.meta_mut();
-            metadata.managed_fields = None;
-            metadata.annotations = None;
-        }
-    };
+) -> Store<Item<K>> {
+    let trim = |generator: &mut K| generator.meta_mut().annotations = None;
     let epoch = epoch.clone();
-    watch::store(what, places, None, readiness, trim, move |_| epoch.turn())
+    watch::store(what, cluster, places, Selector::default(), trim, move |_| {
+        epoch.turn()
+    })
 }
 
-async fn get<K>(
-    api: &Api<DeserializeGuard<K>>,
+async fn get<K: Watched>(
+    api: &Api<Item<K>>,
     reference: Reference<'_>,
     place: &str,
-) -> Result<DeserializeGuard<K>, Problem>
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
-{
+) -> Result<Item<K>, Problem> {
     let what = format!("reading {reference} {place}");
     match kubernetes::bounded(&what, api.get_opt(reference.name)).await {
         Ok(Some(found)) => Ok(found),
@@ -172,7 +175,7 @@ impl Generator {
         let invalid = |why: &str| {
             Problem::new(
                 Reason::GeneratorInvalid,
-                format!("{reference} cannot be used: {why}; correct it"),
+                format!("{reference} cannot be used: {}; correct it", Foreign::new(why)),
             )
         };
         match self {
@@ -182,8 +185,8 @@ impl Generator {
             },
             Generator::Cluster(guard) => match &guard.0 {
                 Ok(generator) if generator.spec.kind != Kind::AccessToken.as_str() => {
-                    let (kind, wanted) = (&generator.spec.kind, Kind::AccessToken.as_str());
-                    Err(invalid(&format!("its spec.kind is {kind:?}, not {wanted:?}")))
+                    let (kind, wanted) = (Foreign::quoted(&generator.spec.kind), Kind::AccessToken.as_str());
+                    Err(invalid(&format!("its spec.kind is {kind}, not {wanted:?}")))
                 }
                 Ok(generator) => {
                     let spec = generator.spec.generator.acr_access_token_spec.as_ref();
@@ -223,9 +226,9 @@ impl ServiceAccounts {
         Self {
             store: watch::store(
                 "watch of ServiceAccounts",
+                cluster,
                 cluster.places(),
-                None,
-                &cluster.readiness,
+                Selector::default(),
                 trim,
                 move |_| epoch.turn(),
             ),
@@ -236,15 +239,15 @@ impl ServiceAccounts {
     /// The service account's annotations, from the watch alone.
     pub fn known(&self, namespace: &str, name: &str) -> Option<ServiceAccountView> {
         let found = self.store.get(&ObjectRef::new(name).within(namespace))?;
-        Some(found.metadata.annotations.clone().unwrap_or_default())
+        Some(found.meta().annotations.clone().unwrap_or_default())
     }
 
     /// The same from the API server.
     pub async fn fetch(&self, namespace: &str, name: &str) -> Result<ServiceAccountView, Problem> {
         let what = format!("reading service account {namespace}/{name}");
-        let api = Api::<ServiceAccount>::namespaced(self.client.clone(), namespace);
-        match kubernetes::bounded(&what, api.get_metadata_opt(name)).await {
-            Ok(Some(found)) => Ok(found.metadata.annotations.unwrap_or_default()),
+        let api = Api::<Item<PartialObjectMeta<ServiceAccount>>>::namespaced(self.client.clone(), namespace);
+        match kubernetes::bounded(&what, api.get_opt(name)).await {
+            Ok(Some(found)) => Ok(found.meta().annotations.clone().unwrap_or_default()),
             Ok(None) => Err(Problem::new(
                 Reason::ServiceAccountNotFound,
                 format!(

@@ -3,8 +3,9 @@
 
 use super::WorkloadIdentity;
 use crate::{
+    foreign::Foreign,
     kubernetes::{self, CallError, api_problem, is_passing, is_terminating},
-    problem::{Problem, Reason, shortened},
+    problem::{Problem, Reason},
     telemetry::{Hop, Metrics},
 };
 use azure_core::{error::ErrorKind, http::ClientMethodOptions};
@@ -78,7 +79,7 @@ impl AssertionSource {
                     ),
                     CallError::Api(s) if !is_passing(s.code) && !is_terminating(&s) => Problem::new(
                         Reason::TokenRequestForbidden,
-                        format!("{what} was refused: {}", shortened(&s.message)),
+                        format!("{what} was refused: {}", Foreign::new(&s.message)),
                     ),
                     other => api_problem(&what, other),
                 })?;
@@ -91,13 +92,25 @@ impl AssertionSource {
     }
 }
 
+/// Whether an issuer is a URL in which no shell reads anything special.
+fn is_plain(issuer: &str) -> bool {
+    issuer.len() <= 512
+        && issuer
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b":/.-_~%".contains(&b))
+}
+
 // === impl Assertion ===
 
 impl Assertion {
     /// Who signed it, for whoever has to enter it in Azure; unverified, as the API server has just made it.
     pub fn issuer(&self) -> String {
         let claims = crate::jwt::claims::<Claims>(self.0.expose_secret());
-        claims.map_or_else(|| "ISSUER".to_owned(), |claims| claims.iss)
+        let issuer = claims.map(|claims| claims.iss);
+        // It goes into commands.
+        issuer
+            .filter(|issuer| is_plain(issuer))
+            .unwrap_or_else(|| "ISSUER".to_owned())
     }
 }
 

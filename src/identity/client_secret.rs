@@ -120,6 +120,13 @@ fn subject(user: &str) -> String {
         .strip_prefix("system:serviceaccount:")
         .and_then(|rest| rest.split_once(':'));
     match account {
+        // It goes into a command.
+        _ if !user
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b":.-_@/".contains(&b)) =>
+        {
+            "--user=USER".to_owned()
+        }
         Some((namespace, name)) => format!("--serviceaccount={namespace}:{name}"),
         None => format!("--user={user}"),
     }
@@ -184,5 +191,6 @@ mod tests {
             "--serviceaccount=acr-pull-webhook:webhook"
         );
         assert_eq!(subject("admin"), "--user=admin");
+        assert_eq!(subject("admin; id"), "--user=USER");
     }
 }

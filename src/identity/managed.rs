@@ -8,7 +8,8 @@ use super::{
     managed_transport::{Answer, ManagedTransport},
 };
 use crate::{
-    problem::{Problem, Reason, shortened},
+    foreign::Foreign,
+    problem::{Problem, Reason},
     telemetry::{Hop, Metrics},
     transport::{Caller, Gates},
 };
@@ -100,7 +101,7 @@ fn problem(identity: &ManagedIdentity, error: &azure_core::Error) -> Problem {
     }
     Problem::new(
         Reason::ManagedIdentityRefused,
-        format!("{identity} cannot be used: {error}"),
+        format!("{identity} cannot be used: {}", Foreign::new(&error.to_string())),
     )
 }
 
@@ -108,14 +109,15 @@ impl Answer {
     fn problem(&self, identity: &ManagedIdentity) -> Problem {
         let said = |words: &str| match words {
             "" => String::new(),
-            words => format!(" ({})", shortened(words)),
+            words => format!(" ({})", Foreign::inert(words)),
         };
         match self {
             Answer::None(cause) => Problem::new(
                 Reason::ManagedIdentityUnavailable,
                 format!(
-                    "the machine's endpoint for managed identities was not reached: {cause}; it is there on Azure's machines \
-                     alone, and only where the webhook's Pods may reach 169.254.169.254 or IDENTITY_ENDPOINT"
+                    "the machine's endpoint for managed identities was not reached: {}; it is there on Azure's machines \
+                     alone, and only where the webhook's Pods may reach 169.254.169.254 or IDENTITY_ENDPOINT",
+                    Foreign::new(cause)
                 ),
             )
             .unreachable(),
@@ -157,6 +159,19 @@ fn is_refusal(status: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn no_word_of_the_machines_is_in_a_command(words in crate::foreign::hostile::text(), status in 400u16..600) {
+            let identity = ManagedIdentity {
+                id: ManagedIdentityId::SystemAssigned,
+                tenant_id: None,
+                acr_audience: String::new(),
+            };
+            let answer = Answer::Refused { status, words, retry_after: None };
+            crate::foreign::hostile::check(&answer.problem(&identity).message);
+        }
+    }
 
     #[test]
     fn what_the_machine_refuses_is_told_apart_from_what_passes() {

@@ -12,7 +12,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, Waker},
 };
 use tokio::{sync::oneshot, task::JoinHandle};
@@ -61,6 +64,7 @@ enum Link {
 struct Process {
     link: Arc<Mutex<Link>>,
     gate: Arc<Mutex<Gate>>,
+    fit: Arc<AtomicBool>,
     shutdown: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
@@ -94,17 +98,21 @@ impl World {
         };
         let world = self.clone();
         let work = move |term: Term| world.clone().work(index, term, ends);
+        let fit = Arc::new(AtomicBool::new(true));
+        let is_fit = fit.clone();
         let election = run(
             Client::new(router, "ns"),
             settings,
             Metrics::new(),
             async { drop(asked.await) },
+            move || is_fit.load(Ordering::Relaxed),
             work,
         );
         let gate = Arc::new(Mutex::new(Gate::default()));
         Process {
             link,
             gate: gate.clone(),
+            fit,
             shutdown: Some(shutdown),
             task: tokio::spawn(Gated(Box::pin(election), gate)),
         }
@@ -294,6 +302,29 @@ impl<F: Future> Future for Gated<F> {
             false => self.0.as_mut().poll(context),
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_is_not_fit_does_not_stand_and_lays_the_leadership_down_at_once() {
+    let world = World::default();
+    let first = world.start(0);
+    first.fit.store(false, Ordering::Relaxed);
+    sleep(2 * LEASE_DURATION).await;
+    assert_eq!(world.0.lock().unwrap().writes.len(), 0, "it does not stand");
+    first.fit.store(true, Ordering::Relaxed);
+    world.led_by(|n| n == 0).await;
+    let _second = world.start(1);
+    sleep(10 * RETRY_PERIOD).await;
+    first.fit.store(false, Ordering::Relaxed);
+    let unfit = Instant::now();
+    world.led_by(|n| n == 1).await;
+    // The Lease was released: nobody waits for its end.
+    assert!(
+        unfit.elapsed() <= 2 * RETRY_PERIOD + 2 * STEP,
+        "{:?}",
+        unfit.elapsed()
+    );
+    world.assert_no_overlap();
 }
 
 #[tokio::test(start_paused = true)]

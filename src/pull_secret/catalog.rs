@@ -4,10 +4,13 @@ use super::{ACRPullSecret, AccountOf, GeneratorReference, Order, lately::Lately,
 use crate::{
     cluster::Cluster,
     events::Events,
+    excluded::Excluded,
+    foreign::Foreign,
     generator::{
         ANNOTATIONS, Account, Epoch, Generator, Generators, Kind, Reference, Referenced, Resolved, Resolver,
         ServiceAccountView, ServiceAccounts,
     },
+    kubernetes::is_subdomain,
     problem::{Problem, Reason},
     registry::RegistryHost,
 };
@@ -75,6 +78,8 @@ impl Catalog {
     /// Resolves a wish. What a watch has not seen yet, be it missing or only wrong as we know it,
     /// is looked up once before the Pod is refused for it.
     pub async fn resolve(&self, wish: &Wish) -> Result<Resolution, Problem> {
+        // Whoever issues comes by here, be it for a Pod that is admitted or for one that runs.
+        self.excluded().check_pod(wish.namespace())?;
         let epoch = self.epoch.now();
         if let Some(resolution) = self.recent.get(wish, epoch) {
             return Ok(resolution);
@@ -107,6 +112,11 @@ impl Catalog {
         };
         let inputs = self.resolver.resolve(generator, account, &annotations)?;
         Ok(wish.resolution(generator, account, inputs))
+    }
+
+    /// The namespaces whose Pods get no pull secret.
+    pub fn excluded(&self) -> &Excluded {
+        &self.resolver.excluded
     }
 
     /// Tells of a problem on the generator, where that is at fault: who wrote it may never see the Pods.
@@ -202,16 +212,38 @@ impl Wish {
             .ok_or_else(|| {
                 Problem::new(
                     Reason::GeneratorInvalid,
-                    format!("{kind:?} is not a kind of generator that is served here"),
+                    format!(
+                        "{} is not a kind of generator that is served here",
+                        Foreign::quoted(kind)
+                    ),
                 )
             })?;
         let namespace = owner.metadata.namespace.as_deref().unwrap_or_default();
         let (account, whose) = (&owner.spec.service_account_name, owner.spec.service_account_of);
+        // Whoever may write an ACRPullSecret wrote these, and they go into paths and commands.
+        let names = [Some(name.as_str()), account.as_deref()];
+        if let Some(bad) = names.into_iter().flatten().find(|name| !is_subdomain(name)) {
+            return Err(Problem::new(
+                Reason::GeneratorInvalid,
+                format!(
+                    "{} in its spec is not the name of an object",
+                    Foreign::quoted(bad)
+                ),
+            ));
+        }
         Ok(Self {
             // Objects of before that do not say whose it is are taken for the more frequent case.
             knows_service_account: account.is_some() && whose != Some(AccountOf::Generator),
             ..Self::new(namespace, Reference { kind, name }, account.as_deref())
         })
+    }
+
+    /// Whether the pull secret that this asks for could be called so, whichever account its generator uses.
+    pub fn may_be_called(&self, called: &str) -> bool {
+        let accounts = [Account::Pods(self.service_account()), Account::None];
+        accounts
+            .into_iter()
+            .any(|account| name(self.reference(), account) == called)
     }
 
     fn reference(&self) -> Reference<'_> {
@@ -250,6 +282,42 @@ impl Wish {
         Resolution {
             order: Arc::new(order),
             note: generator.several_identities(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pull_secret::ACRPullSecretSpec;
+
+    #[test]
+    fn what_somebody_wrote_into_a_pull_secrets_spec_is_a_name_or_refused() {
+        let wish = |kind: &str, name: &str, service_account: Option<&str>| {
+            let generator = GeneratorReference {
+                kind: kind.to_owned(),
+                name: name.to_owned(),
+            };
+            let spec = ACRPullSecretSpec {
+                generator,
+                service_account_name: service_account.map(str::to_owned),
+                service_account_of: None,
+                service_account_namespace: None,
+            };
+            Wish::of(&ACRPullSecret::new("acr-pull-x", spec))
+        };
+        let known = Kind::AccessToken.as_str();
+        assert!(wish(known, "contoso", None).is_ok());
+        assert!(wish(known, "contoso", Some("app")).is_ok());
+        for (kind, name, account) in [
+            ("Secret", "contoso", None),
+            (known, "../../secrets/x", None),
+            (known, "x'; touch /tmp/pwned; '", None),
+            (known, "contoso", Some("app?x=1")),
+            (known, "contoso", Some("")),
+        ] {
+            let problem = wish(kind, name, account).unwrap_err();
+            assert_eq!(problem.reason, Reason::GeneratorInvalid, "{problem}");
         }
     }
 }

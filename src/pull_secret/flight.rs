@@ -182,6 +182,16 @@ impl Flights {
         }
     }
 
+    /// Forgets how a flight of this order ended: whoever joins next starts another one.
+    pub fn forget_outcome(&self, order: &Order) {
+        let key = (order.namespace.clone(), order.name.clone());
+        if let Entry::Occupied(entry) = self.lock().flights.entry(key)
+            && entry.get().has_landed()
+        {
+            entry.remove().task.abort();
+        }
+    }
+
     /// Whether the flight with this bell is still the one of its pull secret.
     fn holds(&self, key: &Key, bell: &Arc<Notify>) -> bool {
         let board = self.lock();
@@ -351,6 +361,10 @@ impl Flight {
             place: self.place.clone(),
             retry_now: self.retry_now.clone(),
         }
+    }
+
+    fn has_landed(&self) -> bool {
+        matches!(*self.state.borrow(), State::Landed(_))
     }
 
     fn is_flying(&self) -> bool {

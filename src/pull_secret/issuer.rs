@@ -3,6 +3,7 @@
 use super::{
     ACRPullSecret, ACRPullSecretSpec, AccountOf, GeneratorReference, Writer,
     census::Census,
+    changes::Changes,
     flight::{AsyncTry, Flights, Passenger},
     freshness::{Freshness, freshness},
     pair::{Written, gone, is_of_use},
@@ -16,25 +17,24 @@ use crate::{
     identity::TokenSource,
     problem::{Problem, Reason},
     registry::{PullToken, RegistryClient},
-    telemetry::Metrics,
+    telemetry::{Metrics, Readiness},
     transport::{Caller, Gates, Place, Stage, late},
     turns::Lane,
-    watch::{self, Seen},
+    watch::{self, Item, Seen, Selector},
 };
 use jiff::Timestamp;
 use kube::{
     Resource,
-    core::DeserializeGuard,
     runtime::reflector::{ObjectRef, Store},
 };
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
 };
-use tokio::sync::{OnceCell, broadcast};
+use tokio::sync::OnceCell;
 
-/// Changes that a slow listener may be behind; beyond it, it looks at everything again.
-const MAX_BEHIND: usize = 1024;
+/// What the watch of pull secrets is called.
+const WATCH: &str = "watch of ACRPullSecrets";
 
 /// Marks that are taken back, which are remembered until the watch shows it.
 const MOST_MARKS: usize = 1024;
@@ -48,8 +48,8 @@ pub struct Settings {
     pub most_in_namespace: u32,
 }
 
-/// An `ACRPullSecret` as it is watched. Guarded: an object that somebody spoilt blinds nobody to the others.
-pub type Guarded = DeserializeGuard<ACRPullSecret>;
+/// An `ACRPullSecret` as it is watched: one that cannot be decoded hides none of the others.
+pub type Guarded = Item<ACRPullSecret>;
 
 /// Why a pull secret is issued.
 #[derive(Clone, Debug)]
@@ -101,7 +101,8 @@ struct Inner {
     registry: RegistryClient,
     writer: Writer,
     known: Store<Guarded>,
-    changes: broadcast::Sender<ObjectRef<Guarded>>,
+    changes: Changes,
+    readiness: Readiness,
     events: Events,
     flights: Flights,
     census: Census,
@@ -128,13 +129,13 @@ impl Issuer {
         let forget = flights.clone();
         let census = Census::default();
         let counted = census.clone();
-        let changes = broadcast::Sender::new(MAX_BEHIND);
+        let changes = Changes::default();
         let changed = changes.clone();
         let known = watch::store(
-            "watch of ACRPullSecrets",
+            WATCH,
+            cluster,
             cluster.places::<Guarded>(),
-            None,
-            &cluster.readiness,
+            Selector::default(),
             trim,
             move |seen| {
                 let reference = match seen {
@@ -151,8 +152,7 @@ impl Issuer {
                         reference
                     }
                 };
-                // Only a leader listens.
-                let _ = changed.send(reference);
+                changed.add(reference.namespace.unwrap_or_default(), reference.name);
             },
         );
         Self(Arc::new(Inner {
@@ -161,6 +161,7 @@ impl Issuer {
             writer: Writer::new(cluster.client.clone()),
             known,
             changes,
+            readiness: cluster.readiness.clone(),
             events,
             flights,
             census,
@@ -217,6 +218,10 @@ impl Issuer {
 
     /// Issues a pull secret that exists anew; joins whoever does so already.
     pub async fn renew(&self, order: Arc<Order>, cause: Cause) -> Result<(), Problem> {
+        if matches!(cause, Cause::Repair) {
+            // What has just been issued is what is complained of.
+            self.0.flights.forget_outcome(&order);
+        }
         // Whoever renews tries again by a plan of its own.
         let refresh = |()| std::future::ready(Err(late(&Stage::Kubernetes)));
         self.0.join(order, cause, refresh, false)?.outcome().await
@@ -232,9 +237,14 @@ impl Issuer {
         self.0.known.clone()
     }
 
-    /// Each pull secret that changes from now on.
-    pub fn changes(&self) -> broadcast::Receiver<ObjectRef<Guarded>> {
-        self.0.changes.subscribe()
+    /// The pull secrets that change, for the one who listens.
+    pub fn changes(&self) -> &Changes {
+        &self.0.changes
+    }
+
+    /// Whether the pull secrets that exist are known, as they were a moment ago.
+    pub fn sees(&self) -> bool {
+        self.0.readiness.sees(WATCH)
     }
 
     /// Writes them.
@@ -244,9 +254,8 @@ impl Issuer {
 }
 
 /// What nobody reads, of objects of which there are many.
-fn trim(object: &mut Guarded) {
+fn trim(object: &mut ACRPullSecret) {
     let metadata = object.meta_mut();
-    metadata.managed_fields = None;
     metadata.labels = None;
     metadata.annotations = None;
 }
@@ -254,7 +263,7 @@ fn trim(object: &mut Guarded) {
 /// The pull secret, if it is about to be deleted.
 fn marked_unused(known: Option<&Guarded>) -> Option<&ACRPullSecret> {
     match known {
-        Some(DeserializeGuard(Ok(known))) => known.is_marked_unused().then_some(known),
+        Some(Item(Ok(known))) => known.is_marked_unused().then_some(known),
         _ => None,
     }
 }
@@ -262,7 +271,7 @@ fn marked_unused(known: Option<&Guarded>) -> Option<&ACRPullSecret> {
 /// What the pull secret of this order is worth, as it is known.
 fn worth(known: Option<&Guarded>, order: &Order) -> Freshness {
     match known {
-        Some(DeserializeGuard(Ok(object))) => freshness(object, &order.inputs_hash, Timestamp::now()),
+        Some(Item(Ok(object))) => freshness(object, &order.inputs_hash, Timestamp::now()),
         _ => Freshness::Stale,
     }
 }
@@ -335,7 +344,7 @@ fn told(report: Result<(), Problem>) {
 
 /// When the pull secret was last made anew.
 fn renewed(object: Option<&Guarded>) -> Option<Timestamp> {
-    let DeserializeGuard(Ok(object)) = object? else {
+    let Item(Ok(object)) = object? else {
         return None;
     };
     Some(object.status.as_ref()?.last_renewal_time.as_ref()?.0)

@@ -2,10 +2,15 @@
 //! the identity, the Pod's service account. It never changes, because the kubelet
 //! remembers pulled images by the Secret's coordinates (KEP-2535).
 
-use crate::generator::{Account, Reference};
+use crate::{
+    generator::{Account, Reference},
+    kubernetes::is_subdomain,
+};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 
+/// What every name begins with.
+const PREFIX: &str = "acr-pull-";
 /// The longest name of a Secret (a DNS subdomain, RFC 1123).
 const MAX_NAME: usize = 253;
 /// 40 bits tell apart what the readable part cannot.
@@ -14,7 +19,7 @@ const HASH_BYTES: usize = 5;
 /// The name of the Secret, and of the `ACRPullSecret` that owns it.
 pub fn name(generator: Reference<'_>, account: Account<'_>) -> String {
     let mut hash = Sha256::new();
-    let mut readable = format!("acr-pull-{}", generator.name);
+    let mut readable = format!("{PREFIX}{}", generator.name);
     hash.update(generator.kind.as_str());
     hash.update("\0");
     hash.update(generator.name);
@@ -32,6 +37,11 @@ pub fn name(generator: Reference<'_>, account: Account<'_>) -> String {
         let _ = write!(name, "{byte:02x}");
     }
     name
+}
+
+/// Whether [`name`] could give this name.
+pub fn is_pull_secret(name: &str) -> bool {
+    name.len() > PREFIX.len() && name.starts_with(PREFIX) && is_subdomain(name)
 }
 
 #[cfg(test)]
@@ -52,7 +62,7 @@ mod tests {
 
     const SUBDOMAIN: &str = "[a-z0-9]([-a-z0-9]{0,40}[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]{0,40}[a-z0-9])?){0,4}";
 
-    fn is_subdomain(name: &str) -> bool {
+    fn is_a_name(name: &str) -> bool {
         let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
         name.len() <= MAX_NAME
             && name.split('.').all(|label| {
@@ -82,7 +92,7 @@ mod tests {
         fn names_are_valid_and_stable(generator in SUBDOMAIN, account in SUBDOMAIN) {
             for account in [Account::Pods(&account), generators(&account)] {
                 let made = name(own(&generator), account);
-                prop_assert!(is_subdomain(&made), "{}", made);
+                prop_assert!(is_a_name(&made) && is_pull_secret(&made), "{}", made);
                 prop_assert_eq!(made, name(own(&generator), account));
             }
         }

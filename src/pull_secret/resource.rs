@@ -1,9 +1,10 @@
 //! `ACRPullSecret`: owner and visible status of one pull secret.
 
+use crate::watch::{self, Item, Watched};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// What one pull secret is made from.
 #[derive(Clone, Debug, PartialEq, CustomResource, Deserialize, Serialize, KubeSchema)]
@@ -78,25 +79,31 @@ pub struct ACRPullSecretStatus {
     /// Ready says whether the Secret holds a token that works, and if not, why. Renewed is there while the token works and
     /// the last try to replace it has failed, and says why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"], "maxItems" = 8))]
     pub conditions: Vec<Condition>,
     /// The registry that the token opens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub registry: Option<String>,
     /// The scope of the token; absent when it opens all that the identity may pull.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096))]
     pub scope: Option<String>,
     /// The kind of identity that got it: WorkloadIdentity, ServicePrincipal or ManagedIdentity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
     pub identity: Option<String>,
     /// The subject that Entra saw; of a workload identity only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
     pub subject: Option<String>,
     /// The Entra application (client) id, where it is known.
     #[serde(default, rename = "clientID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub client_id: Option<String>,
     /// The Entra tenant id, where it is known.
     #[serde(default, rename = "tenantID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub tenant_id: Option<String>,
     /// When the token ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -106,12 +113,14 @@ pub struct ACRPullSecretStatus {
     pub last_renewal_time: Option<Time>,
     /// A fingerprint of everything the token depends on; another one means the token is to be remade.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
     pub inputs_hash: Option<String>,
     /// Since when no Pod names the Secret; set for a while before it is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unused_since: Option<Time>,
     /// The uid of the Secret that was written.
     #[serde(default, rename = "secretUID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub secret_uid: Option<String>,
     /// The resource version of the Secret as it was written; another one means that somebody else has written it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -123,6 +132,21 @@ pub struct ACRPullSecretStatus {
 pub const READY: &str = "Ready";
 /// The type of the condition that is there while a token that works could not be replaced.
 pub const RENEWED: &str = "Renewed";
+
+impl Watched for ACRPullSecret {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
+        #[derive(Deserialize)]
+        struct Body {
+            spec: ACRPullSecretSpec,
+            status: Option<ACRPullSecretStatus>,
+        }
+        watch::read(deserializer, |metadata, Body { spec, status }| Self {
+            metadata,
+            spec,
+            status,
+        })
+    }
+}
 
 // === impl ACRPullSecret ===
 

@@ -3,9 +3,10 @@
 
 use super::{RegistryHost, Scope, clock::AzureClock};
 use crate::{
+    foreign::Foreign,
     identity::EntraToken,
     jwt,
-    problem::{Problem, Reason, shortened},
+    problem::{Problem, Reason},
     telemetry::{Hop, Metrics},
     transport::{self, Ahead, Caller, Gates, Reply},
 };
@@ -150,7 +151,10 @@ impl RegistryClient {
                 let reply = transport::send(request).await.map_err(|cause| {
                     Problem::new(
                         Reason::RegistryUnavailable,
-                        format!("{host}{path} was not reached: {cause}; if this stays, check spec.registry"),
+                        format!(
+                            "{host}{path} was not reached: {}; if this stays, check spec.registry",
+                            Foreign::new(&cause)
+                        ),
                     )
                     .unreachable()
                 })?;
@@ -192,7 +196,7 @@ fn refusal(host: &RegistryHost, path: &str, reply: &Reply) -> Problem {
     let said = serde_json::from_slice::<AcrErrors>(&reply.body)
         .ok()
         .and_then(|e| e.errors.into_iter().next())
-        .map(|e| format!(" ({}: {})", shortened(&e.code), shortened(&e.message)))
+        .map(|e| format!(" ({}: {})", Foreign::new(&e.code), Foreign::new(&e.message)))
         .unwrap_or_default();
     let (reason, hint) = match status {
         401 => (
@@ -213,6 +217,28 @@ fn refusal(host: &RegistryHost, path: &str, reply: &Reply) -> Problem {
         _ => (Reason::RegistryUnavailable, ""),
     };
     Problem::new(reason, format!("{host}{path} answered {status}{said}{hint}")).retry_after(reply.retry_after)
+}
+
+/// A reply of a registry's token endpoints, of a status that the first byte chooses.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let permitted = super::DEFAULT_SUFFIXES.parse::<super::RegistrySuffixes>();
+    let permitted = permitted
+        .ok()
+        .and_then(|suffixes| suffixes.permit("contoso.azurecr.io").ok());
+    let (Some(host), Some(reply)) = (permitted, Reply::fuzz(data)) else {
+        return;
+    };
+    let problem = refusal(&host, "/oauth2/exchange", &reply);
+    assert!(problem.message.len() < 8 * 1024, "a message is bounded");
+    let clock = AzureClock::new(Metrics::new());
+    if let Ok(reply) = serde_json::from_slice::<RefreshReply>(&reply.body)
+        && let Some(expires) = expiry(reply.refresh_token.expose_secret())
+    {
+        for date in [None, Some(Timestamp::MIN), Some(Timestamp::MAX), Some(expires)] {
+            clock.ours(expires, Timestamp::UNIX_EPOCH, date);
+        }
+    }
 }
 
 #[cfg(test)]

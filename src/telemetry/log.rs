@@ -1,7 +1,8 @@
 //! Logs on stderr.
 
+use tracing::{Level, Metadata};
 use tracing_subscriber::{
-    filter::{LevelFilter, Targets},
+    filter::{LevelFilter, Targets, filter_fn},
     fmt,
     prelude::*,
     registry,
@@ -52,8 +53,15 @@ pub fn init(args: &LogArgs) -> Result<(), String> {
         LogFormat::Text => lines.with_ansi(false).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
+    let lines = lines.with_filter(filter_fn(|line| !may_hold_a_body(line)));
     let started = registry().with(lines).with(filter).try_init();
     started.map_err(|e| format!("logging cannot be started: {e}"))
+}
+
+/// Whether a line may hold the whole body of an answer. kube's client logs an answer that it cannot decode at WARN, with
+/// its body: of a TokenRequest that is a token, of a list all objects.
+fn may_hold_a_body(line: &Metadata<'_>) -> bool {
+    line.target() == "kube_client::client" && *line.level() <= Level::WARN
 }
 
 /// Levels and `target=level`, of which the last of a target counts; of a target alone, everything is told.

@@ -24,9 +24,14 @@ pub struct Metrics {
     waiting: Gauge,
     renewals: Family<RenewalLabels, Counter>,
     collected: Counter,
+    upkeep_panics: Counter,
+    /// Not a number where nothing is known.
+    first_expiration: Gauge<f64, AtomicU64>,
     azure_clock_ahead: Gauge<f64, AtomicU64>,
     certificate_ends: Gauge,
     leader: Gauge,
+    watches_failing: Family<WatchLabels, Gauge>,
+    unreadable_objects: Family<WatchLabels, Gauge>,
     leads_until: Arc<Mutex<Option<tokio::time::Instant>>>,
 }
 
@@ -62,8 +67,10 @@ struct AdmissionLabels {
 pub enum Renewal {
     /// It has a new token.
     Renewed,
-    /// The same, because a kubelet complained.
+    /// The same, because a kubelet complained or its `ACRPullSecret` was deleted.
     Repaired,
+    /// No Pod agreed that it needs a new token.
+    NothingToDo,
     /// It has not.
     Failed,
 }
@@ -90,6 +97,11 @@ struct HopOnly {
     hop: Hop,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WatchLabels {
+    watch: &'static str,
+}
+
 /// From a warm answer (microseconds) to the API server's longest time-out.
 const SECONDS: [f64; 14] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0,
@@ -112,9 +124,13 @@ impl Metrics {
             waiting: Gauge::default(),
             renewals: Family::default(),
             collected: Counter::default(),
+            upkeep_panics: Counter::default(),
+            first_expiration: Gauge::default(),
             azure_clock_ahead: Gauge::default(),
             certificate_ends: Gauge::default(),
             leader: Gauge::default(),
+            watches_failing: Family::default(),
+            unreadable_objects: Family::default(),
             leads_until: Arc::default(),
         };
         let mut registry = metrics.registry.lock().unwrap_or_else(PoisonError::into_inner);
@@ -160,6 +176,17 @@ impl Metrics {
             "Pull secrets that the leader deleted because no Pod named them",
             metrics.collected.clone(),
         );
+        registry.register(
+            "upkeep_panics",
+            "Pull secrets that the leader failed to look after by a fault of the program",
+            metrics.upkeep_panics.clone(),
+        );
+        registry.register_with_unit(
+            "pull_secrets_first_expiration_timestamp",
+            "When the first token ends of those in use that work, since 1970; NaN where nothing is known, as on replicas that do not lead",
+            Unit::Seconds,
+            metrics.first_expiration.clone(),
+        );
         registry.register_with_unit(
             "azure_clock_ahead",
             "How far Azure's clock was ahead of this machine's when it last answered; behind, where negative",
@@ -177,7 +204,18 @@ impl Metrics {
             "1 on the replica that leads, 0 on the others",
             metrics.leader.clone(),
         );
+        registry.register(
+            "watches_failing",
+            "Places whose watch of this kind fails just now; a place is a namespace of --namespaces, or the cluster",
+            metrics.watches_failing.clone(),
+        );
+        registry.register(
+            "unreadable_objects",
+            "Objects of this kind that exist and cannot be decoded, and so are skipped",
+            metrics.unreadable_objects.clone(),
+        );
         drop(registry);
+        metrics.first_expiration(None);
         metrics
     }
 
@@ -229,9 +267,35 @@ impl Metrics {
         self.azure_clock_ahead.set(ahead.as_secs_f64());
     }
 
+    /// So many more places cannot be watched, or fewer.
+    pub fn watch_failing(&self, what: &'static str, more: i64) {
+        self.watches_failing
+            .get_or_create(&WatchLabels::of(what))
+            .inc_by(more);
+    }
+
+    /// So many objects cannot be decoded.
+    pub fn unreadable_objects(&self, what: &'static str, number: usize) {
+        let number = i64::try_from(number).unwrap_or(i64::MAX);
+        self.unreadable_objects
+            .get_or_create(&WatchLabels::of(what))
+            .set(number);
+    }
+
     /// Counts a pull secret that was deleted.
     pub fn collected(&self) {
         self.collected.inc();
+    }
+
+    /// Counts a panic in the upkeep of one pull secret.
+    pub fn upkeep_panicked(&self) {
+        self.upkeep_panics.inc();
+    }
+
+    /// When the first token in use ends, if there is one and this replica knows.
+    pub fn first_expiration(&self, ends: Option<Timestamp>) {
+        let ends = ends.map_or(f64::NAN, |ends| ends.as_millisecond() as f64 / 1e3);
+        self.first_expiration.set(ends);
     }
 
     /// Counts a pull secret as being issued until the result is dropped.
@@ -263,6 +327,15 @@ impl Metrics {
             &self.registry.lock().unwrap_or_else(PoisonError::into_inner),
         )?;
         Ok(text)
+    }
+}
+
+impl WatchLabels {
+    /// Of a watch that is called this in the log.
+    fn of(what: &'static str) -> Self {
+        Self {
+            watch: what.strip_prefix("watch of ").unwrap_or(what),
+        }
     }
 }
 

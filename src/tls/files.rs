@@ -1,6 +1,7 @@
 //! The serving certificate from files that somebody else makes, read anew when their content changes.
 
 use super::{Pair, Serving};
+use crate::tasks::Tasks;
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
@@ -12,14 +13,17 @@ use tokio::time::{MissedTickBehavior, interval};
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Serves the pair of these files; an error is a sentence for the operator. Later errors leave the pair of before.
-pub fn follow(cert: &Path, key: &Path, serving: &Serving) -> Result<(), String> {
+pub fn follow(cert: &Path, key: &Path, serving: &Serving, tasks: &Tasks) -> Result<(), String> {
     let files = Files {
         cert: cert.to_owned(),
         key: key.to_owned(),
     };
     let (content, pair) = files.read()?;
     serving.set(&pair);
-    tokio::spawn(files.follow(content, serving.clone()));
+    tasks.spawn(
+        "watch of the certificate files",
+        files.follow(content, serving.clone()),
+    );
     Ok(())
 }
 

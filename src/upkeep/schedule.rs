@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+/// A time of renewal further ahead than clocks may differ.
+const MAX_AHEAD: SignedDuration = SignedDuration::from_mins(10);
 const MIN_WAIT: Duration = Duration::from_secs(5);
 /// Long enough to be calm, short enough for a person who has mended something and waits.
 const MAX_WAIT: Duration = Duration::from_secs(120);
@@ -25,10 +27,21 @@ pub fn until_due(owner: &ACRPullSecret, adopt: Duration, now: Timestamp) -> Dura
             .map(|c| &c.last_transition_time);
         let since = told.or(owner.metadata.creation_timestamp.as_ref());
         let adopt = SignedDuration::try_from(adopt).unwrap_or(SignedDuration::MAX);
-        return since.map_or(Duration::ZERO, |since| between(now, since.0 + adopt));
+        return since.map_or(Duration::ZERO, |since| between(now, later(since.0, adopt)));
     };
     let life = expires.0.duration_since(renewed.0);
-    between(now, renewed.0 + life.mul_f64(share(owner, renewed.0)))
+    // Nobody made a token then.
+    if renewed.0.duration_since(now) > MAX_AHEAD || !life.is_positive() {
+        return Duration::ZERO;
+    }
+    let share =
+        SignedDuration::try_from_secs_f64(life.as_secs_f64() * share(owner, renewed.0)).unwrap_or(life);
+    between(now, later(renewed.0, share))
+}
+
+/// That much later, as far as times go. jiff's own operators panic beyond.
+fn later(time: Timestamp, by: SignedDuration) -> Timestamp {
+    time.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
 /// How long to wait after one more failure.
@@ -45,7 +58,7 @@ fn between(now: Timestamp, then: Timestamp) -> Duration {
 }
 
 /// From 0 to 1, the same for the same.
-fn chance(seed: &impl Hash) -> f64 {
+pub fn chance(seed: &impl Hash) -> f64 {
     let mut hasher = DefaultHasher::new();
     seed.hash(&mut hasher);
     hasher.finish() as f64 / u64::MAX as f64
@@ -104,6 +117,48 @@ mod tests {
             until_due(&owner("x", issued(900)), Duration::ZERO, at(800)),
             Duration::ZERO
         );
+    }
+
+    #[test]
+    fn a_status_that_nobody_could_have_written_is_renewed_over() {
+        for (renewed, expires) in [(9_000, 0), (5, 5), (1_000_000, 1_009_000)] {
+            let status = ACRPullSecretStatus {
+                expiration_time: Some(Time(at(expires))),
+                last_renewal_time: Some(Time(at(renewed))),
+                ..Default::default()
+            };
+            assert_eq!(
+                until_due(&owner("x", Some(status)), Duration::ZERO, at(10)),
+                Duration::ZERO
+            );
+        }
+    }
+
+    proptest::proptest! {
+        /// Users may write a status. Whatever times are in it, it costs no panic.
+        #[test]
+        fn no_status_makes_it_panic(
+            times in proptest::array::uniform4(proptest::option::of(Timestamp::MIN.as_second()..=Timestamp::MAX.as_second())),
+            adopt in proptest::num::u64::ANY,
+        ) {
+            let [expires, renewed, told, created] = times.map(|second| second.map(|second| Time(at(second))));
+            let mut status = ACRPullSecretStatus {
+                expiration_time: expires,
+                last_renewal_time: renewed,
+                inputs_hash: Some("same".to_owned()),
+                secret_uid: Some("uid".to_owned()),
+                ..Default::default()
+            };
+            if let Some(told) = told {
+                status.set_ready(false, "", "", None, told);
+            }
+            let mut owner = owner("x", Some(status));
+            owner.metadata.creation_timestamp = created;
+            for now in [Timestamp::MIN, at(0), Timestamp::MAX] {
+                until_due(&owner, Duration::from_secs(adopt), now);
+                crate::pull_secret::freshness(&owner, "same", now);
+            }
+        }
     }
 
     #[test]

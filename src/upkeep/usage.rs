@@ -1,12 +1,22 @@
 //! Which pull secrets live Pods name, from a watch of the Pods' metadata.
+//!
+//! What the metadata says is a claim of whoever may write Pods. It decides alone about what costs nobody else: the renewal
+//! and the end of an `ACRPullSecret` that exists in the namespace of the Pod. Before anything is made or repaired for a Pod,
+//! the Pod itself is read.
 
 use super::Key;
-use crate::{admission::PULL_SECRETS, watch::Change};
+use crate::{
+    admission::{MAX_REFERENCES, PULL_SECRETS},
+    kubernetes::MIRROR,
+    pull_secret::is_pull_secret,
+    watch::{Change, Item},
+};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt, core::PartialObjectMeta, runtime::reflector::ObjectRef};
 use std::{
-    collections::{HashMap, HashSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    collections::{BTreeSet, HashMap, HashSet},
+    ops::Bound,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::time::Instant;
@@ -22,40 +32,49 @@ pub enum Use {
     Unknown,
     /// Live Pods name it.
     Used,
-    /// No live Pod has named it for so long, as far back as we have looked.
+    /// No live Pod has named it for so long: since its last Pod went, else since this was first asked.
     Unused(Duration),
 }
+
+/// A Pod's metadata.
+type Labelled = Item<PartialObjectMeta<Pod>>;
+
+type Names = Box<[String]>;
 
 #[derive(Default)]
 struct Index {
     /// Each Pod's pull secrets.
-    pods: HashMap<Key, Box<[String]>>,
-    /// How many Pods name each pull secret.
-    users: HashMap<Key, u32>,
-    /// When the last of them went.
+    pods: HashMap<Arc<Key>, Names>,
+    /// The Pods that name each pull secret.
+    users: HashMap<Key, BTreeSet<Arc<Key>>>,
+    /// Since when no Pod names it, of each pull secret that was asked about.
     unused: HashMap<Key, Instant>,
-    /// Since when all Pods are known.
-    filled: Option<Instant>,
-    failing: bool,
+    /// Whether all Pods have been known once.
+    filled: bool,
+    /// The namespaces whose Pods may be others than those known; none stands for all.
+    failing: HashSet<Option<String>>,
 }
 
 // === impl Usage ===
 
 impl Usage {
     /// Takes in a change; returns the pull secrets that have come into use or gone out of it.
-    pub fn observe(&self, change: &Change<PartialObjectMeta<Pod>>) -> Vec<Key> {
+    pub fn observe(&self, change: &Change<Labelled>) -> Vec<Key> {
         let mut index = self.lock();
         match change {
             Change::There(pod) => index.set(key(pod), names(pod)),
-            Change::Gone(pod) => index.set(key_of(pod), Box::default()),
+            Change::Gone(pod) => index.set(key_of(pod), Names::default()),
             Change::Listed(namespace, all) => index.listed(namespace.as_deref(), all),
             Change::Whole => {
-                index.filled.get_or_insert_with(Instant::now);
-                index.failing = false;
+                index.filled = true;
                 Vec::new()
             }
-            Change::Failing => {
-                index.failing = true;
+            Change::Fails(namespace) => {
+                index.failing.insert(namespace.clone());
+                Vec::new()
+            }
+            Change::Works(namespace) => {
+                index.failing.remove(namespace);
                 Vec::new()
             }
         }
@@ -63,33 +82,37 @@ impl Usage {
 
     /// Whether this pull secret is in use.
     pub fn of(&self, pull_secret: &Key) -> Use {
-        let index = self.lock();
+        let mut index = self.lock();
         if index.users.contains_key(pull_secret) {
             return Use::Used;
         }
-        match index.filled {
-            Some(filled) if !index.failing => {
-                let since = index.unused.get(pull_secret).copied().unwrap_or(filled);
-                Use::Unused(since.elapsed())
-            }
-            _ => Use::Unknown,
+        if !index.filled || index.fails(&pull_secret.0) {
+            return Use::Unknown;
         }
+        // The age of a pull secret that never had a Pod begins when it is first seen, not when this process began.
+        let since = index
+            .unused
+            .entry(pull_secret.clone())
+            .or_insert_with(Instant::now);
+        Use::Unused(since.elapsed())
     }
 
     /// The pull secrets that a live Pod names.
-    pub fn named_by(&self, pod: &Key) -> Box<[String]> {
-        self.lock().pods.get(pod).cloned().unwrap_or_default()
+    pub fn named_by(&self, pod: &Key) -> Vec<Key> {
+        let index = self.lock();
+        let names = index.pods.get(pod).into_iter().flatten();
+        names.map(|name| (pod.0.clone(), name.clone())).collect()
     }
 
-    /// A live Pod that names this pull secret.
-    pub fn user_of(&self, pull_secret: &Key) -> Option<Key> {
+    /// At most so many live Pods that name this pull secret: those after this one, or else the first.
+    pub fn users_of(&self, pull_secret: &Key, after: Option<&Key>, most: usize) -> Vec<Arc<Key>> {
         let index = self.lock();
-        let (namespace, name) = pull_secret;
-        index
-            .pods
-            .iter()
-            .find(|((pods, _), names)| pods == namespace && names.contains(name))
-            .map(|(pod, _)| pod.clone())
+        let Some(users) = index.users.get(pull_secret) else {
+            return Vec::new();
+        };
+        let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = users.range::<Key, _>((begin, Bound::Unbounded));
+        rest.chain(users).take(most.min(users.len())).cloned().collect()
     }
 
     /// The pull secret is gone.
@@ -105,31 +128,35 @@ impl Usage {
 // === impl Index ===
 
 impl Index {
-    fn set(&mut self, pod: Key, names: Box<[String]>) -> Vec<Key> {
-        let namespace = pod.0.clone();
+    fn fails(&self, namespace: &str) -> bool {
+        let all = self.failing.contains(&None);
+        all || (!self.failing.is_empty() && self.failing.contains(&Some(namespace.to_owned())))
+    }
+
+    fn set(&mut self, pod: Key, names: Names) -> Vec<Key> {
+        let pod = Arc::new(pod);
         let before = match names.is_empty() {
             true => self.pods.remove(&pod),
-            false => self.pods.insert(pod, names.clone()),
+            false => self.pods.insert(pod.clone(), names.clone()),
         };
         let before = before.unwrap_or_default();
         if before == names {
             return Vec::new();
         }
+        let key = |name: &String| (pod.0.clone(), name.clone());
         let mut changed = Vec::new();
-        for name in &names {
-            let key = (namespace.clone(), name.clone());
+        for key in names.iter().filter(|name| !before.contains(name)).map(key) {
             let users = self.users.entry(key.clone()).or_default();
-            *users += 1;
-            if *users == 1 {
+            users.insert(pod.clone());
+            if users.len() == 1 {
                 self.unused.remove(&key);
                 changed.push(key);
             }
         }
-        for name in before {
-            let key = (namespace.clone(), name);
+        for key in before.iter().filter(|name| !names.contains(name)).map(key) {
             if let Some(users) = self.users.get_mut(&key) {
-                *users -= 1;
-                if *users == 0 {
+                users.remove(&pod);
+                if users.is_empty() {
                     self.users.remove(&key);
                     self.unused.insert(key.clone(), Instant::now());
                     changed.push(key);
@@ -140,150 +167,49 @@ impl Index {
     }
 
     /// Whatever is not in the list went while nobody looked.
-    fn listed(
-        &mut self,
-        namespace: Option<&str>,
-        all: &HashSet<ObjectRef<PartialObjectMeta<Pod>>>,
-    ) -> Vec<Key> {
-        let here = |pod: &&Key| namespace.is_none_or(|namespace| pod.0 == namespace);
+    fn listed(&mut self, namespace: Option<&str>, all: &HashSet<ObjectRef<Labelled>>) -> Vec<Key> {
+        let here = |pod: &&Arc<Key>| namespace.is_none_or(|namespace| pod.0 == namespace);
         let gone: Vec<_> = self
             .pods
             .keys()
             .filter(here)
-            .filter(|(namespace, name)| !all.contains(&ObjectRef::new(name).within(namespace)))
-            .cloned()
+            .filter(|pod| !all.contains(&ObjectRef::new(&pod.1).within(&pod.0)))
+            .map(|pod| (**pod).clone())
             .collect();
         gone.into_iter()
-            .flat_map(|pod| self.set(pod, Box::default()))
+            .flat_map(|pod| self.set(pod, Names::default()))
             .collect()
     }
 }
 
-fn key_of(pod: &ObjectRef<PartialObjectMeta<Pod>>) -> Key {
+fn key_of(pod: &ObjectRef<Labelled>) -> Key {
     (pod.namespace.clone().unwrap_or_default(), pod.name.clone())
 }
 
-fn key(pod: &PartialObjectMeta<Pod>) -> Key {
+fn key(pod: &Labelled) -> Key {
     (pod.namespace().unwrap_or_default(), pod.name_any())
 }
 
-fn names(pod: &PartialObjectMeta<Pod>) -> Box<[String]> {
-    let list = pod
-        .annotations()
-        .get(PULL_SECRETS)
-        .map(String::as_str)
-        .unwrap_or_default();
-    list.split(',')
+/// The pull secrets of ours that the Pod's annotation names, each once. Anybody who may write Pods writes the annotation:
+/// at most so many items of it are looked at as the webhook writes. The mirror of a static Pod names none, for a kubelet may
+/// create it in any namespace, and it cannot pull by a Secret.
+fn names(pod: &Labelled) -> Names {
+    let annotations = pod.annotations();
+    if annotations.contains_key(MIRROR) {
+        return Names::default();
+    }
+    let list = annotations.get(PULL_SECRETS).map_or("", String::as_str);
+    let mut names: Vec<_> = list
+        .split(',')
+        .take(MAX_REFERENCES)
         .map(str::trim)
-        .filter(|name| !name.is_empty())
+        .filter(|name| is_pull_secret(name))
         .map(str::to_owned)
-        .collect()
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names.into_boxed_slice()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use kube::core::ObjectMeta;
-
-    fn pod(name: &str, pull_secrets: &str) -> PartialObjectMeta<Pod> {
-        let metadata = ObjectMeta {
-            namespace: Some("team-a".to_owned()),
-            name: Some(name.to_owned()),
-            annotations: Some([(PULL_SECRETS.to_owned(), pull_secrets.to_owned())].into()),
-            ..ObjectMeta::default()
-        };
-        PartialObjectMeta {
-            metadata,
-            ..PartialObjectMeta::default()
-        }
-    }
-
-    fn secret(name: &str) -> Key {
-        ("team-a".to_owned(), name.to_owned())
-    }
-
-    fn there(pod: PartialObjectMeta<Pod>) -> Change<PartialObjectMeta<Pod>> {
-        Change::There(pod)
-    }
-
-    fn gone(name: &str) -> Change<PartialObjectMeta<Pod>> {
-        Change::Gone(ObjectRef::new(name).within("team-a"))
-    }
-
-    fn listed(names: &[&str], namespace: Option<&str>) -> Change<PartialObjectMeta<Pod>> {
-        let all = names.iter().map(|name| ObjectRef::new(name).within("team-a"));
-        Change::Listed(namespace.map(str::to_owned), all.collect())
-    }
-
-    fn filled(pods: &[(&str, &str)]) -> Usage {
-        let usage = Usage::default();
-        fill(&usage, pods);
-        usage
-    }
-
-    fn fill(usage: &Usage, pods: &[(&str, &str)]) -> Vec<Key> {
-        for (name, pull_secrets) in pods {
-            usage.observe(&there(pod(name, pull_secrets)));
-        }
-        let names: Vec<_> = pods.iter().map(|(name, _)| *name).collect();
-        let changed = usage.observe(&listed(&names, None));
-        usage.observe(&Change::Whole);
-        changed
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn nothing_is_unused_before_all_pods_are_known_nor_while_the_watch_fails() {
-        let usage = Usage::default();
-        usage.observe(&there(pod("one", "a")));
-        assert_eq!(
-            (usage.of(&secret("a")), usage.of(&secret("b"))),
-            (Use::Used, Use::Unknown)
-        );
-        usage.observe(&Change::Whole);
-        tokio::time::advance(Duration::from_secs(7)).await;
-        assert_eq!(usage.of(&secret("b")), Use::Unused(Duration::from_secs(7)));
-        usage.observe(&Change::Failing);
-        assert_eq!(
-            (usage.of(&secret("a")), usage.of(&secret("b"))),
-            (Use::Used, Use::Unknown)
-        );
-        usage.observe(&there(pod("one", "a")));
-        usage.observe(&listed(&["one"], None));
-        assert_eq!(usage.of(&secret("b")), Use::Unknown);
-        usage.observe(&Change::Whole);
-        assert_eq!(usage.of(&secret("b")), Use::Unused(Duration::from_secs(7)));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_pull_secret_is_in_use_until_its_last_pod_goes() {
-        let usage = filled(&[("one", "a,b"), ("two", "a")]);
-        assert_eq!(usage.observe(&gone("one")), [secret("b")]);
-        assert_eq!(usage.of(&secret("a")), Use::Used);
-        tokio::time::advance(Duration::from_secs(3)).await;
-        assert_eq!(usage.of(&secret("b")), Use::Unused(Duration::from_secs(3)));
-        assert_eq!(usage.observe(&there(pod("three", "b"))), [secret("b")]);
-        assert_eq!(usage.of(&secret("b")), Use::Used);
-        assert_eq!(usage.user_of(&secret("b")), Some(secret("three")));
-        assert_eq!(&*usage.named_by(&secret("two")), ["a"]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn pods_that_went_while_nobody_looked_are_missed_at_the_next_list() {
-        let usage = filled(&[("one", "a"), ("two", "b")]);
-        tokio::time::advance(Duration::from_secs(60)).await;
-        assert_eq!(fill(&usage, &[("two", "b"), ("three", "c")]), [secret("a")]);
-        // Its grace begins now: nobody knows when it went.
-        assert_eq!(usage.of(&secret("a")), Use::Unused(Duration::ZERO));
-        assert_eq!(
-            (usage.of(&secret("b")), usage.of(&secret("c"))),
-            (Use::Used, Use::Used)
-        );
-    }
-
-    #[test]
-    fn a_list_of_one_namespace_says_nothing_of_the_others() {
-        let usage = filled(&[("one", "a"), ("two", "b")]);
-        assert_eq!(usage.observe(&listed(&[], Some("team-b"))), []);
-        assert_eq!(usage.observe(&listed(&["two"], Some("team-a"))), [secret("a")]);
-    }
-}
+mod tests;

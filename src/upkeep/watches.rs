@@ -1,86 +1,73 @@
-//! What the leader looks at: the Pods that we patched, the kubelets' complaints, the pull secrets themselves.
+//! What the leader looks at: the Pods that we patched, the kubelets' complaints, the pull secrets themselves. Each only wakes
+//! the pull secrets that it is about.
 
 use super::{
-    Guarded, Key, RecvError, Work,
-    repair::{Complaint, Event},
+    Work,
+    complaint::{Complaint, Event},
 };
 use crate::{
     admission::INJECTED,
-    watch::{Change, Watch},
+    watch::{Change, Item, Selector, Watch},
 };
-use futures::channel::mpsc::UnboundedSender;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{
-    core::PartialObjectMeta,
-    runtime::{reflector::ObjectRef, watcher},
-};
-use std::sync::Arc;
+use kube::{ResourceExt, core::PartialObjectMeta};
 
 /// Finished Pods pull no more.
 pub const NOT_FINISHED: &str = "status.phase!=Succeeded,status.phase!=Failed";
 
-type Wake = UnboundedSender<ObjectRef<Guarded>>;
-
 /// Follows the Pods, and wakes what they begin or cease to use.
-pub async fn pods(work: Arc<Work>, wake: Wake) {
-    let places = work.upkeep.cluster.places::<PartialObjectMeta<Pod>>();
-    let config = watcher::Config::default()
+pub async fn pods(work: &Work) {
+    let places = work.upkeep.cluster.places::<Item<PartialObjectMeta<Pod>>>();
+    let selector = Selector::default()
         .labels(&format!("{INJECTED}=true"))
         .fields(NOT_FINISHED);
-    let mut watch = Watch::start("watch of Pods", places, &config);
+    let mut watch = Watch::start("watch of Pods", &work.upkeep.cluster, places, selector);
     while let Some(change) = watch.next().await {
         for key in work.usage.observe(&change) {
-            missing(&work, &key);
-            // The other end lives as long as we do.
-            let _ = wake.unbounded_send(reference(&key));
+            work.queue.wake(key);
         }
-        if matches!(change, Change::Whole) {
+        if matches!(change, Change::Whole | Change::Works(_)) {
             // Those that are not in use have waited for this.
-            wake_all(&work, &wake);
+            wake_all(work);
         }
     }
 }
 
-fn wake_all(work: &Work, wake: &Wake) {
+fn wake_all(work: &Work) {
     for object in work.upkeep.issuer.store().state() {
-        let _ = wake.unbounded_send(ObjectRef::from_obj(&*object));
+        let key = (object.namespace().unwrap_or_default(), object.name_any());
+        work.queue.wake(key);
     }
 }
 
-/// Follows the pull secrets themselves. Those that are there to begin with are woken when all Pods are known.
-pub async fn changes(work: Arc<Work>, wake: Wake) {
-    let store = work.upkeep.issuer.store();
-    let mut changes = work.upkeep.issuer.changes();
+/// Follows the pull secrets themselves.
+pub async fn changes(work: &Work) {
+    let changes = work.upkeep.issuer.changes().listen();
+    wake_all(work);
     loop {
-        match changes.recv().await {
-            Ok(reference) => {
-                let key = (
-                    reference.namespace.clone().unwrap_or_default(),
-                    reference.name.clone(),
-                );
-                if store.get(&reference).is_none() {
-                    work.forget(&key);
-                    missing(&work, &key);
-                }
-                let _ = wake.unbounded_send(reference);
-            }
-            Err(RecvError::Lagged(_)) => wake_all(&work, &wake),
-            Err(RecvError::Closed) => return,
+        for key in changes.next().await {
+            work.queue.wake(key);
         }
     }
 }
 
-/// Follows the kubelets' Events about pulls that fail, and repairs what may be the cause.
-pub async fn failed_pulls(work: Arc<Work>) {
+/// Follows the kubelets' Events about pulls that fail.
+pub async fn failed_pulls(work: &Work) {
     let follow = async |what, reason: &str| {
         let fields = format!("involvedObject.kind=Pod,type=Warning,reason={reason}");
-        let places = work.upkeep.cluster.places::<Event>();
-        let mut watch = Watch::start(what, places, &watcher::Config::default().fields(&fields));
+        let places = work.upkeep.cluster.places::<Item<Event>>();
+        let mut watch = Watch::start(
+            what,
+            &work.upkeep.cluster,
+            places,
+            Selector::default().fields(&fields),
+        );
         while let Some(change) = watch.next().await {
-            if let Change::There(event) = change
-                && let Some((pod, complaint)) = Complaint::of(&event)
+            if let Change::There(Item(Ok(event))) = change
+                && let Some(complaint) = Complaint::of(&event, Timestamp::now())
             {
-                work.complained(pod, complaint);
+                work.complained(&complaint);
             }
         }
     };
@@ -91,17 +78,4 @@ pub async fn failed_pulls(work: Arc<Work>) {
         ),
         follow("watch of Events about failed pulls", "Failed"),
     );
-}
-
-/// A pull secret in use of which there is no trace is made anew from a Pod that names it.
-fn missing(work: &Work, key: &Key) {
-    if work.upkeep.issuer.store().get(&reference(key)).is_none()
-        && let Some(pod) = work.usage.user_of(key)
-    {
-        work.complained(pod, Complaint::NoTrace);
-    }
-}
-
-fn reference((namespace, name): &Key) -> ObjectRef<Guarded> {
-    ObjectRef::new(name).within(namespace)
 }

@@ -25,7 +25,7 @@ async fn comes_and_goes(pods: Api<Pod>, name: String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_killed_at_any_of_its_writes_leaves_nothing_half_done() {
-    let mut site = Site::leading_through_a_gate(&["--unused-grace=2s"], |world| {
+    let mut site = Site::leading_through_a_gate(&["--unused-grace=2s", "--unused-notice=2s"], |world| {
         world["tokens"] = json!({"acrRefreshLifetime": "12s"});
     })
     .await;

@@ -11,7 +11,7 @@ use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn by_roles_alone_pods_are_admitted_and_their_pull_secrets_renewed_and_collected() {
-    let flags = ["--namespaces=TEAM_A", "--unused-grace=3s"];
+    let flags = ["--namespaces=TEAM_A", "--unused-grace=3s", "--unused-notice=3s"];
     let mut site = Site::leading(&flags, |world| {
         world["tokens"] = json!({"acrRefreshLifetime": "12s"})
     })

@@ -152,7 +152,7 @@ async fn a_pod_admitted_by_a_replica_that_died_gets_its_token_from_the_leader() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_pod_names_is_collected_after_the_grace_and_what_one_names_stays() {
-    let site = Site::leading(&["--unused-grace=4s"], |_| ()).await;
+    let site = Site::leading(&["--unused-grace=4s", "--unused-notice=4s"], |_| ()).await;
     let namespace = &site.a.namespace;
     site.generator(namespace, "other", json!({})).await;
     let going = pull_secret_name(&site.create(namespace, &pod("going", "contoso")).await);

@@ -54,6 +54,22 @@ async fn two_hundred_pods_share_one_flight() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_flight_whose_outcome_is_forgotten_is_not_joined_but_one_under_way_is() {
+    let (flights, upstream) = (Flights::default(), Upstream::failing(0, Reason::EntraUnavailable));
+    let order = Order::example("a");
+    let first = upstream.join(&flights, "a");
+    sleep(Duration::from_millis(50)).await;
+    flights.forget_outcome(&order);
+    let second = upstream.join(&flights, "a");
+    first.outcome().await.unwrap();
+    second.outcome().await.unwrap();
+    assert_eq!(upstream.tries(), 1);
+    flights.forget_outcome(&order);
+    upstream.join(&flights, "a").outcome().await.unwrap();
+    assert_eq!(upstream.tries(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_outage_is_told_at_once_and_tried_again_until_it_ends() {
     let (flights, upstream) = (Flights::default(), Upstream::failing(3, Reason::EntraUnavailable));
     let first = upstream.join(&flights, "a").outcome().await;

@@ -58,6 +58,10 @@ struct Shared {
     cut: watch::Sender<Cut>,
     /// Watches begun before the last change are cut off.
     generation: watch::Sender<u32>,
+    /// Paths whose requests are answered with a status in place of the API server's answer, and how many of them.
+    refusals: Mutex<Vec<(String, StatusCode, usize)>>,
+    /// The writes that have come through.
+    writes: Mutex<Vec<Write>>,
     /// The kinds whose next watch asks for a state that the API server has forgotten.
     expiring: Mutex<BTreeSet<String>>,
 }
@@ -87,6 +91,8 @@ impl Gate {
             server,
             cut: watch::Sender::new(Cut::None),
             generation: watch::Sender::new(0),
+            refusals: Mutex::default(),
+            writes: Mutex::default(),
             expiring: Mutex::default(),
         });
         let router = Router::new().fallback(pass).with_state(shared.clone());
@@ -124,6 +130,25 @@ impl Gate {
     /// Everything gets through again.
     pub fn mend(&self) {
         self.shared.cut.send_replace(Cut::None);
+        self.shared.refusals.lock().unwrap().clear();
+    }
+
+    /// So many of the next requests for this path are answered with this status. Watches under way end.
+    pub fn refuse(&self, path: &str, status: StatusCode, times: usize) {
+        let refusal = (path.to_owned(), status, times);
+        self.shared.refusals.lock().unwrap().push(refusal);
+        self.shared.generation.send_modify(|generation| *generation += 1);
+    }
+
+    /// Whether no request is refused any more.
+    pub fn has_refused(&self) -> bool {
+        self.shared.refusals.lock().unwrap().is_empty()
+    }
+
+    /// How many of these writes have come through.
+    pub fn writes(&self, write: Write) -> usize {
+        let writes = self.shared.writes.lock().unwrap();
+        writes.iter().filter(|one| **one == write).count()
     }
 
     /// Ends the watches under way; the next one of each of these kinds goes on from where nobody remembers.
@@ -161,6 +186,14 @@ impl Write {
 }
 
 async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    if let Some(status) = refusal(&shared, request.uri().path()) {
+        let body = serde_json::json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "by the gate",
+            "reason": status.canonical_reason(), "code": status.as_u16()});
+        return (status, body.to_string()).into_response();
+    }
+    if let Some(write) = Write::of(&request) {
+        shared.writes.lock().unwrap().push(write);
+    }
     let cut = match *shared.cut.borrow() {
         Cut::At(write, lost) if Write::of(&request) == Some(write) => Some(lost),
         Cut::Done => Some(Lost::Request),
@@ -178,6 +211,18 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
         return never().await;
     }
     response
+}
+
+fn refusal(shared: &Shared, path: &str) -> Option<StatusCode> {
+    let mut refusals = shared.refusals.lock().unwrap();
+    let at = refusals.iter().position(|(refused, ..)| refused == path)?;
+    let (_, status, times) = &mut refusals[at];
+    let status = *status;
+    *times -= 1;
+    if *times == 0 {
+        refusals.remove(at);
+    }
+    Some(status)
 }
 
 /// The process that waits for this is going to be killed.

@@ -77,7 +77,7 @@ impl Site {
         Self::with(flags, |_| ()).await
     }
 
-    /// A site whose webhook has further flags, in which TEAM_A is that team's namespace, and whose Azure differs.
+    /// A site whose webhook has further flags, in which TEAM_A and TEAM_B are the teams' namespaces, and whose Azure differs.
     pub async fn with(flags: &[&str], change: impl FnOnce(&mut Value)) -> Self {
         Self::on(control_plane::shared().clone(), None, flags, change).await
     }
@@ -99,11 +99,7 @@ impl Site {
     pub async fn certifying(lifetime: &str) -> Self {
         let cluster = Self::own_cluster().await;
         let lifetime = format!("--certificate-lifetime={lifetime}");
-        let flags = [
-            "--tls-names=127.0.0.1",
-            "--tls-secret=acr-pull-webhook/acr-pull-webhook-certificates",
-            &lifetime,
-        ];
+        let flags = ["--tls-names=127.0.0.1", &lifetime];
         Self::on(cluster, None, &[&LEADING[..], &flags].concat(), |_| ()).await
     }
 
@@ -148,7 +144,10 @@ impl Site {
         let emulator = Emulator::start(world, Options::default()).unwrap();
         let flags: Vec<_> = flags
             .iter()
-            .map(|flag| flag.replace("TEAM_A", &a.namespace))
+            .map(|flag| {
+                flag.replace("TEAM_A", &a.namespace)
+                    .replace("TEAM_B", &b.namespace)
+            })
             .collect();
         let kubeconfig = gate
             .as_ref()
