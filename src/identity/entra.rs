@@ -95,13 +95,15 @@ impl EntraClient {
         caller: &Caller,
     ) -> Result<EntraToken, Problem> {
         let scope = format!("{}/.default", asker.cloud().acr_audience);
-        let exchange = async { credential?.get_token(&[&scope], None).await };
-        let call = self.metrics.hop(Hop::Entra, async {
-            match exchange.await {
-                Ok(token) => Ok(EntraToken::new(token.token, Some(asker.client_id().to_owned()))),
-                Err(error) => Err(asker.problem(&error)),
-            }
-        });
+        let credential = credential.map_err(|error| asker.problem(&error))?;
+        let call = || {
+            self.metrics.hop(Hop::Entra, async {
+                match credential.get_token(&[&scope], None).await {
+                    Ok(token) => Ok(EntraToken::new(token.token, Some(asker.client_id().to_owned()))),
+                    Err(error) => Err(asker.problem(&error)),
+                }
+            })
+        };
         let host = &asker.cloud().authority_host;
         // What Entra throttles is an application in a tenant.
         let subject = format!("{host}/{}/{}", asker.tenant_id(), asker.client_id());

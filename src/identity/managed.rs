@@ -42,7 +42,7 @@ impl ManagedIdentityClient {
     /// An access token of this identity.
     pub async fn token(&self, identity: &ManagedIdentity, caller: &Caller) -> Result<EntraToken, Problem> {
         let scope = format!("{}/.default", identity.acr_audience);
-        let exchange = async {
+        let exchange = async || {
             // One credential an exchange, as at Entra; the machine keeps tokens itself.
             let credential = ManagedIdentityCredential::new(Some(self.options(&identity.id)))?;
             credential.get_token(&[&scope], None).await
@@ -51,12 +51,14 @@ impl ManagedIdentityClient {
             ManagedIdentityId::ClientId(id) => Some(id.clone()),
             ManagedIdentityId::SystemAssigned | ManagedIdentityId::ResourceId(_) => None,
         };
-        let call = self.metrics.hop(Hop::ManagedIdentity, async {
-            match exchange.await {
-                Ok(token) => Ok(EntraToken::new(token.token, client_id)),
-                Err(error) => Err(problem(identity, &error)),
-            }
-        });
+        let call = || {
+            self.metrics.hop(Hop::ManagedIdentity, async {
+                match exchange().await {
+                    Ok(token) => Ok(EntraToken::new(token.token, client_id)),
+                    Err(error) => Err(problem(identity, &error)),
+                }
+            })
+        };
         self.gates.call(caller, ENDPOINT, ENDPOINT, call).await
     }
 

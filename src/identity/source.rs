@@ -36,14 +36,14 @@ impl TokenSource {
         match identity {
             Identity::Workload(workload) => {
                 self.entra.open(&workload.cloud, &workload.tenant_id);
-                let assertion = self.assertions.assertion(workload);
-                let assertion = self.gates.kubernetes(caller, assertion).await?;
+                let ask = || self.assertions.assertion(workload);
+                let assertion = self.gates.kubernetes(caller, ask).await?;
                 self.entra.by_assertion(workload, assertion, caller).await
             }
             Identity::ServicePrincipal(principal) => {
                 self.entra.open(&principal.cloud, &principal.tenant_id);
-                let secret = self.client_secrets.read(principal);
-                let secret = self.gates.kubernetes(caller, secret).await?;
+                let read = || self.client_secrets.read(principal);
+                let secret = self.gates.kubernetes(caller, read).await?;
                 self.entra.by_secret(principal, secret, caller).await
             }
             Identity::Managed(managed) => self.managed_identities.token(managed, caller).await,

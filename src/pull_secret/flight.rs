@@ -158,6 +158,19 @@ impl Flights {
         flight.is_some_and(|f| f.inputs_hash != order.inputs_hash)
     }
 
+    /// Whether the last try for these inputs was refused, not long ago.
+    pub fn was_refused(&self, order: &Order) -> bool {
+        let board = self.lock();
+        if board.refusals.is_empty() {
+            return false;
+        }
+        let key = (order.namespace.clone(), order.name.clone());
+        let refusal = board.refusals.get(&key);
+        refusal.is_some_and(|refusal| {
+            refusal.inputs_hash == order.inputs_hash && Instant::now() < refusal.until + REFUSAL_COUNTS
+        })
+    }
+
     /// The object is gone: forgets what was done for it, and tries no further. A try under way
     /// goes on for those who wait for it; nobody else joins it, for it may have written too early.
     /// A refusal is no work of the object's: it stays.

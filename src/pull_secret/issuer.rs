@@ -93,6 +93,9 @@ pub struct Minted {
 #[derive(Clone)]
 pub struct Issuer(Arc<Inner>);
 
+/// By uid and resource version of an object whose mark is taken back: whether it was there as it is known.
+type Marks = HashMap<(String, String), Arc<OnceCell<bool>>>;
+
 struct Inner {
     tokens: TokenSource,
     registry: RegistryClient,
@@ -103,8 +106,7 @@ struct Inner {
     events: Events,
     flights: Flights,
     census: Census,
-    /// By uid and resource version of the object: whether it was there as it is known.
-    marks: Mutex<HashMap<(String, String), Arc<OnceCell<bool>>>>,
+    marks: Mutex<Marks>,
     gates: Gates,
     settings: Settings,
     metrics: Metrics,
@@ -452,7 +454,7 @@ impl Inner {
         caller: &Caller,
     ) -> Result<Option<Timestamp>, Problem> {
         let was_known = self.known(order).is_some();
-        let apply = || self.gates.kubernetes(caller, self.writer.apply_owner(order));
+        let apply = || self.gates.kubernetes(caller, || self.writer.apply_owner(order));
         let owner = async {
             match cause {
                 // It is there, and as it should be: one write less.
@@ -463,8 +465,17 @@ impl Inner {
                 Cause::Admission | Cause::Repair => apply().await,
             }
         };
-        // Nobody waits for Azure when our own API server has refused already.
-        let (owner, token) = tokio::try_join!(owner, async { Ok(self.pull_token(order, caller).await) })?;
+        let token = self.pull_token(order, caller);
+        let (owner, token) = if matches!(cause, Cause::Admission) && self.flights.was_refused(order) {
+            // It is likely to be refused again, and needs no object then.
+            match token.await {
+                Err(problem) if !problem.is_transient() => return Err(problem),
+                token => (owner.await?, token),
+            }
+        } else {
+            // Nobody waits for Azure when our own API server has refused already.
+            tokio::try_join!(owner, async { Ok(token.await) })?
+        };
         if owner.metadata.deletion_timestamp.is_some() {
             return Err(Problem::new(
                 Reason::ApiServerUnavailable,
@@ -478,7 +489,7 @@ impl Inner {
         let written = async {
             let minted = token?;
             self.check_is_same(&owner, order, cause)?;
-            let write = self.writer.write(owner.clone(), order, &minted, now);
+            let write = || self.writer.write(owner.clone(), order, &minted, now);
             let written = self.gates.kubernetes(caller, write).await?;
             Ok::<_, Problem>((minted.token.expires, written))
         };
@@ -495,10 +506,11 @@ impl Inner {
                 // A refusal leaves nothing behind. Whatever else happened to the object meanwhile keeps it.
                 let is_new = !was_known && owner.status.is_none() && matches!(cause, Cause::Admission);
                 if is_new && !problem.is_transient() {
-                    let deleted = self.writer.delete_as_known(&owner);
-                    told(self.gates.kubernetes(caller, deleted).await.map(drop));
+                    let delete = || self.writer.delete_as_known(&owner);
+                    told(self.gates.kubernetes(caller, delete).await.map(drop));
                 } else {
-                    self.report_failure(&owner, Some(order), &problem).await;
+                    let report = || self.report_failure(&owner, Some(order), &problem);
+                    self.gates.kubernetes(caller, report).await;
                 }
                 Err(problem)
             }

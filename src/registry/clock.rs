@@ -2,9 +2,12 @@
 
 use crate::telemetry::Metrics;
 use jiff::{SignedDuration, Timestamp};
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 /// Entra bears five minutes between its clock and the one that made an assertion; who comes near that should know.
@@ -12,10 +15,14 @@ const WORTH_A_WARNING: SignedDuration = SignedDuration::from_secs(60);
 /// `Date` tells whole seconds.
 const WITHIN_RESOLUTION: SignedDuration = SignedDuration::from_secs(1);
 
+/// Registries are named by users, and one may say what it likes: it changes our mind in the log no more often than this.
+const TOLD_ONCE_IN: Duration = Duration::from_secs(60);
+
 /// What was last seen of Azure's clock; clones share it.
 #[derive(Clone)]
 pub struct AzureClock {
     is_off: Arc<AtomicBool>,
+    told: Arc<Mutex<Option<Instant>>>,
     metrics: Metrics,
 }
 
@@ -26,6 +33,7 @@ impl AzureClock {
     pub fn new(metrics: Metrics) -> Self {
         Self {
             is_off: Arc::default(),
+            told: Arc::default(),
             metrics,
         }
     }
@@ -39,7 +47,8 @@ impl AzureClock {
         let ahead = date.duration_since(sent);
         self.metrics.azure_clock_ahead(ahead);
         let off = ahead.abs() >= WORTH_A_WARNING;
-        if self.is_off.swap(off, Ordering::Relaxed) != off {
+        if self.is_off.load(Ordering::Relaxed) != off && self.may_tell() {
+            self.is_off.store(off, Ordering::Relaxed);
             match off {
                 true => tracing::warn!(
                     seconds = ahead.as_secs(),
@@ -53,6 +62,15 @@ impl AzureClock {
             true => expires,
             false => expires.checked_sub(ahead).unwrap_or(expires),
         }
+    }
+
+    fn may_tell(&self) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = told.is_none_or(|told| told.elapsed() >= TOLD_ONCE_IN);
+        if may {
+            *told = Some(Instant::now());
+        }
+        may
     }
 }
 
@@ -69,6 +87,8 @@ mod tests {
             let expires = clock.ours(at(now + ahead + 10_800), at(now), Some(at(now + ahead)));
             assert_eq!(expires, at(now + 10_800), "{ahead}");
         }
+        // Each of them was off or not in turn.
+        assert!(!clock.may_tell());
         for date in [None, Some(at(2)), Some(at(4))] {
             assert_eq!(clock.ours(at(17), at(3), date), at(17));
         }

@@ -145,36 +145,38 @@ impl RegistryClient {
         form: &[(&str, &str)],
     ) -> Result<Answer<T>, Problem> {
         let request = self.http.post(format!("https://{host}{path}")).form(form);
-        let call = self.metrics.hop(hop, async {
-            let sent = Timestamp::now();
-            let reply = transport::send(request).await.map_err(|cause| {
-                Problem::new(
-                    Reason::RegistryUnavailable,
-                    format!(
-                        "{host}{path} was not reached: {}; if this stays, check spec.registry",
-                        Foreign::new(&cause)
-                    ),
-                )
-                .unreachable()
-            })?;
-            if reply.status != StatusCode::OK {
-                return Err(refusal(host, path, &reply));
-            }
-            // serde's own words could quote the token, so they are not passed on.
-            let body = serde_json::from_slice(&reply.body).map_err(|_| {
-                Problem::new(
-                    Reason::RegistryUnavailable,
-                    format!("{host}{path} answered 200 without a token"),
-                )
-            })?;
-            Ok(Answer {
-                body,
-                sent,
-                date: reply.date,
+        let call = || {
+            self.metrics.hop(hop, async move {
+                let sent = Timestamp::now();
+                let reply = transport::send(request).await.map_err(|cause| {
+                    Problem::new(
+                        Reason::RegistryUnavailable,
+                        format!(
+                            "{host}{path} was not reached: {}; if this stays, check spec.registry",
+                            Foreign::new(&cause)
+                        ),
+                    )
+                    .unreachable()
+                })?;
+                if reply.status != StatusCode::OK {
+                    return Err(refusal(host, path, &reply));
+                }
+                // serde's own words could quote the token, so they are not passed on.
+                let body = serde_json::from_slice(&reply.body).map_err(|_| {
+                    Problem::new(
+                        Reason::RegistryUnavailable,
+                        format!("{host}{path} answered 200 without a token"),
+                    )
+                })?;
+                Ok(Answer {
+                    body,
+                    sent,
+                    date: reply.date,
+                })
             })
-        });
-        let host = host.as_str();
-        self.gates.call(caller, host, host, call).await
+        };
+        let name = host.as_str();
+        self.gates.call(caller, name, name, call).await
     }
 }
 

@@ -38,11 +38,8 @@ pub struct Metrics {
 /// Counts as one pull secret being issued for as long as it lives, however that ends.
 pub struct Issuing(Gauge);
 
-/// Counts as one that waits in place of being issued for as long as it lives.
-pub struct Waiting {
-    waiting: Gauge,
-    issuing: Gauge,
-}
+/// Counts as one call that waits for its turn for as long as it lives.
+pub struct Waiting(Gauge);
 
 /// A call on the way to a pull token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -161,12 +158,12 @@ impl Metrics {
         );
         registry.register(
             "pull_secrets_issuing",
-            "Pull secrets whose token is being got right now",
+            "Pull secrets whose token is being got right now, with those that wait for their turn",
             metrics.issuing.clone(),
         );
         registry.register(
-            "pull_secrets_waiting",
-            "Pull secrets that wait for their turn at a host or at the API server",
+            "calls_waiting",
+            "Calls on the way to a pull token that wait for their turn at a host or at the API server",
             metrics.waiting.clone(),
         );
         registry.register(
@@ -307,14 +304,10 @@ impl Metrics {
         Issuing(self.issuing.clone())
     }
 
-    /// Counts a pull secret that is being issued as one that waits until the result is dropped.
+    /// Counts a call as one that waits for its turn until the result is dropped.
     pub fn waiting(&self) -> Waiting {
         self.waiting.inc();
-        self.issuing.dec();
-        Waiting {
-            waiting: self.waiting.clone(),
-            issuing: self.issuing.clone(),
-        }
+        Waiting(self.waiting.clone())
     }
 
     /// From now until then this replica leads, or it does not.
@@ -354,8 +347,7 @@ impl Drop for Issuing {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.waiting.dec();
-        self.issuing.inc();
+        self.0.dec();
     }
 }
 

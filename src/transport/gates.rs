@@ -40,6 +40,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const MOST_HOSTS: usize = 512;
 const MOST_PAUSES: usize = 4096;
 
+/// As who waits is told of it.
+const API_SERVER: &str = "the API server";
+
 /// The gates; clones share them.
 #[derive(Clone)]
 pub struct Gates(Arc<Inner>);
@@ -132,22 +135,33 @@ impl Gates {
     }
 
     /// Makes a call to our own API server in its turn.
-    pub async fn kubernetes<T>(&self, caller: &Caller, call: impl Future<Output = T>) -> T {
-        let Caller { namespace, lane, .. } = caller;
-        let waiting = self.0.metrics.waiting();
+    pub async fn kubernetes<F: Future>(&self, caller: &Caller, call: impl FnOnce() -> F) -> F::Output {
+        let Caller {
+            namespace,
+            lane,
+            place,
+        } = caller;
+        let waiting = (
+            self.0.metrics.waiting(),
+            place.at(Stage::Queue(API_SERVER.into())),
+        );
         let _turn = self.0.kubernetes.take(namespace, *lane).await;
         drop(waiting);
-        call.await
+        // A call is large, and of those that wait there may be thousands: it is made when it is its turn.
+        Box::pin(call()).await
     }
 
     /// Makes a call to a host in its turn, unless the host is known not to answer or has asked for a pause for this subject.
-    pub async fn call<T>(
+    pub async fn call<T, F>(
         &self,
         caller: &Caller,
         host: &str,
         subject: &str,
-        call: impl Future<Output = Result<T, Problem>>,
-    ) -> Result<T, Problem> {
+        call: impl FnOnce() -> F,
+    ) -> Result<T, Problem>
+    where
+        F: Future<Output = Result<T, Problem>>,
+    {
         let gate = self.0.gate(host);
         self.0.check(&gate, subject)?;
         let _turns = self.0.turns(&gate, caller).await?;
@@ -155,7 +169,7 @@ impl Gates {
         self.0.check_pause(subject)?;
         let pass = gate.pass()?;
         let staged = caller.place.at(Stage::Host(gate.name.clone()));
-        let result = call.await;
+        let result = Box::pin(call()).await;
         drop(staged);
         pass.settle(result.as_ref().err());
         if let Err(problem) = &result

@@ -122,7 +122,7 @@ proptest! {
     #[test]
     fn permits_are_neither_lost_nor_multiplied(limit in 1_usize..12, steps in prop::collection::vec(step(), 0..200)) {
         let turns = Turns::new(limit);
-        let (mut waiting, mut held): (Vec<(Lane, Taking)>, Vec<(Lane, Turn)>) = (Vec::new(), Vec::new());
+        let (mut waiting, mut held) = (Vec::<(Lane, Taking)>::new(), Vec::<(Lane, Turn)>::new());
         let collect = |waiting: &mut Vec<(Lane, Taking)>, held: &mut Vec<(Lane, Turn)>| {
             waiting.retain_mut(|(lane, taking)| match poll(taking) {
                 Some(turn) => { held.push((*lane, turn)); false }

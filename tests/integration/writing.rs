@@ -1,10 +1,13 @@
 //! Writing Secrets without reading them.
 
 use super::site::{Site, eventually, pod, pull_secret_name, unnamed};
-use acr_pull_webhook::pull_secret::AccountOf;
+use acr_pull_webhook::{generator::ACRAccessToken, pull_secret::AccountOf};
 use azure_emulator::Endpoint;
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Condition};
-use kube::api::{Patch, PatchParams};
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
 use serde_json::json;
 
 #[tokio::test]
@@ -71,14 +74,17 @@ async fn a_pull_secret_of_the_generators_account_is_not_renewed_as_another_one()
         "a Pod has the pull secret of the generator's account",
         async || {
             let name = pull_secret_name(&site.create(namespace, &unnamed("contoso")).await);
-            (!name.ends_with("app")).then_some(name)
+            (!name.contains("-app-")).then_some(name)
         },
     )
     .await;
     let spec = site.pull_secrets(namespace).get(&name).await.unwrap().spec;
     assert_eq!(spec.service_account_of, Some(AccountOf::Generator));
-    site.generator(namespace, "contoso", json!({"auth": {"workloadIdentity": {}}}))
-        .await;
+    let pods = json!({"spec": {"auth": {"workloadIdentity": {"serviceAccountRef": null}}}});
+    Api::<ACRAccessToken>::namespaced(site.client.clone(), namespace)
+        .patch("contoso", &PatchParams::default(), &Patch::Merge(pods))
+        .await
+        .unwrap();
     eventually("the condition tells that nobody says for whom", async || {
         let conditions = site.status(namespace, &name).await.conditions;
         let told = |c: &Condition| c.reason == "GeneratorInvalid" && c.message.contains("another identity");

@@ -25,7 +25,7 @@ fn unreachable(reason: Reason) -> Problem {
 
 /// A call without an answer, which takes as long as one takes.
 async fn hang(gates: &Gates, caller: &Caller, host: &str, made: &AtomicUsize) -> Result<(), Problem> {
-    let call = async {
+    let call = || async {
         made.fetch_add(1, Ordering::SeqCst);
         sleep(Duration::from_secs(10)).await;
         Err(unreachable(Reason::RegistryUnavailable))
@@ -34,7 +34,7 @@ async fn hang(gates: &Gates, caller: &Caller, host: &str, made: &AtomicUsize) ->
 }
 
 async fn answer(gates: &Gates, caller: &Caller, host: &str) -> Result<(), Problem> {
-    let call = async {
+    let call = || async {
         sleep(Duration::from_millis(100)).await;
         Ok(())
     };
@@ -118,7 +118,7 @@ async fn answers_between_failures_keep_a_host_open() {
             hang(&gates, &a, "h", &made).await.unwrap_err();
         }
         // A refusal is an answer too.
-        let refusal = async { Err::<(), _>(Problem::new(Reason::RegistryRefused, "401")) };
+        let refusal = || async { Err::<(), _>(Problem::new(Reason::RegistryRefused, "401")) };
         gates.call(&a, "h", "h", refusal).await.unwrap_err();
     }
     assert!(!gates.is_closed("h"));
@@ -132,18 +132,21 @@ async fn a_pause_that_was_asked_for_holds_for_its_subject_alone_and_has_an_end()
         let problem = Problem::new(Reason::EntraThrottled, "h asks us to slow down");
         Err::<(), _>(problem.retry_after(Some(Duration::from_secs(wait))))
     };
-    gates.call(&a, "h", "one", throttled(60)).await.unwrap_err();
-    let refused = gates.call(&a, "h", "one", async { Ok(()) }).await.unwrap_err();
+    gates.call(&a, "h", "one", || throttled(60)).await.unwrap_err();
+    let refused = gates.call(&a, "h", "one", || async { Ok(()) }).await.unwrap_err();
     assert_eq!(refused.reason, Reason::EntraThrottled);
     assert_eq!(refused.retry_after, Some(Duration::from_secs(60)));
     assert!(refused.message.contains("again in 60 s"), "{refused}");
-    gates.call(&a, "h", "other", async { Ok(()) }).await.unwrap();
+    gates.call(&a, "h", "other", || async { Ok(()) }).await.unwrap();
     advance(Duration::from_secs(60)).await;
-    gates.call(&a, "h", "one", async { Ok(()) }).await.unwrap();
+    gates.call(&a, "h", "one", || async { Ok(()) }).await.unwrap();
     // No host stops us for a year.
-    gates.call(&a, "h", "one", throttled(u64::MAX)).await.unwrap_err();
+    gates
+        .call(&a, "h", "one", || throttled(u64::MAX))
+        .await
+        .unwrap_err();
     advance(*PAUSE.end()).await;
-    gates.call(&a, "h", "one", async { Ok(()) }).await.unwrap();
+    gates.call(&a, "h", "one", || async { Ok(()) }).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -152,7 +155,7 @@ async fn renewals_have_permits_that_admissions_cannot_take() {
     let slow = |caller: Caller| {
         let gates = &gates;
         async move {
-            let call = async {
+            let call = || async {
                 sleep(Duration::from_secs(9)).await;
                 Ok(())
             };
@@ -217,7 +220,7 @@ async fn names_of_hosts_and_subjects_that_users_choose_are_not_kept_for_ever() {
     let a = admission("a");
     for n in 0..2 * MOST_PAUSES {
         let name = format!("h-{n}");
-        let throttled = async {
+        let throttled = || async {
             let problem = Problem::new(Reason::RegistryThrottled, "slow down");
             Err::<(), _>(problem.retry_after(Some(Duration::from_secs(60))))
         };
