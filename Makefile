@@ -18,6 +18,9 @@ overlays = $(filter-out deploy/kustomize/components/%,$(patsubst %/,%,$(dir $(ca
 # anyway.
 go_vetted = $(filter-out tests/cluster/kubernetes tests/cert-manager,$(go_modules))
 cargo_deny := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/acr-pull-webhook/cargo-deny/0.20.2
+cargo_fuzz := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/acr-pull-webhook/cargo-fuzz/0.13.2
+fuzz_folder := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/acr-pull-webhook/fuzz
+fuzz_targets = $(shell sed -n 's/^name = "\([a-z_]*\)"$$/\1/p' fuzz/Cargo.toml)
 actionlint := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
 ##@ See it work
@@ -57,6 +60,17 @@ e2e-oldest: tools ## The same on the oldest supported release, on a local cluste
 .PHONY: e2e-helm
 e2e-helm: tools ## Of these, what installs the Helm chart; removes an installed webhook (E2E_ROTATIONS under load, 20 s each)
 	@tests/e2e/run.sh helm
+
+# Coverage needs flags that are unstable still; RUSTC_BOOTSTRAP lets the stable compiler take them.
+.PHONY: fuzz
+fuzz: tools ## Every parser of strangers' bytes, a minute each, by libFuzzer (TARGET=review, FUZZ_SECONDS=60)
+	@[[ -x $(cargo_fuzz)/bin/cargo-fuzz ]] || { echo "installing cargo-fuzz (about a minute, once) ..."; \
+	  cargo install --quiet --locked cargo-fuzz@$(notdir $(cargo_fuzz)) --root $(cargo_fuzz); }
+	@for target in $(or $(TARGET),$(fuzz_targets)); do \
+	  mkdir -p "fuzz/found/$$target"; \
+	  RUSTC_BOOTSTRAP=1 $(cargo_fuzz)/bin/cargo-fuzz run --target-dir "$(fuzz_folder)" "$$target" \
+	    "fuzz/found/$$target" "fuzz/corpus/$$target" -- -max_total_time=$(or $(FUZZ_SECONDS),60) -max_len=16384 -print_final_stats=1; \
+	done
 
 .PHONY: soak
 soak: programs ## 1,000 pull secrets with lives of 20 s, for five minutes (SOAK_PULL_SECRETS, SOAK_SECONDS)

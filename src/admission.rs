@@ -4,6 +4,7 @@ mod annotation;
 mod http;
 mod patch;
 mod review;
+mod warnings;
 
 pub use annotation::{ACCESS_TOKEN, MAX_REFERENCES, default_reference, references};
 pub use http::router;
@@ -12,6 +13,7 @@ pub use review::{Answer, PodView, Request, Verdict, Wanted, parse};
 
 use crate::{
     deadline::Deadline,
+    foreign::Foreign,
     generator::{NamespaceDefaults, Reference},
     kubernetes::Pod,
     problem::{Class, Problem},
@@ -91,8 +93,9 @@ impl Admission {
                 object,
                 ..
             } = request;
-            let pod = object.name();
-            tracing::info!(%uid, %namespace, pod, outcome, %problem, "admission");
+            // Where a certificate of the caller is not asked for, nobody has checked these.
+            let (uid, pod) = (Foreign::new(uid), Foreign::new(object.name()));
+            tracing::info!(%uid, %namespace, %pod, outcome, %problem, "admission");
         }
         verdict
     }
@@ -185,9 +188,10 @@ impl Inner {
             namespace, object, ..
         } = request;
         // Whatever the label says, be it right or wrong, is no matter of a Pod that no generator could serve.
-        if !object
-            .registries()
-            .any(|registry| self.catalog.may_serve(registry))
+        if self.catalog.excluded().contains(namespace)
+            || !object
+                .registries()
+                .any(|registry| self.catalog.may_serve(registry))
         {
             return Ok(None);
         }
@@ -211,10 +215,11 @@ impl Inner {
         let Some(wish) = self.default_wish(namespace, object.service_account()).await? else {
             return Ok(None);
         };
-        let registry = self.catalog.fetch_registry(&wish).await.map_err(|problem| {
-            let message = format!("by default of namespace {namespace}: {}", problem.message);
-            Problem { message, ..problem }
-        })?;
+        let registry = self
+            .catalog
+            .fetch_registry(&wish)
+            .await
+            .map_err(|problem| problem.at(format_args!("by default of namespace {namespace}")))?;
         Ok(object.pulls_from(registry.as_str()).then_some(wish))
     }
 

@@ -46,7 +46,7 @@ pub struct CrdsArgs {
 /// How to serve.
 #[derive(Clone, Debug, Args)]
 pub struct ServeArgs {
-    /// Where the API server reaches the webhook (HTTPS, POST /mutate)
+    /// Where the API server reaches the webhook (HTTPS, POST to the secret path)
     #[arg(
         long,
         env = "ACR_PULL_WEBHOOK_LISTEN_ADDR",
@@ -118,6 +118,16 @@ pub struct ServeArgs {
     )]
     pub namespaces: Vec<String>,
 
+    /// Namespaces whose Pods never get a pull secret, separated by commas, beside kube-system and the webhook's own. The
+    /// registration leaves out the same ones
+    #[arg(
+        long,
+        env = "ACR_PULL_WEBHOOK_EXCLUDED_NAMESPACES",
+        value_delimiter = ',',
+        value_name = "LIST"
+    )]
+    pub excluded_namespaces: Vec<String>,
+
     /// Namespaces whose Pods may use the webhook's own managed identity, separated by commas, or * for all
     #[arg(
         long,
@@ -137,9 +147,14 @@ pub struct ServeArgs {
     )]
     pub on_upstream_failure: OnUpstreamFailure,
 
-    /// The most pull secrets whose tokens are got at the same time by this replica; further Pods wait
+    /// The most calls at the same time by this replica to one host (Entra, a registry, the endpoint of managed identities,
+    /// the API server); further ones take turns by namespace. All hosts together: four times as many
     #[arg(long, env = "ACR_PULL_WEBHOOK_ISSUE_CONCURRENCY", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..), value_name = "NUMBER")]
     pub issue_concurrency: u16,
+
+    /// The most ACRPullSecrets of one namespace; a Pod that would need one more is refused
+    #[arg(long, env = "ACR_PULL_WEBHOOK_MAX_PULL_SECRETS_PER_NAMESPACE", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..), value_name = "NUMBER")]
+    pub max_pull_secrets_per_namespace: u32,
 
     /// How long no Pod names a pull secret before it is deleted, such as 1h or 30m
     #[arg(long, env = "ACR_PULL_WEBHOOK_UNUSED_GRACE", default_value = "1h", value_parser = crate::deadline::duration, value_name = "DURATION")]

@@ -12,6 +12,9 @@ const MARGIN: Duration = Duration::from_secs(1);
 /// Below this an answer cannot be sent in any case.
 const MIN_BUDGET: Duration = Duration::from_millis(500);
 
+/// More than a busy runtime needs to run what waits inside before what waits outside.
+const INNER: Duration = Duration::from_millis(100);
+
 /// The moment before which the answer must have left.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline(Instant);
@@ -34,6 +37,11 @@ impl Deadline {
     /// This deadline, or an earlier one so far from now.
     pub fn at_most(self, budget: Duration) -> Self {
         Self(self.0.min(Instant::now() + budget))
+    }
+
+    /// A deadline a little before this one: whoever has it knows why there is no answer, and is heard in time.
+    pub fn inner(self) -> Self {
+        Self(self.0 - INNER)
     }
 
     /// Runs `future` until the deadline; `None` when that comes first.

@@ -3,7 +3,11 @@
 //! kube's recorder counts repetitions up by one call each; a refusal that every Pod of a burst meets is
 //! told once in a while instead.
 
-use crate::{kubernetes, problem::shortened, telemetry::FIELD_MANAGER};
+use crate::{
+    foreign::{self, Foreign},
+    kubernetes,
+    telemetry::FIELD_MANAGER,
+};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Client,
@@ -18,6 +22,8 @@ use tokio::time::Instant;
 
 /// The same about the same object is not told again before this.
 const QUIET: Duration = Duration::from_secs(300);
+/// The API takes at most 1 KiB, the mark of a cut included.
+const MAX_NOTE: usize = 1000;
 /// Beyond this, what is remembered is looked through for what is old.
 const MANY: usize = 4096;
 
@@ -89,8 +95,7 @@ impl Events {
         let event = Event {
             type_,
             reason: reason.to_owned(),
-            // The API takes at most 1 KiB.
-            note: Some(note[..note.floor_char_boundary(1000)].to_owned()),
+            note: Some(foreign::message(note.to_owned(), MAX_NOTE)),
             action: "Issue".to_owned(),
             secondary: None,
         };
@@ -99,7 +104,7 @@ impl Events {
             if let Err(error) = inner.recorder.publish(&event, &about).await {
                 tracing::debug!(
                     reason,
-                    error = shortened(&error.to_string()),
+                    error = %Foreign::new(&error.to_string()),
                     "an Event was not written"
                 );
             }

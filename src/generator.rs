@@ -2,6 +2,7 @@
 //! of those that exist, and their resolution to one plain value.
 
 mod access_token;
+mod bounded;
 mod cluster_generator;
 mod defaults;
 mod epoch;

@@ -20,6 +20,9 @@ pub use entra::EntraClient;
 pub use managed::ManagedIdentityClient;
 pub use source::{EntraToken, TokenSource};
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use {entra_transport::fuzz as fuzz_entra, managed_transport::fuzz as fuzz_managed_identity};
+
 use serde::Serialize;
 use std::fmt;
 

@@ -1,7 +1,8 @@
 //! Calls to our own API server: each bounded in time, each error told in one way.
 
 use crate::{
-    problem::{Problem, Reason, shortened},
+    foreign::Foreign,
+    problem::{Problem, Reason},
     telemetry::FIELD_MANAGER,
     watch::{self, Item, Watched},
 };
@@ -10,7 +11,10 @@ use kube::{
     Client, Config, Resource,
     core::{ObjectMeta, Status},
 };
-use serde::{Deserialize, Deserializer, de::IgnoredAny};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 /// Where Kubernetes tells a Pod its own namespace.
@@ -118,6 +122,11 @@ pub fn own_namespace(flag: &str, value: Option<&str>) -> Result<String, String> 
     namespace(flag, value, Path::new(NAMESPACE_FILE))
 }
 
+/// The Pod's own namespace, where this runs in a Pod.
+pub fn pods_namespace() -> Option<String> {
+    namespace("", None, Path::new(NAMESPACE_FILE)).ok()
+}
+
 fn namespace(flag: &str, value: Option<&str>, file: &Path) -> Result<String, String> {
     if let Some(value) = value.filter(|value| !value.is_empty()) {
         return Ok(value.to_owned());
@@ -210,30 +219,66 @@ pub fn managed_by() -> BTreeMap<String, String> {
     .into()
 }
 
-/// The problem behind a failed call that the caller has no better words for.
+/// The problem behind a failed call that the caller has no better words for. What another try can mend is our API server's
+/// trouble; whatever else it answers is its refusal, with its words: a webhook that denies without a code is a 400, a
+/// ValidatingAdmissionPolicy that denies without a reason a 422.
 pub fn api_problem(what: &str, error: CallError) -> Problem {
     match error {
         CallError::Api(s) if is_terminating(&s) => Problem::new(
             Reason::NamespaceTerminating,
             format!("{what} was refused because the namespace is being deleted"),
         ),
-        CallError::Api(s) if s.code == 403 => Problem::new(
-            Reason::WriteForbidden,
-            format!("{what} was refused: {}", shortened(&s.message)),
+        CallError::Api(s) if is_of_namespace_gone(&s) => Problem::new(
+            Reason::NamespaceTerminating,
+            format!("{what} was refused because the namespace does not exist any more"),
         ),
-        CallError::Api(s) => Problem::new(
-            Reason::ApiServerUnavailable,
-            format!(
+        CallError::Api(s) if is_passing(s.code) => {
+            let seconds = s.details.as_ref().map_or(0, |d| d.retry_after_seconds);
+            let asked = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
+            let message = format!(
                 "{what} failed with {} {}: {}",
                 s.code,
-                s.reason,
-                shortened(&s.message)
-            ),
+                Foreign::new(&s.reason),
+                Foreign::new(&s.message)
+            );
+            Problem::new(Reason::ApiServerUnavailable, message).retry_after(asked)
+        }
+        CallError::Api(s) => Problem::new(
+            Reason::WriteForbidden,
+            format!("{what} was refused: {}", Foreign::new(&s.message)),
         ),
         CallError::Transport(cause) => {
+            let cause = Foreign::new(&cause);
             Problem::new(Reason::ApiServerUnavailable, format!("{what} failed: {cause}"))
         }
     }
+}
+
+/// Whether the same call may succeed later without anybody changing an object.
+pub fn is_passing(code: u16) -> bool {
+    matches!(code, 401 | 408 | 409 | 429) || !(400..500).contains(&code)
+}
+
+/// Whether a write was refused because its namespace does not exist.
+fn is_of_namespace_gone(status: &Status) -> bool {
+    let kind = status
+        .details
+        .as_ref()
+        .map_or("", |details| details.kind.as_str());
+    status.code == 404 && kind == "namespaces"
+}
+
+/// Sends a request and reads its answer by our own code: where kube cannot decode an answer it logs the whole of it, and this
+/// one holds a credential. The error does not quote the answer either.
+pub async fn decoded<T: DeserializeOwned>(
+    client: &Client,
+    request: http::Request<Vec<u8>>,
+) -> Result<T, kube::Error> {
+    let text = client.request_text(request).await?;
+    serde_json::from_str(&text).map_err(|_| {
+        let unreadable = "the answer cannot be read";
+        kube::Error::SerdeError(serde::de::Error::custom(unreadable))
+    })
 }
 
 /// Whether the namespace is being deleted. Source: `NamespaceTerminatingCause` in k8s.io/api/core/v1.
@@ -260,6 +305,30 @@ pub fn is_subdomain(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn answered(code: u16, kind: &str) -> Problem {
+        let status = serde_json::json!({
+            "status": "Failure", "code": code, "reason": "X", "message": "because",
+            "details": {"kind": kind, "retryAfterSeconds": 3},
+        });
+        let status: Status = serde_json::from_value(status).unwrap();
+        api_problem("writing it", CallError::Api(Box::new(status)))
+    }
+
+    #[test]
+    fn what_another_try_can_mend_is_told_apart_from_what_a_person_has_to() {
+        for code in [401, 408, 409, 429, 500, 502, 503, 504] {
+            let problem = answered(code, "");
+            assert_eq!(problem.reason, Reason::ApiServerUnavailable, "{code}");
+            assert_eq!(problem.retry_after, Some(Duration::from_secs(3)));
+        }
+        for code in [400, 403, 404, 405, 410, 413, 415, 422] {
+            let problem = answered(code, "");
+            assert_eq!(problem.reason, Reason::WriteForbidden, "{code}");
+            assert!(!problem.is_transient() && problem.message.contains("because"));
+        }
+        assert_eq!(answered(404, "namespaces").reason, Reason::NamespaceTerminating);
+    }
 
     #[test]
     fn the_namespace_is_the_flags_else_the_pods_own_else_a_sentence() {

@@ -13,8 +13,8 @@ pub use settings::{LeaderElectionArgs, Settings};
 pub use term::Term;
 
 use crate::{
+    foreign::Foreign,
     kubernetes::{CALL_TIMEOUT, CallError, api_problem, bounded_by},
-    problem::shortened,
     telemetry::Metrics,
 };
 use jiff::Timestamp;
@@ -195,7 +195,7 @@ impl Election {
             ..
         } = &self.settings;
         if !record::is_free(identity, self.seen.as_ref(), *lease_duration, Instant::now()) {
-            return Ok(Round::HeldBy(shortened(self.holder()).to_owned()));
+            return Ok(Round::HeldBy(Foreign::new(self.holder()).to_string()));
         }
         Ok(self.write().await?.map_or(Round::Contended, Round::Won))
     }

@@ -16,6 +16,10 @@ pub mod cluster;
 pub mod crds;
 pub mod deadline;
 pub mod events;
+pub mod excluded;
+pub mod foreign;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod generator;
 pub mod identity;
 pub mod jwt;
@@ -30,5 +34,6 @@ pub mod tasks;
 pub mod telemetry;
 pub mod tls;
 pub mod transport;
+pub mod turns;
 pub mod upkeep;
 pub mod watch;

@@ -1,7 +1,11 @@
 //! What went wrong, in the three forms that everything downstream needs: whether
 //! trying again can help, a short stable reason, and a sentence for a person.
 
+use crate::foreign;
 use std::{fmt, time::Duration};
+
+/// A longer message is cut. The longest of ours, the advice on a federated credential, has some 3 KiB.
+const MAX_MESSAGE: usize = 4096;
 
 /// A failure on the way of a Pod to its pull secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +16,8 @@ pub struct Problem {
     pub message: String,
     /// How long the other side asked us to wait before the next try.
     pub retry_after: Option<Duration>,
+    /// Whether a host outside the cluster gave no answer at all.
+    pub unreachable: bool,
 }
 
 /// Who has to act before another try can succeed.
@@ -83,8 +89,12 @@ reasons! {
     ManagedIdentityNotAllowed => Forbidden,
     /// The machine has no such managed identity.
     ManagedIdentityRefused => Forbidden,
+    /// No Pod of the namespace gets a pull secret.
+    NamespaceExcluded => Forbidden,
     /// A Secret of the pull secret's name belongs to somebody else.
     SecretConflict => Forbidden,
+    /// The namespace has as many ACRPullSecrets as it may.
+    TooManyPullSecrets => Forbidden,
     /// A ResourceQuota, or another admission rule of the cluster, forbids the write.
     WriteForbidden => Forbidden,
     /// The namespace is being deleted.
@@ -135,13 +145,20 @@ impl Reason {
 // === impl Problem ===
 
 impl Problem {
-    /// A problem with its sentence.
+    /// A problem with its sentence. Whatever was put into it, the sentence is one line of a bounded length.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self {
             reason,
-            message: message.into(),
+            message: foreign::message(message.into(), MAX_MESSAGE),
             retry_after: None,
+            unreachable: false,
         }
+    }
+
+    /// The same problem, with the place before its sentence where it was met.
+    pub fn at(self, place: impl fmt::Display) -> Self {
+        let message = foreign::message(format!("{place}: {}", self.message), MAX_MESSAGE);
+        Self { message, ..self }
     }
 
     /// The same problem, with the wait that the other side asked for.
@@ -150,16 +167,16 @@ impl Problem {
         self
     }
 
+    /// The same problem, of a host that gave no answer at all.
+    pub fn unreachable(mut self) -> Self {
+        self.unreachable = true;
+        self
+    }
+
     /// Whether waiting can help, without anybody changing an object.
     pub fn is_transient(&self) -> bool {
         matches!(self.reason.class(), Class::Upstream | Class::ApiServer)
     }
-}
-
-/// Somebody else's words, cut to what fits into a message.
-pub fn shortened(words: &str) -> &str {
-    const MOST: usize = 400;
-    &words[..words.floor_char_boundary(MOST)]
 }
 
 impl fmt::Display for Problem {
@@ -173,6 +190,18 @@ impl std::error::Error for Problem {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_message_is_one_line_of_a_bounded_length() {
+        let problem = Problem::new(Reason::EntraRefused, format!("a\n{}", "b".repeat(1 << 20)));
+        assert!(problem.message.starts_with(r"a\nbb") && problem.message.ends_with('…'));
+        assert!(problem.message.len() < MAX_MESSAGE + 8);
+        let wait = Some(Duration::from_secs(7));
+        let placed = problem.retry_after(wait).at("in a\rplace");
+        assert!(placed.message.starts_with(r"in a\rplace: a\nbb"));
+        assert!(placed.message.len() < MAX_MESSAGE + 8);
+        assert_eq!(placed.retry_after, wait);
+    }
 
     #[test]
     fn the_readme_explains_every_reason() {

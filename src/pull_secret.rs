@@ -2,12 +2,15 @@
 //! them, and how they come into being.
 
 mod catalog;
+mod census;
 mod changes;
 mod docker_config;
 mod flight;
 mod freshness;
-mod issuer;
+pub mod issuer;
+mod lately;
 mod name;
+mod pair;
 mod recent;
 mod resource;
 mod writer;
@@ -15,7 +18,14 @@ mod writer;
 pub use catalog::{Catalog, Resolution, Wish};
 #[cfg(test)]
 pub use freshness::freshness;
+pub use freshness::share;
 pub use issuer::{Cause, Guarded, Issuer, Order};
 pub use name::{is_pull_secret, name};
-pub use resource::{ACRPullSecret, ACRPullSecretSpec, ACRPullSecretStatus, GeneratorReference};
+pub use resource::{ACRPullSecret, ACRPullSecretSpec, ACRPullSecretStatus, AccountOf, GeneratorReference};
 pub use writer::Writer;
+
+/// All that is computed of an object's times.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(object: &ACRPullSecret) {
+    freshness::freshness(object, "hash", jiff::Timestamp::now());
+}

@@ -7,8 +7,11 @@ mod host;
 mod scope;
 
 pub use exchange::{PullToken, RegistryClient};
-pub use host::{DEFAULT_SUFFIXES, RegistryHost, RegistrySuffixes, is_dns_name};
-pub use scope::Scope;
+pub use host::{DEFAULT_SUFFIXES, MAX_LENGTH as MAX_HOST, RegistryHost, RegistrySuffixes, is_dns_name};
+pub use scope::{MAX_LENGTH as MAX_SCOPE, Scope};
+
+#[cfg(any(test, fuzzing))]
+pub(crate) use exchange::fuzz;
 
 /// The user name that ACR expects beside a refresh or access token.
 /// Source: <https://github.com/Azure/acr/blob/main/docs/AAD-OAuth.md>.

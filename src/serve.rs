@@ -5,15 +5,16 @@ use crate::{
     cli::ServeArgs,
     cluster::{Cluster, Reach},
     events::Events,
+    excluded::Excluded,
     generator::{NamespaceDefaults, Resolver},
     identity::{AssertionSource, ClientSecrets, Clouds, EntraClient, ManagedIdentityClient, TokenSource},
     kubernetes, leader,
-    pull_secret::{Catalog, Issuer},
+    pull_secret::{Catalog, Issuer, issuer},
     registry::RegistryClient,
     tasks::tasks,
     telemetry::{Health, Metrics, Readiness},
-    tls::{self, Serving, Source, Stage},
-    transport::{self, Ahead},
+    tls::{self, Door, Paths, Serving, Source, Stage},
+    transport::{self, Ahead, Gates},
     upkeep::{self, Upkeep},
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -54,13 +55,15 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
         events: Events::new(client.clone()),
         tasks: tasks.clone(),
     };
-    match source {
-        Source::Files(cert, key) => tls::follow(&cert, &key, &certificate, &tasks)?,
-        Source::Own(places, terms) => {
-            let keep = tls::keep(cluster.clone(), places, terms, certificate);
-            tasks.spawn("keeper of the serving certificate", keep);
-        }
+    let Source { files, places, terms } = source;
+    if let Some((cert, key)) = files {
+        tls::follow(&cert, &key, &certificate, &tasks)?;
     }
+    let paths = Paths::default();
+    tasks.spawn(
+        "keeper of certificate and path",
+        tls::keep(cluster.clone(), places, terms, certificate, paths.clone()),
+    );
     let (admission, upkeep) = parts(&args, &cluster, http, &metrics)?;
 
     let (drain, draining) = watch::channel(Stage::Open);
@@ -69,11 +72,11 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
     let (_stay, never) = watch::channel(Stage::Open);
     tasks.spawn(
         "listener of --admin-addr",
-        tls::serve(admin, None, MAX_ADMIN_CONNECTIONS, health, never),
+        tls::serve(admin, Door::Admin, MAX_ADMIN_CONNECTIONS, health, never),
     );
     let mut serving = tokio::spawn(tls::serve(
         webhook,
-        Some(tls),
+        Door::Webhook(tls, paths),
         args.tls.max_connections as usize,
         admission::router(admission),
         draining,
@@ -135,22 +138,31 @@ fn parts(
     metrics: &Metrics,
 ) -> Result<(Admission, Upkeep), String> {
     let client = &cluster.client;
-    let ahead = Ahead::new(http.clone());
+    let gates = Gates::new(args.issue_concurrency, metrics.clone());
+    let ahead = Ahead::new(http.clone(), gates.clone());
     let tokens = TokenSource {
+        gates: gates.clone(),
         assertions: AssertionSource::new(client.clone(), metrics.clone()),
         client_secrets: ClientSecrets::new(client.clone()),
-        entra: EntraClient::new(http.clone(), ahead.clone(), metrics.clone()),
-        managed_identities: ManagedIdentityClient::new(transport::machine_client()?, metrics.clone()),
+        entra: EntraClient::new(http.clone(), ahead.clone(), gates.clone(), metrics.clone()),
+        managed_identities: ManagedIdentityClient::new(
+            transport::machine_client()?,
+            gates.clone(),
+            metrics.clone(),
+        ),
     };
-    let registry = RegistryClient::new(http, ahead, metrics.clone());
+    let registry = RegistryClient::new(http, ahead, gates.clone(), metrics.clone());
     let keep_trying = args.on_upstream_failure == OnUpstreamFailure::Admit;
     let events = cluster.events.clone();
     let issuer = Issuer::new(
         cluster,
         tokens,
         registry,
-        args.issue_concurrency,
-        keep_trying,
+        gates,
+        issuer::Settings {
+            keep_trying,
+            most_in_namespace: args.max_pull_secrets_per_namespace,
+        },
         events.clone(),
         metrics.clone(),
     );
@@ -160,6 +172,7 @@ fn parts(
         token_audiences: args.token_audiences.clone(),
         clouds: Clouds::new(&args.authority_host, &args.acr_audience),
         managed_identity_namespaces: args.managed_identity_namespaces.clone(),
+        excluded: Excluded::new(kubernetes::pods_namespace(), &args.excluded_namespaces)?,
     };
     let catalog = Arc::new(Catalog::new(cluster, resolver, events));
     let admission = Admission::new(

@@ -2,8 +2,10 @@
 //! machine's managed identities.
 
 mod ahead;
+mod gates;
 
 pub use ahead::Ahead;
+pub use gates::{Caller, Gates, Place, Stage, late};
 
 use crate::pem;
 use jiff::Timestamp;
@@ -109,6 +111,29 @@ fn describe(error: reqwest::Error) -> String {
         cause = source;
     }
     cause.to_string()
+}
+
+/// `Retry-After` and `Date`, separated by a line's end.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(text: &str) {
+    let (value, date) = text.split_once('\n').unwrap_or((text, ""));
+    let _ = wait(value, http_date(date));
+}
+
+#[cfg(any(test, fuzzing))]
+impl Reply {
+    /// A reply whose status the first byte chooses.
+    pub(crate) fn fuzz(data: &[u8]) -> Option<Self> {
+        const STATUSES: [u16; 12] = [200, 307, 400, 401, 403, 404, 408, 429, 500, 502, 503, 504];
+        let (first, body) = data.split_first()?;
+        let status = STATUSES[usize::from(*first) % STATUSES.len()];
+        Some(Self {
+            status: reqwest::StatusCode::from_u16(status).ok()?,
+            retry_after: None,
+            date: None,
+            body: body.to_vec(),
+        })
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ pub use list::{Failure, page};
 
 use crate::{
     cluster::{Cluster, Places},
-    problem::shortened,
+    foreign::Foreign,
     telemetry::Metrics,
 };
 use futures::{
@@ -177,7 +177,7 @@ impl<K: Watched> Broken<K> {
             return;
         }
         self.count();
-        let (what, error) = (self.what, shortened(error));
+        let (what, error) = (self.what, Foreign::new(error).to_string());
         // Once while there is one: users make as many of them as they like, and the metric has their number.
         match first {
             true => tracing::warn!(

@@ -2,9 +2,10 @@
 //! label, whose values hold neither `/` nor `,`.
 
 use crate::{
+    foreign::Foreign,
     generator::{Kind, Reference},
     kubernetes::is_subdomain,
-    problem::{Problem, Reason, shortened},
+    problem::{Problem, Reason},
 };
 
 /// The annotation by which a Pod asks for pull secrets.
@@ -40,11 +41,11 @@ pub fn default_reference(label: &str) -> Result<Option<Reference<'_>>, Problem> 
         return Ok(None);
     }
     reference(label, '.').map(Some).map_err(|why| {
-        let label = shortened(label);
+        let label = Foreign::quoted(label);
         Problem::new(
             Reason::InvalidAnnotation,
             format!(
-                "label {ACCESS_TOKEN} of the Namespace is {label:?}: {why}; write the name of an ACRAccessToken, \
+                "label {ACCESS_TOKEN} of the Namespace is {label}: {why}; write the name of an ACRAccessToken, \
                  or ClusterGenerator.NAME, or none"
             ),
         )
@@ -59,8 +60,8 @@ fn reference(item: &str, separator: char) -> Result<Reference<'_>, String> {
         Some((kind, name)) if kind == Kind::ClusterGenerator.as_str() => (Kind::ClusterGenerator, name),
         Some((kind, _)) => {
             return Err(format!(
-                "{:?} is not a kind of generator that is served here",
-                shortened(kind)
+                "{} is not a kind of generator that is served here",
+                Foreign::quoted(kind)
             ));
         }
     };
@@ -69,9 +70,9 @@ fn reference(item: &str, separator: char) -> Result<Reference<'_>, String> {
     } else if item == NONE {
         Err("none stands alone".to_owned())
     } else if !is_subdomain(name) {
-        let name = shortened(name);
+        let name = Foreign::quoted(name);
         Err(format!(
-            "{name:?} is not a name: use lower-case letters, digits, '-' and '.'"
+            "{name} is not a name: use lower-case letters, digits, '-' and '.'"
         ))
     } else {
         Ok(Reference { kind, name })
@@ -79,11 +80,11 @@ fn reference(item: &str, separator: char) -> Result<Reference<'_>, String> {
 }
 
 fn invalid(annotation: &str, why: &str) -> Problem {
-    let annotation = shortened(annotation);
+    let annotation = Foreign::quoted(annotation);
     Problem::new(
         Reason::InvalidAnnotation,
         format!(
-            "annotation {ACCESS_TOKEN} of the Pod is {annotation:?}: {why}; write the names of ACRAccessTokens, \
+            "annotation {ACCESS_TOKEN} of the Pod is {annotation}: {why}; write the names of ACRAccessTokens, \
              or ClusterGenerator/NAME, separated by commas, or none"
         ),
     )

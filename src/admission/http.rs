@@ -11,36 +11,57 @@ use axum::{
     extract::{Request, State},
     http::{HeaderMap, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
-    routing::post,
 };
 use futures::StreamExt;
+use serde_json::json;
 use std::{borrow::Cow, sync::Arc, time::Duration};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// An object in etcd has at most 1.5 MiB by default, and a review holds one; the API
 /// server itself takes no request over 3 MiB.
 const MAX_BODY: usize = 3 * 1024 * 1024;
+/// A body of this size needs no room: as many as there are connections are no harm.
+const SMALL: usize = 16 * 1024;
+/// Reviews of Pods with much in them. A body of no more than this is a medium one, beyond it is a large one.
+const MEDIUM: usize = 256 * 1024;
+/// Medium bodies that are held at the same time.
+const MEDIUM_ROOMS: usize = 32;
+/// Large bodies that are held at the same time.
+const LARGE_ROOMS: usize = 3;
+/// From the head to the end of the body, the wait for a room included.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An answer with a patch in it has this many bytes and no more, as a rule.
 const ANSWER: usize = 1024;
-/// Bodies that are read at the same time, in bytes: whoever reaches the port could otherwise fill
-/// our memory. An API server's reviews are some KiB each and here at once.
-const MAX_BODIES: usize = 32 * 1024 * 1024;
-const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+const JSON: &str = "application/json";
 
 #[derive(Clone)]
 struct Endpoint {
     admission: Admission,
-    bodies: Arc<Semaphore>,
+    rooms: Rooms,
 }
 
-/// `POST /mutate`.
+/// Memory for bodies. A body takes a room when more of it has come than fits in a smaller one, whatever it declares: who
+/// declares much and sends little holds nothing. Each room is for a body's whole class, and nobody who has a large one waits
+/// for another, so that bodies which are read in part never wait for each other.
+#[derive(Clone)]
+struct Rooms {
+    medium: Arc<Semaphore>,
+    large: Arc<Semaphore>,
+}
+
+/// A whole body, and its room.
+struct Whole {
+    bytes: Bytes,
+    room: Option<OwnedSemaphorePermit>,
+}
+
+/// Answers whatever the listener lets in.
 pub fn router(admission: Admission) -> Router {
-    let bodies = Arc::new(Semaphore::new(MAX_BODIES));
+    let rooms = Rooms::new();
     Router::new()
-        .route("/mutate", post(mutate).fallback(wrong_method))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "only POST /mutate is served here\n") })
-        .with_state(Endpoint { admission, bodies })
+        .fallback(mutate)
+        .with_state(Endpoint { admission, rooms })
 }
 
 /// The API server's own time-out, of the query.
@@ -49,15 +70,6 @@ fn timeout(query: Option<&str>) -> Option<Cow<'_, str>> {
     parameters
         .find(|(name, _)| name == "timeout")
         .map(|(_, value)| value)
-}
-
-async fn wrong_method() -> Response {
-    (
-        StatusCode::METHOD_NOT_ALLOWED,
-        [(header::ALLOW, "POST")],
-        "send an AdmissionReview by POST\n",
-    )
-        .into_response()
 }
 
 async fn mutate(State(endpoint): State<Endpoint>, request: Request) -> Response {
@@ -69,90 +81,150 @@ async fn mutate(State(endpoint): State<Endpoint>, request: Request) -> Response 
             "the content type is not application/json".to_owned(),
         );
     }
-    let (body, _room) = match endpoint.read(&headers, body, deadline).await {
-        Ok(read) => read,
-        Err(response) => return response,
-    };
-    review(&endpoint.admission, &body, deadline).await
+    let read = endpoint.rooms.read(declared(&headers), body);
+    match deadline.at_most(BODY_TIMEOUT).bound(read).await {
+        Some(Ok(whole)) => review(&endpoint.admission, whole, deadline).await,
+        Some(Err(response)) => response,
+        // Not 408, whose words client-go does not keep.
+        None => unreadable(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("the body did not come within {} s", BODY_TIMEOUT.as_secs()),
+        ),
+    }
 }
 
-// === impl Endpoint ===
+fn declared(headers: &HeaderMap) -> Option<usize> {
+    let length = headers.get(header::CONTENT_LENGTH)?;
+    length.to_str().ok()?.parse().ok()
+}
 
-impl Endpoint {
-    /// The whole body, and the room it takes until it is dropped.
-    async fn read(
-        &self,
-        headers: &HeaderMap,
-        body: Body,
-        deadline: Deadline,
-    ) -> Result<(Bytes, SemaphorePermit<'_>), Response> {
-        let told = headers
-            .get(header::CONTENT_LENGTH)
-            .and_then(|v| v.to_str().ok()?.parse().ok());
-        let length = told.unwrap_or(MAX_BODY);
-        let too_long = || {
-            let why = format!("the body was not read whole, or is longer than {MAX_BODY} bytes");
-            unreadable(StatusCode::PAYLOAD_TOO_LARGE, why)
-        };
-        if length > MAX_BODY {
-            discard(body).await;
+// === impl Rooms ===
+
+impl Rooms {
+    fn new() -> Self {
+        Self {
+            medium: Arc::new(Semaphore::new(MEDIUM_ROOMS)),
+            large: Arc::new(Semaphore::new(LARGE_ROOMS)),
+        }
+    }
+
+    /// The whole body, in its room. What it declares is believed where it is too much, and nowhere else.
+    async fn read(&self, declared: Option<usize>, body: Body) -> Result<Whole, Response> {
+        let mut chunks = body.into_data_stream();
+        if declared.is_some_and(|length| length > MAX_BODY) {
+            // A client that is still sending does not see an answer, so its body is read to the end, for a while.
+            chunks.for_each(|_| std::future::ready(())).await;
             return Err(too_long());
         }
-        let room = u32::try_from(length).unwrap_or(u32::MAX);
-        let read = async {
-            let room = self.bodies.acquire_many(room).await.map_err(|_| late())?;
-            let body = axum::body::to_bytes(body, MAX_BODY).await;
-            body.map(|body| (body, room)).map_err(|_| too_long())
+        let Some(first) = chunks.next().await else {
+            return Ok(Whole {
+                bytes: Bytes::new(),
+                room: None,
+            });
         };
-        match deadline.at_most(BODY_TIMEOUT).bound(read).await {
-            Some(read) => read,
-            None => Err(late()),
+        let first = first.map_err(|_| cut_off())?;
+        if declared == Some(first.len()) && first.len() <= SMALL {
+            return Ok(Whole {
+                bytes: first,
+                room: None,
+            });
         }
+        let mut whole = Vec::with_capacity(declared.unwrap_or_default().min(SMALL));
+        let (mut room, mut fits) = (None, SMALL);
+        let mut next = Some(Ok(first));
+        while let Some(chunk) = next {
+            let chunk = chunk.map_err(|_| cut_off())?;
+            let length = whole.len() + chunk.len();
+            if length > MAX_BODY {
+                return Err(too_long());
+            }
+            if length > fits {
+                // One that will be large waits here, where it holds little, and not in a medium room.
+                let (class, rooms) = match length.max(declared.unwrap_or_default()) {
+                    ..=MEDIUM => (MEDIUM, &self.medium),
+                    _ => (MAX_BODY, &self.large),
+                };
+                let next = rooms.clone().acquire_owned().await;
+                room = Some(next.map_err(|_| cut_off())?);
+                fits = class;
+                // At once, and not twice as much each time. What is not written takes no memory.
+                let rest = declared.unwrap_or(class).saturating_sub(whole.len());
+                whole.reserve_exact(rest);
+            }
+            whole.extend_from_slice(&chunk);
+            next = chunks.next().await;
+        }
+        Ok(Whole {
+            bytes: whole.into(),
+            room,
+        })
     }
 }
 
-/// A client that is still sending does not see an answer, so its body is read to the end, for a while.
-async fn discard(body: Body) {
-    let chunks = body.into_data_stream();
-    let _ = tokio::time::timeout(BODY_TIMEOUT, chunks.for_each(|_| std::future::ready(()))).await;
-}
-
-fn late() -> Response {
-    let why = "the body did not come in time".to_owned();
-    unreadable(StatusCode::REQUEST_TIMEOUT, why)
-}
-
-async fn review(admission: &Admission, body: &Bytes, deadline: Deadline) -> Response {
-    match parse(body) {
-        Ok(request) => {
-            let verdict = admission.decide(&request, deadline).await;
-            answer(&request.uid, &verdict)
-        }
-        Err((Some(uid), problem)) => answer(&uid, &Verdict::Denied(problem)),
-        Err((None, problem)) => respond(StatusCode::BAD_REQUEST, "", &Verdict::Denied(problem)),
-    }
+async fn review(admission: &Admission, whole: Whole, deadline: Deadline) -> Response {
+    let Whole { bytes, room } = whole;
+    let request = match parse(&bytes) {
+        Ok(request) => request,
+        Err((Some(uid), problem)) => return answer(&uid, &Verdict::Denied(problem)),
+        Err((None, problem)) => return failed(StatusCode::BAD_REQUEST, &problem),
+    };
+    let Some(room) = room else {
+        let verdict = admission.decide(&request, deadline).await;
+        return answer(&request.uid, &verdict);
+    };
+    let uid = request.uid.to_string();
+    let request = match request.detached() {
+        Ok(request) => request,
+        Err(problem) => return answer(&uid, &Verdict::Denied(problem)),
+    };
+    // The room is for those that are being read, not for those that wait for Azure.
+    drop((bytes, room));
+    let verdict = Box::pin(admission.decide(&request, deadline)).await;
+    answer(&uid, &verdict)
 }
 
 fn answer(uid: &str, verdict: &Verdict) -> Response {
     // Any status but 200 is a failed call to the API server, which is when failurePolicy decides.
-    let status = match verdict {
-        Verdict::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        _ => StatusCode::OK,
+    if let Verdict::Failed(problem) = verdict {
+        return failed(StatusCode::INTERNAL_SERVER_ERROR, problem);
+    }
+    let mut json = Vec::with_capacity(ANSWER);
+    match serde_json::to_writer(&mut json, &Answer::new(uid, verdict)) {
+        Ok(()) => (StatusCode::OK, [(header::CONTENT_TYPE, JSON)], json).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// A failed call. The API server reads no review then, but shows a `metav1.Status` to whoever made the Pod.
+fn failed(status: StatusCode, problem: &Problem) -> Response {
+    let reason = match status {
+        StatusCode::INTERNAL_SERVER_ERROR => "InternalError",
+        StatusCode::PAYLOAD_TOO_LARGE => "RequestEntityTooLarge",
+        _ => "BadRequest",
     };
-    respond(status, uid, verdict)
+    let body = json!({
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Failure",
+        "message": problem.to_string(),
+        "reason": reason,
+        "code": status.as_u16(),
+    });
+    (status, [(header::CONTENT_TYPE, JSON)], body.to_string()).into_response()
 }
 
 fn unreadable(status: StatusCode, why: String) -> Response {
-    let problem = Problem::new(Reason::InvalidReview, why);
-    respond(status, "", &Verdict::Denied(problem))
+    failed(status, &Problem::new(Reason::InvalidReview, why))
 }
 
-fn respond(status: StatusCode, uid: &str, verdict: &Verdict) -> Response {
-    let mut json = Vec::with_capacity(ANSWER);
-    match serde_json::to_writer(&mut json, &Answer::new(uid, verdict)) {
-        Ok(()) => (status, [(header::CONTENT_TYPE, "application/json")], json).into_response(),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
+fn too_long() -> Response {
+    let why = format!("the body is longer than {MAX_BODY} bytes");
+    unreadable(StatusCode::PAYLOAD_TOO_LARGE, why)
+}
+
+fn cut_off() -> Response {
+    unreadable(StatusCode::BAD_REQUEST, "the body was cut off".to_owned())
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

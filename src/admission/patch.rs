@@ -27,7 +27,7 @@ pub fn patch(pod: &PodView<'_>, names: &[&str]) -> Patch {
         }
         Some(present) => {
             for name in names {
-                if !present.iter().any(|p| p.name == *name) {
+                if !present.0.iter().any(|p| p.name == *name) {
                     add("/spec/imagePullSecrets/-", json!({"name": name}));
                 }
             }

@@ -5,17 +5,30 @@
 //! kube has types for this, but they write the patch as an array of numbers where the
 //! API says base64 (kube#1781), and copy the whole object.
 
+use super::{ACCESS_TOKEN, warnings};
 use crate::{
+    foreign::Foreign,
     kubernetes::is_subdomain,
-    problem::{Class, Problem, Reason, shortened},
+    problem::{Class, Problem, Reason},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use json_patch::Patch;
-use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{SeqAccess, Visitor},
+};
+use std::{borrow::Cow, collections::BTreeSet, fmt, marker::PhantomData};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
+/// API servers send 36.
+const MAX_UID: usize = 128;
+/// The annotation names a few generators, each by at most 253 characters and its kind.
+const MAX_ANNOTATION: usize = 8 * 1024;
+/// Of a registry's name, and of a Secret's.
+const MAX_NAME: usize = 253;
+/// Distinct registries of a Pod whose review is a large one.
+const MAX_REGISTRIES: usize = 64;
 /// A patch for one pull secret has this many bytes and no more, as a rule.
 const PATCH: usize = 512;
 
@@ -105,17 +118,27 @@ pub(super) struct Spec<'a> {
     #[serde(borrow, default)]
     service_account_name: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
-    pub image_pull_secrets: Option<Vec<LocalReference<'a>>>,
+    pub image_pull_secrets: Option<List<LocalReference<'a>>>,
     #[serde(borrow, default)]
-    containers: Option<Vec<Container<'a>>>,
+    containers: Option<List<Container<'a>>>,
     #[serde(borrow, default)]
-    init_containers: Option<Vec<Container<'a>>>,
+    init_containers: Option<List<Container<'a>>>,
     #[serde(borrow, default)]
-    ephemeral_containers: Option<Vec<Container<'a>>>,
+    ephemeral_containers: Option<List<Container<'a>>>,
+}
+
+/// A list with a bound: three bytes of JSON can be an item, which takes ten times as many here.
+#[derive(Debug)]
+pub(super) struct List<T>(pub Vec<T>);
+
+/// What a list has, and how many at most.
+pub(super) trait Listed {
+    const WHAT: &'static str;
+    const MOST: usize;
 }
 
 #[derive(Debug, Deserialize)]
-struct Container<'a> {
+pub(super) struct Container<'a> {
     #[serde(borrow, default)]
     image: Option<Cow<'a, str>>,
 }
@@ -197,26 +220,32 @@ pub fn parse(body: &[u8]) -> Result<Request<'_>, (Option<String>, Problem)> {
     // At once, and not text by text.
     let body = str::from_utf8(body).map_err(|e| (None, invalid(format!("it is not UTF-8: {e}"))))?;
     match serde_json::from_str::<Review>(body) {
+        Ok(review) if review.request.uid.len() > MAX_UID => {
+            Err((None, invalid(format!("its uid is longer than {MAX_UID} bytes"))))
+        }
         Ok(review) if review.api_version == API_VERSION && review.kind == KIND => {
-            match review.request.bad_name() {
-                None => Ok(review.request),
-                Some(name) => {
-                    let why = format!(
-                        "{:?} is not the name of a namespace or service account",
-                        shortened(name)
-                    );
-                    Err((Some(review.request.uid.to_string()), invalid(why)))
-                }
+            let request = review.request;
+            if let Some(name) = request.bad_name() {
+                let why = format!(
+                    "{} is not the name of a namespace or service account",
+                    Foreign::quoted(name)
+                );
+                return Err((Some(request.uid.to_string()), invalid(why)));
             }
+            if let Some(problem) = request.long_annotation() {
+                return Err((Some(request.uid.to_string()), problem));
+            }
+            Ok(request)
         }
         Ok(review) => Err((
             Some(review.request.uid.into_owned()),
             invalid(format!(
                 "it is {} {}, not {API_VERSION} {KIND}",
-                review.api_version, review.kind
+                Foreign::quoted(&review.api_version),
+                Foreign::quoted(&review.kind)
             )),
         )),
-        Err(error) => Err((uid(body), invalid(error.to_string()))),
+        Err(error) => Err((uid(body), invalid(Foreign::new(&error.to_string()).to_string()))),
     }
 }
 
@@ -230,7 +259,20 @@ fn uid(body: &str) -> Option<String> {
     struct Uid {
         uid: String,
     }
-    serde_json::from_str::<OnlyUid>(body).ok().map(|r| r.request.uid)
+    let review = serde_json::from_str::<OnlyUid>(body).ok()?;
+    Some(review.request.uid).filter(|uid| uid.len() <= MAX_UID)
+}
+
+fn owned(text: Cow<'_, str>) -> Cow<'static, str> {
+    Cow::Owned(text.into_owned())
+}
+
+/// What cannot equal anything of ours is as good as empty.
+fn ours_if(text: Cow<'_, str>, may_be: impl Fn(&str) -> bool) -> Cow<'static, str> {
+    match may_be(&text) {
+        true => owned(text),
+        false => Cow::Borrowed(""),
+    }
 }
 
 fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
@@ -241,9 +283,126 @@ where
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
+// === impl List ===
+
+impl Listed for Container<'_> {
+    const WHAT: &'static str = "containers of a kind";
+    const MOST: usize = 1000;
+}
+
+impl Listed for LocalReference<'_> {
+    const WHAT: &'static str = "imagePullSecrets";
+    const MOST: usize = 128;
+}
+
+impl<'de, T: Listed + Deserialize<'de>> Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Items(PhantomData))
+    }
+}
+
+struct Items<T>(PhantomData<T>);
+
+impl<'de, T: Listed + Deserialize<'de>> Visitor<'de> for Items<T> {
+    type Value = List<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a list of {}", T::WHAT)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            if list.len() == T::MOST {
+                let why = format!("the Pod has more than {} {}", T::MOST, T::WHAT);
+                return Err(serde::de::Error::custom(why));
+            }
+            list.push(item);
+        }
+        Ok(List(list))
+    }
+}
+
 // === impl Request ===
 
 impl Request<'_> {
+    /// What a decision needs of it and no more, without the body: whoever waits for a token holds no large review.
+    pub fn detached(self) -> Result<Request<'static>, Problem> {
+        let registries: BTreeSet<_> = self
+            .object
+            .registries()
+            .filter(|registry| registry.len() <= MAX_NAME)
+            .collect();
+        if registries.len() > MAX_REGISTRIES {
+            return Err(Problem::new(
+                Reason::InvalidReview,
+                format!("the Pod's images are from more than {MAX_REGISTRIES} registries"),
+            ));
+        }
+        // As images, which is what they are looked for in.
+        let image = |registry: &str| Container {
+            image: Some(Cow::Owned(format!("{registry}/"))),
+        };
+        let containers = registries.into_iter().map(image).collect();
+        let object = self.object;
+        let name = object.name().to_owned();
+        let (metadata, spec) = (object.metadata, object.spec);
+        let annotations = metadata.annotations.map(|annotations| Annotations {
+            access_token: annotations.access_token.map(owned),
+            pull_secrets: annotations
+                .pull_secrets
+                .map(|text| ours_if(text, |text| text.len() <= MAX_ANNOTATION)),
+            mirror: annotations.mirror.map(|_| Cow::Borrowed("")),
+        });
+        Ok(Request {
+            uid: owned(self.uid),
+            namespace: owned(self.namespace),
+            operation: owned(self.operation),
+            resource: Resource {
+                group: owned(self.resource.group),
+                resource: owned(self.resource.resource),
+            },
+            sub_resource: self.sub_resource.map(owned),
+            dry_run: self.dry_run,
+            object: PodView {
+                metadata: Metadata {
+                    name: Some(Cow::Owned(name)),
+                    generate_name: None,
+                    annotations,
+                    labels: metadata.labels.map(|labels| Labels {
+                        injected: labels.injected.map(|text| ours_if(text, |text| text == "true")),
+                    }),
+                },
+                spec: Spec {
+                    service_account_name: spec.service_account_name.map(owned),
+                    image_pull_secrets: spec.image_pull_secrets.map(|List(list)| {
+                        let name = |reference: LocalReference<'_>| LocalReference {
+                            name: ours_if(reference.name, |name| name.len() <= MAX_NAME),
+                        };
+                        List(list.into_iter().map(name).collect())
+                    }),
+                    containers: Some(List(containers)),
+                    init_containers: None,
+                    ephemeral_containers: None,
+                },
+            },
+        })
+    }
+
+    /// A reason to refuse it before anybody looks into it.
+    fn long_annotation(&self) -> Option<Problem> {
+        let annotations = self.object.metadata.annotations.as_ref()?;
+        let annotation = annotations.access_token.as_deref()?;
+        (annotation.len() > MAX_ANNOTATION).then(|| {
+            Problem::new(
+                Reason::InvalidAnnotation,
+                format!(
+                    "annotation {ACCESS_TOKEN} is longer than {MAX_ANNOTATION} bytes; name fewer generators there"
+                ),
+            )
+        })
+    }
+
     /// Names go into the paths of calls to the API server, which alone checks them before it asks us.
     fn bad_name(&self) -> Option<&str> {
         let names = [Some(&*self.namespace), self.object.service_account()];
@@ -277,7 +436,9 @@ impl PodView<'_> {
         let Metadata {
             name, generate_name, ..
         } = &self.metadata;
-        name.as_deref().or(generate_name.as_deref()).unwrap_or_default()
+        // The API server asks before it has checked them.
+        let name = name.as_deref().or(generate_name.as_deref()).unwrap_or_default();
+        &name[..name.floor_char_boundary(MAX_NAME)]
     }
 
     /// The service account, where the Pod names one.
@@ -303,7 +464,8 @@ impl PodView<'_> {
             ..
         } = &self.spec;
         let all = [containers, init_containers, ephemeral_containers];
-        all.into_iter().flatten().flatten().filter_map(|container| {
+        let all = all.into_iter().flatten().flat_map(|List(list)| list);
+        all.filter_map(|container| {
             let image = container.image.as_deref()?;
             Some(image.trim().split_once('/')?.0)
         })
@@ -342,9 +504,8 @@ impl<'a> Answer<'a> {
                     format!("the Pod is admitted, its images follow when the token comes: {problem}")
                 });
                 let all = pending.chain(notes.iter().cloned());
-                response
-                    .warnings
-                    .extend(all.map(|warning| format!("acr-pull-webhook: {warning}")));
+                response.warnings =
+                    warnings::bounded(all.map(|warning| format!("acr-pull-webhook: {warning}")));
             }
             Verdict::Denied(problem) | Verdict::Failed(problem) => {
                 let (code, reason) = status(problem.reason);

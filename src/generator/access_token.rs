@@ -1,9 +1,20 @@
 //! The `ACRAccessToken` kind, field for field External Secrets Operator's own.
 //! Source: <https://external-secrets.io/latest/api/generator/acr/>.
 
+use super::bounded;
+use crate::registry::{MAX_HOST, MAX_SCOPE};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+/// The longest name of an object or of a key, and the longest id of a tenant.
+pub const MAX_NAME: usize = 253;
+/// The longest id of a managed identity: that of a resource has the names of a subscription, a group and an identity in it.
+pub const MAX_IDENTITY_ID: usize = 512;
+/// The most audiences, and the longest.
+pub const MAX_AUDIENCES: usize = 8;
+/// The longest audience.
+pub const MAX_AUDIENCE: usize = 512;
 
 /// How to get a token for an Azure Container Registry.
 #[derive(Clone, Debug, CustomResource, Deserialize, Serialize, JsonSchema)]
@@ -21,12 +32,24 @@ pub struct ACRAccessTokenSpec {
     /// The identity that asks for the token. With several set, the order is servicePrincipal, managedIdentity, workloadIdentity.
     pub auth: Auth,
     /// The Entra tenant id. A service account's own annotation comes first.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "bounded::optional::<_, MAX_NAME>"
+    )]
+    #[schemars(length(max = 253))]
     pub tenant_id: Option<String>,
     /// The registry's login server, such as contoso.azurecr.io.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_HOST>")]
+    #[schemars(length(max = 253))]
     pub registry: String,
     /// What the token opens, such as repository:team/app:pull; several are separated by blanks, wildcards are not available. Without it the token opens what the identity may open.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "bounded::optional::<_, MAX_SCOPE>"
+    )]
+    #[schemars(length(max = 4096))]
     pub scope: Option<String>,
     /// The Azure cloud.
     #[serde(default)]
@@ -72,18 +95,30 @@ pub struct ServicePrincipalSecretRef {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 pub struct SecretKeySelector {
     /// The name of the Secret.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "bounded::optional::<_, MAX_NAME>"
+    )]
     #[schemars(
         length(min = 1, max = 253),
         regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
     )]
     pub name: Option<String>,
     /// The key in the Secret.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "bounded::optional::<_, MAX_NAME>"
+    )]
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
     pub key: Option<String>,
     /// The namespace of the Secret; only a ClusterGenerator may name one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "bounded::optional::<_, MAX_NAME>"
+    )]
     #[schemars(
         length(min = 1, max = 63),
         regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
@@ -96,7 +131,12 @@ pub struct SecretKeySelector {
 #[serde(rename_all = "camelCase")]
 pub struct ManagedIdentityAuth {
     /// The client id or resource id of a user-assigned identity; without it, the system-assigned one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "bounded::optional::<_, MAX_IDENTITY_ID>"
+    )]
+    #[schemars(length(max = 512))]
     pub identity_id: Option<String>,
 }
 
@@ -113,20 +153,30 @@ pub struct WorkloadIdentityAuth {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct ServiceAccountRef {
     /// The name of the service account.
+    #[serde(deserialize_with = "bounded::text::<_, MAX_NAME>")]
     #[schemars(
         length(min = 1, max = 253),
         regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
     )]
     pub name: String,
     /// The namespace of the service account; only a ClusterGenerator may name another one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "bounded::optional::<_, MAX_NAME>"
+    )]
     #[schemars(
         length(min = 1, max = 63),
         regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
     )]
     pub namespace: Option<String>,
     /// Audiences of the assertion beside the default one.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "bounded::list::<_, MAX_AUDIENCES, MAX_AUDIENCE>"
+    )]
+    #[schemars(length(max = 8), inner(length(max = 512)))]
     pub audiences: Vec<String>,
 }
 

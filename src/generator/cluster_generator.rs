@@ -1,7 +1,7 @@
 //! The `ClusterGenerator` kind, External Secrets Operator's own: one generator for all namespaces.
 //! Source: <https://external-secrets.io/latest/api/generator/cluster/>.
 
-use super::ACRAccessTokenSpec;
+use super::{ACRAccessTokenSpec, bounded};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 )]
 pub struct ClusterGeneratorSpec {
     /// The kind of the generator, such as ACRAccessToken.
+    #[serde(deserialize_with = "bounded::text::<_, 63>")]
+    #[schemars(length(max = 63))]
     pub kind: String,
     /// The generator's spec, under the field that belongs to its kind.
     pub generator: GeneratorSpec,

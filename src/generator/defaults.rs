@@ -13,6 +13,12 @@ use kube::{
     core::PartialObjectMeta,
     runtime::reflector::{ObjectRef, Store},
 };
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::time::Instant;
 
 /// The label of a Namespace.
 pub const LABEL: &str = "acr-pull.dev/access-token";
@@ -22,7 +28,14 @@ pub const LABEL: &str = "acr-pull.dev/access-token";
 pub struct NamespaceDefaults {
     client: Client,
     store: Option<Store<Item<PartialObjectMeta<Namespace>>>>,
+    /// Namespaces that had no label a moment ago, until when that is believed.
+    unlabelled: Arc<Mutex<HashMap<String, Instant>>>,
 }
+
+/// A label that is set meanwhile counts at once where the watch shows it, and otherwise after this.
+const BELIEVED: Duration = Duration::from_secs(1);
+/// When there are more, all are forgotten.
+const MOST: usize = 1024;
 
 // === impl NamespaceDefaults ===
 
@@ -54,6 +67,7 @@ impl NamespaceDefaults {
         Self {
             store: cluster.reach.is_cluster().then(store),
             client: cluster.client.clone(),
+            unlabelled: Arc::default(),
         }
     }
 
@@ -67,10 +81,27 @@ impl NamespaceDefaults {
         if self.store.is_none() {
             return Ok(None);
         }
+        if self.known(namespace).is_none() && self.was_unlabelled(namespace) {
+            return Ok(None);
+        }
         let what = format!("reading namespace {namespace}");
         let api = Api::<Item<PartialObjectMeta<Namespace>>>::all(self.client.clone());
         let found = kubernetes::call(&what, api.get_opt(namespace)).await?;
-        Ok(found.and_then(|namespace| label(namespace.meta())))
+        let label = found.and_then(|namespace| label(namespace.meta()));
+        if label.is_none() {
+            let mut unlabelled = self.unlabelled.lock().unwrap_or_else(PoisonError::into_inner);
+            if unlabelled.len() >= MOST {
+                unlabelled.clear();
+            }
+            unlabelled.insert(namespace.to_owned(), Instant::now() + BELIEVED);
+        }
+        Ok(label)
+    }
+
+    fn was_unlabelled(&self, namespace: &str) -> bool {
+        let unlabelled = self.unlabelled.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = unlabelled.get(namespace);
+        until.is_some_and(|until| Instant::now() < *until)
     }
 }
 

@@ -1,11 +1,21 @@
 //! Lists of namespaces: names separated by commas, or `*` for all.
 
-use crate::registry::is_dns_name;
+use crate::{foreign::Foreign, registry::is_dns_name};
 use std::str::FromStr;
+
+/// The longest list in an annotation, in bytes.
+pub const MAX_LENGTH: usize = 4096;
+/// The most names in it.
+pub const MAX_NAMES: usize = 256;
 
 /// A list that was checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NamespaceList(String);
+
+/// Whether a list, as somebody wrote it, is longer than one may be.
+pub fn is_too_long(list: &str) -> bool {
+    list.len() > MAX_LENGTH || list.split(',').nth(MAX_NAMES).is_some()
+}
 
 /// Whether a list, as somebody wrote it, has this namespace.
 pub fn contains(list: &str, namespace: &str) -> bool {
@@ -30,7 +40,10 @@ impl FromStr for NamespaceList {
             |entry: &str| is_dns_name(entry) && !entry.contains(['.']) && entry == entry.to_ascii_lowercase();
         let mut entries = list.split(',').map(str::trim);
         match entries.find(|entry| !(list.trim().is_empty() || *entry == "*" || is_name(entry))) {
-            Some(bad) => Err(format!("{bad:?} is not the name of a namespace, nor * for all")),
+            Some(bad) => Err(format!(
+                "{} is not the name of a namespace, nor * for all",
+                Foreign::quoted(bad)
+            )),
             None => Ok(Self(list.to_owned())),
         }
     }
@@ -54,6 +67,15 @@ mod tests {
             assert_eq!(list.contains("team-a"), has, "{list:?}");
         }
         assert!(!NamespaceList::default().contains("team-a"));
+    }
+
+    #[test]
+    fn a_list_has_a_length() {
+        let names = |count: usize| vec!["a"; count].join(",");
+        assert!(!is_too_long(&names(MAX_NAMES)));
+        assert!(is_too_long(&names(MAX_NAMES + 1)));
+        assert!(is_too_long(&"a".repeat(MAX_LENGTH + 1)));
+        assert!(!is_too_long(""));
     }
 
     #[test]

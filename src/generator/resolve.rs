@@ -17,9 +17,11 @@ use super::{
     reference::Kind,
 };
 use crate::{
+    excluded::Excluded,
+    foreign::Foreign,
     identity::{Cloud, CloudEndpoints, Clouds, Identity, TenantFrom},
     kubernetes::is_subdomain,
-    problem::{Problem, Reason, shortened},
+    problem::{Problem, Reason},
     registry::{RegistryHost, RegistrySuffixes, Scope},
 };
 use serde::Serialize;
@@ -77,6 +79,8 @@ pub struct Resolver {
     pub clouds: Clouds,
     /// The namespaces whose Pods may use the webhook's managed identity.
     pub managed_identity_namespaces: NamespaceList,
+    /// The namespaces whose service accounts may not be used.
+    pub excluded: Excluded,
 }
 
 // === impl Resolver ===
@@ -97,6 +101,7 @@ impl Resolver {
             "service account",
             "serviceAccountRef.namespace",
         )?;
+        self.excluded.check_account(namespace, &reference.name)?;
         Ok(Account::Generators {
             namespace,
             name: &reference.name,
@@ -253,8 +258,8 @@ impl<'a> Referenced<'a> {
         match is_subdomain(name) {
             true => Ok(()),
             false => Err(self.invalid(&format!(
-                "says {:?} in {field}, which is not the name of an object; correct it",
-                shortened(name)
+                "says {} in {field}, which is not the name of an object; correct it",
+                Foreign::quoted(name)
             ))),
         }
     }
@@ -272,7 +277,7 @@ impl<'a> Referenced<'a> {
     }
 
     fn in_it(self, problem: Problem) -> Problem {
-        Problem::new(problem.reason, format!("{}: {}", self.reference, problem.message))
+        problem.at(self.reference)
     }
 }
 

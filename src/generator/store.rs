@@ -4,6 +4,7 @@
 use super::{ACRAccessToken, ACRAccessTokenSpec, ClusterGenerator, Epoch, Reference, reference::Kind};
 use crate::{
     cluster::{Cluster, Places, everywhere},
+    foreign::Foreign,
     kubernetes::{self, api_problem},
     problem::{Problem, Reason},
     watch::{self, Item, Selector, Watched},
@@ -174,7 +175,7 @@ impl Generator {
         let invalid = |why: &str| {
             Problem::new(
                 Reason::GeneratorInvalid,
-                format!("{reference} cannot be used: {why}; correct it"),
+                format!("{reference} cannot be used: {}; correct it", Foreign::new(why)),
             )
         };
         match self {
@@ -184,8 +185,8 @@ impl Generator {
             },
             Generator::Cluster(guard) => match &guard.0 {
                 Ok(generator) if generator.spec.kind != Kind::AccessToken.as_str() => {
-                    let (kind, wanted) = (&generator.spec.kind, Kind::AccessToken.as_str());
-                    Err(invalid(&format!("its spec.kind is {kind:?}, not {wanted:?}")))
+                    let (kind, wanted) = (Foreign::quoted(&generator.spec.kind), Kind::AccessToken.as_str());
+                    Err(invalid(&format!("its spec.kind is {kind}, not {wanted:?}")))
                 }
                 Ok(generator) => {
                     let spec = generator.spec.generator.acr_access_token_spec.as_ref();

@@ -5,7 +5,10 @@ use super::{
     CloudEndpoints, SecretKey, ServicePrincipal, TenantFrom, WorkloadIdentity,
     entra_error::{EntraError, Fault},
 };
-use crate::problem::{Problem, Reason};
+use crate::{
+    foreign::Foreign,
+    problem::{Problem, Reason},
+};
 use std::{error::Error, fmt};
 
 /// Who asked Entra, with all that a person has to know to mend a refusal.
@@ -37,6 +40,11 @@ impl Asker<'_> {
         }
     }
 
+    /// The tenant that was asked.
+    pub fn tenant_id(&self) -> &str {
+        self.tenant().0
+    }
+
     /// Whose Entra was asked.
     pub fn cloud(&self) -> &CloudEndpoints {
         match self {
@@ -62,20 +70,25 @@ impl Asker<'_> {
             cause = current.source();
         }
         // Only what azure_identity will not send at all, such as a malformed tenant id.
-        Problem::new(Reason::EntraRefused, format!("{self} cannot be used: {error}"))
+        Problem::new(
+            Reason::EntraRefused,
+            format!("{self} cannot be used: {}", Foreign::new(&error.to_string())),
+        )
     }
 
     fn answered(&self, error: &EntraError) -> Problem {
-        let (host, words) = (&self.cloud().authority_host, error.words());
-        let advice = error
-            .code()
-            .and_then(|code| self.advice(code))
-            .map(|advice| format!("; {advice}"))
-            .unwrap_or_default();
+        let host = &self.cloud().authority_host;
+        let advice = error.code().and_then(|code| self.advice(code));
+        // The name of a tenant is in its words, and advice is a command to paste.
+        let words = match advice {
+            Some(_) => Foreign::inert(error.words()),
+            None => Foreign::new(error.words()),
+        };
+        let advice = advice.map(|advice| format!("; {advice}")).unwrap_or_default();
         let (reason, message) = match error.fault() {
             Fault::Unreachable(cause) => (
                 Reason::EntraUnavailable,
-                format!("{host} was not reached: {cause}"),
+                format!("{host} was not reached: {}", Foreign::new(cause)),
             ),
             Fault::Unreadable => (
                 Reason::EntraUnavailable,
@@ -101,7 +114,11 @@ impl Asker<'_> {
                 format!("Entra refused {self}: {words}{advice}"),
             ),
         };
-        Problem::new(reason, message).retry_after(error.retry_after())
+        let problem = Problem::new(reason, message).retry_after(error.retry_after());
+        match error.fault() {
+            Fault::Unreachable(_) => problem.unreachable(),
+            _ => problem,
+        }
     }
 
     /// What a person can do about this code.

@@ -3,7 +3,8 @@
 
 use super::WorkloadIdentity;
 use crate::{
-    kubernetes::{self, CallError, api_problem, is_terminating},
+    foreign::Foreign,
+    kubernetes::{self, CallError, api_problem, is_passing, is_terminating},
     problem::{Problem, Reason},
     telemetry::{Hop, Metrics},
 };
@@ -13,7 +14,7 @@ use k8s_openapi::api::{
     authentication::v1::{TokenRequest, TokenRequestSpec},
     core::v1::ServiceAccount,
 };
-use kube::{Api, Client, api::PostParams};
+use kube::{Client, Resource, api::PostParams, core::Request};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use std::fmt;
@@ -52,7 +53,6 @@ impl AssertionSource {
             service_account,
             ..
         } = identity;
-        let api = Api::<ServiceAccount>::namespaced(self.client.clone(), namespace);
         let request = TokenRequest {
             spec: TokenRequestSpec {
                 audiences: identity.audiences.clone(),
@@ -62,8 +62,14 @@ impl AssertionSource {
             ..TokenRequest::default()
         };
         let what = format!("the token request for service account {namespace}/{service_account}");
-        let params = PostParams::default();
-        let call = api.create_token_request(service_account, &params, &request);
+        let call = async {
+            let body = serde_json::to_vec(&request).map_err(kube::Error::SerdeError)?;
+            let url = ServiceAccount::url_path(&(), Some(namespace));
+            let request = Request::new(url)
+                .create_subresource("token", service_account, &PostParams::default(), body)
+                .map_err(kube::Error::BuildRequest)?;
+            kubernetes::decoded::<TokenRequest>(&self.client, request).await
+        };
         self.metrics
             .hop(Hop::TokenRequest, async {
                 let reply = kubernetes::bounded(&what, call).await.map_err(|e| match e {
@@ -71,9 +77,9 @@ impl AssertionSource {
                         Reason::ServiceAccountNotFound,
                         format!("service account {service_account:?} does not exist in namespace {namespace}; create it, or correct the name"),
                     ),
-                    CallError::Api(s) if matches!(s.code, 403 | 422) && !is_terminating(&s) => Problem::new(
+                    CallError::Api(s) if !is_passing(s.code) && !is_terminating(&s) => Problem::new(
                         Reason::TokenRequestForbidden,
-                        format!("{what} was refused: {}", s.message),
+                        format!("{what} was refused: {}", Foreign::new(&s.message)),
                     ),
                     other => api_problem(&what, other),
                 })?;
@@ -86,13 +92,25 @@ impl AssertionSource {
     }
 }
 
+/// Whether an issuer is a URL in which no shell reads anything special.
+fn is_plain(issuer: &str) -> bool {
+    issuer.len() <= 512
+        && issuer
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b":/.-_~%".contains(&b))
+}
+
 // === impl Assertion ===
 
 impl Assertion {
     /// Who signed it, for whoever has to enter it in Azure; unverified, as the API server has just made it.
     pub fn issuer(&self) -> String {
         let claims = crate::jwt::claims::<Claims>(self.0.expose_secret());
-        claims.map_or_else(|| "ISSUER".to_owned(), |claims| claims.iss)
+        let issuer = claims.map(|claims| claims.iss);
+        // It goes into commands.
+        issuer
+            .filter(|issuer| is_plain(issuer))
+            .unwrap_or_else(|| "ISSUER".to_owned())
     }
 }
 

@@ -7,7 +7,11 @@ use crate::{
     problem::{Problem, Reason},
 };
 use k8s_openapi::api::{authentication::v1::SelfSubjectReview, core::v1::Secret};
-use kube::{Api, Client, api::PostParams};
+use kube::{
+    Api, Client, Resource,
+    api::{GetParams, PostParams},
+    core::Request,
+};
 use secrecy::{ExposeSecret, SecretString};
 use std::sync::Arc;
 use tokio::sync::OnceCell;
@@ -65,8 +69,13 @@ impl ClientSecrets {
     async fn get(&self, key: &SecretKey) -> Result<Secret, Problem> {
         let SecretKey { namespace, name, .. } = key;
         let what = format!("reading Secret {namespace}/{name}");
-        let api = Api::<Secret>::namespaced(self.client.clone(), namespace);
-        match kubernetes::bounded(&what, api.get(name)).await {
+        let call = async {
+            let url = Secret::url_path(&(), Some(namespace));
+            let request = Request::new(url).get(name, &GetParams::default());
+            let request = request.map_err(kube::Error::BuildRequest)?;
+            kubernetes::decoded::<Secret>(&self.client, request).await
+        };
+        match kubernetes::bounded(&what, call).await {
             Ok(secret) => Ok(secret),
             Err(CallError::Api(s)) if s.code == 404 => Err(Problem::new(
                 Reason::SecretNotFound,
@@ -111,6 +120,13 @@ fn subject(user: &str) -> String {
         .strip_prefix("system:serviceaccount:")
         .and_then(|rest| rest.split_once(':'));
     match account {
+        // It goes into a command.
+        _ if !user
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b":.-_@/".contains(&b)) =>
+        {
+            "--user=USER".to_owned()
+        }
         Some((namespace, name)) => format!("--serviceaccount={namespace}:{name}"),
         None => format!("--user={user}"),
     }
@@ -175,5 +191,6 @@ mod tests {
             "--serviceaccount=acr-pull-webhook:webhook"
         );
         assert_eq!(subject("admin"), "--user=admin");
+        assert_eq!(subject("admin; id"), "--user=USER");
     }
 }

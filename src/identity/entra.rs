@@ -7,7 +7,7 @@ use super::{
 use crate::{
     problem::Problem,
     telemetry::{Hop, Metrics},
-    transport::Ahead,
+    transport::{Ahead, Caller, Gates},
 };
 use azure_core::{
     credentials::{Secret, TokenCredential},
@@ -25,6 +25,7 @@ use std::sync::Arc;
 pub struct EntraClient {
     http: reqwest::Client,
     ahead: Ahead,
+    gates: Gates,
     metrics: Metrics,
 }
 
@@ -33,8 +34,13 @@ pub struct EntraClient {
 // One credential an exchange: its cache knows scopes, not identities.
 impl EntraClient {
     /// A client over the shared transport.
-    pub fn new(http: reqwest::Client, ahead: Ahead, metrics: Metrics) -> Self {
-        Self { http, ahead, metrics }
+    pub fn new(http: reqwest::Client, ahead: Ahead, gates: Gates, metrics: Metrics) -> Self {
+        Self {
+            http,
+            ahead,
+            gates,
+            metrics,
+        }
     }
 
     /// The Entra of this cloud is about to be asked. What tells how to, is for anybody.
@@ -48,6 +54,7 @@ impl EntraClient {
         &self,
         identity: &WorkloadIdentity,
         assertion: Assertion,
+        caller: &Caller,
     ) -> Result<EntraToken, Problem> {
         let issuer = assertion.issuer();
         let credential = ClientAssertionCredential::new(
@@ -58,7 +65,8 @@ impl EntraClient {
                 client_options: self.options(&identity.cloud),
             }),
         );
-        self.ask(credential, &Asker::Workload { identity, issuer }).await
+        self.ask(credential, &Asker::Workload { identity, issuer }, caller)
+            .await
     }
 
     /// Exchanges a client secret for an access token.
@@ -66,6 +74,7 @@ impl EntraClient {
         &self,
         principal: &ServicePrincipal,
         ClientSecret { client_id, secret }: ClientSecret,
+        caller: &Caller,
     ) -> Result<EntraToken, Problem> {
         let credential = ClientSecretCredential::new(
             &principal.tenant_id,
@@ -75,7 +84,7 @@ impl EntraClient {
                 client_options: self.options(&principal.cloud),
             }),
         );
-        self.ask(credential, &Asker::Principal { principal, client_id })
+        self.ask(credential, &Asker::Principal { principal, client_id }, caller)
             .await
     }
 
@@ -83,17 +92,20 @@ impl EntraClient {
         &self,
         credential: azure_core::Result<Arc<C>>,
         asker: &Asker<'_>,
+        caller: &Caller,
     ) -> Result<EntraToken, Problem> {
         let scope = format!("{}/.default", asker.cloud().acr_audience);
         let exchange = async { credential?.get_token(&[&scope], None).await };
-        self.metrics
-            .hop(Hop::Entra, async {
-                match exchange.await {
-                    Ok(token) => Ok(EntraToken::new(token.token, Some(asker.client_id().to_owned()))),
-                    Err(error) => Err(asker.problem(&error)),
-                }
-            })
-            .await
+        let call = self.metrics.hop(Hop::Entra, async {
+            match exchange.await {
+                Ok(token) => Ok(EntraToken::new(token.token, Some(asker.client_id().to_owned()))),
+                Err(error) => Err(asker.problem(&error)),
+            }
+        });
+        let host = &asker.cloud().authority_host;
+        // What Entra throttles is an application in a tenant.
+        let subject = format!("{host}/{}/{}", asker.tenant_id(), asker.client_id());
+        self.gates.call(caller, host, &subject, call).await
     }
 
     fn options(&self, cloud: &CloudEndpoints) -> ClientOptions {

@@ -1,7 +1,7 @@
 //! Entra's error document, and what each AADSTS code asks for.
 //! Source: <https://learn.microsoft.com/entra/identity-platform/reference-error-codes>.
 
-use crate::problem::shortened;
+use crate::foreign::Foreign;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use std::{fmt, time::Duration};
@@ -104,7 +104,7 @@ impl EntraError {
         self.retry_after
     }
 
-    /// Entra's own words, without the trace ids that differ on every call.
+    /// Entra's own words, without the trace ids that differ on every call; to be printed as what they are.
     pub fn words(&self) -> &str {
         let Some(document) = &self.document else {
             return "no description";
@@ -112,7 +112,7 @@ impl EntraError {
         let text = document.error_description.as_deref().unwrap_or_default();
         let text = text.split("Trace ID:").next().unwrap_or(text);
         let text = text.lines().next().unwrap_or(text).trim().trim_end_matches('.');
-        shortened(if text.is_empty() { document.error() } else { text })
+        if text.is_empty() { document.error() } else { text }
     }
 
     /// The first of Entra's codes.
@@ -142,8 +142,13 @@ impl Document {
 impl fmt::Display for EntraError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.unreachable {
-            Some(cause) => f.write_str(cause),
-            None => write!(f, "Entra answered {}: {}", self.status, self.words()),
+            Some(cause) => Foreign::new(cause).fmt(f),
+            None => write!(
+                f,
+                "Entra answered {}: {}",
+                self.status,
+                Foreign::new(self.words())
+            ),
         }
     }
 }

@@ -84,6 +84,15 @@ fn canonical(reply: &Reply) -> Result<AsyncRawResponse, EntraError> {
     Ok(AsyncRawResponse::from_bytes(StatusCode::Ok, Headers::new(), body))
 }
 
+/// A reply of Entra's, of a status that the first byte chooses: a token, or a fault of some class with its text.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let Some(reply) = Reply::fuzz(data) else { return };
+    if let Err(error) = canonical(&reply) {
+        let _ = (error.fault(), error.to_string());
+    }
+}
+
 // === impl Seconds ===
 
 impl Seconds {

@@ -8,8 +8,10 @@ use super::{
     managed_transport::{Answer, ManagedTransport},
 };
 use crate::{
-    problem::{Problem, Reason, shortened},
+    foreign::Foreign,
+    problem::{Problem, Reason},
     telemetry::{Hop, Metrics},
+    transport::{Caller, Gates},
 };
 use azure_core::{
     credentials::TokenCredential,
@@ -18,10 +20,14 @@ use azure_core::{
 use azure_identity::{ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId};
 use std::{error::Error, sync::Arc};
 
+/// The machine has one, whatever its address; it throttles as a whole.
+const ENDPOINT: &str = "the machine's endpoint for managed identities";
+
 /// Asks the machine for tokens of its managed identities.
 #[derive(Clone)]
 pub struct ManagedIdentityClient {
     http: reqwest::Client,
+    gates: Gates,
     metrics: Metrics,
 }
 
@@ -29,12 +35,12 @@ pub struct ManagedIdentityClient {
 
 impl ManagedIdentityClient {
     /// A client over the transport for the machine's own endpoint.
-    pub fn new(http: reqwest::Client, metrics: Metrics) -> Self {
-        Self { http, metrics }
+    pub fn new(http: reqwest::Client, gates: Gates, metrics: Metrics) -> Self {
+        Self { http, gates, metrics }
     }
 
     /// An access token of this identity.
-    pub async fn token(&self, identity: &ManagedIdentity) -> Result<EntraToken, Problem> {
+    pub async fn token(&self, identity: &ManagedIdentity, caller: &Caller) -> Result<EntraToken, Problem> {
         let scope = format!("{}/.default", identity.acr_audience);
         let exchange = async {
             // One credential an exchange, as at Entra; the machine keeps tokens itself.
@@ -45,14 +51,13 @@ impl ManagedIdentityClient {
             ManagedIdentityId::ClientId(id) => Some(id.clone()),
             ManagedIdentityId::SystemAssigned | ManagedIdentityId::ResourceId(_) => None,
         };
-        self.metrics
-            .hop(Hop::ManagedIdentity, async {
-                match exchange.await {
-                    Ok(token) => Ok(EntraToken::new(token.token, client_id)),
-                    Err(error) => Err(problem(identity, &error)),
-                }
-            })
-            .await
+        let call = self.metrics.hop(Hop::ManagedIdentity, async {
+            match exchange.await {
+                Ok(token) => Ok(EntraToken::new(token.token, client_id)),
+                Err(error) => Err(problem(identity, &error)),
+            }
+        });
+        self.gates.call(caller, ENDPOINT, ENDPOINT, call).await
     }
 
     fn options(&self, id: &ManagedIdentityId) -> ManagedIdentityCredentialOptions {
@@ -94,7 +99,7 @@ fn problem(identity: &ManagedIdentity, error: &azure_core::Error) -> Problem {
     }
     Problem::new(
         Reason::ManagedIdentityRefused,
-        format!("{identity} cannot be used: {error}"),
+        format!("{identity} cannot be used: {}", Foreign::new(&error.to_string())),
     )
 }
 
@@ -102,16 +107,18 @@ impl Answer {
     fn problem(&self, identity: &ManagedIdentity) -> Problem {
         let said = |words: &str| match words {
             "" => String::new(),
-            words => format!(" ({})", shortened(words)),
+            words => format!(" ({})", Foreign::inert(words)),
         };
         match self {
             Answer::None(cause) => Problem::new(
                 Reason::ManagedIdentityUnavailable,
                 format!(
-                    "the machine's endpoint for managed identities was not reached: {cause}; it is there on Azure's machines \
-                     alone, and only where the webhook's Pods may reach 169.254.169.254 or IDENTITY_ENDPOINT"
+                    "the machine's endpoint for managed identities was not reached: {}; it is there on Azure's machines \
+                     alone, and only where the webhook's Pods may reach 169.254.169.254 or IDENTITY_ENDPOINT",
+                    Foreign::new(cause)
                 ),
-            ),
+            )
+            .unreachable(),
             Answer::Unreadable(status) => Problem::new(
                 Reason::ManagedIdentityUnavailable,
                 format!(
@@ -150,6 +157,19 @@ fn is_refusal(status: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn no_word_of_the_machines_is_in_a_command(words in crate::foreign::hostile::text(), status in 400u16..600) {
+            let identity = ManagedIdentity {
+                id: ManagedIdentityId::SystemAssigned,
+                tenant_id: None,
+                acr_audience: String::new(),
+            };
+            let answer = Answer::Refused { status, words, retry_after: None };
+            crate::foreign::hostile::check(&answer.problem(&identity).message);
+        }
+    }
 
     #[test]
     fn what_the_machine_refuses_is_told_apart_from_what_passes() {

@@ -122,6 +122,14 @@ fn canonical(reply: &Reply) -> Result<AsyncRawResponse, Answer> {
     Ok(AsyncRawResponse::from_bytes(StatusCode::Ok, Headers::new(), body))
 }
 
+/// A reply of the machine's endpoint, of a status that the first byte chooses.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    if let Some(Err(answer)) = Reply::fuzz(data).map(|reply| canonical(&reply)) {
+        let _ = answer.to_string();
+    }
+}
+
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

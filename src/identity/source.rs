@@ -1,7 +1,10 @@
 //! An Entra token for any identity.
 
 use super::{AssertionSource, ClientSecrets, EntraClient, Identity, ManagedIdentityClient};
-use crate::problem::Problem;
+use crate::{
+    problem::Problem,
+    transport::{Caller, Gates},
+};
 use azure_core::credentials::Secret;
 
 /// An access token for the registry audience.
@@ -13,6 +16,8 @@ pub struct EntraToken {
 /// Gets Entra tokens for identities of every kind.
 #[derive(Clone)]
 pub struct TokenSource {
+    /// The gate of our own API server, among others.
+    pub gates: Gates,
     /// Assertions of service accounts.
     pub assertions: AssertionSource,
     /// Client secrets of service principals.
@@ -27,19 +32,21 @@ pub struct TokenSource {
 
 impl TokenSource {
     /// A token of this identity.
-    pub async fn token(&self, identity: &Identity) -> Result<EntraToken, Problem> {
+    pub async fn token(&self, identity: &Identity, caller: &Caller) -> Result<EntraToken, Problem> {
         match identity {
             Identity::Workload(workload) => {
                 self.entra.open(&workload.cloud, &workload.tenant_id);
-                let assertion = self.assertions.assertion(workload).await?;
-                self.entra.by_assertion(workload, assertion).await
+                let assertion = self.assertions.assertion(workload);
+                let assertion = self.gates.kubernetes(caller, assertion).await?;
+                self.entra.by_assertion(workload, assertion, caller).await
             }
             Identity::ServicePrincipal(principal) => {
                 self.entra.open(&principal.cloud, &principal.tenant_id);
-                let secret = self.client_secrets.read(principal).await?;
-                self.entra.by_secret(principal, secret).await
+                let secret = self.client_secrets.read(principal);
+                let secret = self.gates.kubernetes(caller, secret).await?;
+                self.entra.by_secret(principal, secret, caller).await
             }
-            Identity::Managed(managed) => self.managed_identities.token(managed).await,
+            Identity::Managed(managed) => self.managed_identities.token(managed, caller).await,
         }
     }
 }

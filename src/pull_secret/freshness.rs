@@ -2,19 +2,24 @@
 
 use super::ACRPullSecret;
 use jiff::{SignedDuration, Timestamp};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// What a pull secret is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
-    /// Made for these inputs, with more than a third of its life left.
+    /// Made for these inputs, and it is not time for another one, or the leader is about to make it.
     Fresh,
-    /// Made for these inputs and still good for a pull, though it is time for another one, or a later
-    /// try has failed: perhaps for other inputs, which were taken back.
+    /// Made for these inputs and still good for a pull, though the leader should have made another one.
     Usable,
     /// Of no use.
     Stale,
 }
 
+/// Renewals are spread over this part of a token's life, from two thirds on: tokens that were made at the
+/// same time do not end at the same time again.
+const SPREAD: f64 = 0.1;
+/// An admission leaves a renewal for so much of the life to the leader, for all replicas admit Pods of the same pull secret.
+const LEADER_FIRST: f64 = 0.05;
 /// A Pod admitted now pulls within this, however slow its node is.
 const TIME_TO_PULL: SignedDuration = SignedDuration::from_mins(5);
 
@@ -32,16 +37,20 @@ pub fn freshness(object: &ACRPullSecret, inputs_hash: &str, now: Timestamp) -> F
     // What is being deleted takes its Secret with it.
     if !ours || object.metadata.deletion_timestamp.is_some() {
         Freshness::Stale
-    } else if left.is_positive() && left > life / 3 {
-        match status.is_ready() {
-            true => Freshness::Fresh,
-            false => Freshness::Usable,
-        }
+    } else if left > TIME_TO_PULL && left > life.mul_f64(1.0 - share(object, renewed.0) - LEADER_FIRST) {
+        Freshness::Fresh
     } else if left > TIME_TO_PULL {
         Freshness::Usable
     } else {
         Freshness::Stale
     }
+}
+
+/// After which share of its life the token of this object is renewed, that was made then.
+pub fn share(object: &ACRPullSecret, renewed: Timestamp) -> f64 {
+    let mut hasher = DefaultHasher::new();
+    (&object.metadata.uid, renewed.as_nanosecond()).hash(&mut hasher);
+    2.0 / 3.0 + SPREAD * (hasher.finish() as f64 / u64::MAX as f64)
 }
 
 #[cfg(test)]
@@ -64,6 +73,7 @@ mod tests {
             generator,
             service_account_name,
             service_account_namespace: None,
+            service_account_of: None,
         };
         let mut object = ACRPullSecret::new("x", spec);
         object.status = status;
@@ -83,27 +93,34 @@ mod tests {
     }
 
     #[test]
-    fn a_good_secret_after_a_failed_try_serves_while_another_try_is_made() {
+    fn a_failed_renewal_takes_nothing_from_a_token_that_works() {
         let mut status = issued();
-        status.set_ready(false, "EntraRefused", "", None, Time(at(1)));
+        status.set_not_renewed("EntraRefused", "", None, Time(at(1)));
+        assert!(status.is_ready() && status.has_failed());
         let object = object(Some(status));
-        assert_eq!(freshness(&object, "a", at(2)), Freshness::Usable);
+        assert_eq!(freshness(&object, "a", at(2)), Freshness::Fresh);
         assert_eq!(freshness(&object, "b", at(2)), Freshness::Stale);
         assert_eq!(freshness(&object, "a", at(8_700)), Freshness::Stale);
     }
 
     #[test]
-    fn a_secret_is_fresh_for_two_thirds_of_its_life_and_usable_until_shortly_before_its_end() {
-        let object = object(Some(issued()));
-        for (second, expected) in [
-            (0, Freshness::Fresh),
-            (5_999, Freshness::Fresh),
-            (6_000, Freshness::Usable),
-            (8_699, Freshness::Usable),
-            (8_700, Freshness::Stale),
-            (20_000, Freshness::Stale),
-        ] {
-            assert_eq!(freshness(&object, "a", at(second)), expected, "{second}");
+    fn a_secret_is_fresh_until_after_the_leaders_time_and_usable_until_shortly_before_its_end() {
+        for n in 0..100 {
+            let mut object = object(Some(issued()));
+            object.metadata.uid = Some(n.to_string());
+            let due = (9_000.0 * share(&object, at(0))) as i64;
+            for (second, expected) in [
+                (0, Freshness::Fresh),
+                (6_000, Freshness::Fresh),
+                (due + 1, Freshness::Fresh),
+                (due + 440, Freshness::Fresh),
+                (due + 460, Freshness::Usable),
+                (8_699, Freshness::Usable),
+                (8_700, Freshness::Stale),
+                (20_000, Freshness::Stale),
+            ] {
+                assert_eq!(freshness(&object, "a", at(second)), expected, "{second}");
+            }
         }
     }
 

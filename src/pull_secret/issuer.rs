@@ -1,10 +1,12 @@
 //! From an order to a written Secret: assertion, Entra, registry, API server.
 
 use super::{
-    ACRPullSecret, ACRPullSecretSpec, ACRPullSecretStatus, GeneratorReference, Writer,
+    ACRPullSecret, ACRPullSecretSpec, AccountOf, GeneratorReference, Writer,
+    census::Census,
     changes::Changes,
     flight::{AsyncTry, Flights, Passenger},
     freshness::{Freshness, freshness},
+    pair::{Written, gone, is_of_use},
     writer::ISSUED,
 };
 use crate::{
@@ -16,6 +18,8 @@ use crate::{
     problem::{Problem, Reason},
     registry::{PullToken, RegistryClient},
     telemetry::{Metrics, Readiness},
+    transport::{Caller, Gates, Place, Stage, late},
+    turns::Lane,
     watch::{self, Item, Seen, Selector},
 };
 use jiff::Timestamp;
@@ -23,11 +27,26 @@ use kube::{
     Resource,
     runtime::reflector::{ObjectRef, Store},
 };
-use std::sync::Arc;
-use tokio::sync::Semaphore;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::sync::OnceCell;
 
 /// What the watch of pull secrets is called.
 const WATCH: &str = "watch of ACRPullSecrets";
+
+/// Marks that are taken back, which are remembered until the watch shows it.
+const MOST_MARKS: usize = 1024;
+
+/// How pull secrets are issued.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Whether one that trouble does not stop goes on in the background.
+    pub keep_trying: bool,
+    /// The most pull secrets of one namespace.
+    pub most_in_namespace: u32,
+}
 
 /// An `ACRPullSecret` as it is watched: one that cannot be decoded hides none of the others.
 pub type Guarded = Item<ACRPullSecret>;
@@ -56,6 +75,8 @@ pub struct Order {
     pub inputs: Resolved,
     /// The fingerprint of `inputs`.
     pub inputs_hash: String,
+    /// Whose service account it is made for, where it is made for one.
+    pub account_of: Option<AccountOf>,
     /// Where its `ACRPullSecret` is known.
     object: ObjectRef<Guarded>,
 }
@@ -81,27 +102,31 @@ struct Inner {
     readiness: Readiness,
     events: Events,
     flights: Flights,
-    permits: Semaphore,
-    keep_trying: bool,
+    census: Census,
+    /// By uid and resource version of the object: whether it was there as it is known.
+    marks: Mutex<HashMap<(String, String), Arc<OnceCell<bool>>>>,
+    gates: Gates,
+    settings: Settings,
     metrics: Metrics,
 }
 
 // === impl Issuer ===
 
 impl Issuer {
-    /// An issuer that issues so many pull secrets at the same time; with `keep_trying`, one that trouble does not stop
-    /// goes on in the background.
+    /// An issuer whose calls go through these gates.
     pub fn new(
         cluster: &Cluster,
         tokens: TokenSource,
         registry: RegistryClient,
-        concurrency: u16,
-        keep_trying: bool,
+        gates: Gates,
+        settings: Settings,
         events: Events,
         metrics: Metrics,
     ) -> Self {
         let flights = Flights::default();
         let forget = flights.clone();
+        let census = Census::default();
+        let counted = census.clone();
         let changes = Changes::default();
         let changed = changes.clone();
         let known = watch::store(
@@ -112,10 +137,16 @@ impl Issuer {
             trim,
             move |seen| {
                 let reference = match seen {
-                    Seen::There(object) => ObjectRef::from_obj(object),
+                    Seen::There(object) => {
+                        let reference = ObjectRef::from_obj(object);
+                        let namespace = reference.namespace.as_deref().unwrap_or_default();
+                        counted.appeared(namespace, &reference.name);
+                        reference
+                    }
                     Seen::Gone(reference) => {
                         let namespace = reference.namespace.as_deref().unwrap_or_default();
                         forget.forget(namespace, &reference.name);
+                        counted.disappeared(namespace, &reference.name);
                         reference
                     }
                 };
@@ -131,8 +162,10 @@ impl Issuer {
             readiness: cluster.readiness.clone(),
             events,
             flights,
-            permits: Semaphore::new(concurrency.into()),
-            keep_trying,
+            census,
+            marks: Mutex::default(),
+            gates,
+            settings,
             metrics,
         }))
     }
@@ -155,40 +188,46 @@ impl Issuer {
         deadline: Deadline,
     ) -> Result<(), Problem> {
         let inner = &self.0;
+        // Whoever waits inside knows where the time went, and says so before the deadline of the admission.
+        let deadline = deadline.inner();
         let known = inner.known(&order);
+        let mut freshness = inner.freshness(known.as_deref(), &order);
         if let Some(marked) = marked_unused(known.as_deref()) {
             // It is about to be deleted, and this Pod will need it.
-            let used = inner.writer.mark_used(marked);
-            deadline.bound(used).await.unwrap_or_else(|| Err(late()))?;
+            let used = deadline.bound(inner.mark_used(marked)).await;
+            if !used.unwrap_or_else(|| Err(late(&Stage::Kubernetes)))? {
+                freshness = Freshness::Stale;
+            }
         }
-        let freshness = inner.freshness(known.as_deref(), &order);
         if freshness == Freshness::Fresh {
             return Ok(());
         }
-        let passenger = inner.join(order, Cause::Admission, refresh, inner.keep_trying);
+        let keep_trying = inner.settings.keep_trying;
+        let passenger = inner.join(order, Cause::Admission, refresh, keep_trying)?;
         if freshness == Freshness::Usable {
             return Ok(());
         }
+        let place = passenger.place();
         deadline
             .bound(passenger.outcome())
             .await
-            .unwrap_or_else(|| Err(late()))
+            .unwrap_or_else(|| Err(late(&place.stage())))
     }
 
     /// Issues a pull secret that exists anew; joins whoever does so already.
     pub async fn renew(&self, order: Arc<Order>, cause: Cause) -> Result<(), Problem> {
         if matches!(cause, Cause::Repair) {
             // What has just been issued is what is complained of.
-            self.0.flights.forget_outcome(&order);
+            self.0.flights.forget_success(&order);
         }
         // Whoever renews tries again by a plan of its own.
-        let refresh = |()| std::future::ready(Err(late()));
-        self.0.join(order, cause, refresh, false).outcome().await
+        let refresh = |()| std::future::ready(Err(late(&Stage::Kubernetes)));
+        self.0.join(order, cause, refresh, false)?.outcome().await
     }
 
     /// Tells of a pull secret that cannot be resolved any more.
     pub async fn report(&self, owner: &ACRPullSecret, problem: &Problem) {
-        self.0.report_failure(owner, problem).await;
+        self.0.report_failure(owner, None, problem).await;
     }
 
     /// The pull secrets that exist.
@@ -219,13 +258,6 @@ fn trim(object: &mut ACRPullSecret) {
     metadata.annotations = None;
 }
 
-fn late() -> Problem {
-    Problem::new(
-        Reason::UpstreamTimeout,
-        "Azure did not give the token before the API server's time-out",
-    )
-}
-
 /// The pull secret, if it is about to be deleted.
 fn marked_unused(known: Option<&Guarded>) -> Option<&ACRPullSecret> {
     match known {
@@ -254,6 +286,7 @@ impl Order {
             generator,
             inputs_hash: inputs.fingerprint(),
             inputs,
+            account_of: None,
         }
     }
 
@@ -295,14 +328,15 @@ impl Order {
             generator: self.generator.clone(),
             service_account_name: workload.map(|workload| workload.service_account.clone()),
             service_account_namespace: elsewhere.map(|workload| workload.namespace.clone()),
+            service_account_of: workload.and(self.account_of),
         }
     }
 }
 
-/// The Secret is what the Pod needs; a status that lags costs one more token later.
+/// Nobody waits for what is only told.
 fn told(report: Result<(), Problem>) {
     if let Err(problem) = report {
-        tracing::warn!(%problem, "the status of an ACRPullSecret was not written");
+        tracing::warn!(%problem, "what became of an ACRPullSecret was not told to the API server");
     }
 }
 
@@ -334,13 +368,35 @@ impl Inner {
         cause: Cause,
         refresh: impl AsyncTry<(), Arc<Order>>,
         keep_trying: bool,
-    ) -> Passenger {
+    ) -> Result<Passenger, Problem> {
+        let most = self.settings.most_in_namespace;
+        let reservation = self.census.reserve(&order.namespace, &order.name, most)?;
         let pilot = self.clone();
-        let issue = move |order: Arc<Order>| {
+        let issue = move |(order, place): (Arc<Order>, Place)| {
+            // Counted for as long as the flight lasts.
+            let _ = &reservation;
             let (pilot, cause) = (pilot.clone(), cause.clone());
-            async move { pilot.issue(&order, &cause).await }
+            async move { pilot.issue(&order, &cause, place).await }
         };
-        self.flights.join(order, issue, refresh, keep_trying)
+        Ok(self.flights.join(order, issue, refresh, keep_trying))
+    }
+
+    /// Takes the mark back, once for all Pods that come before the watch shows it. Whether the object is there as it is
+    /// known.
+    async fn mark_used(&self, marked: &ACRPullSecret) -> Result<bool, Problem> {
+        let key = (
+            marked.metadata.uid.clone().unwrap_or_default(),
+            marked.metadata.resource_version.clone().unwrap_or_default(),
+        );
+        let cell = {
+            let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+            if marks.len() >= MOST_MARKS {
+                marks.clear();
+            }
+            marks.entry(key).or_default().clone()
+        };
+        let used = cell.get_or_try_init(|| self.writer.mark_used(marked)).await;
+        used.copied()
     }
 
     /// Whether another replica was quicker while this one waited.
@@ -356,20 +412,28 @@ impl Inner {
         }
     }
 
-    async fn issue(&self, order: &Order, cause: &Cause) -> Result<(), Problem> {
+    async fn issue(&self, order: &Order, cause: &Cause, place: Place) -> Result<(), Problem> {
+        let caller = Caller {
+            namespace: order.namespace.as_str().into(),
+            lane: match cause {
+                Cause::Admission => Lane::Admission,
+                Cause::Renewal(_) | Cause::Repair => Lane::Renewal,
+            },
+            place,
+        };
         let issuing = self.metrics.issuing();
-        let _permit = self.permits.acquire().await;
         if self.is_done(order, cause) {
             return Ok(());
         }
-        let result = self.try_issue(order, cause).await;
+        let result = self.try_issue(order, cause, &caller).await;
         drop(issuing);
         let Order { namespace, name, .. } = order;
         let identity = &order.inputs.identity;
         match &result {
-            Ok(expires) => {
+            Ok(Some(expires)) => {
                 tracing::info!(namespace, name, %identity, %expires, "pull secret issued");
             }
+            Ok(None) => tracing::debug!(namespace, name, "another replica has issued the pull secret"),
             Err(problem) if problem.is_transient() => {
                 tracing::warn!(namespace, name, %identity, %problem, "pull secret not issued yet");
             }
@@ -380,19 +444,27 @@ impl Inner {
         result.map(drop)
     }
 
-    async fn try_issue(&self, order: &Order, cause: &Cause) -> Result<Timestamp, Problem> {
+    /// When the token ends; none where another replica was quicker.
+    async fn try_issue(
+        &self,
+        order: &Order,
+        cause: &Cause,
+        caller: &Caller,
+    ) -> Result<Option<Timestamp>, Problem> {
+        let was_known = self.known(order).is_some();
+        let apply = || self.gates.kubernetes(caller, self.writer.apply_owner(order));
         let owner = async {
             match cause {
                 // It is there, and as it should be: one write less.
                 Cause::Renewal(seen) => match &seen.0 {
                     Ok(owner) if owner.spec == order.spec() => Ok(owner.clone()),
-                    _ => self.writer.apply_owner(order).await,
+                    _ => apply().await,
                 },
-                Cause::Admission | Cause::Repair => self.writer.apply_owner(order).await,
+                Cause::Admission | Cause::Repair => apply().await,
             }
         };
         // Nobody waits for Azure when our own API server has refused already.
-        let (owner, token) = tokio::try_join!(owner, async { Ok(self.pull_token(order).await) })?;
+        let (owner, token) = tokio::try_join!(owner, async { Ok(self.pull_token(order, caller).await) })?;
         if owner.metadata.deletion_timestamp.is_some() {
             return Err(Problem::new(
                 Reason::ApiServerUnavailable,
@@ -402,45 +474,70 @@ impl Inner {
                 ),
             ));
         }
+        let now = Timestamp::now();
         let written = async {
             let minted = token?;
-            let uid = self.writer.write_secret(&owner, order, &minted.token).await?;
-            Ok::<_, Problem>((minted, uid))
+            self.check_is_same(&owner, order, cause)?;
+            let write = self.writer.write(owner.clone(), order, &minted, now);
+            let written = self.gates.kubernetes(caller, write).await?;
+            Ok::<_, Problem>((minted.token.expires, written))
         };
-        let now = Timestamp::now();
-        let (minted, uid) = match written.await {
-            Ok(written) => written,
-            Err(problem) => {
-                // While the token of before still works, nobody need worry.
-                let worry =
-                    !problem.is_transient() || freshness(&owner, &order.inputs_hash, now) == Freshness::Stale;
-                if worry {
-                    self.report_failure(&owner, &problem).await;
+        match written.await {
+            Ok((expires, Written::Ours)) => {
+                if owner.status.as_ref().is_some_and(|s| s.has_failed()) {
+                    let note = "the Secret holds a token again";
+                    self.events.note(owner.object_ref(&()), ISSUED, note);
                 }
-                return Err(problem);
+                Ok(Some(expires))
             }
-        };
-        let failed_before = |s: &ACRPullSecretStatus| !s.conditions.is_empty() && !s.is_ready();
-        if owner.status.as_ref().is_some_and(failed_before) {
-            let note = "the Secret holds a token again";
-            self.events.note(owner.object_ref(&()), ISSUED, note);
+            Ok((_, Written::Anothers)) => Ok(None),
+            Err(problem) => {
+                // A refusal leaves nothing behind. Whatever else happened to the object meanwhile keeps it.
+                let is_new = !was_known && owner.status.is_none() && matches!(cause, Cause::Admission);
+                if is_new && !problem.is_transient() {
+                    let deleted = self.writer.delete_as_known(&owner);
+                    told(self.gates.kubernetes(caller, deleted).await.map(drop));
+                } else {
+                    self.report_failure(&owner, Some(order), &problem).await;
+                }
+                Err(problem)
+            }
         }
-        let expires = minted.token.expires;
-        told(self.writer.report_success(&owner, order, minted, uid, now).await);
-        Ok(expires)
+    }
+
+    /// A Secret that is written for an object which is gone is deleted with it, though another object of that name says
+    /// that it is there.
+    fn check_is_same(&self, owner: &ACRPullSecret, order: &Order, cause: &Cause) -> Result<(), Problem> {
+        match self.known(order) {
+            Some(known) if known.meta().uid != owner.metadata.uid => {
+                // This watch may lag behind the object that was just applied; what a renewal has seen came from it.
+                match cause {
+                    Cause::Renewal(_) => Err(gone(order)),
+                    Cause::Admission | Cause::Repair => Ok(()),
+                }
+            }
+            None if matches!(cause, Cause::Renewal(_)) => Err(gone(order)),
+            _ => Ok(()),
+        }
     }
 
     /// In the condition, and where that is news, by an Event.
-    async fn report_failure(&self, owner: &ACRPullSecret, problem: &Problem) {
+    async fn report_failure(&self, owner: &ACRPullSecret, order: Option<&Order>, problem: &Problem) {
+        let now = Timestamp::now();
+        // While the token of before still works, nobody need worry.
+        if problem.is_transient() && is_of_use(owner, now) {
+            return;
+        }
         let reason = problem.reason.as_str();
-        let before = owner.status.as_ref().and_then(|s| s.conditions.first());
-        if before.is_none_or(|condition| condition.reason != reason) {
+        let conditions = owner.status.iter().flat_map(|s| &s.conditions);
+        let mut failures = conditions.filter(|condition| condition.status != "True");
+        if failures.all(|condition| condition.reason != reason) {
             self.events.warn(owner.object_ref(&()), reason, &problem.message);
         }
-        told(self.writer.report_failure(owner, problem, Timestamp::now()).await);
+        told(self.writer.report_failure(owner, order, problem, now).await);
     }
 
-    async fn pull_token(&self, order: &Order) -> Result<Minted, Problem> {
+    async fn pull_token(&self, order: &Order, caller: &Caller) -> Result<Minted, Problem> {
         let Resolved {
             identity,
             registry,
@@ -448,10 +545,10 @@ impl Inner {
         } = &order.inputs;
         // Both are far away: the way to them is made while the one before is asked.
         self.registry.open(registry);
-        let entra = self.tokens.token(identity).await?;
+        let entra = self.tokens.token(identity, caller).await?;
         let token = self
             .registry
-            .pull_token(registry, identity.tenant_id(), scope.as_ref(), &entra)
+            .pull_token(registry, identity.tenant_id(), scope.as_ref(), &entra, caller)
             .await?;
         Ok(Minted {
             token,

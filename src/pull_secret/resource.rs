@@ -30,6 +30,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 )]
 #[x_kube(
     validation = Rule::new("!has(self.serviceAccountNamespace) || has(self.serviceAccountName)").message("serviceAccountNamespace needs serviceAccountName"),
+    validation = Rule::new("!has(self.serviceAccountOf) || has(self.serviceAccountName)").message("serviceAccountOf needs serviceAccountName"),
     validation = Rule::new("!has(self.serviceAccountNamespace) || self.generator.kind == 'ClusterGenerator'").message("only a ClusterGenerator uses a service account of another namespace"),
 )]
 #[serde(rename_all = "camelCase")]
@@ -45,6 +46,18 @@ pub struct ACRPullSecretSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub service_account_namespace: Option<String>,
+    /// Whose service account that is: the Pod's own, or the one that the generator names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account_of: Option<AccountOf>,
+}
+
+/// Whose service account a pull secret is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum AccountOf {
+    /// The service account of the Pods.
+    Pod,
+    /// The service account that the generator names.
+    Generator,
 }
 
 /// A generator: an ACRAccessToken of this namespace, or a ClusterGenerator.
@@ -63,27 +76,34 @@ pub struct GeneratorReference {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ACRPullSecretStatus {
-    /// Ready says whether the Secret holds a token, and if not, why.
+    /// Ready says whether the Secret holds a token that works, and if not, why. Renewed is there while the token works and
+    /// the last try to replace it has failed, and says why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"], "maxItems" = 8))]
     pub conditions: Vec<Condition>,
     /// The registry that the token opens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub registry: Option<String>,
     /// The scope of the token; absent when it opens all that the identity may pull.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096))]
     pub scope: Option<String>,
     /// The kind of identity that got it: WorkloadIdentity, ServicePrincipal or ManagedIdentity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
     pub identity: Option<String>,
     /// The subject that Entra saw; of a workload identity only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
     pub subject: Option<String>,
     /// The Entra application (client) id, where it is known.
     #[serde(default, rename = "clientID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub client_id: Option<String>,
     /// The Entra tenant id, where it is known.
     #[serde(default, rename = "tenantID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub tenant_id: Option<String>,
     /// When the token ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -93,17 +113,25 @@ pub struct ACRPullSecretStatus {
     pub last_renewal_time: Option<Time>,
     /// A fingerprint of everything the token depends on; another one means the token is to be remade.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
     pub inputs_hash: Option<String>,
     /// Since when no Pod names the Secret; set for a while before it is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unused_since: Option<Time>,
     /// The uid of the Secret that was written.
     #[serde(default, rename = "secretUID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub secret_uid: Option<String>,
+    /// The resource version of the Secret as it was written; another one means that somebody else has written it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub secret_resource_version: Option<String>,
 }
 
-/// The type of the one condition.
+/// The type of the condition that is always there.
 pub const READY: &str = "Ready";
+/// The type of the condition that is there while a token that works could not be replaced.
+pub const RENEWED: &str = "Renewed";
 
 impl Watched for ACRPullSecret {
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
@@ -132,13 +160,18 @@ impl ACRPullSecret {
 // === impl ACRPullSecretStatus ===
 
 impl ACRPullSecretStatus {
-    /// Whether the last try succeeded.
+    /// Whether the Secret held a token that works at the last look.
     pub fn is_ready(&self) -> bool {
         let ready = self.conditions.iter().find(|c| c.type_ == READY);
         ready.is_some_and(|c| c.status == "True")
     }
 
-    /// Sets the Ready condition; the transition time moves only when the status does.
+    /// Whether the last try failed.
+    pub fn has_failed(&self) -> bool {
+        self.conditions.iter().any(|c| c.status != "True")
+    }
+
+    /// Sets the Ready condition, and takes any other one away; the transition time moves only when the status does.
     pub fn set_ready(
         &mut self,
         ready: bool,
@@ -148,18 +181,36 @@ impl ACRPullSecretStatus {
         now: Time,
     ) {
         let status = if ready { "True" } else { "False" };
-        let since = self
-            .conditions
-            .iter()
-            .find(|c| c.type_ == READY && c.status == status)
+        self.conditions = vec![self.condition(READY, status, reason, message, generation, now)];
+    }
+
+    /// Sets the Renewed condition to false, and leaves the Ready condition alone.
+    pub fn set_not_renewed(&mut self, reason: &str, message: &str, generation: Option<i64>, now: Time) {
+        let condition = self.condition(RENEWED, "False", reason, message, generation, now);
+        self.conditions.retain(|c| c.type_ == READY);
+        self.conditions.push(condition);
+    }
+
+    fn condition(
+        &self,
+        type_: &str,
+        status: &str,
+        reason: &str,
+        message: &str,
+        generation: Option<i64>,
+        now: Time,
+    ) -> Condition {
+        let before = self.conditions.iter().find(|c| c.type_ == type_);
+        let since = before
+            .filter(|c| c.status == status)
             .map_or(now, |c| c.last_transition_time.clone());
-        self.conditions = vec![Condition {
-            type_: READY.to_owned(),
+        Condition {
+            type_: type_.to_owned(),
             status: status.to_owned(),
             reason: reason.to_owned(),
             message: message.to_owned(),
             observed_generation: generation,
             last_transition_time: since,
-        }];
+        }
     }
 }

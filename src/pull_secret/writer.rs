@@ -4,12 +4,13 @@
 //! patch is a right to read, for the API server's messages quote what a JSON patch copies into a field where it is
 //! invalid, before any policy is asked. Where the uid is not known, a policy of the API server's (deploy/) refuses what
 //! belongs to somebody else.
+//!
+//! The Secret and the status that tells of it are two writes. What ties them together is in `pair`.
 
-use super::{ACRPullSecret, ACRPullSecretStatus, Order, docker_config::docker_config, issuer::Minted};
+use super::{ACRPullSecret, ACRPullSecretStatus, Order, docker_config::docker_config};
 use crate::{
-    identity::WorkloadIdentity,
     kubernetes::{self, CallError, api_problem},
-    problem::{Problem, Reason, shortened},
+    problem::{Problem, Reason},
     registry::PullToken,
     telemetry::FIELD_MANAGER,
 };
@@ -29,7 +30,6 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-const CONDITION_MANAGER: &str = "acr-pull-webhook-condition";
 /// The reason of a Ready condition that is true.
 pub const ISSUED: &str = "Issued";
 const SECRET_TYPE: &str = "kubernetes.io/dockerconfigjson";
@@ -42,6 +42,23 @@ const METADATA_ONLY: HeaderValue =
 /// Writes to the API server.
 #[derive(Clone)]
 pub struct Writer(Client);
+
+/// A Secret as a write has left it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// The uid of the Secret.
+    pub uid: String,
+    /// Its resource version, which each write changes.
+    pub resource_version: Option<String>,
+}
+
+/// Why a Secret was not written.
+pub enum Unwritten {
+    /// It is another one than was thought, or somebody has written it meanwhile.
+    Changed,
+    /// Something else.
+    Failed(Problem),
+}
 
 // === impl Writer ===
 
@@ -61,23 +78,39 @@ impl Writer {
         kubernetes::call(&what, api.patch(&order.name, &params, &Patch::Apply(&owner))).await
     }
 
-    /// Creates or replaces the Secret; returns its uid.
-    pub async fn write_secret(
+    /// The `ACRPullSecret` as the API server has it.
+    pub async fn live(&self, order: &Order) -> Result<Option<ACRPullSecret>, Problem> {
+        let what = format!("reading ACRPullSecret {}/{}", order.namespace, order.name);
+        let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), &order.namespace);
+        kubernetes::call(&what, api.get_opt(&order.name)).await
+    }
+
+    /// Replaces the Secret, if it still is the one that is known.
+    pub async fn replace_known(
         &self,
         owner: &ACRPullSecret,
         order: &Order,
         token: &PullToken,
-    ) -> Result<String, Problem> {
+        known: &Version,
+    ) -> Result<Version, Unwritten> {
         let mut secret = secret(owner, order, token);
-        let known = owner.status.as_ref().and_then(|s| s.secret_uid.clone());
-        if known.is_some() {
-            secret.metadata.uid = known;
-            match self.replace(order, &secret).await {
-                // The object of that uid is gone; what bears its name now is looked at afresh.
-                Err(CallError::Api(s)) if s.code == 404 || s.code == 409 => secret.metadata.uid = None,
-                other => return other.map_err(|e| secret_problem(order, e)),
-            }
+        secret.metadata.uid = Some(known.uid.clone());
+        secret.metadata.resource_version = known.resource_version.clone();
+        match self.replace(order, &secret).await {
+            Ok(written) => Ok(written),
+            Err(CallError::Api(s)) if s.code == 404 || s.code == 409 => Err(Unwritten::Changed),
+            Err(error) => Err(Unwritten::Failed(secret_problem(order, error))),
         }
+    }
+
+    /// Creates the Secret, or replaces whatever is in its place and ours.
+    pub async fn create_or_replace(
+        &self,
+        owner: &ACRPullSecret,
+        order: &Order,
+        token: &PullToken,
+    ) -> Result<Version, Problem> {
+        let secret = secret(owner, order, token);
         let written = match self.create(order, &secret).await {
             // Ours of an earlier life, or somebody else's.
             Err(CallError::Api(s)) if s.code == 409 => self.replace(order, &secret).await,
@@ -86,14 +119,14 @@ impl Writer {
         written.map_err(|e| secret_problem(order, e))
     }
 
-    async fn create(&self, order: &Order, secret: &Secret) -> Result<String, CallError> {
+    async fn create(&self, order: &Order, secret: &Secret) -> Result<Version, CallError> {
         self.send(order, secret, |request, params, body| {
             request.create(params, body)
         })
         .await
     }
 
-    async fn replace(&self, order: &Order, secret: &Secret) -> Result<String, CallError> {
+    async fn replace(&self, order: &Order, secret: &Secret) -> Result<Version, CallError> {
         self.send(order, secret, |request, params, body| {
             request.replace(&order.name, params, body)
         })
@@ -110,7 +143,7 @@ impl Writer {
             &PostParams,
             Vec<u8>,
         ) -> Result<http::Request<Vec<u8>>, kube::core::request::Error>,
-    ) -> Result<String, CallError> {
+    ) -> Result<Version, CallError> {
         let url = Secret::url_path(&(), Some(&order.namespace));
         let params = PostParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
@@ -124,81 +157,35 @@ impl Writer {
             self.0.request::<PartialObjectMeta<Secret>>(request).await
         };
         let written = kubernetes::bounded("writing a Secret", call).await?;
-        Ok(written.metadata.uid.unwrap_or_default())
-    }
-
-    /// Tells of a written Secret.
-    pub async fn report_success(
-        &self,
-        owner: &ACRPullSecret,
-        order: &Order,
-        Minted { token, client_id }: Minted,
-        secret_uid: String,
-        now: Timestamp,
-    ) -> Result<(), Problem> {
-        let inputs = &order.inputs;
-        let mut status = ACRPullSecretStatus {
-            conditions: owner.status.clone().unwrap_or_default().conditions,
-            registry: Some(inputs.registry.to_string()),
-            scope: inputs.scope.as_ref().map(ToString::to_string),
-            identity: Some(inputs.identity.kind().to_owned()),
-            subject: inputs.identity.workload().map(WorkloadIdentity::subject),
-            client_id,
-            tenant_id: inputs.identity.tenant_id().map(str::to_owned),
-            expiration_time: Some(Time(token.expires)),
-            last_renewal_time: Some(Time(now)),
-            inputs_hash: Some(order.inputs_hash.clone()),
-            secret_uid: Some(secret_uid),
-            unused_since: None,
-        };
-        let message = "the Secret holds a token";
-        status.set_ready(true, ISSUED, message, owner.metadata.generation, Time(now));
-        self.apply_status(owner, FIELD_MANAGER, &status).await
-    }
-
-    /// Tells of a failure. As a manager of its own, that touches the condition alone: what was
-    /// observed before stays, also what another replica has written meanwhile.
-    pub async fn report_failure(
-        &self,
-        owner: &ACRPullSecret,
-        problem: &Problem,
-        now: Timestamp,
-    ) -> Result<(), Problem> {
-        let mut status = ACRPullSecretStatus {
-            conditions: owner.status.clone().unwrap_or_default().conditions,
-            ..ACRPullSecretStatus::default()
-        };
-        let reason = problem.reason.as_str();
-        status.set_ready(
-            false,
-            reason,
-            &problem.message,
-            owner.metadata.generation,
-            Time(now),
-        );
-        self.apply_status(owner, CONDITION_MANAGER, &status).await
+        Ok(Version {
+            uid: written.metadata.uid.unwrap_or_default(),
+            resource_version: written.metadata.resource_version,
+        })
     }
 
     /// Marks the pull secret as unused since this time: it is about to be deleted.
     pub async fn mark_unused(&self, owner: &ACRPullSecret, since: Timestamp) -> Result<(), Problem> {
-        self.patch_unused(owner, json!(Time(since))).await
+        self.patch_unused(owner, json!(Time(since))).await.map(drop)
     }
 
-    /// Takes the mark back: a Pod needs it. Also moves the resource version, to which a deletion is bound.
-    pub async fn mark_used(&self, owner: &ACRPullSecret) -> Result<(), Problem> {
+    /// Takes the mark back: a Pod needs it. Also moves the resource version, to which a deletion is bound. Whether the
+    /// object was there as it is known.
+    pub async fn mark_used(&self, owner: &ACRPullSecret) -> Result<bool, Problem> {
         self.patch_unused(owner, json!(null)).await
     }
 
-    async fn patch_unused(&self, owner: &ACRPullSecret, since: Value) -> Result<(), Problem> {
+    async fn patch_unused(&self, owner: &ACRPullSecret, since: Value) -> Result<bool, Problem> {
         let (namespace, name) = (owner.namespace().unwrap_or_default(), owner.name_any());
         let what = format!("marking ACRPullSecret {namespace}/{name}");
         let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), &namespace);
         // Bound to this very object: one that was made anew has a mark of its own.
         let body = json!({"metadata": {"uid": owner.metadata.uid}, "status": {"unusedSince": since}});
         let (params, patch) = (PatchParams::default(), Patch::Merge(&body));
-        kubernetes::call(&what, api.patch_status(&name, &params, &patch))
-            .await
-            .map(drop)
+        match kubernetes::bounded(&what, api.patch_status(&name, &params, &patch)).await {
+            Ok(_) => Ok(true),
+            Err(CallError::Api(s)) if s.code == 404 || s.code == 409 => Ok(false),
+            Err(error) => Err(api_problem(&what, error)),
+        }
     }
 
     /// Deletes the pull secret if it still is as we know it; its Secret follows by ownership. Whether it is gone.
@@ -221,24 +208,31 @@ impl Writer {
         }
     }
 
-    async fn apply_status(
+    /// Writes the status of this very object as it is known; whether it still was so.
+    pub async fn apply_status(
         &self,
         owner: &ACRPullSecret,
-        manager: &str,
         status: &ACRPullSecretStatus,
-    ) -> Result<(), Problem> {
+    ) -> Result<bool, Problem> {
         let (namespace, name) = (owner.namespace().unwrap_or_default(), owner.name_any());
         let what = format!("writing the status of ACRPullSecret {namespace}/{name}");
         let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), &namespace);
-        let params = PatchParams::apply(manager).force();
+        let params = PatchParams::apply(FIELD_MANAGER).force();
         let body = json!({
             "apiVersion": ACRPullSecret::api_version(&()),
             "kind": ACRPullSecret::kind(&()),
+            "metadata": {
+                "uid": owner.metadata.uid,
+                "resourceVersion": owner.metadata.resource_version,
+            },
             "status": status,
         });
-        kubernetes::call(&what, api.patch_status(&name, &params, &Patch::Apply(&body)))
-            .await
-            .map(drop)
+        let patch = Patch::Apply(&body);
+        match kubernetes::bounded(&what, api.patch_status(&name, &params, &patch)).await {
+            Ok(_) => Ok(true),
+            Err(CallError::Api(s)) if s.code == 404 || s.code == 409 => Ok(false),
+            Err(error) => Err(api_problem(&what, error)),
+        }
     }
 }
 
@@ -278,13 +272,6 @@ fn secret_problem(order: &Order, error: CallError) -> Problem {
             format!(
                 "Secret {name} in namespace {namespace} belongs to somebody else and was left as it is; \
                  delete it if nobody needs it: kubectl delete secret --namespace {namespace} {name}"
-            ),
-        ),
-        CallError::Api(s) if s.code == 422 => Problem::new(
-            Reason::WriteForbidden,
-            format!(
-                "writing Secret {namespace}/{name} was refused: {}",
-                shortened(&s.message)
             ),
         ),
         other => api_problem(&format!("writing Secret {namespace}/{name}"), other),

@@ -3,11 +3,12 @@
 
 use super::{RegistryHost, Scope, clock::AzureClock};
 use crate::{
+    foreign::Foreign,
     identity::EntraToken,
     jwt,
-    problem::{Problem, Reason, shortened},
+    problem::{Problem, Reason},
     telemetry::{Hop, Metrics},
-    transport::{self, Ahead, Reply},
+    transport::{self, Ahead, Caller, Gates, Reply},
 };
 use jiff::Timestamp;
 use reqwest::StatusCode;
@@ -28,6 +29,7 @@ pub struct PullToken {
 pub struct RegistryClient {
     http: reqwest::Client,
     ahead: Ahead,
+    gates: Gates,
     clock: AzureClock,
     metrics: Metrics,
 }
@@ -67,10 +69,11 @@ struct AcrError {
 
 impl RegistryClient {
     /// A client over the shared transport.
-    pub fn new(http: reqwest::Client, ahead: Ahead, metrics: Metrics) -> Self {
+    pub fn new(http: reqwest::Client, ahead: Ahead, gates: Gates, metrics: Metrics) -> Self {
         Self {
             http,
             ahead,
+            gates,
             clock: AzureClock::new(metrics.clone()),
             metrics,
         }
@@ -88,6 +91,7 @@ impl RegistryClient {
         tenant: Option<&str>,
         scope: Option<&Scope>,
         entra: &EntraToken,
+        caller: &Caller,
     ) -> Result<PullToken, Problem> {
         let mut form = vec![
             ("grant_type", "access_token"),
@@ -96,7 +100,7 @@ impl RegistryClient {
         ];
         form.extend(tenant.map(|tenant| ("tenant", tenant)));
         let answer: Answer<RefreshReply> = self
-            .post(Hop::RegistryExchange, host, "/oauth2/exchange", &form)
+            .post(caller, Hop::RegistryExchange, host, "/oauth2/exchange", &form)
             .await?;
         let Some(scope) = scope else {
             return self.token(host, answer, |reply| reply.refresh_token);
@@ -109,7 +113,7 @@ impl RegistryClient {
             ("refresh_token", answer.body.refresh_token.expose_secret()),
         ];
         let answer: Answer<AccessReply> = self
-            .post(Hop::RegistryToken, host, "/oauth2/token", &form)
+            .post(caller, Hop::RegistryToken, host, "/oauth2/token", &form)
             .await?;
         self.token(host, answer, |reply| reply.access_token)
     }
@@ -134,38 +138,43 @@ impl RegistryClient {
 
     async fn post<T: DeserializeOwned>(
         &self,
+        caller: &Caller,
         hop: Hop,
         host: &RegistryHost,
         path: &str,
         form: &[(&str, &str)],
     ) -> Result<Answer<T>, Problem> {
         let request = self.http.post(format!("https://{host}{path}")).form(form);
-        self.metrics
-            .hop(hop, async {
-                let sent = Timestamp::now();
-                let reply = transport::send(request).await.map_err(|cause| {
-                    Problem::new(
-                        Reason::RegistryUnavailable,
-                        format!("{host}{path} was not reached: {cause}; if this stays, check spec.registry"),
-                    )
-                })?;
-                if reply.status != StatusCode::OK {
-                    return Err(refusal(host, path, &reply));
-                }
-                // serde's own words could quote the token, so they are not passed on.
-                let body = serde_json::from_slice(&reply.body).map_err(|_| {
-                    Problem::new(
-                        Reason::RegistryUnavailable,
-                        format!("{host}{path} answered 200 without a token"),
-                    )
-                })?;
-                Ok(Answer {
-                    body,
-                    sent,
-                    date: reply.date,
-                })
+        let call = self.metrics.hop(hop, async {
+            let sent = Timestamp::now();
+            let reply = transport::send(request).await.map_err(|cause| {
+                Problem::new(
+                    Reason::RegistryUnavailable,
+                    format!(
+                        "{host}{path} was not reached: {}; if this stays, check spec.registry",
+                        Foreign::new(&cause)
+                    ),
+                )
+                .unreachable()
+            })?;
+            if reply.status != StatusCode::OK {
+                return Err(refusal(host, path, &reply));
+            }
+            // serde's own words could quote the token, so they are not passed on.
+            let body = serde_json::from_slice(&reply.body).map_err(|_| {
+                Problem::new(
+                    Reason::RegistryUnavailable,
+                    format!("{host}{path} answered 200 without a token"),
+                )
+            })?;
+            Ok(Answer {
+                body,
+                sent,
+                date: reply.date,
             })
-            .await
+        });
+        let host = host.as_str();
+        self.gates.call(caller, host, host, call).await
     }
 }
 
@@ -185,7 +194,7 @@ fn refusal(host: &RegistryHost, path: &str, reply: &Reply) -> Problem {
     let said = serde_json::from_slice::<AcrErrors>(&reply.body)
         .ok()
         .and_then(|e| e.errors.into_iter().next())
-        .map(|e| format!(" ({}: {})", shortened(&e.code), shortened(&e.message)))
+        .map(|e| format!(" ({}: {})", Foreign::new(&e.code), Foreign::new(&e.message)))
         .unwrap_or_default();
     let (reason, hint) = match status {
         401 => (
@@ -206,6 +215,28 @@ fn refusal(host: &RegistryHost, path: &str, reply: &Reply) -> Problem {
         _ => (Reason::RegistryUnavailable, ""),
     };
     Problem::new(reason, format!("{host}{path} answered {status}{said}{hint}")).retry_after(reply.retry_after)
+}
+
+/// A reply of a registry's token endpoints, of a status that the first byte chooses.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let permitted = super::DEFAULT_SUFFIXES.parse::<super::RegistrySuffixes>();
+    let permitted = permitted
+        .ok()
+        .and_then(|suffixes| suffixes.permit("contoso.azurecr.io").ok());
+    let (Some(host), Some(reply)) = (permitted, Reply::fuzz(data)) else {
+        return;
+    };
+    let problem = refusal(&host, "/oauth2/exchange", &reply);
+    assert!(problem.message.len() < 8 * 1024, "a message is bounded");
+    let clock = AzureClock::new(Metrics::new());
+    if let Ok(reply) = serde_json::from_slice::<RefreshReply>(&reply.body)
+        && let Some(expires) = expiry(reply.refresh_token.expose_secret())
+    {
+        for date in [None, Some(Timestamp::MIN), Some(Timestamp::MAX), Some(expires)] {
+            clock.ours(expires, Timestamp::UNIX_EPOCH, date);
+        }
+    }
 }
 
 #[cfg(test)]

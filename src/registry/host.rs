@@ -1,6 +1,9 @@
 //! Registry host names, and the suffixes that may receive an Entra token.
 
-use crate::problem::{Problem, Reason};
+use crate::{
+    foreign::Foreign,
+    problem::{Problem, Reason},
+};
 use serde::Serialize;
 use std::{fmt, str::FromStr};
 
@@ -22,16 +25,18 @@ pub struct RegistryHost(String);
 impl RegistrySuffixes {
     /// Checks the generator's `spec.registry`.
     pub fn permit(&self, registry: &str) -> Result<RegistryHost, Problem> {
-        let host = registry.to_ascii_lowercase();
-        if !is_dns_name(&host) {
+        let shown = Foreign::quoted(registry);
+        // Before it is copied: a name has a length.
+        if !is_dns_name(registry) {
             return Err(Problem::new(
                 Reason::RegistryNotAllowed,
                 format!(
-                    "spec.registry {registry:?} is not a plain host name; write the login server alone, \
+                    "spec.registry {shown} is not a plain host name; write the login server alone, \
                      such as contoso.azurecr.io, without scheme, port or path"
                 ),
             ));
         }
+        let host = registry.to_ascii_lowercase();
         // A suffix that is a registry's own name permits that one; azurecr.io itself is none.
         let is_registry = |suffix: &str| suffix.matches('.').count() >= 2;
         let permitted = self.0.iter().any(|suffix| {
@@ -42,7 +47,7 @@ impl RegistrySuffixes {
             return Err(Problem::new(
                 Reason::RegistryNotAllowed,
                 format!(
-                    "spec.registry {registry:?} is not under a permitted suffix ({self}); correct it, or ask \
+                    "spec.registry {shown} is not under a permitted suffix ({self}); correct it, or ask \
                      your cluster administrator to add its suffix to --registry-suffixes"
                 ),
             ));
@@ -91,6 +96,9 @@ impl fmt::Display for RegistryHost {
     }
 }
 
+/// The longest DNS name, in bytes.
+pub const MAX_LENGTH: usize = 253;
+
 /// RFC 1123 labels separated by dots, at most 253 characters.
 pub fn is_dns_name(name: &str) -> bool {
     let label = |l: &str| {
@@ -99,7 +107,7 @@ pub fn is_dns_name(name: &str) -> bool {
             && !l.starts_with('-')
             && !l.ends_with('-')
     };
-    name.len() <= 253 && name.split('.').all(label)
+    name.len() <= MAX_LENGTH && name.split('.').all(label)
 }
 
 #[cfg(test)]

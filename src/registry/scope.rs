@@ -2,58 +2,92 @@
 //! `repository:team/app:pull,push`, several separated by blanks, no wildcards.
 //! Source: <https://distribution.github.io/distribution/spec/auth/scope/>.
 
-use crate::problem::{Problem, Reason};
-use serde::Serialize;
+use crate::{
+    foreign::Foreign,
+    problem::{Problem, Reason},
+};
+use serde::{Serialize, Serializer};
 use std::fmt;
 
-/// What an ACR access token shall open; parsed, in the order written.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Scope(Vec<Access>);
+/// What an ACR access token shall open; checked, in the order written, with one blank between its parts. Kept as text: it is
+/// remembered for each service account that uses the generator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope(Box<str>);
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-struct Access {
-    name: String,
-    actions: Vec<String>,
+/// One part of a scope.
+#[derive(Serialize)]
+struct Access<'a> {
+    name: &'a str,
+    actions: Vec<&'a str>,
 }
 
 /// The only resource type of which a Pod can pull.
 const TYPE: &str = "repository";
+/// The longest scope, in bytes. It is sent to the registry and kept in a status.
+pub const MAX_LENGTH: usize = 4096;
+/// The most repositories in one.
+const MAX_PARTS: usize = 64;
 
 // === impl Scope ===
 
 impl Scope {
-    /// Parses a generator's `spec.scope`.
+    /// Parses a generator's `spec.scope`. What is too long is refused before any of it is read.
     pub fn parse(text: &str) -> Result<Self, Problem> {
-        let entries: Vec<_> = text.split_ascii_whitespace().collect();
-        if entries.is_empty() {
-            return Err(invalid(
+        if text.len() > MAX_LENGTH {
+            return Err(Problem::new(
+                Reason::ScopeInvalid,
+                format!(
+                    "spec.scope is longer than {MAX_LENGTH} bytes; name fewer repositories, or leave it out"
+                ),
+            ));
+        }
+        let mut checked = String::with_capacity(text.len());
+        for (number, part) in text.split_ascii_whitespace().enumerate() {
+            if number == MAX_PARTS {
+                let why = format!("it names more than {MAX_PARTS} repositories");
+                return Err(invalid(text, part, &why));
+            }
+            Access::parse(text, part)?;
+            if number > 0 {
+                checked.push(' ');
+            }
+            checked.push_str(part);
+        }
+        match checked.is_empty() {
+            true => Err(invalid(
                 text,
                 text,
                 "it is empty; leave it out for an unscoped token",
-            ));
+            )),
+            false => Ok(Self(checked.into_boxed_str())),
         }
-        entries
-            .into_iter()
-            .map(|entry| Access::parse(text, entry))
-            .collect::<Result<_, _>>()
-            .map(Self)
+    }
+
+    fn parts(&self) -> impl Iterator<Item = Access<'_>> {
+        // Each was parsed before.
+        self.0
+            .split(' ')
+            .filter_map(|part| Access::parse(&self.0, part).ok())
+    }
+}
+
+/// As a list, which is what the fingerprints of pull secrets are made of.
+impl Serialize for Scope {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.parts())
     }
 }
 
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, access) in self.0.iter().enumerate() {
-            let blank = if i == 0 { "" } else { " " };
-            write!(f, "{blank}{TYPE}:{}:{}", access.name, access.actions.join(","))?;
-        }
-        Ok(())
+        f.write_str(&self.0)
     }
 }
 
 // === impl Access ===
 
-impl Access {
-    fn parse(text: &str, entry: &str) -> Result<Self, Problem> {
+impl<'a> Access<'a> {
+    fn parse(text: &str, entry: &'a str) -> Result<Self, Problem> {
         let (kind, rest) = entry
             .split_once(':')
             .ok_or_else(|| invalid(text, entry, "expected repository:NAME:ACTIONS"))?;
@@ -92,8 +126,8 @@ impl Access {
             }
         }
         Ok(Self {
-            name: name.to_owned(),
-            actions: actions.split(',').map(str::to_owned).collect(),
+            name,
+            actions: actions.split(',').collect(),
         })
     }
 }
@@ -102,9 +136,10 @@ impl Access {
 fn invalid(text: &str, part: &str, why: &str) -> Problem {
     let offset = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
     let column = text.get(..offset).map_or(0, |before| before.chars().count()) + 1;
+    let text = Foreign::quoted(text);
     Problem::new(
         Reason::ScopeInvalid,
-        format!("spec.scope {text:?} is invalid at character {column}: {why}"),
+        format!("spec.scope {text} is invalid at character {column}: {why}"),
     )
 }
 
@@ -156,6 +191,33 @@ mod tests {
                 problem.message
             );
         }
+    }
+
+    #[test]
+    fn a_scope_has_a_bound_and_is_not_read_beyond_it() {
+        let part = |n: usize| format!("repository:r{n}:pull");
+        let most = (0..MAX_PARTS).map(part).collect::<Vec<_>>().join(" ");
+        assert!(Scope::parse(&most).is_ok());
+        let more = format!("{most} {}", part(MAX_PARTS));
+        let problem = Scope::parse(&more).unwrap_err();
+        assert!(problem.message.contains("more than 64 repositories"), "{problem}");
+        let long = format!("repository:{}:pull", "a".repeat(MAX_LENGTH));
+        for text in [long, "repository:app:pull ".repeat(1 << 16)] {
+            let problem = Scope::parse(&text).unwrap_err();
+            assert_eq!(problem.reason, Reason::ScopeInvalid);
+            assert!(problem.message.contains("longer than 4096 bytes"), "{problem}");
+            assert!(problem.message.len() < 200);
+        }
+    }
+
+    #[test]
+    fn its_part_of_a_fingerprint_stays_as_it_was() {
+        // Pull secrets in clusters were made with this.
+        let scope = Scope::parse(" repository:team/app:pull  repository:b:pull,push").unwrap();
+        assert_eq!(
+            serde_json::to_string(&scope).unwrap(),
+            r#"[{"name":"team/app","actions":["pull"]},{"name":"b","actions":["pull","push"]}]"#
+        );
     }
 
     proptest! {

@@ -21,6 +21,7 @@ pub struct Metrics {
     hops: Family<HopLabels, Counter>,
     hop_seconds: Family<HopOnly, Histogram>,
     issuing: Gauge,
+    waiting: Gauge,
     renewals: Family<RenewalLabels, Counter>,
     collected: Counter,
     upkeep_panics: Counter,
@@ -36,6 +37,12 @@ pub struct Metrics {
 
 /// Counts as one pull secret being issued for as long as it lives, however that ends.
 pub struct Issuing(Gauge);
+
+/// Counts as one that waits in place of being issued for as long as it lives.
+pub struct Waiting {
+    waiting: Gauge,
+    issuing: Gauge,
+}
 
 /// A call on the way to a pull token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -117,6 +124,7 @@ impl Metrics {
             hops: Family::default(),
             hop_seconds: Family::new_with_constructor(histogram),
             issuing: Gauge::default(),
+            waiting: Gauge::default(),
             renewals: Family::default(),
             collected: Counter::default(),
             upkeep_panics: Counter::default(),
@@ -155,6 +163,11 @@ impl Metrics {
             "pull_secrets_issuing",
             "Pull secrets whose token is being got right now",
             metrics.issuing.clone(),
+        );
+        registry.register(
+            "pull_secrets_waiting",
+            "Pull secrets that wait for their turn at a host or at the API server",
+            metrics.waiting.clone(),
         );
         registry.register(
             "renewals",
@@ -294,6 +307,16 @@ impl Metrics {
         Issuing(self.issuing.clone())
     }
 
+    /// Counts a pull secret that is being issued as one that waits until the result is dropped.
+    pub fn waiting(&self) -> Waiting {
+        self.waiting.inc();
+        self.issuing.dec();
+        Waiting {
+            waiting: self.waiting.clone(),
+            issuing: self.issuing.clone(),
+        }
+    }
+
     /// From now until then this replica leads, or it does not.
     pub fn leads_until(&self, until: Option<tokio::time::Instant>) {
         *self.leads_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
@@ -326,6 +349,13 @@ impl WatchLabels {
 impl Drop for Issuing {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.waiting.dec();
+        self.issuing.inc();
     }
 }
 

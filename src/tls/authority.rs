@@ -1,10 +1,11 @@
-//! The webhook's own certificate authorities, each for one serving certificate: what is kept, and what is to be done
-//! next. No clock, no API server.
+//! The secret paths and, where nobody else makes them, the webhook's own certificate authorities, each for one serving
+//! certificate: what is kept, and what is to be done next. No clock, no API server.
 //!
-//! A rotation loses no request: the next authority is published beside the current one; when API servers know both, the
-//! next certificate is served; when that is served everywhere, the authority of before is forgotten.
+//! A rotation loses no request: the next authority is published beside the current one, and the next path is accepted;
+//! when API servers know both authorities and replicas both paths, the next certificate is served and the next path
+//! published; when that is known everywhere, the authority and the path of before are forgotten.
 
-use super::Pair;
+use super::{Pair, SecretPath};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -18,9 +19,17 @@ use rustls::{
 use secrecy::{ExposeSecret, SecretString};
 use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc, time::Duration};
 
-/// An authority's certificate, and the one pair that it has signed. The authority's key is not kept by anybody.
+/// What is replaced as one.
 #[derive(Clone)]
 pub struct Issued {
+    path: SecretPath,
+    /// None where the certificate is in files that somebody else makes.
+    signed: Option<Signed>,
+}
+
+/// An authority's certificate, and the one pair that it has signed. The authority's key is not kept by anybody.
+#[derive(Clone)]
+struct Signed {
     ca: String,
     chain: String,
     key: SecretString,
@@ -35,13 +44,16 @@ pub struct Kept {
     next: Option<Issued>,
     /// Authority of what was served before.
     previous_ca: Option<String>,
+    /// Path that was published before.
+    previous_path: Option<SecretPath>,
 }
 
 /// For whom certificates are made, and for how long.
 #[derive(Clone, Debug)]
 pub struct Terms {
-    /// DNS names and IP addresses by which the API server calls.
-    pub names: Vec<String>,
+    /// DNS names and IP addresses by which the API server calls; None where the certificate is in files, so that only a
+    /// path is made.
+    names: Option<Vec<String>>,
     /// From making to end.
     lifetime: Duration,
 }
@@ -49,16 +61,18 @@ pub struct Terms {
 /// What is to be done with what is kept.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The next certificate is to be made and published.
+    /// The next certificate and path are to be made and told.
     Prepare,
-    /// The next certificate is known: it is to be served.
+    /// The next ones are known: the certificate is to be served, the path to be published.
     Switch,
-    /// The one of before is served no more: its authority is to be forgotten.
+    /// Those of before are used no more: authority and path are to be forgotten.
     Forget,
     /// Nothing before this.
     Wait(Duration),
 }
 
+/// Key of the path in the Secret.
+const PATH: &str = "path";
 /// API servers whose clock is behind ours take a new certificate too.
 const BACKDATED: Duration = Duration::from_secs(3600);
 
@@ -79,11 +93,32 @@ impl Terms {
                 ));
             }
         }
-        Ok(Self { names, lifetime })
+        Ok(Self {
+            names: Some(names),
+            lifetime,
+        })
     }
 
-    /// Makes an authority and a pair signed by it.
-    pub fn issue(&self, now: Timestamp) -> Result<Issued, rcgen::Error> {
+    /// Those of a webhook whose certificate is in files: its path is made, and lasts until the Secret is deleted.
+    pub fn of_files(lifetime: Duration) -> Self {
+        Self {
+            names: None,
+            lifetime,
+        }
+    }
+
+    /// Makes a path and, unless the certificate is in files, an authority and a pair signed by it.
+    pub fn issue(&self, now: Timestamp) -> Result<Issued, String> {
+        let path = SecretPath::generate().map_err(|e| format!("a secret path cannot be made: {e}"))?;
+        let signed = self.names.as_ref().map(|names| self.sign(names, now));
+        let signed = signed.transpose();
+        Ok(Issued {
+            path,
+            signed: signed.map_err(|e| format!("a certificate cannot be made: {e}"))?,
+        })
+    }
+
+    fn sign(&self, names: &[String], now: Timestamp) -> Result<Signed, rcgen::Error> {
         let mut params = CertificateParams::default();
         params
             .distinguished_name
@@ -99,8 +134,7 @@ impl Terms {
         params
             .distinguished_name
             .push(DnType::CommonName, "acr-pull-webhook");
-        params.subject_alt_names = self
-            .names
+        params.subject_alt_names = names
             .iter()
             .map(|name| alternative(name))
             .collect::<Result<_, _>>()?;
@@ -110,7 +144,7 @@ impl Terms {
         self.limit(&mut params, now);
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &issuer)?;
-        Ok(Issued {
+        Ok(Signed {
             ca: ca.pem(),
             chain: certificate.pem(),
             key: key.serialize_pem().into(),
@@ -126,12 +160,55 @@ impl Terms {
         (params.not_before, params.not_after) = (at(begins), at(ends));
     }
 
-    /// The pair, if it serves these names for some time from now, as who trusts its authority alone would see it.
-    pub fn check(&self, issued: &Issued, now: Timestamp) -> Result<Pair, String> {
-        let pair = Pair::parse(issued.chain.as_bytes(), issued.key.expose_secret().as_bytes())?;
+    /// The pair to serve, none where it is in files. An error where it does not serve these names now, as who trusts its
+    /// authority alone would see it.
+    pub fn check(&self, issued: &Issued, now: Timestamp) -> Result<Option<Pair>, String> {
+        match (&self.names, &issued.signed) {
+            (None, _) => Ok(None),
+            (Some(_), None) => Err("there is no certificate".to_owned()),
+            (Some(names), Some(signed)) => signed.check(names, now).map(Some),
+        }
+    }
+
+    /// `fresh`, with each half of it that is in the Secret's data already and of use: a certificate from before there were
+    /// paths, or the path of a webhook whose certificate was in files.
+    pub fn complete<'a>(
+        &self,
+        fresh: Issued,
+        get: impl Fn(&str) -> Option<&'a [u8]>,
+        now: Timestamp,
+    ) -> Issued {
+        let signed = self.names.as_ref().and_then(|names| {
+            let found = Signed::from_data("", &get)?;
+            found.check(names, now).ok().map(|_| found)
+        });
+        Issued {
+            path: get(PATH).and_then(SecretPath::parse).unwrap_or(fresh.path),
+            signed: signed.or(fresh.signed),
+        }
+    }
+}
+
+// === impl Signed ===
+
+impl Signed {
+    fn from_data<'a>(prefix: &str, get: impl Fn(&str) -> Option<&'a [u8]>) -> Option<Self> {
+        let text = |key: &str| {
+            let value = get(&format!("{prefix}{key}"))?;
+            String::from_utf8(value.to_vec()).ok()
+        };
+        Some(Self {
+            ca: text("ca.crt")?,
+            chain: text("tls.crt")?,
+            key: text("tls.key")?.into(),
+        })
+    }
+
+    fn check(&self, names: &[String], now: Timestamp) -> Result<Pair, String> {
+        let pair = Pair::parse(self.chain.as_bytes(), self.key.expose_secret().as_bytes())?;
         let mut roots = RootCertStore::empty();
-        let ca = CertificateDer::from_pem_slice(issued.ca.as_bytes())
-            .map_err(|e| format!("the authority: {e}"))?;
+        let ca =
+            CertificateDer::from_pem_slice(self.ca.as_bytes()).map_err(|e| format!("the authority: {e}"))?;
         roots.add(ca).map_err(|e| format!("the authority: {e}"))?;
         let verifier = WebPkiServerVerifier::builder(Arc::new(roots))
             .build()
@@ -142,7 +219,7 @@ impl Terms {
             .cert
             .split_first()
             .ok_or("there is no certificate")?;
-        for name in &self.names {
+        for name in names {
             let server = ServerName::try_from(name.as_str()).map_err(|e| format!("{name}: {e}"))?;
             verifier
                 .verify_server_cert(leaf, others, &server, &[], now)
@@ -168,25 +245,49 @@ impl Kept {
             current,
             next: None,
             previous_ca: None,
+            previous_path: None,
         }
     }
 
-    /// The authorities that API servers are to trust, in PEM.
-    pub fn bundle(&self) -> String {
-        let next = self.next.as_ref().map(|next| next.ca.as_str());
-        let all = [self.previous_ca.as_deref(), Some(self.current.ca.as_str()), next];
-        all.into_iter().flatten().collect()
+    /// The authorities that API servers are to trust, in PEM; None where they are not ours.
+    pub fn bundle(&self) -> Option<String> {
+        let ca = |issued: &Issued| issued.signed.as_ref().map(|signed| signed.ca.clone());
+        let current = ca(&self.current)?;
+        let all = [
+            self.previous_ca.clone(),
+            Some(current),
+            self.next.as_ref().and_then(ca),
+        ];
+        Some(all.into_iter().flatten().collect())
     }
 
-    /// The next step, `known` long after everybody was told of the present state.
-    pub fn step(&self, terms: &Terms, pair: &Pair, known: Duration, now: Timestamp) -> Step {
+    /// The path that API servers are to ask for.
+    pub fn published_path(&self) -> &SecretPath {
+        &self.current.path
+    }
+
+    /// The paths that are served: that which is published, that which will be, and that which some API server may still
+    /// know.
+    pub fn accepted_paths(&self) -> Vec<SecretPath> {
+        let next = self.next.as_ref().map(|next| &next.path);
+        let all = [Some(&self.current.path), next, self.previous_path.as_ref()];
+        all.into_iter().flatten().cloned().collect()
+    }
+
+    /// The next step, `known` long after everybody was told of the present state. `ends` is the end of the certificate;
+    /// None where it is in files.
+    pub fn step(&self, terms: &Terms, ends: Option<Timestamp>, known: Duration, now: Timestamp) -> Step {
         let hold = terms.hold();
-        match (&self.next, &self.previous_ca) {
+        let previous = self.previous_ca.is_some() || self.previous_path.is_some();
+        match (&self.next, previous) {
             (Some(_), _) if known >= hold => Step::Switch,
-            (None, Some(_)) if known >= hold => Step::Forget,
-            (None, None) => {
+            (None, true) if known >= hold => Step::Forget,
+            (None, false) => {
+                let Some(ends) = ends else {
+                    return Step::Wait(Duration::MAX);
+                };
                 let third = SignedDuration::try_from(terms.lifetime / 3).unwrap_or(SignedDuration::MAX);
-                let left = pair.ends.duration_since(now) - third;
+                let left = ends.duration_since(now) - third;
                 match Duration::try_from(left) {
                     Ok(left) if !left.is_zero() => Step::Wait(left),
                     _ => Step::Prepare,
@@ -206,7 +307,8 @@ impl Kept {
     pub fn switched(mut self) -> Self {
         if let Some(next) = self.next.take() {
             let before = std::mem::replace(&mut self.current, next);
-            self.previous_ca = Some(before.ca);
+            self.previous_ca = before.signed.map(|signed| signed.ca);
+            self.previous_path = Some(before.path);
         }
         self
     }
@@ -214,42 +316,55 @@ impl Kept {
     /// With the one of before forgotten.
     pub fn forgotten(mut self) -> Self {
         self.previous_ca = None;
+        self.previous_path = None;
         self
     }
 
     /// As a Secret's data.
     pub fn to_data(&self) -> BTreeMap<String, Vec<u8>> {
         let mut data = BTreeMap::new();
-        let mut put = |key: &str, value: &str| data.insert(key.to_owned(), value.as_bytes().to_vec());
+        let mut put = |key: String, value: &[u8]| data.insert(key, value.to_vec());
         for (prefix, issued) in [("", Some(&self.current)), ("next-", self.next.as_ref())] {
-            if let Some(issued) = issued {
-                put(&format!("{prefix}ca.crt"), &issued.ca);
-                put(&format!("{prefix}tls.crt"), &issued.chain);
-                put(&format!("{prefix}tls.key"), issued.key.expose_secret());
+            let Some(Issued { path, signed }) = issued else {
+                continue;
+            };
+            put(format!("{prefix}{PATH}"), path.as_bytes());
+            if let Some(signed) = signed {
+                put(format!("{prefix}ca.crt"), signed.ca.as_bytes());
+                put(format!("{prefix}tls.crt"), signed.chain.as_bytes());
+                put(format!("{prefix}tls.key"), signed.key.expose_secret().as_bytes());
             }
         }
         if let Some(previous) = &self.previous_ca {
-            put("previous-ca.crt", previous);
+            put("previous-ca.crt".to_owned(), previous.as_bytes());
+        }
+        if let Some(previous) = &self.previous_path {
+            put(format!("previous-{PATH}"), previous.as_bytes());
         }
         data
     }
 
-    /// From a Secret's data, as far as it is text; whether it can be served is for [`Terms::check`].
-    pub fn from_data<'a>(get: impl Fn(&str) -> Option<&'a [u8]>) -> Option<Self> {
-        let text = |key: &str| get(key).and_then(|value| String::from_utf8(value.to_vec()).ok());
+    /// From a Secret's data, as far as it is text; whether the certificates can be served is for [`Terms::check`].
+    pub fn from_data<'a>(terms: &Terms, get: impl Fn(&str) -> Option<&'a [u8]>) -> Option<Self> {
+        let path = |prefix: &str| get(&format!("{prefix}{PATH}")).and_then(SecretPath::parse);
         let issued = |prefix: &str| {
+            let signed = match &terms.names {
+                Some(_) => Some(Signed::from_data(prefix, &get)?),
+                None => None,
+            };
             Some(Issued {
-                ca: text(&format!("{prefix}ca.crt"))?,
-                chain: text(&format!("{prefix}tls.crt"))?,
-                key: text(&format!("{prefix}tls.key"))?.into(),
+                path: path(prefix)?,
+                signed,
             })
         };
+        // The API server takes no bundle with anything else in it.
+        let previous_ca = get("previous-ca.crt").filter(|ca| CertificateDer::from_pem_slice(ca).is_ok());
+        let previous_ca = previous_ca.and_then(|ca| String::from_utf8(ca.to_vec()).ok());
         Some(Self {
             current: issued("")?,
             next: issued("next-"),
-            // The API server takes no bundle with anything else in it.
-            previous_ca: text("previous-ca.crt")
-                .filter(|ca| CertificateDer::from_pem_slice(ca.as_bytes()).is_ok()),
+            previous_ca: previous_ca.filter(|_| terms.names.is_some()),
+            previous_path: path("previous-"),
         })
     }
 

@@ -1,43 +1,46 @@
-//! The accept loop: a bound on connections, on handshakes and on slow headers, and a
-//! drain that finishes what is in flight.
+//! The accept loop: a bound on connections, on handshakes and on heads, and a drain that finishes what is in flight.
+//!
+//! Whoever reaches a port may open connections, and no more: what a stranger's connection may cost is in the constants
+//! below, and [`connections`](super::connections) says whose makes room when all places are taken.
 
+use super::{
+    Paths,
+    connections::{Connections, Place},
+};
 use axum::{
     Router,
-    http::{HeaderValue, header},
+    body::Body,
+    http::{HeaderValue, Method, Request, Response, StatusCode, header},
 };
 use hyper::{
+    body::Incoming,
     server::conn::http1,
     service::{Service, service_fn},
 };
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::graceful::{GracefulShutdown, Watcher},
     service::TowerToHyperService,
 };
 use rustls::ServerConfig;
-use std::{
-    convert::Infallible,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{convert::Infallible, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite, BufReader},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
-    time::timeout,
+    sync::watch,
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tokio_rustls::TlsAcceptor;
 
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// From accepting a connection to its handshake's turn. No API server waits longer for an answer, as a rule.
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
+/// From the handshake's turn to the end of the first head. An API server sends it at once. On the admin listener, the time
+/// of a whole exchange.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// hyper counts the idle time between requests too. The API server gives up an idle connection
 /// after 90 s; were we to close first, a request could meet the closing.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
-/// Whoever has connected and has not got a whole request across within this is not an API server.
-const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// A whole head, and each part of a body. An API server's head has some hundred bytes; hyper takes a hundred headers.
+const MAX_HEAD: usize = 16 * 1024;
 /// After this, connections that have not finished are cut.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// rustls asks for 4 KiB at a time, and most reviews have more: one call to the kernel reads such a one whole.
@@ -60,43 +63,53 @@ pub enum Stage {
 /// Tells the stage.
 pub type Drain = watch::Receiver<Stage>;
 
-/// Serves `router` until `drain` says closed, then finishes what is in flight. Without `tls`, in plain HTTP.
+/// Who may come in.
+#[derive(Clone)]
+pub enum Door {
+    /// API servers: by TLS, for these paths alone.
+    Webhook(Arc<ServerConfig>, Paths),
+    /// Anybody, in plain HTTP, for one exchange on each connection.
+    Admin,
+}
+
+/// One listener's parts, for each of its connections.
+#[derive(Clone)]
+struct Served {
+    door: Door,
+    router: Router,
+    drain: Drain,
+}
+
+/// Serves `router` until `drain` says closed, then finishes what is in flight.
 pub async fn serve(
     listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
+    door: Door,
     max_connections: usize,
     router: Router,
     mut drain: Drain,
 ) {
-    let acceptor = tls.map(TlsAcceptor::from);
-    let connections = Arc::new(Semaphore::new(max_connections));
-    let graceful = GracefulShutdown::new();
+    let connections = Connections::new(max_connections);
+    let served = Served {
+        door,
+        router,
+        drain: drain.clone(),
+    };
     loop {
+        let accepted = async {
+            let (stream, peer) = accept(&listener).await?;
+            Some((stream, connections.admit(peer).await))
+        };
         let accepted = tokio::select! {
-            accepted = accept(&listener, &connections) => accepted,
+            accepted = accepted => accepted,
             _ = drain.wait_for(|stage| *stage == Stage::Closed) => break,
         };
-        let Some((stream, permit)) = accepted else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        let (acceptor, router, watcher) = (acceptor.clone(), router.clone(), graceful.watcher());
-        let drain = drain.clone();
-        let stream = BufReader::with_capacity(READ_AHEAD, stream);
-        tokio::spawn(async move {
-            let _permit = permit;
-            match acceptor {
-                None => connection(stream, router, watcher, drain).await,
-                Some(acceptor) => match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(stream, router, watcher, drain).await,
-                    Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-                    Err(_) => tracing::debug!("a TLS handshake did not end in time"),
-                },
-            }
-        });
+        match accepted {
+            Some((stream, place)) => drop(tokio::spawn(served.clone().connection(stream, place))),
+            None => tokio::time::sleep(ACCEPT_PAUSE).await,
+        }
     }
     drop(listener);
-    if timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
+    if timeout(DRAIN_TIMEOUT, connections.all_ended()).await.is_err() {
         tracing::warn!(
             "connections were cut: they did not finish within {} s",
             DRAIN_TIMEOUT.as_secs()
@@ -104,16 +117,12 @@ pub async fn serve(
     }
 }
 
-async fn accept(
-    listener: &TcpListener,
-    connections: &Arc<Semaphore>,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = connections.clone().acquire_owned().await.ok()?;
+async fn accept(listener: &TcpListener) -> Option<(TcpStream, IpAddr)> {
     match listener.accept().await {
-        Ok((stream, _)) => {
+        Ok((stream, peer)) => {
             // Answers are small and awaited: do not hold them back for more.
             let _ = stream.set_nodelay(true);
-            Some((stream, permit))
+            Some((stream, peer.ip()))
         }
         Err(error) => {
             tracing::warn!(%error, "a connection could not be accepted");
@@ -122,72 +131,130 @@ async fn accept(
     }
 }
 
-async fn connection<S>(stream: S, router: Router, watcher: Watcher, drain: Drain)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let asked = Arc::new(AtomicBool::new(false));
-    let (service, seen) = (TowerToHyperService::new(router), asked.clone());
-    let service = service_fn(move |request| {
-        seen.store(true, Ordering::Relaxed);
-        let (answer, drain) = (service.call(request), drain.clone());
-        async move {
-            let mut response = answer.await?;
-            // The reply tells when it is the last one of its connection.
-            if *drain.borrow() != Stage::Open {
-                let close = HeaderValue::from_static("close");
-                response.headers_mut().insert(header::CONNECTION, close);
+// === impl Served ===
+
+impl Served {
+    async fn connection(self, stream: TcpStream, place: Place) {
+        let turn = timeout_at(place.opened() + TURN_TIMEOUT, place.turn());
+        let _turn = tokio::select! {
+            turn = turn => match turn {
+                Ok(turn) => turn,
+                Err(_) => return tracing::debug!("a connection's turn did not come in time"),
+            },
+            () = place.evicted() => return,
+        };
+        let until = Instant::now() + FIRST_REQUEST_TIMEOUT;
+        // Not before its turn: those that wait hold nothing.
+        let stream = BufReader::with_capacity(READ_AHEAD, stream);
+        match self.door.clone() {
+            Door::Admin => self.http(stream, place, until).await,
+            Door::Webhook(tls, _) => {
+                let handshake = timeout_at(until, TlsAcceptor::from(tls).accept(stream));
+                let handshake = tokio::select! {
+                    handshake = handshake => handshake,
+                    () = place.evicted() => return,
+                };
+                match handshake {
+                    Ok(Ok(stream)) => self.http(stream, place, until).await,
+                    Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                    Err(_) => tracing::debug!("a TLS handshake did not end in time"),
+                }
             }
-            Ok::<_, Infallible>(response)
         }
-    });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut served = pin!(watcher.watch(served));
-    let ended = match timeout(FIRST_REQUEST_TIMEOUT, &mut served).await {
-        Ok(ended) => ended,
-        Err(_) if asked.load(Ordering::Relaxed) => served.await,
-        Err(_) => return tracing::debug!("a connection was ended that asked for nothing"),
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended early");
     }
+
+    async fn http<S>(self, stream: S, place: Place, until: Instant)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let place = Arc::new(place);
+        let mut drain = self.drain.clone();
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .max_buf_size(MAX_HEAD)
+            .keep_alive(matches!(self.door, Door::Webhook(..)));
+        let mut served = pin!(http.serve_connection(TokioIo::new(stream), self.service(place.clone())));
+        let mut ending = pin!(async {
+            tokio::select! {
+                () = place.evicted() => {}
+                _ = drain.wait_for(|stage| *stage == Stage::Closed) => {}
+            }
+        });
+        let mut first = pin!(sleep_until(until));
+        let (mut waits, mut ends) = (true, false);
+        let ended = loop {
+            tokio::select! {
+                biased;
+                ended = &mut served => break ended,
+                () = &mut ending, if !ends => {
+                    if !place.is_proven() && *self.drain.borrow() != Stage::Closed {
+                        return tracing::debug!("a connection made room for another");
+                    }
+                    served.as_mut().graceful_shutdown();
+                    ends = true;
+                }
+                () = &mut first, if waits => {
+                    if !place.is_proven() {
+                        return tracing::debug!("a connection was ended that asked for nothing");
+                    }
+                    waits = false;
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection ended early");
+        }
+    }
+
+    /// Answers each request, and tells when the reply is the last one of its connection.
+    fn service(
+        &self,
+        place: Arc<Place>,
+    ) -> impl Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send> + use<>
+    {
+        let Self { door, router, drain } = self.clone();
+        let router = TowerToHyperService::new(router);
+        service_fn(move |request: Request<Incoming>| {
+            let welcome = match &door {
+                Door::Admin => true,
+                Door::Webhook(_, paths) => {
+                    let welcome = request.method() == Method::POST && paths.accept(request.uri().path());
+                    if welcome {
+                        place.begin();
+                    }
+                    welcome
+                }
+            };
+            let answer = welcome.then(|| router.call(request));
+            let (place, drain) = (place.clone(), drain.clone());
+            async move {
+                let mut response = match answer {
+                    Some(answer) => {
+                        let response = answer.await?;
+                        if place.is_proven() {
+                            place.end();
+                        }
+                        response
+                    }
+                    None => not_found(),
+                };
+                if !welcome || *drain.borrow() != Stage::Open {
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(header::CONNECTION, close);
+                }
+                Ok(response)
+            }
+        })
+    }
+}
+
+/// The same for each path and method: nothing tells how near somebody was. The body is not read.
+fn not_found() -> Response<Body> {
+    let mut response = Response::new(Body::from("only API servers are served here\n"));
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use axum::routing::get;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    #[tokio::test]
-    async fn who_leaves_ends_each_connection_with_a_reply_and_goes_on_taking_others() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (stage, drain) = watch::channel(Stage::Open);
-        let router = Router::new().route("/", get(|| async { "here" }));
-        let serving = tokio::spawn(serve(listener, None, 8, router, drain));
-        let request = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
-
-        let mut kept = TcpStream::connect(address).await.unwrap();
-        kept.write_all(request).await.unwrap();
-        let mut reply = vec![0; 1024];
-        let length = kept.read(&mut reply).await.unwrap();
-        assert!(!String::from_utf8_lossy(&reply[..length]).contains("connection: close"));
-
-        stage.send_replace(Stage::Leaving);
-        for mut connection in [kept, TcpStream::connect(address).await.unwrap()] {
-            connection.write_all(request).await.unwrap();
-            let mut reply = String::new();
-            connection.read_to_string(&mut reply).await.unwrap();
-            assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
-            assert!(reply.contains("connection: close"), "{reply}");
-        }
-
-        stage.send_replace(Stage::Closed);
-        serving.await.unwrap();
-        assert!(TcpStream::connect(address).await.is_err());
-    }
-}
+mod tests;

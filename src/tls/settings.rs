@@ -26,7 +26,7 @@ pub struct TlsArgs {
     )]
     pub tls_key: Option<PathBuf>,
 
-    /// Secret in which the webhook keeps the certificates it makes; without a namespace, in the Pod's own
+    /// Secret in which the webhook keeps its secret path and the certificates it makes; without a namespace, in the Pod's own
     #[arg(
         long,
         env = "ACR_PULL_WEBHOOK_TLS_SECRET",
@@ -45,7 +45,7 @@ pub struct TlsArgs {
     )]
     pub tls_names: Vec<String>,
 
-    /// MutatingWebhookConfiguration in which the authority of these certificates is published
+    /// MutatingWebhookConfiguration in which the secret path, and the authority of these certificates, are published
     #[arg(
         long,
         env = "ACR_PULL_WEBHOOK_WEBHOOK_CONFIGURATION",
@@ -54,7 +54,8 @@ pub struct TlsArgs {
     )]
     pub webhook_configuration: String,
 
-    /// Life of the certificates that the webhook makes; they are replaced when two thirds of it have passed
+    /// Life of the certificates that the webhook makes; they are replaced, and the secret path with them, when two thirds of
+    /// it have passed
     #[arg(long, env = "ACR_PULL_WEBHOOK_CERTIFICATE_LIFETIME", default_value = "2160h", value_parser = duration, value_name = "DURATION")]
     pub certificate_lifetime: Duration,
 
@@ -70,13 +71,15 @@ pub struct TlsArgs {
 /// Below this, a rotation would have no time to be known.
 const MIN_LIFETIME: Duration = Duration::from_secs(15);
 
-/// Where the certificate comes from.
+/// Where path and certificate come from.
 #[derive(Clone, Debug)]
-pub enum Source {
-    /// Chain and key, from whoever makes them.
-    Files(PathBuf, PathBuf),
-    /// From ourselves.
-    Own(Places, Terms),
+pub struct Source {
+    /// Chain and key of the certificate, where somebody else makes it.
+    pub files: Option<(PathBuf, PathBuf)>,
+    /// Where the webhook keeps what it makes itself.
+    pub places: Places,
+    /// What it makes.
+    pub terms: Terms,
 }
 
 // === impl TlsArgs ===
@@ -84,9 +87,6 @@ pub enum Source {
 impl TlsArgs {
     /// The source that the flags name; an error is a sentence for the operator.
     pub fn source(&self) -> Result<Source, String> {
-        if let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) {
-            return Ok(Source::Files(cert.clone(), key.clone()));
-        }
         if self.certificate_lifetime < MIN_LIFETIME {
             return Err(format!(
                 "--certificate-lifetime is {:?}; it must be at least {MIN_LIFETIME:?}",
@@ -106,6 +106,18 @@ impl TlsArgs {
                 ));
             }
         }
+        let places = Places {
+            secret: (namespace.clone(), name.to_owned()),
+            registration: self.webhook_configuration.clone(),
+        };
+        let lifetime = self.certificate_lifetime;
+        if let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) {
+            return Ok(Source {
+                files: Some((cert.clone(), key.clone())),
+                places,
+                terms: Terms::of_files(lifetime),
+            });
+        }
         let mut names: Vec<_> = self
             .tls_names
             .iter()
@@ -115,11 +127,10 @@ impl TlsArgs {
         if names.is_empty() {
             names.push(format!("acr-pull-webhook.{namespace}.svc"));
         }
-        let places = Places {
-            secret: (namespace, name.to_owned()),
-            registration: self.webhook_configuration.clone(),
-        };
-        let lifetime = self.certificate_lifetime;
-        Ok(Source::Own(places, Terms::new(names, lifetime)?))
+        Ok(Source {
+            files: None,
+            places,
+            terms: Terms::new(names, lifetime)?,
+        })
     }
 }

@@ -5,10 +5,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
+
+use super::Gates;
 
 /// A connection that was used within this is there still, as far as it is up to us.
 const LASTS: Duration = Duration::from_secs(60);
+/// Hosts that are opened ahead at the same time. Names of hosts come from users, and a host may hang.
+const MOST: usize = 16;
 
 /// Opens them; clones share everything.
 ///
@@ -18,24 +22,32 @@ pub struct Ahead {
     http: reqwest::Client,
     /// When each host was last asked, or is about to be.
     asked: Arc<Mutex<HashMap<String, Instant>>>,
+    gates: Gates,
+    permits: Arc<Semaphore>,
 }
 
 // === impl Ahead ===
 
 impl Ahead {
     /// Connections of this client.
-    pub fn new(http: reqwest::Client) -> Self {
+    pub fn new(http: reqwest::Client, gates: Gates) -> Self {
         Self {
             http,
             asked: Arc::default(),
+            gates,
+            permits: Arc::new(Semaphore::new(MOST)),
         }
     }
 
     /// This host is about to be asked: where there is no connection to it, one is opened by a request for this path.
     pub fn open(&self, host: &str, path: &str) {
-        if !self.is_needed(host) {
+        if !self.is_needed(host) || self.gates.is_closed(host) {
             return;
         }
+        // It only saves time: where there is no room, the request that matters opens its own.
+        let Ok(permit) = self.permits.clone().try_acquire_owned() else {
+            return;
+        };
         let url = format!("https://{host}{path}");
         let request = self.http.get(&url);
         tokio::spawn(async move {
@@ -43,6 +55,7 @@ impl Ahead {
             if let Err(error) = super::send(request).await {
                 tracing::debug!(url, error, "no connection could be opened ahead");
             }
+            drop(permit);
         });
     }
 
@@ -65,7 +78,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_opened_where_none_was_used_for_a_while() {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let ahead = Ahead::new(reqwest::Client::builder().tls_certs_only([]).build().unwrap());
+        let http = reqwest::Client::builder().tls_certs_only([]).build().unwrap();
+        let ahead = Ahead::new(http, Gates::new(1, crate::telemetry::Metrics::new()));
         assert!(ahead.is_needed("a"));
         for _ in 0..3 {
             assert!(!ahead.is_needed("a"));

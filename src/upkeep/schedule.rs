@@ -1,15 +1,12 @@
 //! When a pull secret is renewed, and when again after a failure. Plain functions on plain values.
 
-use crate::pull_secret::ACRPullSecret;
+use crate::pull_secret::{ACRPullSecret, share};
 use jiff::{SignedDuration, Timestamp};
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     time::Duration,
 };
 
-/// Renewals are spread over this part of a token's life, from two thirds on: tokens that were made at the
-/// same time do not end at the same time again.
-const SPREAD: f64 = 0.1;
 /// A time of renewal further ahead than clocks may differ.
 const MAX_AHEAD: SignedDuration = SignedDuration::from_mins(10);
 const MIN_WAIT: Duration = Duration::from_secs(5);
@@ -37,9 +34,7 @@ pub fn until_due(owner: &ACRPullSecret, adopt: Duration, now: Timestamp) -> Dura
     if renewed.0.duration_since(now) > MAX_AHEAD || !life.is_positive() {
         return Duration::ZERO;
     }
-    let share = 2.0 / 3.0 + SPREAD * chance(&(&owner.metadata.uid, renewed.0.as_nanosecond()));
-    let share = SignedDuration::try_from_secs_f64(life.as_secs_f64() * share).unwrap_or(life);
-    between(now, later(renewed.0, share))
+    between(now, later(renewed.0, life.mul_f64(share(owner, renewed.0))))
 }
 
 /// That much later, as far as times go. jiff's own operators panic beyond.
@@ -86,6 +81,7 @@ mod tests {
             generator,
             service_account_name: None,
             service_account_namespace: None,
+            service_account_of: None,
         };
         let mut owner = ACRPullSecret::new("x", spec);
         owner.metadata.uid = Some(uid.to_owned());

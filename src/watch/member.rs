@@ -4,7 +4,7 @@
 use super::{Change, Selector, Start, list};
 use crate::{
     cluster::Cluster,
-    problem::shortened,
+    foreign::Foreign,
     telemetry::{Outage, WatchHealth},
 };
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -281,14 +281,14 @@ where
             400..500 if code != 408 && code != 429 => Outage::Refused,
             _ => Outage::Unreachable,
         });
-        let why = failure.to_string();
-        let why = shortened(&why);
+        let why = Foreign::new(&failure.to_string()).to_string();
         if mem::replace(&mut self.failing, true) {
             tracing::debug!(namespace, why, "the {what} still fails");
             return;
         }
         tracing::warn!(namespace, why, "the {what} fails; trying again with back-off");
-        self.cluster.report_failing_watch(what, namespace.as_deref(), why);
+        self.cluster
+            .report_failing_watch(what, namespace.as_deref(), &why);
         self.pending.push_back(Change::Fails(namespace.clone()));
     }
 

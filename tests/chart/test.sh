@@ -53,6 +53,7 @@ crds.generators=true crds.keep=false
 crds.generators=false
 podDisruptionBudget.enabled=false replicas=1
 networkPolicy.enabled=true azure.managedIdentityNamespaces={team-a} networkPolicy.adminFrom[0].namespaceSelector.matchLabels.a=b
+networkPolicy.enabled=true networkPolicy.webhookFrom[0].ipBlock.cidr=10.0.0.0/28
 networkPolicy.enabled=true networkPolicy.extraEgress[0].ports[0].port=3128
 serviceMonitor.enabled=true serviceMonitor.labels.release=prometheus
 webhook.failurePolicy=Ignore webhook.timeoutSeconds=30 webhook.excludedNamespaces={a,b} webhook.onUpstreamFailure=deny
@@ -81,6 +82,7 @@ bad_values() {
 replicas=two /replicas
 certificates.mode=none /certificates/mode
 certificates.mode=provided /certificates/provided/caBundle
+networkPolicy.webhookFrom=x /networkPolicy/webhookFrom
 certificates.selfManaged.lifetime=90d /certificates/selfManaged/lifetime
 azure.tenantID=x 'tenantID' not allowed
 azure.registrySuffixes=azurecr.io /azure/registrySuffixes
@@ -89,6 +91,7 @@ azure.tokenAudiences={a'b} /azure/tokenAudiences/0
 azure.managedIdentityNamespaces={Team} /azure/managedIdentityNamespaces/0
 namespaces={Team} /namespaces/0
 webhook.timeoutSeconds=60 /webhook/timeoutSeconds
+webhook.excludedNamespaces={a'b} /webhook/excludedNamespaces/0
 webhook.failurePolicy=fail /webhook/failurePolicy
 webhook.onUpstreamFailure=refuse /webhook/onUpstreamFailure
 webhook.maxConnections=0 /webhook/maxConnections
@@ -144,6 +147,22 @@ every_bad_value_is_refused_by_its_path() {
 a_large_number_stays_one() {
   contains "$(render --values <(echo 'pullSecrets: {renewalRate: 2000000}'))" 'ACR_PULL_WEBHOOK_RENEWAL_RATE: "2000000"'
   contains "$(render --set webhook.shutdownDelay=0)" 'ACR_PULL_WEBHOOK_SHUTDOWN_DELAY: "0"'
+}
+
+what_is_excluded_is_excluded_everywhere() {
+  local rendered list='["kube-system","acr-pull-webhook","a","b"]'
+  rendered=$(render --set 'webhook.excludedNamespaces={a,b}')
+  # The anchor of the registration's two entries, both policies, and the program.
+  equal 1 "$(grep -cF "values: $list" <<<"$rendered")"
+  equal 2 "$(grep -cF "'!(request.namespace in $list)'" <<<"$rendered")"
+  contains "$rendered" 'ACR_PULL_WEBHOOK_EXCLUDED_NAMESPACES: "a,b"'
+  rendered=$(render --set 'namespaces={c,d}')
+  equal 2 "$(grep -cF '(request.namespace in ["kube-system","acr-pull-webhook"]) && request.namespace in ["c","d"]' <<<"$rendered")"
+}
+
+# Also a failed test leaves nobody the right to create Pods. What it said stays to be read.
+the_rights_of_the_test_go_with_it() {
+  equal 3 "$(render --show-only templates/tests/check.yaml | grep -c 'hook-delete-policy: before-hook-creation,hook-succeeded,hook-failed$')"
 }
 
 a_ca_is_text_or_a_config_map_not_both() {
@@ -247,15 +266,16 @@ nothing_left() {
 }
 
 an_installation_can_be_upgraded_and_leaves_nothing_but_kinds() {
-  local ca
+  local ca path=/mutate/0123456789abcdef0123456789abcdef01234567
   release install --create-namespace
   "$kubectl" wait --for=condition=Established crd/acrpullsecrets.acr-pull.dev crd/acraccesstokens.generators.external-secrets.io >/dev/null
   # As the webhook does it.
   ca=$(base64 -w 0 "$work/cluster/pki/ca.crt")
   "$kubectl" patch mutatingwebhookconfiguration "$name" --type=json \
-    --patch '[{"op":"add","path":"/webhooks/0/clientConfig/caBundle","value":"'"$ca"'"}]' >/dev/null
+    --patch '[{"op":"add","path":"/webhooks/0/clientConfig/caBundle","value":"'"$ca"'"},
+      {"op":"add","path":"/webhooks/0/clientConfig/service/path","value":"'"$path"'"}]' >/dev/null
   release upgrade --set webhook.timeoutSeconds=20
-  equal "20 $ca" "$("$kubectl" get mutatingwebhookconfiguration "$name" -o 'jsonpath={.webhooks[0].timeoutSeconds} {.webhooks[0].clientConfig.caBundle}')"
+  equal "20 $ca $path" "$("$kubectl" get mutatingwebhookconfiguration "$name" -o 'jsonpath={.webhooks[0].timeoutSeconds} {.webhooks[0].clientConfig.caBundle} {.webhooks[0].clientConfig.service.path}')"
   "$helm" uninstall "$name" --namespace "$name" >"$work/release"
   await 30 nothing_left || equal "" "$(everything)"
   "$kubectl" get crd acrpullsecrets.acr-pull.dev acraccesstokens.generators.external-secrets.io clustergenerators.generators.external-secrets.io >/dev/null
@@ -266,6 +286,11 @@ a_deployment_by_kustomize_is_taken_over_and_what_was_uninstalled_comes_back() {
   local crd
   "$kubectl" create --kustomize "$root/deploy/kustomize/crds" >/dev/null
   "$kubectl" apply --kustomize "$root/deploy/kustomize/base" >/dev/null
+  # What the webhook publishes is left by the next apply, of another option.
+  "$kubectl" patch mutatingwebhookconfiguration "$name" --type=json \
+    --patch '[{"op":"add","path":"/webhooks/1/clientConfig/service/path","value":"/mutate/x"}]' >/dev/null
+  "$kubectl" kustomize "$root/deploy/kustomize/base" | sed 's/timeoutSeconds: 10/timeoutSeconds: 11/' | "$kubectl" apply --filename - >/dev/null
+  equal "11 /mutate/x" "$("$kubectl" get mutatingwebhookconfiguration "$name" -o 'jsonpath={.webhooks[1].timeoutSeconds} {.webhooks[1].clientConfig.service.path}')"
   release install --take-ownership --force-conflicts
   "$helm" uninstall "$name" --namespace "$name" >"$work/release"
   release install
@@ -302,6 +327,8 @@ check its_version_is_the_programs
 check every_good_value_renders
 check every_bad_value_is_refused_by_its_path
 check a_large_number_stays_one
+check what_is_excluded_is_excluded_everywhere
+check the_rights_of_the_test_go_with_it
 check a_ca_is_text_or_a_config_map_not_both
 check every_option_of_the_program_has_a_value
 check the_default_is_the_base_of_kustomize

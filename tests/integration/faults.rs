@@ -6,6 +6,7 @@ use super::{
 };
 use azure_emulator::{Endpoint, Fault};
 use futures::future::join_all;
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -68,10 +69,19 @@ async fn whatever_fails_at_whichever_hop_pods_are_admitted_azure_is_spared_and_s
         for case in &cases {
             add_application(world, &case.workload, &case.client_id);
         }
+        // One for each: what one registry asks for or does not answer concerns all that need it.
+        let registries = world["registries"].as_array_mut().unwrap();
+        let known = registries[0].clone();
+        registries.extend(cases.iter().map(|case| {
+            let mut registry = known.clone();
+            registry["host"] = case.registry().into();
+            registry
+        }));
     };
     let site = Site::with(&[], add_all).await;
     join_all(cases.iter().map(|case| {
-        let spec = json!({"scope": format!("repository:{}:pull", site.a.repository)});
+        let scope = format!("repository:{}:pull", site.a.repository);
+        let spec = json!({"scope": scope, "registry": case.registry()});
         site.workload(&case.workload, &case.client_id, spec)
     }))
     .await;
@@ -102,11 +112,21 @@ impl Case {
         serde_json::from_value(fault).unwrap()
     }
 
+    fn registry(&self) -> String {
+        format!("{}.azurecr.io", self.workload)
+    }
+
+    fn pod(&self) -> Pod {
+        let mut pod = pod_of(&self.workload);
+        pod.spec.as_mut().unwrap().containers[0].image = Some(format!("{}/app:1", self.registry()));
+        pod
+    }
+
     /// Pods come while the trouble lasts; returns the name of their pull secret.
     async fn strikes(&self, site: &Site) -> String {
         let (namespace, workload) = (&site.a.namespace, &self.workload);
         let start = Instant::now();
-        let answer = post_within(site, &review(namespace, &pod_of(workload)), 3).await;
+        let answer = post_within(site, &review(namespace, &self.pod()), 3).await;
         let response = &answer["response"];
         assert_eq!(
             (&response["allowed"], &response["patchType"]),
@@ -123,7 +143,7 @@ impl Case {
 
         let mut name = String::new();
         for pods in 1..=12 {
-            name = pull_secret_name(&site.create(namespace, &pod_of(workload)).await);
+            name = pull_secret_name(&site.create(namespace, &self.pod()).await);
             // The last ones come past the webhook's own shortest wait.
             eventually("it is time for the next Pod", async || {
                 (start.elapsed() >= pods * Duration::from_millis(700)).then_some(())

@@ -1,6 +1,7 @@
 //! What strangers try: users of one namespace, Pods without rights, objects that no webhook expects. While they try, each
 //! replica is ready, stays small, and admits the Pods of another namespace.
 
+mod fairness;
 mod objects;
 mod upkeep;
 

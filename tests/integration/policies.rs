@@ -21,23 +21,26 @@ const VALUE: &str = "aHVudGVyMg==";
 /// One request: what it is, and how it is made.
 type Attempt = (&'static str, &'static str, String, &'static str, Value);
 
-/// The API server of the tests, in which there is something to steal: the thief's client.
+/// The API server of these tests, in which there is something to steal: the thief's client.
 async fn thief() -> Client {
     static READY: OnceCell<()> = OnceCell::const_new();
-    let cluster = control_plane::shared();
+    let cluster = control_plane::for_thieves();
     READY.get_or_init(prepare).await;
     cluster.with_webhooks_token(None).await
 }
 
 async fn prepare() {
-    let cluster = control_plane::shared();
+    let cluster = control_plane::for_thieves();
     let admin = cluster.admin().await;
     let mut registration = cluster.prepared().await.registration.clone();
-    // The Pods of other tests are none of its business.
+    // Nobody answers there.
     for hook in registration.webhooks.as_mut().unwrap() {
         let selector = hook.namespace_selector.get_or_insert_default();
         selector.match_labels = Some([("test".to_owned(), "nobody".to_owned())].into());
     }
+    let by_url = &mut registration.webhooks.as_mut().unwrap()[1].client_config;
+    by_url.service = None;
+    by_url.url = Some("https://webhook.example.com:8443/mutate".to_owned());
     apply(&Api::all(admin.clone()), &registration).await;
     let mut foreign = registration;
     foreign.metadata.name = Some("policies-foreign".to_owned());
@@ -164,7 +167,11 @@ fn applied(namespace: &str, name: &str, query: &str) -> String {
 }
 
 fn token_path() -> String {
-    format!("/api/v1/namespaces/{HERE}/serviceaccounts/victim/token")
+    token_path_of(HERE, "victim")
+}
+
+fn token_path_of(namespace: &str, account: &str) -> String {
+    format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token")
 }
 
 fn token(spec: &Value) -> Value {
@@ -181,7 +188,11 @@ fn pull_secret(name: &str) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": name, "ownerReferences": [owner(name, "3f0c51a7-0000-0000-0000-000000000000")]},
+        "metadata": {
+            "name": name,
+            "labels": {"app.kubernetes.io/managed-by": "acr-pull-webhook"},
+            "ownerReferences": [owner(name, "3f0c51a7-0000-0000-0000-000000000000")],
+        },
         "type": "kubernetes.io/dockerconfigjson",
         "data": {".dockerconfigjson": CONFIG},
     })
@@ -206,6 +217,12 @@ fn certificates(kind: &str) -> Value {
 
 fn registration_path(name: &str) -> String {
     format!("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{name}")
+}
+
+/// Another URL in the entry that has one.
+fn at_a_url(what: &'static str, url: &str) -> Attempt {
+    let patch = json!([{"op": "replace", "path": "/webhooks/1/clientConfig/url", "value": url}]);
+    json_patch(what, registration_path(NAMESPACE), patch)
 }
 
 fn registration_patch(what: &'static str, patch: &Value) -> Attempt {
@@ -332,6 +349,134 @@ async fn no_secret_but_its_own_can_be_read_written_or_made_its_own() {
     .await;
 }
 
+/// Attempts 22 and 23: what a pull Secret may not carry, and the ways to create one that are not a plain POST.
+#[tokio::test]
+async fn a_pull_secret_carries_nothing_that_others_act_upon_and_lies_where_pods_are_served() {
+    let thief = thief().await;
+    let secrets = |namespace: &str| format!("/api/v1/namespaces/{namespace}/secrets");
+    let new = || pull_secret("acr-pull-x");
+    let with = |field: &str, value: Value| but(new(), field, value);
+    let managed_by = "app.kubernetes.io/managed-by";
+    let more = json!({managed_by: "acr-pull-webhook", "argocd.argoproj.io/secret-type": "repository"});
+    let reflected = json!({"reflector.v1.k8s.emberstack.com/reflection-auto-enabled": "true"});
+    let bad = [
+        ("a second label", with("/metadata/labels", more)),
+        (
+            "another label",
+            with("/metadata/labels", json!({managed_by: "Helm"})),
+        ),
+        ("no label", with("/metadata/labels", json!({}))),
+        ("an annotation", with("/metadata/annotations", reflected)),
+        ("a finalizer", with("/metadata/finalizers", json!(["a/b"]))),
+        ("one that stays for ever", with("/immutable", json!(true))),
+        (
+            "one that says that it may be changed",
+            with("/immutable", json!(false)),
+        ),
+    ];
+    let mut attempts = Vec::new();
+    for (what, secret) in bad {
+        attempts.push(post(what, secrets(HERE), secret.clone()));
+        attempts.push(post(
+            what,
+            format!("{}?dryRun=All", secrets(HERE)),
+            secret.clone(),
+        ));
+        let path = applied(HERE, "acr-pull-x", "force=true");
+        attempts.push(server_side_apply(what, path, secret));
+    }
+    let mut unnamed = new();
+    unnamed["metadata"].as_object_mut().unwrap().remove("name");
+    unnamed["metadata"]["generateName"] = json!("acr-pull-");
+    attempts.push(post(
+        "a name that the API server makes up",
+        secrets(HERE),
+        unnamed,
+    ));
+    let path = applied(HERE, "acr-pull-x", "force=true");
+    attempts.push(server_side_apply("a creation by apply", path, new()));
+    let twice = but(
+        json!([owner("acr-pull-x", "x"), owner("acr-pull-x", "y")]),
+        "/1/controller",
+        json!(false),
+    );
+    attempts.push(post(
+        "the same owner twice",
+        secrets(HERE),
+        with("/metadata/ownerReferences", twice),
+    ));
+    let mut second_key = new();
+    second_key["stringData"] = json!({"more": "x"});
+    attempts.push(post("a second key as text", secrets(HERE), second_key));
+    for namespace in ["kube-system", NAMESPACE] {
+        attempts.push(post(
+            "in a namespace that is not served",
+            secrets(namespace),
+            new(),
+        ));
+        let held = but(
+            with("/metadata/finalizers", json!(["a/b"])),
+            "/immutable",
+            json!(true),
+        );
+        attempts.push(post(
+            "for ever, in a namespace that is not served",
+            secrets(namespace),
+            held,
+        ));
+        let path = applied(namespace, "acr-pull-x", "force=true");
+        attempts.push(server_side_apply(
+            "by apply, in a namespace that is not served",
+            path,
+            new(),
+        ));
+    }
+    all_denied(&thief, attempts).await;
+}
+
+/// Attempt 22: a token of a service account of the system, for the audience that the webhook may ask for.
+#[tokio::test]
+async fn no_token_is_made_for_an_account_where_no_pod_is_served() {
+    let thief = thief().await;
+    let specs = [
+        json!({"audiences": ["api://AzureADTokenExchange"], "expirationSeconds": 600}),
+        json!({"audiences": ["api://AzureADTokenExchange", "api://AzureADTokenExchange"]}),
+    ];
+    let mut attempts = Vec::new();
+    for (namespace, account) in [
+        ("kube-system", "default"),
+        (NAMESPACE, NAMESPACE),
+        (NAMESPACE, "default"),
+    ] {
+        for spec in &specs {
+            let path = token_path_of(namespace, account);
+            attempts.push(post("a token", path.clone(), token(spec)));
+            attempts.push(post("a dry run", format!("{path}?dryRun=All"), token(spec)));
+        }
+    }
+    all_denied(&thief, attempts).await;
+    // A list in which one stands twice is as good as one without.
+    let twice = &specs[1];
+    allowed(
+        &thief,
+        post("the same audience twice", token_path(), token(twice)),
+    )
+    .await;
+}
+
+/// Attempt 23: the API server itself refuses two webhooks of one name, whatever a policy makes of a list with one twice.
+#[tokio::test]
+async fn one_webhook_does_not_take_the_place_of_the_other() {
+    let thief = thief().await;
+    let registered = serde_json::to_value(cluster_registration().await).unwrap();
+    let twice = json!([registered["webhooks"][1], registered["webhooks"][1]]);
+    let patch = json!([{"op": "replace", "path": "/webhooks", "value": twice}]);
+    let refused = said(&thief, &registration_patch("one twice", &patch))
+        .await
+        .unwrap_err();
+    assert!(matches!(refused.code, 403 | 422), "{}", refused.message);
+}
+
 /// A policy comes after validation, whose messages quote what was copied there.
 #[tokio::test]
 async fn no_message_reveals_a_secret() {
@@ -355,7 +500,7 @@ async fn no_message_reveals_a_secret() {
 #[tokio::test]
 async fn no_token_is_made_for_the_api_server_or_for_long() {
     let thief = thief().await;
-    let issuer = &control_plane::shared().prepared().await.issuer;
+    let issuer = &control_plane::for_thieves().prepared().await.issuer;
     let attempts = [
         ("no audience", json!({})),
         ("an empty list", json!({"audiences": []})),
@@ -375,7 +520,7 @@ async fn no_token_is_made_for_the_api_server_or_for_long() {
 }
 
 #[tokio::test]
-async fn nothing_of_its_registration_but_the_authority_can_be_changed() {
+async fn nothing_of_its_registration_but_authority_and_path_can_be_changed() {
     let thief = thief().await;
     let hook = json!({"name": "more.acr-pull.dev", "admissionReviewVersions": ["v1"], "sideEffects": "None",
         "clientConfig": {"url": "https://thief.example.com"}});
@@ -398,6 +543,20 @@ async fn nothing_of_its_registration_but_the_authority_can_be_changed() {
             registration_patch(
                 "its Service",
                 &replace("/webhooks/0/clientConfig/service/namespace", json!(HERE)),
+            ),
+            registration_patch(
+                "its Service's name",
+                &replace("/webhooks/0/clientConfig/service/name", json!("thief")),
+            ),
+            registration_patch(
+                "its Service's port",
+                &replace("/webhooks/0/clientConfig/service/port", json!(8443)),
+            ),
+            at_a_url("another host", "https://thief.example.com:8443/mutate"),
+            at_a_url("another port", "https://webhook.example.com/mutate"),
+            at_a_url(
+                "another host before the same",
+                "https://x.webhook.example.com:8443/mutate",
             ),
             registration_patch(
                 "its URL",
@@ -539,7 +698,7 @@ async fn no_other_right_can_be_had() {
         ],
     )
     .await;
-    let disguised = control_plane::shared()
+    let disguised = control_plane::for_thieves()
         .with_webhooks_token(Some("system:admin"))
         .await;
     let path = secret_path(HERE, "foreign");
@@ -589,7 +748,22 @@ async fn what_the_webhook_does_is_allowed() {
     .await;
     let bound = but(secret.clone(), "/metadata/uid", first["metadata"]["uid"].clone());
     let renewed = but(bound, "/data", json!({".dockerconfigjson": "e30="}));
-    allowed(&thief, put("its renewal", own(), renewed)).await;
+    allowed(&thief, put("its renewal", own(), renewed.clone())).await;
+    // What others have put there is no reason to let the token end. It goes, as with every write that replaces.
+    let admin = Api::<Secret>::namespaced(control_plane::shared().admin().await, HERE);
+    let others = json!({"metadata": {"labels": {"a": "b"}, "annotations": {"a": "b"}}});
+    let params = kube::api::PatchParams::default();
+    admin
+        .patch("acr-pull-own", &params, &kube::api::Patch::Merge(others))
+        .await
+        .unwrap();
+    allowed(
+        &thief,
+        put("its renewal after others wrote to it", own(), renewed),
+    )
+    .await;
+    let kept = admin.get("acr-pull-own").await.unwrap();
+    assert_eq!((kept.labels().len(), kept.annotations().len()), (1, 0));
     all_denied(
         &thief,
         vec![put(
@@ -610,18 +784,33 @@ async fn what_the_webhook_does_is_allowed() {
     allowed(&thief, put("to renew them", path, certificates("Opaque"))).await;
 
     let registered = cluster_registration().await;
-    let authority = registered
-        .webhooks
-        .as_ref()
-        .unwrap()
-        .iter()
-        .map(|hook| json!({"name": hook.name, "clientConfig": {"caBundle": certificate_authority()}}));
+    let authority = registered.webhooks.as_ref().unwrap().iter().map(|hook| {
+        let mut config = json!({"caBundle": certificate_authority()});
+        if hook.client_config.service.is_some() {
+            config["service"] = json!({"name": NAMESPACE, "namespace": NAMESPACE, "path": "/mutate/x"});
+        }
+        json!({"name": hook.name, "clientConfig": config})
+    });
     let patch = json!({"webhooks": authority.collect::<Vec<_>>()});
     let path = registration_path(&registered.name_any());
     let strategic = "application/strategic-merge-patch+json";
     allowed(
         &thief,
-        ("to publish its authority", "PATCH", path, strategic, patch),
+        (
+            "to publish its authority and path",
+            "PATCH",
+            path,
+            strategic,
+            patch,
+        ),
+    )
+    .await;
+    allowed(
+        &thief,
+        at_a_url(
+            "to publish its path in a URL",
+            "https://webhook.example.com:8443/mutate/x",
+        ),
     )
     .await;
 }
@@ -629,14 +818,14 @@ async fn what_the_webhook_does_is_allowed() {
 #[tokio::test]
 async fn nobody_else_is_held_by_the_policies() {
     drop(thief().await);
-    let admin = control_plane::shared().admin().await;
+    let admin = control_plane::for_thieves().admin().await;
     let secrets = Api::<Secret>::namespaced(admin, HERE);
     let own: Secret = from(json!({"metadata": {"generateName": "any-"}, "type": "Opaque"}));
     secrets.create(&PostParams::default(), &own).await.unwrap();
 }
 
 async fn cluster_registration() -> MutatingWebhookConfiguration {
-    let admin = control_plane::shared().admin().await;
+    let admin = control_plane::for_thieves().admin().await;
     Api::all(admin).get(NAMESPACE).await.unwrap()
 }
 

@@ -216,19 +216,16 @@ async fn each_odd_answer_of_entra_ends_in_its_class_and_its_words_in_time() {
             Warned("EntraUnavailable", &["307"]),
         ),
         (r#"{"status": 429}"#, Warned("EntraThrottled", &["slow down"])),
-        (
-            r#"{"status": 429, "retryAfter": 60}"#,
-            Warned("EntraThrottled", &["slow down"]),
-        ),
-        (
-            r#"{"status": 503, "retryAfter": 60}"#,
-            Warned("EntraUnavailable", &["503"]),
-        ),
         // Right answers, oddly written.
         (r#"{"expiresIn": "quoted"}"#, Fine),
         (r#"{"expiresIn": "missing"}"#, Fine),
         (r#"{"extraNumbers": true}"#, Fine),
         (r#"{"delay": "1s"}"#, Fine),
+        // The last one: the application is not asked again for so long.
+        (
+            r#"{"status": 429, "retryAfter": 60}"#,
+            Warned("EntraThrottled", &["slow down"]),
+        ),
     ]
     .into_iter()
     .enumerate()
@@ -282,4 +279,28 @@ async fn each_odd_answer_of_entra_ends_in_its_class_and_its_words_in_time() {
         }
     }
     site.assert_no_secret_was_logged();
+}
+
+#[tokio::test]
+async fn what_an_application_is_asked_to_wait_stops_all_its_pull_secrets_and_no_other_application() {
+    let site = Site::start().await;
+    let namespace = &site.a.namespace;
+    let mut throttling = fault(Endpoint::EntraToken, |f| f.status = Some(503));
+    throttling[0].retry_after = Some(60);
+    throttling[0].client_id = Some(site.a.client_id.to_owned());
+    site.emulator.set_faults(&throttling).unwrap();
+    for n in 0..5 {
+        let generator = format!("more-{n}");
+        site.generator(namespace, &generator, serde_json::json!({})).await;
+        let answer = answer(&site, &generator).await;
+        let warning = answer["response"]["warnings"][0].as_str().unwrap();
+        assert!(
+            warning.contains("EntraUnavailable") && warning.contains("503"),
+            "{warning}"
+        );
+    }
+    assert_eq!(site.calls_of(site.a.client_id, Endpoint::EntraToken), 1);
+    let other = site.create(&site.b.namespace, &pod("app", "contoso")).await;
+    site.credentials(&site.b.namespace, &pull_secret_name(&other))
+        .await;
 }

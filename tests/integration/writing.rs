@@ -1,8 +1,9 @@
 //! Writing Secrets without reading them.
 
 use super::site::{Site, eventually, pod, pull_secret_name, unnamed};
+use acr_pull_webhook::pull_secret::AccountOf;
 use azure_emulator::Endpoint;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
@@ -55,4 +56,34 @@ async fn reissue(site: &Site) {
         (site.calls(Endpoint::AcrExchange) > calls).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_secret_of_the_generators_account_is_not_renewed_as_another_one() {
+    let lives = |world: &mut serde_json::Value| world["tokens"] = json!({"acrRefreshLifetime": "12s"});
+    let site = Site::leading(&[], lives).await;
+    let namespace = &site.a.namespace;
+    let own = json!({"auth": {"workloadIdentity": {"serviceAccountRef": {"name": "app"}}}});
+    site.generator(namespace, "contoso", own).await;
+    let annotation = [("azure.workload.identity/client-id", site.b.client_id)];
+    site.service_account(namespace, "default", &annotation).await;
+    let name = eventually(
+        "a Pod has the pull secret of the generator's account",
+        async || {
+            let name = pull_secret_name(&site.create(namespace, &unnamed("contoso")).await);
+            (!name.ends_with("app")).then_some(name)
+        },
+    )
+    .await;
+    let spec = site.pull_secrets(namespace).get(&name).await.unwrap().spec;
+    assert_eq!(spec.service_account_of, Some(AccountOf::Generator));
+    site.generator(namespace, "contoso", json!({"auth": {"workloadIdentity": {}}}))
+        .await;
+    eventually("the condition tells that nobody says for whom", async || {
+        let conditions = site.status(namespace, &name).await.conditions;
+        let told = |c: &Condition| c.reason == "GeneratorInvalid" && c.message.contains("another identity");
+        conditions.iter().any(told).then_some(())
+    })
+    .await;
+    assert_eq!(site.calls_of(site.b.client_id, Endpoint::EntraToken), 0);
 }

@@ -46,6 +46,11 @@ subjects:
     namespace: {{ .Release.Namespace }}
 {{- end }}
 
+{{/* A list that YAML and CEL read alike. */}}
+{{- define "acr-pull-webhook.excludedNamespaces" -}}
+{{ concat (list "kube-system" .Release.Namespace) .Values.webhook.excludedNamespaces | uniq | toJson }}
+{{- end }}
+
 {{- define "acr-pull-webhook.certificatesSecret" -}}
 {{ .Values.certificates.selfManaged.secretName | default (printf "%s-certificates" (include "acr-pull-webhook.name" .)) }}
 {{- end }}
@@ -72,10 +77,12 @@ subjects:
 {{- $_ := set $ours "TOKEN_AUDIENCES" (join "," .azure.tokenAudiences) }}
 {{- end }}
 {{- $_ := set $ours "NAMESPACES" (join "," .namespaces) }}
+{{- $_ := set $ours "EXCLUDED_NAMESPACES" (join "," .webhook.excludedNamespaces) }}
 {{- $_ := set $ours "ON_UPSTREAM_FAILURE" .webhook.onUpstreamFailure }}
 {{- $_ := set $ours "MAX_CONNECTIONS" .webhook.maxConnections }}
 {{- $_ := set $ours "SHUTDOWN_DELAY" .webhook.shutdownDelay }}
 {{- $_ := set $ours "ISSUE_CONCURRENCY" .pullSecrets.issueConcurrency }}
+{{- $_ := set $ours "MAX_PULL_SECRETS_PER_NAMESPACE" .pullSecrets.maxPerNamespace }}
 {{- $_ := set $ours "UNUSED_GRACE" .pullSecrets.unusedGrace }}
 {{- $_ := set $ours "RENEWAL_CONCURRENCY" .pullSecrets.renewalConcurrency }}
 {{- $_ := set $ours "RENEWAL_RATE" .pullSecrets.renewalRate }}
@@ -91,15 +98,20 @@ subjects:
 {{- if or .webhook.clientCa.pem .webhook.clientCa.configMap }}
 {{- $_ := set $ours "CLIENT_CA_FILE" (printf "/etc/acr-pull-webhook/client-ca/%s" .webhook.clientCa.key) }}
 {{- end }}
-{{- if eq .certificates.mode "self-managed" }}
-{{- $_ := set $ours "CERTIFICATE_LIFETIME" .certificates.selfManaged.lifetime }}
 {{- $secret := include "acr-pull-webhook.certificatesSecret" $ }}
+{{- if eq $secret (include "acr-pull-webhook.tlsSecret" $) }}
+{{- fail (printf "certificates.provided.secretName: the webhook keeps its secret path in Secret %s and would overwrite your certificate there; give your Secret another name" $secret) }}
+{{- end }}
 {{- if ne $secret "acr-pull-webhook-certificates" }}
 {{- $_ := set $ours "TLS_SECRET" $secret }}
 {{- end }}
 {{- if ne $name "acr-pull-webhook" }}
-{{- $_ := set $ours "TLS_NAMES" (printf "%s.%s.svc" $name $.Release.Namespace) }}
 {{- $_ := set $ours "WEBHOOK_CONFIGURATION" $name }}
+{{- end }}
+{{- if eq .certificates.mode "self-managed" }}
+{{- $_ := set $ours "CERTIFICATE_LIFETIME" .certificates.selfManaged.lifetime }}
+{{- if ne $name "acr-pull-webhook" }}
+{{- $_ := set $ours "TLS_NAMES" (printf "%s.%s.svc" $name $.Release.Namespace) }}
 {{- end }}
 {{- end }}
 {{- $settings := dict "AZURE_TENANT_ID" .azure.tenantId "HTTPS_PROXY" .proxy.https "NO_PROXY" (join "," .proxy.noProxy) }}

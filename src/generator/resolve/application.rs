@@ -2,15 +2,17 @@
 
 use super::{Referenced, Resolver};
 use crate::{
+    foreign::Foreign,
+    generator::access_token::MAX_NAME,
     identity::{TenantFrom, is_guid},
-    problem::{Problem, Reason, shortened},
+    problem::{Problem, Reason},
     registry::is_dns_name,
 };
 
 impl Resolver {
     /// The tenant where no annotation of a service account names it.
     pub(super) fn tenant<'a>(&'a self, generator: Referenced<'a>) -> Option<(&'a str, TenantFrom)> {
-        let of_generator = generator.spec.tenant_id.as_deref().map(str::trim);
+        let of_generator = generator.spec.tenant_id.as_deref().map(trimmed);
         let of_generator = of_generator.filter(|id| !id.is_empty());
         if let Some(id) = of_generator {
             let command = generator.patch_command(r#""tenantId":"TENANT_ID""#);
@@ -18,6 +20,11 @@ impl Resolver {
         }
         Some((self.tenant_id.as_deref()?, TenantFrom::Flag))
     }
+}
+
+/// An id without the blanks around it; with them where it is longer than any, so that it is refused and not taken for absent.
+pub(super) fn trimmed(id: &str) -> &str {
+    if id.len() > MAX_NAME { id } else { id.trim() }
 }
 
 /// A client id is a GUID, a tenant id that or a domain name. Anything else would only be
@@ -42,9 +49,9 @@ pub(super) fn check_tenant_id(id: &str, place: &str) -> Result<(), Problem> {
 }
 
 fn invalid(what: &str, id: &str, why: &str, place: &str) -> Problem {
-    let id = shortened(id);
+    let id = Foreign::quoted(id);
     Problem::new(
         Reason::IdentityInvalid,
-        format!("{what} {id:?} {why}; correct {place}"),
+        format!("{what} {id} {why}; correct {place}"),
     )
 }

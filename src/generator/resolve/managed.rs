@@ -5,6 +5,8 @@ use super::{
     application::{check_client_id, check_tenant_id},
 };
 use crate::{
+    foreign::Foreign,
+    generator::access_token::MAX_IDENTITY_ID,
     identity::{CloudEndpoints, ManagedIdentity, ManagedIdentityId, TenantFrom},
     problem::{Problem, Reason},
 };
@@ -27,15 +29,21 @@ impl Resolver {
                 ),
             ));
         }
-        let id = match auth.identity_id.as_deref().map(str::trim).unwrap_or_default() {
+        let given = auth.identity_id.as_deref().unwrap_or_default();
+        let id = match given.trim() {
+            _ if given.len() > MAX_IDENTITY_ID => {
+                return Err(generator.invalid(&format!(
+                    "has an id longer than {MAX_IDENTITY_ID} bytes in spec.auth.managedIdentity.identityId; correct it"
+                )));
+            }
             "" => ManagedIdentityId::SystemAssigned,
             // As External Secrets Operator tells them apart.
             id if id.contains('/') => {
-                // Azure compares resource ids without regard to case.
-                if !id.to_ascii_lowercase().starts_with("/subscriptions/") {
+                if !is_resource_id(id) {
                     return Err(generator.invalid(&format!(
-                        "has the resource id {id:?} in spec.auth.managedIdentity.identityId, which does not begin with \
-                         /subscriptions/; correct it"
+                        "has the resource id {} in spec.auth.managedIdentity.identityId, which does not begin with \
+                         /subscriptions/ or holds what is not in one; correct it",
+                        Foreign::quoted(id)
                     )));
                 }
                 ManagedIdentityId::ResourceId(id.to_owned())
@@ -60,4 +68,13 @@ impl Resolver {
             acr_audience: cloud.acr_audience,
         })
     }
+}
+
+/// The id of a resource in Azure: names between slashes. They may hold letters of any script, and the characters of the last
+/// line. Source: <https://learn.microsoft.com/azure/azure-resource-manager/management/resource-name-rules>.
+fn is_resource_id(id: &str) -> bool {
+    // Azure compares them without regard to case.
+    id.get(.."/subscriptions/".len())
+        .is_some_and(|head| head.eq_ignore_ascii_case("/subscriptions/"))
+        && id.chars().all(|c| c.is_alphanumeric() || "/-_.()".contains(c))
 }

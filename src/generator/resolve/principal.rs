@@ -2,9 +2,17 @@
 
 use super::{Referenced, Resolver, application::check_tenant_id};
 use crate::{
-    generator::access_token::{SecretKeySelector, ServicePrincipalAuth},
+    foreign::Foreign,
+    generator::access_token::{MAX_NAME, SecretKeySelector, ServicePrincipalAuth},
     identity::{CloudEndpoints, SecretKey, ServicePrincipal},
-    problem::{Problem, Reason, shortened},
+    problem::{Problem, Reason},
+};
+
+/// A selector that selects nothing.
+static NONE: SecretKeySelector = SecretKeySelector {
+    name: None,
+    key: None,
+    namespace: None,
 };
 
 impl Resolver {
@@ -15,7 +23,7 @@ impl Resolver {
         cloud: CloudEndpoints,
     ) -> Result<ServicePrincipal, Problem> {
         let key = |selector: &Option<SecretKeySelector>, field| {
-            generator.secret_key(selector.as_ref().unwrap_or(&SecretKeySelector::default()), field)
+            generator.secret_key(selector.as_ref().unwrap_or(&NONE), field)
         };
         let (client_id, client_secret) = (
             key(&auth.secret_ref.client_id, "clientId")?,
@@ -42,11 +50,11 @@ impl Resolver {
     }
 }
 
-impl Referenced<'_> {
-    fn secret_key(self, selector: &SecretKeySelector, field: &str) -> Result<SecretKey, Problem> {
+impl<'a> Referenced<'a> {
+    fn secret_key(self, selector: &'a SecretKeySelector, field: &str) -> Result<SecretKey, Problem> {
         let path = format!("spec.auth.servicePrincipal.secretRef.{field}");
-        let given = |value: &Option<String>, part: &str| {
-            let value = value.clone().filter(|value| !value.is_empty());
+        let given = |value: &'a Option<String>, part: &str| {
+            let value = value.as_deref().filter(|value| !value.is_empty());
             value.ok_or_else(|| self.invalid(&format!("has no {path}.{part}; set it")))
         };
         let namespace = self.foreign_namespace(
@@ -55,20 +63,18 @@ impl Referenced<'_> {
             &format!("{path}.namespace"),
         )?;
         let (name, key) = (given(&selector.name, "name")?, given(&selector.key, "key")?);
-        self.check_name(&name, &format!("{path}.name"))?;
-        if !key
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
-        {
+        self.check_name(name, &format!("{path}.name"))?;
+        let is_key = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+        if key.len() > MAX_NAME || !key.bytes().all(is_key) {
             return Err(self.invalid(&format!(
-                "says {:?} in {path}.key, which is not a key of a Secret; correct it",
-                shortened(&key)
+                "says {} in {path}.key, which is not a key of a Secret; correct it",
+                Foreign::quoted(key)
             )));
         }
         Ok(SecretKey {
             namespace: namespace.to_owned(),
-            name,
-            key,
+            name: name.to_owned(),
+            key: key.to_owned(),
         })
     }
 }

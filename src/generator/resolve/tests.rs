@@ -1,5 +1,9 @@
 use super::{workload::ALLOWED_NAMESPACES, *};
-use crate::identity::{ManagedIdentityId, SecretKey, WorkloadIdentity};
+use crate::{
+    foreign::hostile,
+    identity::{ManagedIdentityId, SecretKey, WorkloadIdentity},
+};
+use proptest::prelude::*;
 use serde_json::json;
 
 const AUDIENCE: &str = "api://AzureADTokenExchange";
@@ -12,6 +16,7 @@ fn resolver() -> Resolver {
         token_audiences: vec![AUDIENCE.to_owned(), OTHER_AUDIENCE.to_owned()],
         clouds: Clouds::default(),
         managed_identity_namespaces: NamespaceList::default(),
+        excluded: Excluded::new(None, &["infra".to_owned()]).unwrap(),
     }
 }
 
@@ -116,12 +121,14 @@ fn a_cluster_generator_uses_an_account_of_another_namespace_that_allows_it() {
             Ok(identity) => assert_eq!(identity.subject(), "system:serviceaccount:central:puller"),
             Err(problem) => {
                 assert_eq!(problem.reason, Reason::CrossNamespaceNotAllowed);
-                let list = match allowed {
-                    "" => "team-a".to_owned(),
-                    others => format!("{others},team-a"),
+                // Whom else it allows is no matter of this Pod's.
+                let list = if allowed.is_empty() {
+                    "team-a"
+                } else {
+                    "PRESENT,team-a"
                 };
                 let command = format!(
-                    "kubectl annotate serviceaccount --overwrite --namespace central puller '{ALLOWED_NAMESPACES}={list}'"
+                    "kubectl annotate serviceaccount --overwrite --namespace central puller {ALLOWED_NAMESPACES}={list}"
                 );
                 assert!(problem.message.contains(&command), "{problem}");
             }
@@ -131,6 +138,17 @@ fn a_cluster_generator_uses_an_account_of_another_namespace_that_allows_it() {
             may,
             "{allowed:?}"
         );
+    }
+}
+
+#[test]
+fn an_account_of_an_excluded_namespace_is_not_used_even_where_it_allows_that() {
+    for namespace in ["kube-system", "infra"] {
+        let elsewhere = referring(json!({"name": "puller", "namespace": namespace}));
+        let mut account = annotations(BOTH);
+        account.insert(ALLOWED_NAMESPACES.to_owned(), "*".to_owned());
+        let problem = resolve_as(Kind::ClusterGenerator, &elsewhere, &account).unwrap_err();
+        assert_eq!(problem.reason, Reason::NamespaceExcluded, "{problem}");
     }
 }
 
@@ -572,4 +590,148 @@ fn the_fingerprint_changes_with_each_input_and_with_nothing_else() {
         identity.client_id_annotation = "elsewhere";
     }
     assert_eq!(moved.fingerprint(), base.fingerprint());
+}
+
+#[test]
+fn what_is_longer_than_it_may_be_is_refused_with_the_reason_of_its_field() {
+    let (long, registry) = ("a".repeat(5000), "contoso.azurecr.io");
+    let own = json!({"workloadIdentity": {}});
+    let principal_key = json!({"name": "sp", "key": long});
+    let reference = |r: serde_json::Value| json!({"workloadIdentity": {"serviceAccountRef": r}});
+    for (generator, reason) in [
+        (
+            json!({"registry": registry, "auth": own, "scope": "repository:app:pull ".repeat(1000)}),
+            Reason::ScopeInvalid,
+        ),
+        (
+            json!({"registry": registry, "auth": own, "scope": " ".repeat(5000)}),
+            Reason::ScopeInvalid,
+        ),
+        (
+            json!({"registry": format!("{long}.azurecr.io"), "auth": own}),
+            Reason::RegistryNotAllowed,
+        ),
+        (
+            json!({"registry": registry, "auth": reference(json!({"name": long}))}),
+            Reason::GeneratorInvalid,
+        ),
+        (
+            json!({"registry": registry, "auth": reference(json!({"name": "app", "audiences": vec![AUDIENCE; 9]}))}),
+            Reason::GeneratorInvalid,
+        ),
+        (
+            json!({"registry": registry, "auth": reference(json!({"name": "app", "audiences": [long]}))}),
+            Reason::GeneratorInvalid,
+        ),
+        (
+            json!({"registry": registry, "tenantId": BOTH[1].1, "auth": {"servicePrincipal": {"secretRef": {"clientId": principal_key, "clientSecret": principal_key}}}}),
+            Reason::GeneratorInvalid,
+        ),
+        (
+            json!({"registry": registry, "tenantId": format!("{}{}", " ".repeat(5000), BOTH[1].1), "auth": own}),
+            Reason::IdentityInvalid,
+        ),
+        (
+            json!({"registry": registry, "auth": {"managedIdentity": {"identityId": format!("/subscriptions/{long}")}}}),
+            Reason::GeneratorInvalid,
+        ),
+        (
+            json!({"registry": registry, "auth": {"managedIdentity": {"identityId": "/subscriptions/a/$(id)"}}}),
+            Reason::GeneratorInvalid,
+        ),
+    ] {
+        let permitting = Resolver {
+            managed_identity_namespaces: "*".parse().unwrap(),
+            ..resolver()
+        };
+        let spec = spec(generator);
+        let account_says = if spec.tenant_id.is_some() {
+            &BOTH[..1]
+        } else {
+            BOTH
+        };
+        let generator = super::tests::generator(Kind::AccessToken, &spec);
+        let resolved = permitting
+            .account(generator, "app")
+            .and_then(|account| permitting.resolve(generator, account, &annotations(account_says)));
+        let problem = resolved.unwrap_err();
+        assert_eq!(problem.reason, reason, "{problem}");
+        assert!(problem.message.len() < 1000, "{problem}");
+    }
+    let central = referring(json!({"name": "puller", "namespace": "central"}));
+    let mut account = annotations(BOTH);
+    account.insert(
+        ALLOWED_NAMESPACES.to_owned(),
+        format!("team-a,{}", "x,".repeat(5000)),
+    );
+    let problem = resolve_as(Kind::ClusterGenerator, &central, &account).unwrap_err();
+    assert_eq!(problem.reason, Reason::CrossNamespaceNotAllowed);
+    assert!(problem.message.contains("shorten it"), "{problem}");
+    let problem = resolve(&own_identity(), &annotations(&[(BOTH[0].0, &long), BOTH[1]])).unwrap_err();
+    assert_eq!(problem.reason, Reason::IdentityInvalid);
+}
+
+/// Each field of a generator and each annotation, as a place in JSON.
+const PLACES: &[&str] = &[
+    "/spec/registry",
+    "/spec/tenantId",
+    "/spec/scope",
+    "/spec/auth/servicePrincipal/secretRef/clientId/name",
+    "/spec/auth/servicePrincipal/secretRef/clientId/key",
+    "/spec/auth/servicePrincipal/secretRef/clientId/namespace",
+    "/spec/auth/managedIdentity/identityId",
+    "/spec/auth/workloadIdentity/serviceAccountRef/name",
+    "/spec/auth/workloadIdentity/serviceAccountRef/namespace",
+    "/spec/auth/workloadIdentity/serviceAccountRef/audiences/0",
+    "/annotations/azure.workload.identity~1client-id",
+    "/annotations/azure.workload.identity~1tenant-id",
+    "/annotations/kubernetes.azure.com~1acr-client-id",
+    "/annotations/kubernetes.azure.com~1acr-tenant-id",
+    "/annotations/acr-pull.dev~1allowed-namespaces",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2048, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_message_holds_a_command_with_text_of_a_user_in_it(
+        place in prop::sample::select(PLACES),
+        text in hostile::text(),
+        auth in 0usize..3,
+        cluster in any::<bool>(),
+    ) {
+        let auths = ["servicePrincipal", "managedIdentity", "workloadIdentity"];
+        let mut all = json!({
+            "spec": {
+                "registry": "contoso.azurecr.io",
+                "tenantId": BOTH[1].1,
+                "scope": "repository:a:pull",
+                "auth": {
+                    "servicePrincipal": {"secretRef": {
+                        "clientId": {"name": "sp", "key": "id", "namespace": "team-a"},
+                        "clientSecret": {"name": "sp", "key": "secret", "namespace": "team-a"},
+                    }},
+                    "managedIdentity": {"identityId": "/subscriptions/a"},
+                    "workloadIdentity": {"serviceAccountRef": {"name": "puller", "namespace": "central", "audiences": [AUDIENCE]}},
+                },
+            },
+            "annotations": {"azure.workload.identity/client-id": BOTH[0].1, "azure.workload.identity/tenant-id": "",
+                "kubernetes.azure.com/acr-client-id": "", "kubernetes.azure.com/acr-tenant-id": "",
+                "acr-pull.dev/allowed-namespaces": "team-b"},
+        });
+        *all.pointer_mut(place).unwrap() = json!(text);
+        let chosen = &mut all["spec"]["auth"];
+        let kept = chosen[auths[auth]].clone();
+        *chosen = json!({auths[auth]: kept});
+        let kind = if cluster { Kind::ClusterGenerator } else { Kind::AccessToken };
+        let permitting = Resolver { managed_identity_namespaces: "*".parse().unwrap(), ..resolver() };
+        let (spec, account) = (spec(all["spec"].clone()), serde_json::from_value(all["annotations"].clone()).unwrap());
+        let generator = generator(kind, &spec);
+        let resolved = permitting.account(generator, "app").and_then(|used| permitting.resolve(generator, used, &account));
+        match resolved {
+            Err(problem) => hostile::check(&problem.message),
+            // What is valid goes into the messages of Entra's refusals and of the machine's.
+            Ok(resolved) => hostile::check(&format!("kubectl {} {:?}", resolved.identity, resolved.identity.tenant_id()).replace('"', "")),
+        }
+    }
 }

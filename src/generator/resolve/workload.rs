@@ -2,10 +2,14 @@
 
 use super::{
     Account, Referenced, Resolver, ServiceAccountView, WorkloadIdentityAuth,
-    application::{check_client_id, check_tenant_id},
+    application::{check_client_id, check_tenant_id, trimmed},
 };
 use crate::{
-    generator::namespaces,
+    foreign::Foreign,
+    generator::{
+        access_token::{MAX_AUDIENCE, MAX_AUDIENCES},
+        namespaces::{self, MAX_LENGTH, MAX_NAMES, NamespaceList},
+    },
     identity::{CloudEndpoints, TenantFrom, WorkloadIdentity},
     problem::{Problem, Reason},
 };
@@ -49,7 +53,7 @@ impl Resolver {
         check_allowed(generator, namespace, service_account, annotations)?;
         let annotated = |keys: [&'static str; 2]| {
             keys.into_iter()
-                .filter_map(|key| Some((annotations.get(key)?.trim(), key)))
+                .filter_map(|key| Some((trimmed(annotations.get(key)?), key)))
                 .find(|(value, _)| !value.is_empty())
         };
         let (client_id, client_id_annotation) = annotated(CLIENT_ID).ok_or_else(|| {
@@ -102,10 +106,18 @@ impl Resolver {
     ) -> Result<Vec<String>, Problem> {
         let mut audiences: Vec<String> = self.token_audiences.first().cloned().into_iter().collect();
         let asked = auth.service_account_ref.as_ref();
-        for audience in asked.map(|r| r.audiences.as_slice()).unwrap_or_default() {
+        let asked = asked.map(|r| r.audiences.as_slice()).unwrap_or_default();
+        if asked.len() > MAX_AUDIENCES || asked.iter().any(|audience| audience.len() > MAX_AUDIENCE) {
+            return Err(generator.invalid(&format!(
+                "asks for more than {MAX_AUDIENCES} audiences in serviceAccountRef.audiences, or for one longer than \
+                 {MAX_AUDIENCE} bytes; remove what is not needed"
+            )));
+        }
+        for audience in asked {
             if !self.token_audiences.contains(audience) {
+                let audience = Foreign::quoted(audience);
                 return Err(generator.invalid(&format!(
-                    "asks for the audience {audience:?} in serviceAccountRef.audiences, and only those of \
+                    "asks for the audience {audience} in serviceAccountRef.audiences, and only those of \
                      --token-audiences are permitted ({}): remove it",
                     self.token_audiences.join(", ")
                 )));
@@ -130,18 +142,43 @@ fn check_allowed(
         .get(ALLOWED_NAMESPACES)
         .map(|list| list.trim())
         .unwrap_or_default();
-    if namespace == pods || namespaces::contains(allowed, pods) {
+    if namespace == pods {
         return Ok(());
     }
-    // Whoever is allowed already stays so.
-    let comma = if allowed.is_empty() { "" } else { "," };
-    Err(Problem::new(
-        Reason::CrossNamespaceNotAllowed,
-        format!(
-            "{} uses service account {namespace}/{service_account}, which does not allow Pods of namespace {pods}; \
-             whoever owns it can: kubectl annotate serviceaccount --overwrite --namespace {namespace} {service_account} \
-             '{ALLOWED_NAMESPACES}={allowed}{comma}{pods}'",
-            generator.reference
-        ),
-    ))
+    let refused = |why: &str| {
+        Problem::new(
+            Reason::CrossNamespaceNotAllowed,
+            format!(
+                "{} uses service account {namespace}/{service_account}, {why}",
+                generator.reference
+            ),
+        )
+    };
+    if namespaces::is_too_long(allowed) {
+        return Err(refused(&format!(
+            "whose annotation {ALLOWED_NAMESPACES} is longer than {MAX_LENGTH} bytes or {MAX_NAMES} names, and is not \
+             read; whoever owns it can shorten it"
+        )));
+    }
+    if namespaces::contains(allowed, pods) {
+        return Ok(());
+    }
+    // Not whom else it allows: that is no matter of whoever made this Pod. Nor is it text for a command. A list that is there
+    // stays in force by being written again, so whoever owns it puts it in the place of PRESENT.
+    let present = match allowed.is_empty() {
+        true => "",
+        false => "PRESENT,",
+    };
+    let what_present_is = match (present, allowed.parse::<NamespaceList>()) {
+        ("", _) => "",
+        (_, Ok(_)) => ", with its present value in the place of PRESENT",
+        (_, Err(_)) => {
+            ", with the names of its present value, which is no list of namespaces, in the place of PRESENT"
+        }
+    };
+    Err(refused(&format!(
+        "which does not allow Pods of namespace {pods}; whoever owns it can{what_present_is}: \
+         kubectl annotate serviceaccount --overwrite --namespace {namespace} {service_account} \
+         {ALLOWED_NAMESPACES}={present}{pods}"
+    )))
 }

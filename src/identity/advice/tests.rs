@@ -1,5 +1,6 @@
 use super::*;
-use crate::identity::SecretKey;
+use crate::{foreign::hostile, identity::SecretKey};
+use proptest::prelude::*;
 use serde_json::json;
 
 const CLIENT: &str = "11111111-0000-0000-0000-000000000001";
@@ -57,9 +58,13 @@ fn told_principal(code: u32) -> Problem {
 }
 
 fn met(code: u32) -> EntraError {
+    said(code, "Entra's words.\r\nTrace ID: 1")
+}
+
+fn said(code: u32, words: &str) -> EntraError {
     let body = json!({
         "error": "invalid_client",
-        "error_description": format!("AADSTS{code}: Entra's words.\r\nTrace ID: 1"),
+        "error_description": format!("AADSTS{code}: {words}"),
         "error_codes": [code],
     });
     EntraError::answered(401, body.to_string().as_bytes(), None)
@@ -169,7 +174,7 @@ fn each_code_names_the_object_and_the_command_that_mends_it() {
         for part in parts
             .iter()
             .copied()
-            .chain([format!("AADSTS{code}: Entra's words").as_str()])
+            .chain([format!("AADSTS{code}: Entra").as_str()])
         {
             assert!(problem.message.contains(part), "{part:?} is missing: {problem}");
         }
@@ -214,5 +219,26 @@ fn an_issuer_that_entra_cannot_reach_is_told_as_such() {
         let message = |issuer| told(code, ANNOTATION, issuer).message;
         assert!(message("https://kubernetes.default.svc.cluster.local").contains("Entra cannot reach"));
         assert!(!message(ISSUER).contains("Entra cannot reach"));
+    }
+}
+
+#[test]
+fn words_without_a_command_beside_them_are_told_as_they_are() {
+    let problem = told(50_000, ANNOTATION, ISSUER);
+    assert!(
+        problem.message.ends_with("AADSTS50000: Entra's words"),
+        "{problem}"
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_word_of_entras_is_in_a_command(
+        code in prop::sample::select(&[70_021, 700_212, 700_016, 7_000_112, 7_000_215, 90_002, 500_011, 50_027, 1][..]),
+        words in hostile::text(),
+    ) {
+        let identity = workload(ANNOTATION);
+        let asker = Asker::Workload { identity: &identity, issuer: ISSUER.to_owned() };
+        hostile::check(&asker.answered(&said(code, &words)).message);
     }
 }

@@ -21,6 +21,10 @@ pub(crate) async fn serve(mut stream: TcpStream, acceptor: TlsAcceptor, state: A
         return;
     };
     match target(&head) {
+        Ok(host) if state.faults.drops(&host) => {
+            // Until the client gives up.
+            let _ = stream.read_u8().await;
+        }
         Ok(host) if state.answers_for(&host) => {
             if stream
                 .write_all(b"HTTP/1.1 200 Connection Established\r\n\r\n")

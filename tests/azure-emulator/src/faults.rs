@@ -35,6 +35,10 @@ pub struct Fault {
     /// Never answer.
     #[serde(default, skip_serializing_if = "is_false")]
     pub hang: bool,
+    /// Never let a connection to the host come about, as where packets are dropped; for whatever service of it. By the proxy
+    /// alone.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub drop: bool,
     /// Reset the TCP connection (RST) instead of answering.
     #[serde(default, skip_serializing_if = "is_false")]
     pub reset: bool,
@@ -114,6 +118,7 @@ impl Fault {
             times: None,
             delay: None,
             hang: false,
+            drop: false,
             reset: false,
             slow: None,
             status: None,
@@ -138,6 +143,7 @@ impl Fault {
     pub(crate) fn check(&self) -> Result<(), String> {
         let answers = [
             ("hang", self.hang),
+            ("drop", self.drop),
             ("reset", self.reset),
             ("slow", self.slow.is_some()),
             ("status", self.status.is_some() && self.aadsts.is_none()),
@@ -156,7 +162,10 @@ impl Fault {
             return Err(format!("{} exclude one another", given.join(" and ")));
         }
         if given.is_empty() && self.delay.is_none() && self.body.is_none() {
-            return Err("says nothing of what goes wrong: give delay, hang, reset, slow, status, body, redirect, realm, aadsts, expiresIn or extraNumbers".to_owned());
+            return Err("says nothing of what goes wrong: give delay, hang, drop, reset, slow, status, body, redirect, realm, aadsts, expiresIn or extraNumbers".to_owned());
+        }
+        if self.drop && (self.host.is_none() || self.client_id.is_some() || self.times.is_some()) {
+            return Err("drop: needs host, and goes with no clientId or times".to_owned());
         }
         if self.slow.is_some_and(|time| time.is_zero()) {
             return Err("slow: give the time that the body takes, more than none".to_owned());
@@ -192,7 +201,10 @@ impl Fault {
                 .as_deref()
                 .is_none_or(|wanted| have.is_some_and(|have| have.eq_ignore_ascii_case(wanted)))
         };
-        self.endpoint == endpoint && same(&self.host, Some(host)) && same(&self.client_id, client_id)
+        !self.drop
+            && self.endpoint == endpoint
+            && same(&self.host, Some(host))
+            && same(&self.client_id, client_id)
     }
 }
 
@@ -205,6 +217,7 @@ impl fmt::Display for Fault {
         }
         let flags = [
             (self.hang, "hang"),
+            (self.drop, "drop"),
             (self.reset, "reset"),
             (self.extra_numbers, "extra numbers"),
         ];
@@ -251,6 +264,19 @@ impl Faults {
             left: fault.times,
         });
         *locked(&self.active) = active.collect();
+    }
+
+    /// Whether no connection to this host comes about.
+    pub(crate) fn drops(&self, host: &str) -> bool {
+        let named = |one: &Active| {
+            one.fault
+                .host
+                .as_deref()
+                .is_some_and(|h| h.eq_ignore_ascii_case(host))
+        };
+        locked(&self.active)
+            .iter()
+            .any(|one| one.fault.drop && named(one))
     }
 
     /// The fault that strikes this request, one try of it used up.

@@ -63,6 +63,12 @@ pub fn for_elections() -> &'static Arc<ControlPlane> {
     FOR_ELECTIONS.get_or_init(|| Arc::new(ControlPlane::start()))
 }
 
+/// One for what a thief does with the rights to certificates: that is of consequence for all webhooks of a control plane.
+pub fn for_thieves() -> &'static Arc<ControlPlane> {
+    static FOR_THIEVES: OnceLock<Arc<ControlPlane>> = OnceLock::new();
+    FOR_THIEVES.get_or_init(|| Arc::new(ControlPlane::start()))
+}
+
 /// The root of the repository.
 pub fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
@@ -285,7 +291,7 @@ pub async fn signal(process: u32, name: &str) {
     assert!(sent.unwrap().success());
 }
 
-async fn client(kubeconfig: &Path, impersonate: Option<String>) -> Client {
+pub(crate) async fn client(kubeconfig: &Path, impersonate: Option<String>) -> Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
     for user in &mut kubeconfig.auth_infos {

@@ -99,11 +99,7 @@ impl Site {
     pub async fn certifying(lifetime: &str) -> Self {
         let cluster = Self::own_cluster().await;
         let lifetime = format!("--certificate-lifetime={lifetime}");
-        let flags = [
-            "--tls-names=127.0.0.1",
-            "--tls-secret=acr-pull-webhook/acr-pull-webhook-certificates",
-            &lifetime,
-        ];
+        let flags = ["--tls-names=127.0.0.1", &lifetime];
         Self::on(cluster, None, &[&LEADING[..], &flags].concat(), |_| ()).await
     }
 

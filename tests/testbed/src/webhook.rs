@@ -1,10 +1,12 @@
 //! The webhook's own binary, as a process.
 
 use crate::{
-    control_plane::{self, ControlPlane},
+    control_plane::{self, ControlPlane, NAMESPACE},
     site::IDENTITY_HEADER,
 };
 use azure_emulator::Emulator;
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
 use rcgen::{CertificateParams, KeyPair, SanType};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -25,6 +27,8 @@ pub struct Webhook {
     pub address: SocketAddr,
     pub admin: SocketAddr,
     pub ca_pem: String,
+    /// The secret path that it had published, or would have, when it was ready.
+    path: String,
     log: Arc<Mutex<Vec<String>>>,
     child: Child,
     /// From its start until it was ready.
@@ -32,6 +36,9 @@ pub struct Webhook {
     /// Its working folder, with `tls.crt` and `tls.key`.
     pub files: TempDir,
 }
+
+/// Where all webhooks of a control plane keep their secret path: the one that the deployed account may read.
+pub const SECRET: &str = "acr-pull-webhook-certificates";
 
 /// The program: cargo tells the tests of its package where it is, and whoever else starts it does the same.
 pub fn program() -> std::ffi::OsString {
@@ -69,6 +76,7 @@ impl Webhook {
         command
             .args(["serve", "--listen-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0"])
             .args(["--extra-ca-file=azure-ca.crt"])
+            .arg(format!("--tls-secret={NAMESPACE}/{SECRET}"))
             .args(certificate)
             // Everything the program and its libraries have to say, so that a leaked token would show.
             .env("ACR_PULL_WEBHOOK_LOG_LEVEL", "trace")
@@ -111,6 +119,7 @@ impl Webhook {
             address,
             admin,
             ca_pem,
+            path: String::new(),
             log,
             child,
             files,
@@ -131,6 +140,7 @@ impl Webhook {
         let in_time = tokio::time::timeout(Duration::from_secs(90), ready).await;
         in_time.expect("the webhook is ready within 90 s");
         webhook.ready_after = began.elapsed();
+        webhook.path = path(&control_plane::client(kubeconfig, None).await).await;
         webhook
     }
 
@@ -158,7 +168,7 @@ impl Webhook {
 
     /// The URL that the API server calls.
     pub fn url(&self) -> String {
-        format!("https://{}/mutate", self.address)
+        format!("https://{}{}", self.address, self.path)
     }
 
     /// Everything logged so far.
@@ -191,6 +201,13 @@ impl Webhook {
     pub async fn signal(&self, name: &str) {
         control_plane::signal(self.process(), name).await;
     }
+}
+
+/// The secret path of the webhooks of this control plane, as these keep it.
+pub async fn path(client: &kube::Client) -> String {
+    let secrets = Api::<Secret>::namespaced(client.clone(), NAMESPACE);
+    let data = secrets.get(SECRET).await.unwrap().data.unwrap();
+    format!("/mutate/{}", std::str::from_utf8(&data["path"].0).unwrap())
 }
 
 fn plain_client() -> reqwest::Client {

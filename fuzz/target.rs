@@ -1,0 +1,5 @@
+//! One target of `acr_pull_webhook::fuzz`: that of this program's name.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| acr_pull_webhook::fuzz::run(env!("CARGO_BIN_NAME"), data));

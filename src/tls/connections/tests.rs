@@ -1,0 +1,172 @@
+use super::*;
+use std::net::Ipv4Addr;
+
+const STRANGER: u8 = 1;
+const API_SERVER: u8 = 200;
+
+fn address(n: u8) -> IpAddr {
+    Ipv4Addr::new(10, 0, 0, n).into()
+}
+
+/// Connections, named by their place in the list, `age` milliseconds old.
+fn room(now: Instant, all: &[(u8, u64, Doing)]) -> Option<usize> {
+    let candidates: Vec<_> = all
+        .iter()
+        .enumerate()
+        .map(|(n, (peer, age, doing))| Candidate {
+            id: n as u64,
+            peer: address(*peer),
+            opened: now - Duration::from_millis(*age),
+            doing: *doing,
+        })
+        .collect();
+    who_makes_room(&candidates, now).map(|id| id as usize)
+}
+
+#[test]
+fn strangers_make_room_for_each_other_then_pretenders_then_the_longest_idle() {
+    let now = Instant::now() + Duration::from_secs(3600);
+    let strange = Doing::Unproven {
+        peer_is_proven: false,
+    };
+    let near = Doing::Unproven { peer_is_proven: true };
+    let server = API_SERVER;
+    for (why, all, expected) in [
+        (
+            "the oldest of the stranger that has the most",
+            vec![
+                (2, 4000, strange),
+                (STRANGER, 10, strange),
+                (STRANGER, 20, strange),
+                (server, 9000, Doing::Idle(1)),
+            ],
+            Some(2),
+        ),
+        (
+            "the oldest, where each stranger has one",
+            vec![(1, 10, strange), (2, 30, strange), (3, 20, strange)],
+            Some(1),
+        ),
+        (
+            "a stranger's before one of an API server's address, however many those are",
+            vec![(server, 4000, near), (server, 3000, near), (STRANGER, 1, strange)],
+            Some(2),
+        ),
+        (
+            "a silent one of an API server's address before an idle one",
+            vec![
+                (server, 4000, near),
+                (server, 10, near),
+                (server, 9000, Doing::Idle(1)),
+            ],
+            Some(0),
+        ),
+        (
+            "the longest idle one before handshakes of an API server",
+            vec![
+                (server, 10, near),
+                (server, 9000, Doing::Idle(7)),
+                (server, 8000, Doing::Idle(3)),
+                (server, 9500, Doing::Busy),
+            ],
+            Some(2),
+        ),
+        (
+            "a handshake before a request in flight",
+            vec![(server, 9000, Doing::Busy), (server, 1, near)],
+            Some(1),
+        ),
+        ("nobody", vec![(server, 9000, Doing::Busy)], None),
+    ] {
+        assert_eq!(room(now, &all), expected, "{why}");
+    }
+}
+
+#[tokio::test]
+async fn idle_strangers_hold_no_place_against_a_new_connection() {
+    let all = Connections::new(3);
+    let mut strangers = Vec::new();
+    for _ in 0..3 {
+        strangers.push(all.admit(address(STRANGER)).await);
+    }
+    let server = all.admit(address(API_SERVER)).await;
+    strangers[0].evicted().await;
+    assert_eq!(all.lock().open.len(), 3);
+    server.begin();
+    // However many come now, the API server's stays.
+    for _ in 0..10 {
+        strangers.push(all.admit(address(STRANGER)).await);
+    }
+    server.end();
+    strangers.push(all.admit(address(STRANGER)).await);
+    assert!(!server.shared.evicted.load(Ordering::Relaxed));
+    assert_eq!(all.lock().open.len(), 3);
+    drop(strangers);
+    drop(server);
+    all.all_ended().await;
+    assert_eq!(
+        all.lock().peers.len(),
+        1,
+        "the API server's address is remembered"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_every_connection_has_a_request_in_flight_a_new_one_waits_for_the_first_to_end() {
+    let all = Connections::new(2);
+    let (one, other) = (
+        all.admit(address(API_SERVER)).await,
+        all.admit(address(API_SERVER)).await,
+    );
+    one.begin();
+    other.begin();
+    let mut waiting = tokio::spawn({
+        let all = all.clone();
+        async move { all.admit(address(API_SERVER)).await }
+    });
+    let early = tokio::time::timeout(Duration::from_secs(60), &mut waiting).await;
+    assert!(early.is_err(), "nobody is cut off");
+    one.end();
+    let _third = waiting.await.unwrap();
+    one.evicted().await;
+    assert!(!other.shared.evicted.load(Ordering::Relaxed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stranger_shakes_hands_a_few_at_a_time_and_an_address_of_api_servers_as_often_as_it_likes() {
+    let all = Connections::new(1000);
+    let in_turn = async |place: &Place| tokio::time::timeout(Duration::from_secs(60), place.turn()).await;
+    let mut turns = Vec::new();
+    for _ in 0..UNPROVEN_OF_A_PEER {
+        let place = all.admit(address(STRANGER)).await;
+        turns.push((in_turn(&place).await.expect("a place is free"), place));
+    }
+    let more = all.admit(address(STRANGER)).await;
+    assert!(in_turn(&more).await.is_err());
+    let elsewhere = all.admit(address(API_SERVER)).await;
+    assert!(in_turn(&elsewhere).await.is_ok(), "others do not wait");
+    turns.pop();
+    assert!(in_turn(&more).await.is_ok());
+
+    // Those that wait go on as soon as the address is known to be an API server's.
+    let waiting = all.admit(address(STRANGER)).await;
+    let more = (in_turn(&more).await, more);
+    let (turn, ()) = tokio::join!(in_turn(&waiting), async { turns[0].1.begin() });
+    assert!(turn.is_ok());
+    for _ in 0..3 * UNPROVEN_OF_A_PEER {
+        let place = all.admit(address(STRANGER)).await;
+        assert!(in_turn(&place).await.is_ok());
+        turns.push((None, place));
+    }
+    drop((turns, waiting, more));
+
+    // After a while without it, the address may be anybody's.
+    tokio::time::advance(PROVEN_FOR).await;
+    let mut turns = Vec::new();
+    for _ in 0..UNPROVEN_OF_A_PEER {
+        let place = all.admit(address(STRANGER)).await;
+        turns.push((in_turn(&place).await.unwrap(), place));
+    }
+    let more = all.admit(address(STRANGER)).await;
+    assert!(in_turn(&more).await.is_err());
+}

@@ -1,0 +1,184 @@
+use super::*;
+use crate::tls::SecretPath;
+use rcgen::{CertificateParams, KeyPair};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{PrivateKeyDer, ServerName},
+};
+use std::{net::SocketAddr, time::Instant as Clock};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    task::JoinHandle,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+/// A listener of API servers.
+struct Webhook {
+    address: SocketAddr,
+    path: String,
+    stage: watch::Sender<Stage>,
+    serving: JoinHandle<()>,
+    client: TlsConnector,
+}
+
+// === impl Webhook ===
+
+impl Webhook {
+    async fn start() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        let private = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let server = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], private)
+            .unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.der().clone()).unwrap();
+        let client = ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+
+        let paths = Paths::default();
+        let path = SecretPath::generate().unwrap();
+        paths.set(vec![path.clone()]);
+        let (stage, drain) = watch::channel(Stage::Open);
+        let router = Router::new().fallback(|body: String| async move { format!("here {}", body.len()) });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self {
+            address: listener.local_addr().unwrap(),
+            path: path.url_path(),
+            stage,
+            serving: tokio::spawn(serve(
+                listener,
+                Door::Webhook(Arc::new(server), paths),
+                8,
+                router,
+                drain,
+            )),
+            client: TlsConnector::from(Arc::new(client)),
+        }
+    }
+
+    async fn connect(&self) -> TlsStream<TcpStream> {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        self.client.connect(name, stream).await.unwrap()
+    }
+
+    fn request(&self) -> String {
+        let path = &self.path;
+        format!("POST {path}?timeout=10s HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n")
+    }
+}
+
+/// Everything until the end of the connection.
+async fn rest(mut stream: impl AsyncRead + Unpin) -> String {
+    let mut reply = Vec::new();
+    // A connection that is closed with something unread ends with an error.
+    let read = timeout(Duration::from_secs(60), stream.read_to_end(&mut reply)).await;
+    drop(read.expect("the connection is ended"));
+    String::from_utf8(reply).unwrap()
+}
+
+#[tokio::test]
+async fn who_leaves_ends_each_connection_with_a_reply_and_goes_on_taking_others() {
+    let webhook = Webhook::start().await;
+    let mut kept = webhook.connect().await;
+    kept.write_all(webhook.request().as_bytes()).await.unwrap();
+    let mut reply = vec![0; 1024];
+    let length = kept.read(&mut reply).await.unwrap();
+    assert!(!String::from_utf8_lossy(&reply[..length]).contains("connection: close"));
+
+    webhook.stage.send_replace(Stage::Leaving);
+    for mut connection in [kept, webhook.connect().await] {
+        connection.write_all(webhook.request().as_bytes()).await.unwrap();
+        let reply = rest(connection).await;
+        assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+        assert!(reply.contains("connection: close"), "{reply}");
+    }
+
+    webhook.stage.send_replace(Stage::Closed);
+    webhook.serving.await.unwrap();
+    assert!(TcpStream::connect(webhook.address).await.is_err());
+}
+
+#[tokio::test]
+async fn whatever_is_no_post_to_the_path_is_answered_by_404_and_closed_before_its_body_is_read() {
+    let webhook = Webhook::start().await;
+    let path = webhook.path.clone();
+    for line in [
+        format!("GET {path}"),
+        format!("PUT {path}"),
+        format!("POST {path}0"),
+        format!("POST {}", &path[..path.len() - 1]),
+        "POST /mutate".to_owned(),
+        "POST /".to_owned(),
+        "OPTIONS *".to_owned(),
+    ] {
+        let mut connection = webhook.connect().await;
+        let head = format!("{line} HTTP/1.1\r\nhost: x\r\ncontent-length: 3145728\r\n\r\nx");
+        connection.write_all(head.as_bytes()).await.unwrap();
+        let reply = rest(connection).await;
+        assert!(reply.starts_with("HTTP/1.1 404"), "{line}: {reply}");
+        assert!(reply.contains("connection: close"), "{line}: {reply}");
+        assert!(!reply.contains(&path), "{reply}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_has_a_size_and_a_time() {
+    let webhook = Webhook::start().await;
+    let mut long = webhook.connect().await;
+    let head = format!(
+        "POST {} HTTP/1.1\r\nx: {}",
+        webhook.path,
+        "x".repeat(2 * MAX_HEAD)
+    );
+    let _ = long.write_all(head.as_bytes()).await;
+    let reply = rest(long).await;
+    assert!(reply.is_empty() || reply.starts_with("HTTP/1.1 431"), "{reply}");
+
+    let began = Clock::now();
+    let mut slow = webhook.connect().await;
+    slow.write_all(b"POST / HTTP/1.1\r\nx: ").await.unwrap();
+    let silent = webhook.connect().await;
+    let no_handshake = TcpStream::connect(webhook.address).await.unwrap();
+    assert_eq!(
+        rest(slow).await + &rest(silent).await + &rest(no_handshake).await,
+        ""
+    );
+    let took = began.elapsed();
+    assert!(took >= FIRST_REQUEST_TIMEOUT, "{took:?}");
+}
+
+#[tokio::test]
+async fn an_admin_connection_is_for_one_exchange_of_some_seconds() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (_stage, drain) = watch::channel(Stage::Open);
+    let router = Router::new().fallback(|| async { "here" });
+    tokio::spawn(serve(listener, Door::Admin, 2, router, drain));
+    let mut one = TcpStream::connect(address).await.unwrap();
+    one.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let reply = rest(one).await;
+    assert!(
+        reply.contains("connection: close") && reply.ends_with("here"),
+        "{reply}"
+    );
+    // Whoever comes is answered, though others hold all places and say nothing.
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+        let mut probe = TcpStream::connect(address).await.unwrap();
+        probe
+            .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
+        assert!(rest(probe).await.ends_with("here"));
+    }
+    for silent in silent {
+        assert_eq!(rest(silent).await, "");
+    }
+}
