@@ -226,7 +226,7 @@ impl Work {
                 refused: matches!(complaint.what, What::Refused(_)),
                 looks: 0,
             };
-            if !wanted.is_before(known.as_ref().and_then(|owner| renewed(owner))) {
+            if !wanted.is_before(known.as_ref().and_then(renewed)) {
                 self.repairs.want(key.clone(), wanted);
                 self.queue.wake(key);
             }
