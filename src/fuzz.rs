@@ -36,6 +36,7 @@ pub const TARGETS: &[Target] = &[
     }),
     ("metadata", metadata),
     ("pull_secret", pull_secret),
+    ("event", crate::upkeep::fuzz_event),
     ("entra", identity::fuzz_entra),
     ("managed_identity", identity::fuzz_managed_identity),
     ("acr", registry::fuzz),
@@ -118,6 +119,7 @@ fn metadata(data: &[u8]) {
 fn pull_secret(data: &[u8]) {
     if let Ok(Item(Ok(object))) = serde_json::from_slice::<Item<ACRPullSecret>>(data) {
         crate::pull_secret::fuzz(&object);
+        crate::upkeep::fuzz_pull_secret(&object);
     }
 }
 

@@ -25,8 +25,8 @@ use tokio::{
     task::JoinError,
 };
 
-/// Probes and scrapes are few.
-const MAX_ADMIN_CONNECTIONS: usize = 128;
+/// Probes and scrapes are few. None of these is ever proven, so more would be of no use.
+const MAX_ADMIN_CONNECTIONS: usize = tls::UNPROVEN;
 
 /// Serves until SIGTERM or SIGINT; an error is a sentence for the operator.
 pub async fn run(args: ServeArgs) -> Result<(), String> {

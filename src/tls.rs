@@ -11,6 +11,7 @@ mod serving;
 mod settings;
 
 pub use authority::Terms;
+pub use connections::UNPROVEN;
 pub use files::follow;
 pub use keeper::{Places, keep};
 pub use listener::{Door, Drain, Stage, serve};

@@ -95,6 +95,24 @@ const ADOPT: Duration = Duration::from_secs(15);
 /// Nothing is planned further ahead: clocks may be set.
 const FAR: Duration = Duration::from_secs(600);
 
+/// An Event, and all that is asked of what it claims.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_event(data: &[u8]) {
+    if let Ok(Item(Ok(event))) = serde_json::from_slice::<Item<complaint::Event>>(data)
+        && let Some(complaint) = complaint::Complaint::of(&event, Timestamp::UNIX_EPOCH)
+    {
+        complaint.is_about("acr-pull-contoso-app", Some("contoso.azurecr.io"));
+    }
+}
+
+/// When an object is due, whatever its times are.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_pull_secret(object: &ACRPullSecret) {
+    for now in [Timestamp::MIN, Timestamp::UNIX_EPOCH, Timestamp::MAX] {
+        schedule::until_due(object, ADOPT, now);
+    }
+}
+
 // === impl Upkeep ===
 
 impl Upkeep {

@@ -27,7 +27,7 @@ const MEDIUM: usize = 256 * 1024;
 /// Medium bodies that are held at the same time.
 const MEDIUM_ROOMS: usize = 32;
 /// Large bodies that are held at the same time.
-const LARGE_ROOMS: usize = 3;
+const LARGE_ROOMS: usize = 2;
 /// From the head to the end of the body, the wait for a room included.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 

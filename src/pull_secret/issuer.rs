@@ -39,6 +39,9 @@ const WATCH: &str = "watch of ACRPullSecrets";
 /// Marks that are taken back, which are remembered until the watch shows it.
 const MOST_MARKS: usize = 1024;
 
+/// By uid and resource version.
+type Marks = HashMap<(String, String), Arc<OnceCell<bool>>>;
+
 /// How pull secrets are issued.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -104,7 +107,7 @@ struct Inner {
     flights: Flights,
     census: Census,
     /// By uid and resource version of the object: whether it was there as it is known.
-    marks: Mutex<HashMap<(String, String), Arc<OnceCell<bool>>>>,
+    marks: Mutex<Marks>,
     gates: Gates,
     settings: Settings,
     metrics: Metrics,

@@ -14,9 +14,12 @@ use std::{
 };
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
-    time::Instant,
+    time::{Instant, timeout},
 };
 
+/// Connections that are not proven, at the same time, whosever they are. One may take some 120 KiB, most of it for a message
+/// of a handshake that does not end; an API server's is one of them for some milliseconds.
+pub const UNPROVEN: usize = 128;
 /// Connections of one address that may shake hands and send a head at the same time; further ones wait, and have no TLS
 /// state yet.
 const UNPROVEN_OF_A_PEER: usize = 64;
@@ -24,6 +27,8 @@ const UNPROVEN_OF_A_PEER: usize = 64;
 const PROVEN_FOR: Duration = Duration::from_secs(600);
 /// An API server's connection is proven sooner than this, unless the machine is very busy.
 const FRESH: Duration = Duration::from_secs(1);
+/// How often a connection that found no place looks for one that is fresh no more.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Clones share them.
 #[derive(Clone)]
@@ -33,13 +38,14 @@ struct Inner {
     most: usize,
     began: Instant,
     state: Mutex<State>,
-    /// Rings when a connection has ended, or has nothing to do any more.
+    /// Rings when a connection has ended, is proven, or has nothing to do any more.
     eased: Notify,
 }
 
 #[derive(Default)]
 struct State {
     next: u64,
+    unproven: usize,
     open: HashMap<u64, Arc<Shared>>,
     peers: HashMap<IpAddr, Peer>,
 }
@@ -70,7 +76,7 @@ struct Shared {
     evict: Notify,
 }
 
-const UNPROVEN: u64 = u64::MAX;
+const NEVER_ASKED: u64 = u64::MAX;
 const BUSY: u64 = u64::MAX - 1;
 
 /// A connection's place; free again when this is dropped.
@@ -87,6 +93,13 @@ struct Candidate {
     peer: IpAddr,
     opened: Instant,
     doing: Doing,
+}
+
+/// Which places are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Full {
+    All,
+    Unproven,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +125,8 @@ impl Connections {
         }))
     }
 
-    /// A place for a new connection, at once unless each has a request in flight: another one makes room.
+    /// A place for a new connection, at once unless all others are API servers' and have something to do: another one makes
+    /// room.
     pub async fn admit(&self, peer: IpAddr) -> Place {
         // IPv4 has two spellings where the listener is of IPv6.
         let peer = peer.to_canonical();
@@ -121,18 +135,22 @@ impl Connections {
             if let Some(place) = self.try_admit(peer) {
                 return place;
             }
-            eased.await;
+            let _ = timeout(LOOK, eased).await;
         }
     }
 
     fn try_admit(&self, peer: IpAddr) -> Option<Place> {
         let now = Instant::now();
         let mut state = self.lock();
-        if state.open.len() >= self.0.most {
+        let full = match () {
+            () if state.open.len() >= self.0.most => Some(Full::All),
+            () if state.unproven >= UNPROVEN => Some(Full::Unproven),
+            () => None,
+        };
+        if let Some(full) = full {
             let candidates: Vec<_> = state.candidates(now).collect();
-            let victim = who_makes_room(&candidates, now)?;
-            let shared = state.remove(victim, now);
-            if let Some(shared) = shared {
+            let victim = who_makes_room(full, &candidates, now)?;
+            if let Some(shared) = state.remove(victim, now) {
                 shared.evicted.store(true, Ordering::Relaxed);
                 shared.evict.notify_one();
             }
@@ -140,12 +158,13 @@ impl Connections {
         let shared = Arc::new(Shared {
             peer,
             opened: now,
-            doing: AtomicU64::new(UNPROVEN),
+            doing: AtomicU64::new(NEVER_ASKED),
             proven: AtomicBool::new(false),
             evicted: AtomicBool::new(false),
             evict: Notify::new(),
         });
         state.next += 1;
+        state.unproven += 1;
         let id = state.next;
         state.open.insert(id, shared.clone());
         let known = state.peers.entry(peer).or_default();
@@ -182,7 +201,7 @@ impl State {
             peer: shared.peer,
             opened: shared.opened,
             doing: match shared.doing.load(Ordering::Relaxed) {
-                UNPROVEN => Doing::Unproven {
+                NEVER_ASKED => Doing::Unproven {
                     peer_is_proven: self
                         .peers
                         .get(&shared.peer)
@@ -196,6 +215,9 @@ impl State {
 
     fn remove(&mut self, id: u64, now: Instant) -> Option<Arc<Shared>> {
         let shared = self.open.remove(&id)?;
+        if !shared.proven.load(Ordering::Relaxed) {
+            self.unproven -= 1;
+        }
         if let Some(peer) = self.peers.get_mut(&shared.peer) {
             peer.open -= 1;
             if shared.proven.load(Ordering::Relaxed) {
@@ -222,8 +244,11 @@ impl Peer {
 ///
 /// Strangers' first: the oldest of the address that has the most, so that who opens many loses its own. Then those that
 /// have an API server's address and do not behave like one. Then the longest idle one: its API server may be about to
-/// use it, so that is the last resort. Never one whose request is in flight.
-fn who_makes_room(all: &[Candidate], now: Instant) -> Option<u64> {
+/// use it. Never one whose request is in flight.
+///
+/// Where only the places of unproven ones are taken, none of an API server's address is given up while it is fresh: the new
+/// one waits for it.
+fn who_makes_room(full: Full, all: &[Candidate], now: Instant) -> Option<u64> {
     let oldest_of_the_most = |counts: &dyn Fn(&Candidate) -> bool| {
         let mut of_peer = HashMap::<IpAddr, usize>::new();
         for candidate in all.iter().filter(|candidate| counts(candidate)) {
@@ -250,11 +275,12 @@ fn who_makes_room(all: &[Candidate], now: Instant) -> Option<u64> {
         idle.min_by_key(|(since, candidate)| (*since, candidate.id))
             .map(|(_, candidate)| candidate)
     };
-    oldest_of_the_most(&strange)
-        .or_else(|| oldest_of_the_most(&stale))
-        .or_else(idle)
-        .or_else(|| oldest_of_the_most(&unproven))
-        .map(|candidate| candidate.id)
+    let victim = oldest_of_the_most(&strange).or_else(|| oldest_of_the_most(&stale));
+    let victim = match full {
+        Full::Unproven => victim,
+        Full::All => victim.or_else(idle).or_else(|| oldest_of_the_most(&unproven)),
+    };
+    victim.map(|candidate| candidate.id)
 }
 
 // === impl Place ===
@@ -280,7 +306,7 @@ impl Place {
 
     /// A request for a secret path has come.
     pub fn begin(&self) {
-        if self.shared.doing.swap(BUSY, Ordering::Relaxed) == UNPROVEN {
+        if self.shared.doing.swap(BUSY, Ordering::Relaxed) == NEVER_ASKED {
             self.prove();
         }
     }
@@ -288,15 +314,17 @@ impl Place {
     fn prove(&self) {
         let mut state = self.all.lock();
         // It may have had to make room this very moment.
-        if state.open.contains_key(&self.id)
-            && let Some(peer) = state.peers.get_mut(&self.shared.peer)
-        {
+        if state.open.contains_key(&self.id) {
             self.shared.proven.store(true, Ordering::Relaxed);
+            state.unproven -= 1;
+            let peer = state.peers.entry(self.shared.peer).or_default();
             peer.proven += 1;
             if let Some(slots) = &peer.slots {
                 slots.close();
             }
         }
+        drop(state);
+        self.all.0.eased.notify_waiters();
     }
 
     /// That request is answered.
@@ -309,7 +337,7 @@ impl Place {
 
     /// Whether a request for a secret path ever came.
     pub fn is_proven(&self) -> bool {
-        self.shared.doing.load(Ordering::Relaxed) != UNPROVEN
+        self.shared.doing.load(Ordering::Relaxed) != NEVER_ASKED
     }
 
     /// When it was opened.

@@ -104,7 +104,11 @@ pub async fn serve(
             _ = drain.wait_for(|stage| *stage == Stage::Closed) => break,
         };
         match accepted {
-            Some((stream, place)) => drop(tokio::spawn(served.clone().connection(stream, place))),
+            Some((stream, place)) => {
+                drop(tokio::spawn(served.clone().connection(stream, place)));
+                // It may be answered before the next one is taken, for which it could have to make room.
+                tokio::task::yield_now().await;
+            }
             None => tokio::time::sleep(ACCEPT_PAUSE).await,
         }
     }
@@ -135,6 +139,10 @@ async fn accept(listener: &TcpListener) -> Option<(TcpStream, IpAddr)> {
 
 impl Served {
     async fn connection(self, stream: TcpStream, place: Place) {
+        let Door::Webhook(tls, _) = self.door.clone() else {
+            let until = Instant::now() + FIRST_REQUEST_TIMEOUT;
+            return self.http(stream, place, until).await;
+        };
         let turn = timeout_at(place.opened() + TURN_TIMEOUT, place.turn());
         let _turn = tokio::select! {
             turn = turn => match turn {
@@ -146,20 +154,15 @@ impl Served {
         let until = Instant::now() + FIRST_REQUEST_TIMEOUT;
         // Not before its turn: those that wait hold nothing.
         let stream = BufReader::with_capacity(READ_AHEAD, stream);
-        match self.door.clone() {
-            Door::Admin => self.http(stream, place, until).await,
-            Door::Webhook(tls, _) => {
-                let handshake = timeout_at(until, TlsAcceptor::from(tls).accept(stream));
-                let handshake = tokio::select! {
-                    handshake = handshake => handshake,
-                    () = place.evicted() => return,
-                };
-                match handshake {
-                    Ok(Ok(stream)) => self.http(stream, place, until).await,
-                    Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-                    Err(_) => tracing::debug!("a TLS handshake did not end in time"),
-                }
-            }
+        let handshake = timeout_at(until, TlsAcceptor::from(tls).accept(stream));
+        let handshake = tokio::select! {
+            handshake = handshake => handshake,
+            () = place.evicted() => return,
+        };
+        match handshake {
+            Ok(Ok(stream)) => self.http(stream, place, until).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+            Err(_) => tracing::debug!("a TLS handshake did not end in time"),
         }
     }
 

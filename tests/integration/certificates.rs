@@ -1,4 +1,4 @@
-//! The webhook's own certificates: made, published, rotated and mended under load.
+//! The webhook's own certificates and its secret path: made, published, rotated and mended under load.
 
 use super::{
     site::{Site, eventually, pull_secret_names, unnamed},
@@ -14,7 +14,10 @@ use kube::{
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde_json::json;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+};
 use x509_cert::{Certificate, der::Decode};
 
 const SECRET: &str = "acr-pull-webhook-certificates";
@@ -46,7 +49,7 @@ impl Certificates {
             "another certificate is served, and nothing else is kept",
             async || {
                 let data = self.secrets.get_opt(SECRET).await.unwrap()?.data?;
-                let over = data.keys().eq(["ca.crt", "tls.crt", "tls.key"]);
+                let over = data.keys().eq(["ca.crt", "path", "tls.crt", "tls.key"]);
                 (over && data.get("tls.crt") != before.as_ref()).then_some(())
             },
         )
@@ -54,12 +57,46 @@ impl Certificates {
     }
 
     async fn bundles(&self) -> Vec<ByteString> {
+        let published = self.published().await;
+        published.into_iter().map(|(bundle, _)| bundle).collect()
+    }
+
+    /// Authorities and path, of each entry.
+    async fn published(&self) -> Vec<(ByteString, String)> {
         let registration = self.registrations.get(REGISTRATION).await.unwrap();
-        let hooks = registration.webhooks.unwrap_or_default();
+        let hooks = registration.webhooks.unwrap_or_default().into_iter();
         hooks
-            .into_iter()
-            .map(|hook| hook.client_config.ca_bundle.unwrap_or_default())
+            .map(|hook| {
+                let config = hook.client_config;
+                let url = reqwest::Url::parse(&config.url.unwrap()).unwrap();
+                (config.ca_bundle.unwrap_or_default(), url.path().to_owned())
+            })
             .collect()
+    }
+
+    /// The secret paths that are kept, by their keys.
+    async fn paths(&self) -> BTreeMap<String, String> {
+        let secret = self.secrets.get_opt(SECRET).await.unwrap();
+        let data = secret.and_then(|secret| secret.data).unwrap_or_default();
+        let paths = data.into_iter().filter(|(key, _)| key.ends_with("path"));
+        paths
+            .map(|(key, path)| (key, String::from_utf8(path.0).unwrap()))
+            .collect()
+    }
+
+    /// Waits until another path is published, and the rotation is over; returns that.
+    async fn is_replaced(&self, before: &str) -> String {
+        eventually(
+            "another path is published, and nothing else is kept",
+            async || {
+                let paths = self.paths().await;
+                let path = paths.get("path").filter(|path| *path != before)?;
+                let whole = format!("/mutate/{path}");
+                let published = self.published().await.iter().all(|(_, path)| *path == whole);
+                (paths.len() == 1 && published).then(|| path.clone())
+            },
+        )
+        .await
     }
 }
 
@@ -73,10 +110,10 @@ async fn load(site: &Site, stop: &AtomicBool, made: &AtomicUsize) {
     }
 }
 
-/// Each replica, asked as an API server would that trusts what is published: always with success.
+/// Each replica, asked as an API server would that knows what is published: always with success.
 async fn ask(certificates: &Certificates, replicas: [&Webhook; 2], stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
-        let bundle = certificates.bundles().await.remove(0);
+        let (bundle, path) = certificates.published().await.remove(0);
         let roots = reqwest::Certificate::from_pem_bundle(&bundle.0).unwrap();
         for replica in replicas {
             let client = reqwest::Client::builder()
@@ -85,11 +122,12 @@ async fn ask(certificates: &Certificates, replicas: [&Webhook; 2], stop: &Atomic
             let reply = client
                 .build()
                 .unwrap()
-                .post(replica.url())
+                .post(format!("https://{}{path}", replica.address))
                 .json(&json!({}))
                 .send()
                 .await;
-            reply.expect("its certificate is trusted");
+            // No review, but read.
+            assert_eq!(reply.expect("its certificate is trusted").status(), 400);
         }
     }
 }
@@ -107,8 +145,9 @@ async fn certificates_are_made_rotated_and_mended_and_no_pod_is_refused() {
         ask(&certificates, [&site.webhook, &second], &stop),
         async {
             for _ in 0..3 {
-                let before = certificates.served().await;
+                let (before, paths) = (certificates.served().await, certificates.paths().await);
                 certificates.is_rotated(&before).await;
+                assert_ne!(certificates.paths().await, paths, "the path rotates too");
             }
             let before = certificates.served().await;
             certificates
@@ -174,10 +213,105 @@ async fn certificates_are_made_rotated_and_mended_and_no_pod_is_refused() {
     .await;
 
     // Neither by our own words nor by a library's.
+    let path = certificates.paths().await.remove("path").unwrap();
     for line in site.webhook.log().iter().chain(&second.log()) {
         assert!(!line.contains("PRIVATE KEY"), "a key was logged");
+        assert!(!line.contains(&path), "a path was logged: {line}");
     }
     site.assert_no_secret_was_logged();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_certificate_in_files_the_path_is_kept_published_and_replaced_and_nothing_else() {
+    // A change is held back for a tenth of the lifetime, of certificates that are not made here.
+    let site = Site::leading(&["--certificate-lifetime=30s"], |_| ()).await;
+    let second = site.replica().await;
+    let certificates = Certificates::of(&site);
+    let label = site.a.namespace.strip_suffix("-a").unwrap();
+    certificates
+        .registrations
+        .delete(label, &DeleteParams::default())
+        .await
+        .unwrap();
+    let (pem, nowhere) = (
+        &site.webhook.ca_pem,
+        format!("https://{}/mutate", site.webhook.address),
+    );
+    site.register_at(None, label, &nowhere, Some(pem)).await;
+    let first = certificates.is_replaced("").await;
+    assert!(site.webhook.url().ends_with(&first) && second.url().ends_with(&first));
+    let call = async |webhook: &Webhook, path: &str| {
+        let url = format!("https://{}/mutate/{path}", webhook.address);
+        let reply = webhook.client().post(url).json(&json!({})).send().await;
+        reply.unwrap().status().as_u16()
+    };
+    eventually("the API server has heard of the path", async || {
+        let pods = site.pods(&site.a.namespace);
+        pods.create(&PostParams::default(), &unnamed("contoso"))
+            .await
+            .ok()
+    })
+    .await;
+
+    let (stop, made) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let last = async {
+        certificates
+            .secrets
+            .delete(SECRET, &DeleteParams::default())
+            .await
+            .unwrap();
+        let next = certificates.is_replaced(&first).await;
+        for spoilt in [
+            json!({"stringData": {"path": "nonsense"}}),
+            json!({"stringData": {"path": "X".repeat(40)}}),
+            json!({"data": {"path": null}}),
+        ] {
+            let before = certificates.paths().await["path"].clone();
+            certificates
+                .secrets
+                .patch(SECRET, &PatchParams::default(), &Patch::Merge(spoilt))
+                .await
+                .unwrap();
+            certificates.is_replaced(&before).await;
+        }
+        stop.store(true, Ordering::Relaxed);
+        next
+    };
+    let (_, _, next) = tokio::join!(
+        load(&site, &stop, &made),
+        async {
+            while !stop.load(Ordering::Relaxed) {
+                let (_, path) = certificates.published().await.remove(0);
+                let path = path.strip_prefix("/mutate/").unwrap();
+                for replica in [&site.webhook, &second] {
+                    assert_eq!(call(replica, path).await, 400, "no review, but read");
+                }
+            }
+        },
+        last,
+    );
+    let made = made.into_inner();
+    assert!(made > 20, "{made} Pods were created");
+    for replica in [&site.webhook, &second] {
+        eventually("the deleted path is forgotten", async || {
+            (call(replica, &first).await == 404).then_some(())
+        })
+        .await;
+    }
+
+    let secret = certificates.secrets.get(SECRET).await.unwrap();
+    assert!(secret.data.unwrap().keys().eq(["path"]), "no certificate is made");
+    let bundles = certificates.bundles().await;
+    assert!(
+        bundles.iter().all(|bundle| bundle.0 == pem.as_bytes()),
+        "the authority is left alone"
+    );
+    for line in site.webhook.log().iter().chain(&second.log()) {
+        assert!(
+            !line.contains(&first) && !line.contains(&next),
+            "a path was logged: {line}"
+        );
+    }
 }
 
 /// When a certificate in PEM ends.

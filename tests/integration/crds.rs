@@ -278,3 +278,50 @@ async fn an_acr_pull_secret_that_makes_no_sense_is_refused_by_the_api_server() {
         api.patch("acr-pull-x", &params, &changed).await.unwrap();
     }
 }
+
+/// Attempts 13 and 14, where our own copy of the kinds is installed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_generator_with_a_field_that_is_too_long_is_refused_by_the_api_server() {
+    let cluster = tokio::task::spawn_blocking(ControlPlane::start).await.unwrap();
+    let client = cluster.admin().await;
+    install(&cluster).await;
+    let kind = ApiResource::erase::<ACRAccessToken>(&());
+    let spec = |field: &str, value: Value| {
+        let mut spec = json!({"registry": "contoso.azurecr.io", "auth": {
+            "managedIdentity": {"identityId": "x"},
+            "workloadIdentity": {"serviceAccountRef": {"name": "app", "audiences": []}}}});
+        match spec.pointer_mut(field) {
+            Some(place) => *place = value,
+            None => spec[&field[1..]] = value,
+        }
+        json!({"metadata": {"name": "large", "namespace": "default"}, "spec": spec})
+    };
+    create(&client, &kind, json!({"metadata": {"name": "small", "namespace": "default"}, "spec": spec("/scope", json!("a"))["spec"]})).await;
+    let api = Api::<DynamicObject>::namespaced_with(client, "default", &kind);
+    let audiences = "/auth/workloadIdentity/serviceAccountRef/audiences";
+    for (field, value) in [
+        ("/scope", json!("a".repeat(4097))),
+        ("/scope", json!("repository:a:pull ".repeat(50_000))),
+        ("/registry", json!("a".repeat(254))),
+        ("/tenantId", json!("a".repeat(254))),
+        ("/auth/managedIdentity/identityId", json!("a".repeat(513))),
+        (audiences, json!(vec!["a"; 9])),
+        (audiences, json!(vec!["a"; 350_000])),
+        (audiences, json!(["a".repeat(513)])),
+    ] {
+        let mut object = spec(field, value);
+        object["apiVersion"] = json!(kind.api_version);
+        object["kind"] = json!(kind.kind);
+        let refused = api
+            .create(&PostParams::default(), &from(object))
+            .await
+            .unwrap_err();
+        let refused = refused.to_string();
+        assert!(
+            refused.contains("Too long")
+                || refused.contains("Too many")
+                || refused.contains("may not be more than"),
+            "{field}: {refused:.300}"
+        );
+    }
+}

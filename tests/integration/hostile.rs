@@ -3,6 +3,9 @@
 
 mod fairness;
 mod objects;
+mod others;
+mod port;
+mod tenants;
 mod upkeep;
 
 use super::{

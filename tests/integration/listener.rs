@@ -79,7 +79,7 @@ async fn stalled_handshakes_and_slow_headers_hold_up_nobody_and_are_ended() {
             .await
             .unwrap()
             .status(),
-        405
+        404
     );
     let ended = join_all(stalled.into_iter().chain(slow).map(async |mut stream| {
         let end = tokio::time::timeout(std::time::Duration::from_secs(60), async {
@@ -123,7 +123,7 @@ async fn with_a_client_authority_only_who_shows_a_certificate_of_it_may_speak() 
     };
     assert_eq!(call(None).await, None);
     assert_eq!(call(Some(identity(None))).await, None);
-    assert_eq!(call(Some(identity(Some(&authority)))).await, Some(405));
+    assert_eq!(call(Some(identity(Some(&authority)))).await, Some(404));
     // Probes carry no certificate.
     assert_eq!(webhook.admin_get("/readyz").await.0, 200);
 }

@@ -1,6 +1,7 @@
 //! The webhook as an HTTP server, asked by a client that is not the API server.
 
 use super::{
+    gate::{Lost, Write},
     review::review,
     site::{Site, pod},
 };
@@ -21,7 +22,7 @@ async fn send(site: &Site, method: Method, content_type: &str, body: Vec<u8>) ->
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_answered_with_a_review_that_says_why() {
+async fn what_cannot_be_read_is_answered_with_a_status_that_says_why() {
     let site = Site::start().await;
     let json = "application/json";
     let whole = review(&site.a.namespace, &pod("app", "contoso"))
@@ -39,13 +40,11 @@ async fn what_cannot_be_read_is_answered_with_a_review_that_says_why() {
     ] {
         let (got, answer) = send(&site, Method::POST, content_type, body).await;
         assert_eq!(got, status);
-        assert_eq!(answer["kind"], "AdmissionReview");
-        assert_eq!(answer["response"]["allowed"], false);
+        assert_eq!(answer["kind"], "Status");
+        assert_eq!(answer["code"], status.as_u16());
         assert!(
-            answer["response"]["status"]["message"]
-                .as_str()
-                .unwrap()
-                .starts_with("InvalidReview: ")
+            answer["message"].as_str().unwrap().starts_with("InvalidReview: "),
+            "{answer}"
         );
     }
 }
@@ -68,24 +67,86 @@ async fn a_review_whose_uid_can_be_read_is_refused_under_that_uid() {
 }
 
 #[tokio::test]
-async fn only_post_on_the_one_path_is_served() {
+async fn lists_of_a_pod_have_an_end() {
     let site = Site::start().await;
-    for method in [Method::GET, Method::PUT, Method::DELETE] {
-        let (status, words) = send(&site, method, "application/json", Vec::new()).await;
-        assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
-        assert!(words.as_str().unwrap().contains("POST"));
+    for (list, most, words) in [
+        ("containers", 1000, "more than 1000 containers of a kind"),
+        ("initContainers", 1000, "more than 1000 containers of a kind"),
+        ("ephemeralContainers", 1000, "more than 1000 containers of a kind"),
+        ("imagePullSecrets", 128, "more than 128 imagePullSecrets"),
+    ] {
+        let mut review = review(&site.a.namespace, &pod("app", "contoso"));
+        for (more, allowed) in [(0, true), (1, false)] {
+            review["request"]["object"]["spec"][list] = vec![json!({}); most + more].into();
+            let body = review.to_string().into_bytes();
+            let (status, answer) = send(&site, Method::POST, "application/json", body).await;
+            assert_eq!(status, StatusCode::OK);
+            assert_eq!(answer["response"]["allowed"], allowed, "{list}: {answer}");
+            if !allowed {
+                let message = answer["response"]["status"]["message"].as_str().unwrap();
+                assert!(message.contains(words), "{message}");
+            }
+        }
     }
-    let elsewhere = format!("https://{}/other", site.webhook.address);
-    assert_eq!(
-        site.webhook
-            .client()
-            .post(elsewhere)
-            .send()
-            .await
-            .unwrap()
-            .status(),
-        StatusCode::NOT_FOUND
-    );
+}
+
+/// A review is small, medium or large by what is in its Pod, and decided alike.
+#[tokio::test]
+async fn large_pods_get_the_same_patch_as_small_ones_and_a_note_where_no_image_is_of_the_registry() {
+    let site = Site::start().await;
+    site.create(&site.a.namespace, &pod("app", "contoso")).await;
+    let mut answers = Vec::new();
+    for size in [0, 20 * 1024, 300 * 1024, 2 * 1024 * 1024] {
+        for image in ["contoso.azurecr.io/team-a/app", "elsewhere.example.com/app"] {
+            let mut review = review(&site.a.namespace, &pod("app", "contoso"));
+            let object = &mut review["request"]["object"];
+            object["metadata"]["labels"] = json!({"acr-pull.dev/injected": "true"});
+            object["metadata"]["annotations"]["large"] = "x".repeat(size).into();
+            object["spec"]["imagePullSecrets"] = json!([{"name": "mine"}, {}]);
+            object["spec"]["containers"][0]["image"] = image.into();
+            let body = review.to_string().into_bytes();
+            let (status, mut answer) = send(&site, Method::POST, "application/json", body).await;
+            assert_eq!(status, StatusCode::OK, "{answer}");
+            let warnings = answer["response"]["warnings"].take();
+            assert_eq!(warnings.is_null(), image.starts_with("contoso"), "{warnings}");
+            answers.push(answer);
+        }
+    }
+    assert!(answers[0]["response"]["patch"].is_string(), "{}", answers[0]);
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+}
+
+#[tokio::test]
+async fn only_post_on_the_secret_path_is_served() {
+    let site = Site::start().await;
+    let secret = site.webhook.url();
+    let elsewhere = format!("https://{}", site.webhook.address);
+    for (method, url) in [
+        (Method::GET, secret.clone()),
+        (Method::PUT, secret.clone()),
+        (Method::DELETE, secret.clone()),
+        (Method::POST, format!("{secret}/")),
+        (Method::POST, secret[..secret.len() - 1].to_owned()),
+        (Method::POST, format!("{elsewhere}/mutate")),
+        (Method::POST, format!("{elsewhere}/other")),
+    ] {
+        let request = site.webhook.client().request(method.clone(), &url);
+        let reply = request.send().await.unwrap();
+        assert_eq!(reply.status(), StatusCode::NOT_FOUND, "{method} {url}");
+        assert_eq!(reply.headers()["connection"], "close", "{method} {url}");
+    }
+}
+
+/// The API server shows what it gets, and would say `an error on the server ("unknown")` of what it cannot read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_failed_tells_its_sentence_to_who_makes_the_pod() {
+    let site = Site::leading_through_a_gate(&[], |_| ()).await;
+    site.gate().cut_at(Write::Owner, Lost::Request);
+    let refused = site.refused(&site.a.namespace, &pod("app", "contoso")).await;
+    let message = &refused.message;
+    assert!(message.contains("ApiServerUnavailable: "), "{message}");
+    assert!(!message.contains("unknown"), "{message}");
+    site.gate().mend();
 }
 
 #[tokio::test]

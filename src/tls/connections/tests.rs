@@ -1,5 +1,5 @@
 use super::*;
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, pin::pin};
 
 const STRANGER: u8 = 1;
 const API_SERVER: u8 = 200;
@@ -8,8 +8,8 @@ fn address(n: u8) -> IpAddr {
     Ipv4Addr::new(10, 0, 0, n).into()
 }
 
-/// Connections, named by their place in the list, `age` milliseconds old.
-fn room(now: Instant, all: &[(u8, u64, Doing)]) -> Option<usize> {
+/// Connections of these addresses, named by their place in the list, `age` milliseconds old.
+fn room(full: Full, now: Instant, all: &[(u8, u64, Doing)]) -> Option<usize> {
     let candidates: Vec<_> = all
         .iter()
         .enumerate()
@@ -20,7 +20,7 @@ fn room(now: Instant, all: &[(u8, u64, Doing)]) -> Option<usize> {
             doing: *doing,
         })
         .collect();
-    who_makes_room(&candidates, now).map(|id| id as usize)
+    who_makes_room(full, &candidates, now).map(|id| id as usize)
 }
 
 #[test]
@@ -78,8 +78,21 @@ fn strangers_make_room_for_each_other_then_pretenders_then_the_longest_idle() {
         ),
         ("nobody", vec![(server, 9000, Doing::Busy)], None),
     ] {
-        assert_eq!(room(now, &all), expected, "{why}");
+        assert_eq!(room(Full::All, now, &all), expected, "{why}");
     }
+    let handshakes = [
+        (server, 999, near),
+        (server, 1, near),
+        (server, 9000, Doing::Idle(1)),
+    ];
+    assert_eq!(
+        room(Full::Unproven, now, &handshakes),
+        None,
+        "API servers' handshakes are waited for, and idle ones no help"
+    );
+    let silent = [(server, 2000, near), (STRANGER, 1, strange)];
+    assert_eq!(room(Full::Unproven, now, &silent), Some(1));
+    assert_eq!(room(Full::Unproven, now, &silent[..1]), Some(0));
 }
 
 #[tokio::test]
@@ -130,6 +143,40 @@ async fn where_every_connection_has_a_request_in_flight_a_new_one_waits_for_the_
     let _third = waiting.await.unwrap();
     one.evicted().await;
     assert!(!other.shared.evicted.load(Ordering::Relaxed));
+}
+
+/// A burst of an address that API servers call from is let in as fast as it shakes hands; strangers lose theirs at once.
+#[tokio::test(start_paused = true)]
+async fn unproven_connections_have_a_bound_of_their_own() {
+    let all = Connections::new(10 * UNPROVEN);
+    let first = all.admit(address(API_SERVER)).await;
+    first.begin();
+    let mut burst = Vec::new();
+    for _ in 0..UNPROVEN {
+        burst.push(all.admit(address(API_SERVER)).await);
+    }
+    let mut next = pin!(all.admit(address(API_SERVER)));
+    assert!(timeout(FRESH / 2, &mut next).await.is_err(), "all are fresh");
+    burst[7].begin();
+    let next = next.await;
+    assert!(
+        burst
+            .iter()
+            .all(|place| !place.shared.evicted.load(Ordering::Relaxed))
+    );
+    assert_eq!(all.lock().unproven, UNPROVEN);
+    // What is silent for longer is no API server.
+    drop(timeout(2 * FRESH, all.admit(address(STRANGER))).await.unwrap());
+    burst[0].evicted().await;
+    for place in &burst[8..] {
+        place.begin();
+    }
+    for _ in 0..2 * UNPROVEN {
+        burst.push(all.admit(address(STRANGER)).await);
+    }
+    assert_eq!(all.lock().unproven, UNPROVEN);
+    drop((first, burst, next));
+    assert_eq!(all.lock().unproven, 0);
 }
 
 #[tokio::test(start_paused = true)]

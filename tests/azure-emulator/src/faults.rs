@@ -84,6 +84,10 @@ pub enum BadBody {
     Truncated,
     /// No body at all.
     Empty,
+    /// More JSON than any client should read.
+    Endless,
+    /// An error document of the service whose words are meant for the terminal, or the shell, of whoever reads them.
+    Hostile,
 }
 
 /// How `expires_in` is changed.

@@ -54,7 +54,7 @@ async fn helm_test_passes_and_a_pod_runs_with_a_certificate_that_is_provided() {
     release.test().await;
     release.serves(TEAMS[1]).await;
     assert_eq!(release.ca_bundle().await.unwrap().trim(), authority.trim());
-    assert!(release.secret(CERTIFICATES).await.is_none());
+    assert!(release.secret(CERTIFICATES).await.unwrap().keys().eq(["path"]));
 }
 
 #[tokio::test]
@@ -73,7 +73,7 @@ async fn helm_test_passes_and_a_pod_runs_with_a_certificate_of_cert_manager() {
     .await;
     release.test().await;
     release.serves(TEAMS[2]).await;
-    assert!(release.secret(CERTIFICATES).await.is_none());
+    assert!(release.secret(CERTIFICATES).await.unwrap().keys().eq(["path"]));
     release.uninstall().await;
     cert_manager.remove(&client).await;
 }

@@ -14,6 +14,12 @@ use crate::managed_identity::errors as managed_identity;
 
 const HTML: &str = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n<center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n";
 
+/// Bytes of a body that does not end soon.
+const ENDLESS: usize = 4 * 1024 * 1024;
+/// Among others a new line, a colour, and a change of the direction of writing.
+const HOSTILE: &str =
+    "x'; touch /tmp/pwned; '$(touch /tmp/pwned) \u{1b}[31m\u{202e}\r\nlevel=INFO everything is well";
+
 /// What happens instead of, or to, the right reply.
 pub(crate) enum Effect {
     Hang,
@@ -120,6 +126,8 @@ pub(crate) async fn spoil(fault: &Fault, response: Response<Body>) -> Response<B
         }
         Some(BadBody::Truncated) => body.slice(..body.len() / 2),
         Some(BadBody::Empty) => Default::default(),
+        Some(BadBody::Endless) => Value::from("x".repeat(ENDLESS)).to_string().into(),
+        Some(BadBody::Hostile) => hostile().to_string().into(),
         None => match serde_json::from_slice(&body) {
             Ok(Value::Object(mut object)) => {
                 match fault.expires_in {
@@ -144,6 +152,17 @@ pub(crate) async fn spoil(fault: &Fault, response: Response<Body>) -> Response<B
         },
     };
     Response::from_parts(parts, Body::from(body))
+}
+
+/// In the forms of ACR and of Entra at the same time, with a code of Entra's for which clients have advice.
+fn hostile() -> Value {
+    let words = format!("{HOSTILE} {}", "long ".repeat(20_000));
+    serde_json::json!({
+        "errors": [{"code": "DENIED\n", "message": words}],
+        "error": "unauthorized_client",
+        "error_description": format!("AADSTS700016: {words}"),
+        "error_codes": [700_016],
+    })
 }
 
 fn set_realm(response: &mut Response<Body>, realm: &str) {
