@@ -192,7 +192,8 @@ impl Work {
     async fn reconcile_missing(&self, key: &Key) -> Result<Option<Duration>, Problem> {
         self.usage.forget(key);
         self.collection.forget(key);
-        if self.usage.of(key) == Use::Used {
+        let excluded = self.upkeep.catalog.excluded().contains(&key.0);
+        if self.usage.of(key) == Use::Used && !excluded {
             return self.restore(key).await;
         }
         self.usage.forget(key);

@@ -182,11 +182,12 @@ impl Flights {
         }
     }
 
-    /// Forgets how a flight of this order ended: whoever joins next starts another one.
-    pub fn forget_outcome(&self, order: &Order) {
+    /// Forgets that a flight of this order succeeded: whoever joins next starts another one.
+    pub fn forget_success(&self, order: &Order) {
         let key = (order.namespace.clone(), order.name.clone());
-        if let Entry::Occupied(entry) = self.lock().flights.entry(key)
-            && entry.get().has_landed()
+        let mut board = self.lock();
+        if let Entry::Occupied(entry) = board.flights.entry(key)
+            && entry.get().has_succeeded()
         {
             entry.remove().task.abort();
         }
@@ -363,8 +364,8 @@ impl Flight {
         }
     }
 
-    fn has_landed(&self) -> bool {
-        matches!(*self.state.borrow(), State::Landed(_))
+    fn has_succeeded(&self) -> bool {
+        matches!(*self.state.borrow(), State::Landed(Ok(())))
     }
 
     fn is_flying(&self) -> bool {

@@ -39,6 +39,9 @@ const WATCH: &str = "watch of ACRPullSecrets";
 /// Marks that are taken back, which are remembered until the watch shows it.
 const MOST_MARKS: usize = 1024;
 
+/// By uid and resource version.
+type Marks = HashMap<(String, String), Arc<OnceCell<bool>>>;
+
 /// How pull secrets are issued.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -220,7 +223,7 @@ impl Issuer {
     pub async fn renew(&self, order: Arc<Order>, cause: Cause) -> Result<(), Problem> {
         if matches!(cause, Cause::Repair) {
             // What has just been issued is what is complained of.
-            self.0.flights.forget_outcome(&order);
+            self.0.flights.forget_success(&order);
         }
         // Whoever renews tries again by a plan of its own.
         let refresh = |()| std::future::ready(Err(late(&Stage::Kubernetes)));

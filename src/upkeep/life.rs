@@ -46,8 +46,12 @@ impl Work {
     }
 }
 
-/// When the token ends of a pull secret that works: where one does not, its Ready condition tells its users why.
+/// When the token ends of a pull secret that works. Where a renewal was refused, conditions tell its users why, who alone can
+/// mend that.
 fn expiration(owner: &ACRPullSecret) -> Option<Timestamp> {
-    let status = owner.status.as_ref().filter(|status| status.is_ready())?;
+    let status = owner
+        .status
+        .as_ref()
+        .filter(|status| status.is_ready() && !status.has_failed())?;
     Some(status.expiration_time.as_ref()?.0)
 }

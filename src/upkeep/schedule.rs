@@ -34,9 +34,7 @@ pub fn until_due(owner: &ACRPullSecret, adopt: Duration, now: Timestamp) -> Dura
     if renewed.0.duration_since(now) > MAX_AHEAD || !life.is_positive() {
         return Duration::ZERO;
     }
-    let share =
-        SignedDuration::try_from_secs_f64(life.as_secs_f64() * share(owner, renewed.0)).unwrap_or(life);
-    between(now, later(renewed.0, share))
+    between(now, later(renewed.0, life.mul_f64(share(owner, renewed.0))))
 }
 
 /// That much later, as far as times go. jiff's own operators panic beyond.

@@ -54,17 +54,17 @@ async fn two_hundred_pods_share_one_flight() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flight_whose_outcome_is_forgotten_is_not_joined_but_one_under_way_is() {
+async fn a_flight_whose_success_is_forgotten_is_not_joined_but_one_under_way_is() {
     let (flights, upstream) = (Flights::default(), Upstream::failing(0, Reason::EntraUnavailable));
     let order = Order::example("a");
     let first = upstream.join(&flights, "a");
     sleep(Duration::from_millis(50)).await;
-    flights.forget_outcome(&order);
+    flights.forget_success(&order);
     let second = upstream.join(&flights, "a");
     first.outcome().await.unwrap();
     second.outcome().await.unwrap();
     assert_eq!(upstream.tries(), 1);
-    flights.forget_outcome(&order);
+    flights.forget_success(&order);
     upstream.join(&flights, "a").outcome().await.unwrap();
     assert_eq!(upstream.tries(), 2);
 }
