@@ -96,9 +96,6 @@ pub struct Minted {
 #[derive(Clone)]
 pub struct Issuer(Arc<Inner>);
 
-/// By uid and resource version of an object whose mark is taken back: whether it was there as it is known.
-type Marks = HashMap<(String, String), Arc<OnceCell<bool>>>;
-
 struct Inner {
     tokens: TokenSource,
     registry: RegistryClient,
