@@ -32,7 +32,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 use usage::{Usage, Use};
 
 /// How the leader goes about it.
@@ -69,7 +69,10 @@ pub struct Upkeep {
 struct Work {
     upkeep: Upkeep,
     term: Term,
+    began: Instant,
     usage: Usage,
+    /// Rings when all Pods have been listed once.
+    pods_listed: Notify,
     queue: Queue,
     /// Of what is written.
     pace: Pace,
@@ -92,6 +95,8 @@ struct Trouble {
 
 /// A Pod does not wait for a replica that has died in the middle of its admission longer than this.
 const ADOPT: Duration = Duration::from_secs(15);
+/// So long a new leader waits for the list of Pods, before it renews what may be in use.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Nothing is planned further ahead: clocks may be set.
 const FAR: Duration = Duration::from_secs(600);
 
@@ -128,7 +133,9 @@ impl Upkeep {
         let work = Work {
             pace: Pace::new(rate),
             looks: Pace::new(rate),
+            began: Instant::now(),
             usage: Usage::default(),
+            pods_listed: Notify::new(),
             queue: Queue::default(),
             term,
             troubles: Mutex::default(),
@@ -183,6 +190,8 @@ impl Work {
         }
         match self.usage.of(key) {
             Use::Unused(for_long) => self.collect(owner, key, for_long).await,
+            // Woken when the Pods are listed.
+            Use::Unknown if self.began.elapsed() < PATIENCE => Ok(Some(PATIENCE)),
             // Where Pods are not known, a renewal too many harms nobody.
             usage @ (Use::Used | Use::Unknown) => self.keep(&object, owner, key, usage).await,
         }

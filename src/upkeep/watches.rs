@@ -28,7 +28,8 @@ pub async fn pods(work: &Work) {
             work.queue.wake(key);
         }
         if matches!(change, Change::Whole | Change::Works(_)) {
-            // Those that are not in use have waited for this.
+            // Those that are not in use have waited for this, and so have complaints.
+            work.pods_listed.notify_one();
             wake_all(work);
         }
     }
@@ -54,6 +55,8 @@ pub async fn changes(work: &Work) {
 
 /// Follows the kubelets' Events about pulls that fail.
 pub async fn failed_pulls(work: &Work) {
+    // A complaint about a Pod that is not known is about none of ours.
+    work.pods_listed.notified().await;
     let follow = async |what, reason: &str| {
         let fields = format!("involvedObject.kind=Pod,type=Warning,reason={reason}");
         let places = work.upkeep.cluster.places::<Item<Event>>();
