@@ -6,7 +6,7 @@ mod list;
 mod member;
 
 pub use item::{Item, MAX_VALUE, Unreadable, Watched, read};
-pub use list::{Failure, page};
+pub use list::{Failure, object, page};
 
 use crate::{
     cluster::{Cluster, Places},

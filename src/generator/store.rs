@@ -5,7 +5,7 @@ use super::{ACRAccessToken, ACRAccessTokenSpec, ClusterGenerator, Epoch, Referen
 use crate::{
     cluster::{Cluster, Places, everywhere},
     foreign::Foreign,
-    kubernetes::{self, api_problem},
+    kubernetes::api_problem,
     problem::{Problem, Reason},
     watch::{self, Item, Selector, Watched},
 };
@@ -145,7 +145,7 @@ async fn get<K: Watched>(
     place: &str,
 ) -> Result<Item<K>, Problem> {
     let what = format!("reading {reference} {place}");
-    match kubernetes::bounded(&what, api.get_opt(reference.name)).await {
+    match watch::object(api, reference.name).await {
         Ok(Some(found)) => Ok(found),
         Ok(None) => Err(Problem::new(
             Reason::GeneratorNotFound,
@@ -155,7 +155,11 @@ async fn get<K: Watched>(
                 reference.name
             ),
         )),
-        Err(error) => Err(api_problem(&what, error)),
+        Err(watch::Failure::TooLarge(bytes)) => Err(Problem::new(
+            Reason::GeneratorInvalid,
+            format!("{reference} cannot be used: it has more than {bytes} bytes of JSON; correct it"),
+        )),
+        Err(error) => Err(api_problem(&what, error.call_error())),
     }
 }
 
@@ -246,7 +250,7 @@ impl ServiceAccounts {
     pub async fn fetch(&self, namespace: &str, name: &str) -> Result<ServiceAccountView, Problem> {
         let what = format!("reading service account {namespace}/{name}");
         let api = Api::<Item<PartialObjectMeta<ServiceAccount>>>::namespaced(self.client.clone(), namespace);
-        match kubernetes::bounded(&what, api.get_opt(name)).await {
+        match watch::object(&api, name).await {
             Ok(Some(found)) => Ok(found.meta().annotations.clone().unwrap_or_default()),
             Ok(None) => Err(Problem::new(
                 Reason::ServiceAccountNotFound,
@@ -254,7 +258,13 @@ impl ServiceAccounts {
                     "service account {name:?} does not exist in namespace {namespace}; create it, or correct the name"
                 ),
             )),
-            Err(error) => Err(api_problem(&what, error)),
+            Err(watch::Failure::TooLarge(bytes)) => Err(Problem::new(
+                Reason::IdentityInvalid,
+                format!(
+                    "service account {namespace}/{name} has more than {bytes} bytes of metadata; remove what is not needed"
+                ),
+            )),
+            Err(error) => Err(api_problem(&what, error.call_error())),
         }
     }
 }

@@ -158,7 +158,7 @@ impl Work {
         while listed.named.len() < listed.marked.len() {
             let page = match watch::page(&self.upkeep.cluster.client, &api, &params).await {
                 Ok(page) => page,
-                Err(Failure::TooLarge) if params.limit > Some(1) => {
+                Err(Failure::TooLarge(_)) if params.limit > Some(1) => {
                     params.limit = params.limit.map(|limit| limit / 2);
                     continue;
                 }

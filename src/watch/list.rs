@@ -3,10 +3,11 @@
 //! kube takes a page of any size, and holds its bytes twice. Users decide how large objects are: 500 objects of 1.5 MiB
 //! each are a page of 750 MiB.
 
+use crate::kubernetes::{CALL_TIMEOUT, CallError};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use kube::{
     Api, Client, Resource,
-    api::ListParams,
+    api::{GetParams, ListParams},
     client::Body,
     core::{ObjectList, Request, Status},
 };
@@ -22,6 +23,10 @@ const MAX_BYTES: usize = 8 * 1024 * 1024;
 const MAX_STATUS: usize = 64 * 1024;
 /// A page that takes longer is given up.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(20);
+/// The most bytes of one object that is asked for by its name: one that is decoded, and what is not read of its metadata.
+const MAX_OBJECT: usize = 512 * 1024;
+/// Such objects that are held at the same time.
+static OBJECTS: Semaphore = Semaphore::const_new(8);
 /// Pages that are held at the same time, of all lists of this process.
 static PAGES: Semaphore = Semaphore::const_new(2);
 
@@ -30,8 +35,8 @@ static PAGES: Semaphore = Semaphore::const_new(2);
 pub enum Failure {
     /// The API server answered with an error.
     Api(Box<Status>),
-    /// The page has more than [`MAX_BYTES`].
-    TooLarge,
+    /// The answer has more than so many bytes.
+    TooLarge(usize),
     /// There was no proper answer.
     Transport(String),
 }
@@ -49,7 +54,7 @@ where
     let request = request.map_err(|error| Failure::Transport(error.to_string()))?;
     let page = async {
         let _room = PAGES.acquire().await;
-        fetch(client, request.map(Body::from)).await
+        fetch(client, request.map(Body::from), MAX_BYTES).await
     };
     match timeout(PAGE_TIMEOUT, page).await {
         Ok(page) => page,
@@ -59,20 +64,43 @@ where
     }
 }
 
-async fn fetch<K>(client: &Client, request: http::Request<Body>) -> Result<ObjectList<K>, Failure>
+/// The object of this name, where there is one. Users decide how large objects are here too, and how many are asked for at
+/// the same time.
+pub async fn object<K>(api: &Api<K>, name: &str) -> Result<Option<K>, Failure>
 where
-    K: Clone + DeserializeOwned,
+    K: Resource + Clone + DeserializeOwned,
 {
+    let (request, params) = (Request::new(api.resource_url()), GetParams::default());
+    let request = match K::metadata_api() {
+        true => request.get_metadata(name, &params),
+        false => request.get(name, &params),
+    };
+    let request = request.map_err(|error| Failure::Transport(error.to_string()))?;
+    let client = api.clone().into_client();
+    let object = async {
+        let _room = OBJECTS.acquire().await;
+        fetch(&client, request.map(Body::from), MAX_OBJECT).await
+    };
+    match timeout(CALL_TIMEOUT, object).await {
+        Ok(Err(Failure::Api(status))) if status.code == 404 => Ok(None),
+        Ok(object) => object.map(Some),
+        Err(_) => Err(Failure::Transport(format!("no answer within {CALL_TIMEOUT:?}"))),
+    }
+}
+
+async fn fetch<T: DeserializeOwned>(
+    client: &Client,
+    request: http::Request<Body>,
+    most: usize,
+) -> Result<T, Failure> {
     let response = client.send(request).await?;
     let status = response.status();
-    let limit = if status.is_success() {
-        MAX_BYTES
-    } else {
-        MAX_STATUS
-    };
+    let limit = if status.is_success() { most } else { MAX_STATUS };
     let body = match Limited::new(response.into_body(), limit).collect().await {
         Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() && status.is_success() => return Err(Failure::TooLarge),
+        Err(error) if error.is::<LengthLimitError>() && status.is_success() => {
+            return Err(Failure::TooLarge(limit));
+        }
         Err(error) => return Err(Failure::Transport(error.to_string())),
     };
     if status.is_success() {
@@ -85,6 +113,16 @@ where
 }
 
 // === impl Failure ===
+
+impl Failure {
+    /// The same, for a caller who knows no more of it.
+    pub fn call_error(self) -> CallError {
+        match self {
+            Self::Api(status) => CallError::Api(status),
+            other => CallError::Transport(other.to_string()),
+        }
+    }
+}
 
 impl From<kube::Error> for Failure {
     fn from(error: kube::Error) -> Self {
@@ -99,7 +137,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Api(status) => write!(f, "{} {}: {}", status.code, status.reason, status.message),
-            Self::TooLarge => write!(f, "one object has more than {MAX_BYTES} bytes"),
+            Self::TooLarge(bytes) => write!(f, "one object has more than {bytes} bytes"),
             Self::Transport(why) => f.write_str(why),
         }
     }

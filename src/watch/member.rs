@@ -170,7 +170,7 @@ where
         };
         let page = match list::page(&self.cluster.client, &self.api, &params).await {
             Ok(page) => page,
-            Err(Failure::TooLarge) if *limit > 1 => {
+            Err(Failure::TooLarge(_)) if *limit > 1 => {
                 *limit = (*limit / 8).max(1);
                 return;
             }
@@ -256,7 +256,7 @@ where
         self.failures += 1;
         let code = match failure {
             Failure::Api(status) => status.code,
-            Failure::TooLarge | Failure::Transport(_) => 0,
+            Failure::TooLarge(_) | Failure::Transport(_) => 0,
         };
         if let State::Watching { events, .. } = &mut self.state {
             *events = None;
