@@ -17,7 +17,7 @@ use testbed::{
 pub const PREPARING: usize = 32;
 
 /// A log as a cluster's.
-pub const FLAGS: [&str; 1] = ["--log-level=info"];
+pub const FLAGS: [&str; 2] = ["--log-level=info", "--max-pull-secrets-per-namespace=1000000"];
 
 pub struct Crowd {
     pub site: Site,

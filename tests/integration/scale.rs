@@ -60,6 +60,7 @@ async fn many_short_lives_are_renewed_in_time_with_no_call_too_many() {
     let flags = [
         "--renewal-rate=500",
         "--renewal-concurrency=100",
+        "--max-pull-secrets-per-namespace=1000000",
         "--log-level=info",
     ];
     let life = format!("{LIFE}s");
