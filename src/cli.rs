@@ -156,12 +156,11 @@ pub struct ServeArgs {
     #[arg(long, env = "ACR_PULL_WEBHOOK_MAX_PULL_SECRETS_PER_NAMESPACE", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..), value_name = "NUMBER")]
     pub max_pull_secrets_per_namespace: u32,
 
-    /// How long no Pod names a pull secret before it is deleted, such as 1h or 30m
+    /// How long no Pod names a pull secret before its end is announced by status.unusedSince, such as 1h or 30m
     #[arg(long, env = "ACR_PULL_WEBHOOK_UNUSED_GRACE", default_value = "1h", value_parser = crate::deadline::duration, value_name = "DURATION")]
     pub unused_grace: Duration,
 
-    /// How long before it is deleted an unused pull secret is marked with status.unusedSince, beside the grace. An admission
-    /// under way, and a watch that lags, must not take longer
+    /// How long after the announcement the pull secret is deleted; longer than an admission lasts and a watch lags
     #[arg(long, env = "ACR_PULL_WEBHOOK_UNUSED_NOTICE", default_value = "2m", value_parser = crate::deadline::duration, value_name = "DURATION")]
     pub unused_notice: Duration,
 

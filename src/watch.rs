@@ -52,17 +52,6 @@ pub enum Change<K: Resource> {
 pub struct Selector {
     labels: Option<String>,
     fields: Option<String>,
-    start: Start,
-}
-
-/// Where a watch begins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Start {
-    /// With the objects that exist.
-    #[default]
-    List,
-    /// With the next change.
-    Now,
 }
 
 /// A watch that lasts as long as it is polled.
@@ -218,12 +207,6 @@ impl Selector {
     /// Objects with these fields, as the API server's `fieldSelector` has them.
     pub fn fields(mut self, fields: &str) -> Self {
         self.fields = Some(fields.to_owned());
-        self
-    }
-
-    /// Only what changes from now on: what exists is not reported.
-    pub fn from_now_on(mut self) -> Self {
-        self.start = Start::Now;
         self
     }
 }

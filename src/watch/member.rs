@@ -1,7 +1,7 @@
 //! The list and watch of one place: a list in pages, then watches from the version of that list on, for as long as the
 //! stream is polled.
 
-use super::{Change, Selector, Start, list};
+use super::{Change, Selector, list};
 use crate::{
     cluster::Cluster,
     foreign::Foreign,
@@ -160,11 +160,10 @@ where
         else {
             return;
         };
-        let now = self.selector.start == Start::Now;
         let params = ListParams {
             label_selector: self.selector.labels.clone(),
             field_selector: self.selector.fields.clone(),
-            limit: Some(if now { 1 } else { *limit }),
+            limit: Some(*limit),
             continue_token: continue_token.clone(),
             ..ListParams::default()
         };
@@ -176,15 +175,13 @@ where
             }
             Err(failure) => return self.fails(&failure),
         };
-        if !now {
-            for object in page.items {
-                seen.insert(ObjectRef::from_obj(&object));
-                self.pending.push_back(Change::There(object));
-            }
-            *continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
-            if continue_token.is_some() {
-                return;
-            }
+        for object in page.items {
+            seen.insert(ObjectRef::from_obj(&object));
+            self.pending.push_back(Change::There(object));
+        }
+        *continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+        if continue_token.is_some() {
+            return;
         }
         let all = mem::take(seen);
         self.state = State::Watching {

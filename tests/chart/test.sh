@@ -58,7 +58,7 @@ networkPolicy.enabled=true networkPolicy.extraEgress[0].ports[0].port=3128
 serviceMonitor.enabled=true serviceMonitor.labels.release=prometheus
 webhook.failurePolicy=Ignore webhook.timeoutSeconds=30 webhook.excludedNamespaces={a,b} webhook.onUpstreamFailure=deny
 webhook.maxConnections=10 webhook.shutdownDelay=0 pullSecrets.issueConcurrency=8
-pullSecrets.unusedGrace=1h30m pullSecrets.renewalConcurrency=1 pullSecrets.renewalRate=1
+pullSecrets.unusedGrace=1h30m pullSecrets.unusedNotice=3m pullSecrets.renewalConcurrency=1 pullSecrets.renewalRate=1
 leaderElection.leaseDuration=30s leaderElection.renewDeadline=20s leaderElection.retryPeriod=500ms leaderElection.namespace=default
 log.level=debug log.format=text
 azure.tenantId=contoso.onmicrosoft.com azure.registrySuffixes={azurecr.io,azurecr.us} azure.tokenAudiences={api://AzureADTokenExchange,api://other}

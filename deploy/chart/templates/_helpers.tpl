@@ -84,6 +84,7 @@ subjects:
 {{- $_ := set $ours "ISSUE_CONCURRENCY" .pullSecrets.issueConcurrency }}
 {{- $_ := set $ours "MAX_PULL_SECRETS_PER_NAMESPACE" .pullSecrets.maxPerNamespace }}
 {{- $_ := set $ours "UNUSED_GRACE" .pullSecrets.unusedGrace }}
+{{- $_ := set $ours "UNUSED_NOTICE" .pullSecrets.unusedNotice }}
 {{- $_ := set $ours "RENEWAL_CONCURRENCY" .pullSecrets.renewalConcurrency }}
 {{- $_ := set $ours "RENEWAL_RATE" .pullSecrets.renewalRate }}
 {{- $_ := set $ours "LEADER_ELECTION_LEASE_DURATION" .leaderElection.leaseDuration }}
