@@ -213,7 +213,11 @@ impl<'de> Visitor<'de> for Entries {
         while let Some(key) = all.next_key_seed(Key)? {
             match key {
                 Some(key) if kept.len() < MAX_ENTRIES => {
-                    kept.insert(key, cut(all.next_value()?, MAX_VALUE + 1));
+                    let mut value: String = all.next_value()?;
+                    // Upwards to a character's end: a value that is too long stays too long.
+                    value.truncate(value.ceil_char_boundary(MAX_VALUE + 1));
+                    value.shrink_to_fit();
+                    kept.insert(key, value);
                 }
                 _ => drop(all.next_value::<IgnoredAny>()?),
             }
