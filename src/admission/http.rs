@@ -163,24 +163,44 @@ impl Rooms {
 
 async fn review(admission: &Admission, whole: Whole, deadline: Deadline) -> Response {
     let Whole { bytes, room } = whole;
-    let request = match parse(&bytes) {
-        Ok(request) => request,
-        Err((Some(uid), problem)) => return answer(&uid, &Verdict::Denied(problem)),
-        Err((None, problem)) => return failed(StatusCode::BAD_REQUEST, &problem),
-    };
     let Some(room) = room else {
-        let verdict = admission.decide(&request, deadline).await;
-        return answer(&request.uid, &verdict);
+        return match parse(&bytes) {
+            Ok(request) => {
+                let verdict = admission.decide(&request, deadline).await;
+                answer(&request.uid, &verdict)
+            }
+            Err(unread) => unread_answer(unread),
+        };
     };
+    // On a thread of its own: a review of megabytes would keep a worker from all other tasks, probes among them. The room is
+    // for bodies that are being read, not for those that wait for Azure.
+    let parsed = tokio::task::spawn_blocking(move || {
+        let _room = room;
+        parse_detached(&bytes)
+    });
+    match parsed.await {
+        Ok(Ok(request)) => {
+            let verdict = Box::pin(admission.decide(&request, deadline)).await;
+            answer(&request.uid, &verdict)
+        }
+        Ok(Err(unread)) => unread_answer(unread),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// What a decision needs of a review, without its body.
+fn parse_detached(body: &[u8]) -> Result<super::Request<'static>, (Option<String>, Problem)> {
+    let request = parse(body)?;
     let uid = request.uid.to_string();
-    let request = match request.detached() {
-        Ok(request) => request,
-        Err(problem) => return answer(&uid, &Verdict::Denied(problem)),
-    };
-    // The room is for those that are being read, not for those that wait for Azure.
-    drop((bytes, room));
-    let verdict = Box::pin(admission.decide(&request, deadline)).await;
-    answer(&uid, &verdict)
+    request.detached().map_err(|problem| (Some(uid), problem))
+}
+
+/// The answer to a review that could not be read, or whose uid could not.
+fn unread_answer((uid, problem): (Option<String>, Problem)) -> Response {
+    match uid {
+        Some(uid) => answer(&uid, &Verdict::Denied(problem)),
+        None => failed(StatusCode::BAD_REQUEST, &problem),
+    }
 }
 
 fn answer(uid: &str, verdict: &Verdict) -> Response {
