@@ -40,10 +40,14 @@ async fn bears<T>(site: &Site, replicas: &[&Webhook], attempt: impl Future<Outpu
             let resident = replica.resident();
             assert!(resident < MAX_RESIDENT, "{} MiB are resident", resident / MIB);
         }
-        // One that is slow may have been the machine's fault; the next one is not.
+        // Some that are slow may be the machine's fault, on which other tests run too; an attempt that harms others harms
+        // each of them.
         let mut took = Duration::MAX;
-        for _ in 0..3 {
+        for _ in 0..10 {
             took = took.min(admission(site).await);
+            if took <= limit {
+                break;
+            }
         }
         assert!(
             took <= limit,
