@@ -8,11 +8,8 @@ use super::{
 use azure_emulator::{Emulator, Options, World};
 use futures::future::join_all;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
-use rustls::{
-    ClientConfig, ClientConnection, RootCertStore,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
-};
-use std::{io::Write, sync::Arc};
+use rustls::{ClientConnection, pki_types::ServerName};
+use std::io::Write;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -36,19 +33,9 @@ async fn stalled(webhook: &Webhook) -> TcpStream {
 
 /// A connection whose request never gets to the end of its headers.
 async fn slow(webhook: &Webhook) -> TcpStream {
-    let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_slice(webhook.ca_pem.as_bytes()).unwrap())
-        .unwrap();
-    let config = ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
     let name = ServerName::try_from("127.0.0.1").unwrap();
     let stream = TcpStream::connect(webhook.address).await.unwrap();
-    let mut tls = tokio_rustls::TlsConnector::from(Arc::new(config))
-        .connect(name, stream)
-        .await
-        .unwrap();
+    let mut tls = webhook.tls().connect(name, stream).await.unwrap();
     tls.write_all(b"POST /mutate HTTP/1.1\r\nHost: x\r\nX-Slow: ")
         .await
         .unwrap();

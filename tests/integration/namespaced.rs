@@ -1,11 +1,10 @@
 //! A webhook that looks after some namespaces alone, by Roles.
 
 use super::{
-    control_plane::{NAMESPACE, apply},
-    site::{Site, eventually, from, pod, pull_secret_name},
+    control_plane::apply,
+    site::{Site, eventually, pod, pull_secret_name},
 };
 use azure_emulator::Endpoint;
-use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding};
 use kube::{Api, api::DeleteParams};
 use serde_json::json;
 
@@ -17,15 +16,7 @@ async fn by_roles_alone_pods_are_admitted_and_their_pull_secrets_renewed_and_col
     })
     .await;
     let namespace = site.a.namespace.clone();
-    let bindings = Api::<ClusterRoleBinding>::all(site.client.clone());
-    bindings
-        .delete(NAMESPACE, &DeleteParams::default())
-        .await
-        .unwrap();
-    let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": NAMESPACE});
-    let account = json!({"kind": "ServiceAccount", "name": NAMESPACE, "namespace": NAMESPACE});
-    let binding: RoleBinding =
-        from(json!({"metadata": {"name": NAMESPACE}, "roleRef": role, "subjects": [account]}));
+    let binding = site.roles_alone().await;
     apply(&Api::namespaced(site.client.clone(), &namespace), &binding).await;
     site.restart_webhook().await;
 

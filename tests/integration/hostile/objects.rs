@@ -3,13 +3,13 @@
 use super::bears;
 use crate::{
     control_plane::{NAMESPACE, apply},
-    site::{REGISTRY, Site, TENANT, eventually, from, pod, pull_secret_name, unnamed},
+    site::{REGISTRY, Site, TENANT, eventually, pod, pull_secret_name, unnamed},
 };
 use futures::future::join_all;
 use http::Request;
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::rbac::v1::{ClusterRoleBinding, RoleBinding},
+    api::rbac::v1::RoleBinding,
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{Api, Client, api::DeleteParams};
@@ -202,15 +202,7 @@ async fn stays_ready(site: &Site) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_namespace_whose_rights_are_gone_refuses_nobody_else() {
     let mut site = Site::leading(&["--namespaces=TEAM_A,TEAM_B"], short_lives).await;
-    let bindings = Api::<ClusterRoleBinding>::all(site.client.clone());
-    bindings
-        .delete(NAMESPACE, &DeleteParams::default())
-        .await
-        .unwrap();
-    let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": NAMESPACE});
-    let account = json!({"kind": "ServiceAccount", "name": NAMESPACE, "namespace": NAMESPACE});
-    let binding: RoleBinding =
-        from(json!({"metadata": {"name": NAMESPACE}, "roleRef": role, "subjects": [account]}));
+    let binding = site.roles_alone().await;
     let rights = |namespace: &str| Api::<RoleBinding>::namespaced(site.client.clone(), namespace);
     let (of_a, of_b) = (rights(&site.a.namespace), rights(&site.b.namespace));
     apply(&of_a, &binding).await;

@@ -14,17 +14,11 @@ use kube::{
     Api, ResourceExt,
     api::{ListParams, PostParams},
 };
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
-};
+use rustls::pki_types::ServerName;
 use serde_json::json;
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 use tokio::{
@@ -56,17 +50,10 @@ struct Attacker {
 
 impl Attacker {
     fn of(webhook: &Webhook) -> Self {
-        let mut roots = RootCertStore::empty();
-        roots
-            .add(CertificateDer::from_pem_slice(webhook.ca_pem.as_bytes()).unwrap())
-            .unwrap();
-        let config = ClientConfig::builder()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
         Self {
             webhook: webhook.address,
             admin: webhook.admin,
-            tls: TlsConnector::from(Arc::new(config)),
+            tls: webhook.tls(),
             done: AtomicUsize::new(0),
         }
     }

@@ -2,7 +2,7 @@
 //! them, and a webhook registered for their namespaces alone.
 
 use crate::{
-    control_plane::{self, ControlPlane, apply},
+    control_plane::{self, ControlPlane, NAMESPACE, apply},
     gate::Gate,
     webhook::{Webhook, certifies_itself},
 };
@@ -14,7 +14,10 @@ use azure_emulator::{Emulator, Endpoint, Options, RequestRecord, World};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use k8s_openapi::{
     ByteString,
-    api::core::v1::{Namespace, Pod, Secret, ServiceAccount},
+    api::{
+        core::v1::{Namespace, Pod, Secret, ServiceAccount},
+        rbac::v1::{ClusterRoleBinding, RoleBinding},
+    },
 };
 use kube::{
     Api, Client, ResourceExt,
@@ -180,6 +183,16 @@ impl Site {
             .map_or(&prepared.webhook_kubeconfig, Gate::kubeconfig);
         self.webhook = Webhook::start_by(kubeconfig, &self.emulator, &self.flags).await;
         self.register().await;
+    }
+
+    /// Takes the webhook's ClusterRole away; returns what grants the same rights in a namespace, once it is applied there.
+    pub async fn roles_alone(&self) -> RoleBinding {
+        let bindings = Api::<ClusterRoleBinding>::all(self.client.clone());
+        let gone = bindings.delete(NAMESPACE, &DeleteParams::default()).await;
+        gone.unwrap();
+        let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": NAMESPACE});
+        let account = json!({"kind": "ServiceAccount", "name": NAMESPACE, "namespace": NAMESPACE});
+        from(json!({"metadata": {"name": NAMESPACE}, "roleRef": role, "subjects": [account]}))
     }
 
     pub fn gate(&self) -> &Gate {

@@ -8,6 +8,10 @@ use azure_emulator::Emulator;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use rcgen::{CertificateParams, KeyPair, SanType};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
@@ -21,6 +25,7 @@ use tokio::{
     process::{Child, Command},
     sync::mpsc,
 };
+use tokio_rustls::TlsConnector;
 
 /// A running webhook; it ends with this value.
 pub struct Webhook {
@@ -164,6 +169,18 @@ impl Webhook {
             .tls_certs_only([ca])
             .build()
             .unwrap()
+    }
+
+    /// The same for those who write what no HTTP client would.
+    pub fn tls(&self) -> TlsConnector {
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_slice(self.ca_pem.as_bytes()).unwrap())
+            .unwrap();
+        let config = ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        TlsConnector::from(Arc::new(config))
     }
 
     /// The URL that the API server calls.
