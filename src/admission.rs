@@ -16,7 +16,7 @@ use crate::{
     foreign::Foreign,
     generator::{NamespaceDefaults, Reference},
     kubernetes::Pod,
-    problem::{Class, Problem},
+    problem::{Class, Problem, Reason},
     pull_secret::{Catalog, Issuer, Order, Resolution, Wish},
     telemetry::Metrics,
 };
@@ -72,7 +72,7 @@ impl Admission {
             .await
             .unwrap_or_else(|| {
                 Verdict::Failed(Problem::new(
-                    crate::problem::Reason::ApiServerUnavailable,
+                    Reason::ApiServerUnavailable,
                     "the API server did not answer the webhook before its time-out",
                 ))
             });
@@ -168,12 +168,15 @@ impl Inner {
         if !request.dry_run {
             orders.retain(|(order, _)| !self.issuer.has(order));
         }
-        let pending = if request.dry_run || orders.is_empty() {
+        let mut pending = if request.dry_run || orders.is_empty() {
             Vec::new()
         } else {
             // Apart, as it is large: each admission would carry it along.
             Box::pin(self.ensure(orders, deadline)).await?
         };
+        // Its token is there.
+        let not_granted = pending.extract_if(.., |problem| problem.reason == Reason::ScopeNotGranted);
+        notes.extend(not_granted.map(|problem| problem.to_string()));
         Ok(Verdict::Patched {
             patch,
             pending,
@@ -251,6 +254,10 @@ impl Inner {
                 async move { inner.catalog.resolve(&wish).await.map(|anew| anew.order) }
             };
             async move {
+                let order = match self.issuer.is_disputed(&order) {
+                    true => self.settled(order, &wished).await?,
+                    false => order,
+                };
                 let outcome = self.issuer.ensure(order, refresh, deadline).await;
                 outcome.inspect_err(|problem| self.catalog.blame(&wished, problem))
             }
@@ -258,13 +265,31 @@ impl Inner {
         .await;
         let mut pending = Vec::new();
         for problem in outcomes.into_iter().filter_map(Result::err) {
-            let upstream = problem.reason.class() == Class::Upstream;
-            if !(upstream && self.on_upstream_failure == OnUpstreamFailure::Admit) {
+            let admits = match problem.reason.class() {
+                Class::Upstream => self.on_upstream_failure == OnUpstreamFailure::Admit,
+                // The Secret is there, and the registry may grant the rest later.
+                _ => problem.reason == Reason::ScopeNotGranted,
+            };
+            if !admits {
                 return Err(problem);
             }
             pending.push(problem);
         }
         Ok(pending)
+    }
+
+    /// The order as the API server has it now, if it is still about the same pull secret.
+    async fn settled(&self, order: Arc<Order>, wish: &Wish) -> Result<Arc<Order>, Problem> {
+        tracing::info!(
+            namespace = order.namespace,
+            name = order.name,
+            "the pull secret was made from other inputs a moment ago: generator and service account are read again"
+        );
+        let found = Box::pin(self.catalog.look_up(wish)).await?.order;
+        Ok(match found.name == order.name {
+            true => found,
+            false => order,
+        })
     }
 }
 

@@ -105,6 +105,8 @@ reasons! {
     EntraRefused => Forbidden,
     /// The registry refused the identity.
     RegistryRefused => Forbidden,
+    /// The registry gave a token that does not open all repositories of the generator's `scope`.
+    ScopeNotGranted => Forbidden,
     /// Entra knows no federated credential for the assertion (a fresh one takes minutes to spread).
     FederatedCredentialNotFound => Upstream,
     /// Entra asked us to slow down.
@@ -132,6 +134,7 @@ impl Reason {
             self,
             Self::GeneratorInvalid
                 | Self::ScopeInvalid
+                | Self::ScopeNotGranted
                 | Self::TenantIdMissing
                 | Self::SecretNotFound
                 | Self::SecretInvalid

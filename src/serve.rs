@@ -39,7 +39,7 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
     let reach = Reach::new(&args.namespaces)?;
     let metrics = Metrics::new();
     let certificate = Serving::new(metrics.clone());
-    let tls = certificate.config(args.tls.client_ca_file.as_deref())?;
+    let tls = certificate.config(args.tls.clients().as_ref())?;
     let http = transport::client(args.extra_ca_file.as_deref())?;
     let (webhook, listen_addr) = listen("--listen-addr", args.listen_addr).await?;
     let (admin, admin_addr) = listen("--admin-addr", args.admin_addr).await?;

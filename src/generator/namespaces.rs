@@ -1,8 +1,11 @@
 //! Lists of namespaces: names separated by commas, or `*` for all.
 
 use crate::{foreign::Foreign, registry::is_dns_name};
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
+/// The annotation by which a service account or a ClusterGenerator says from which namespaces it may be used: their names separated
+/// by commas, or `*`.
+pub const ALLOWED_NAMESPACES: &str = "acr-pull.dev/allowed-namespaces";
 /// The longest list in an annotation, in bytes.
 pub const MAX_LENGTH: usize = 4096;
 /// The most names in it.
@@ -15,6 +18,35 @@ pub struct NamespaceList(String);
 /// Whether a list, as somebody wrote it, is longer than one may be.
 pub fn is_too_long(list: &str) -> bool {
     list.len() > MAX_LENGTH || list.split(',').nth(MAX_NAMES).is_some()
+}
+
+/// Whether an object with this list in its annotation may be used by Pods of a namespace. An error says of the object why not and
+/// what its owner can do; `annotate` is the command that sets annotations of the object.
+pub fn check_allowed(list: &str, pods: &str, annotate: fmt::Arguments<'_>) -> Result<(), String> {
+    let list = list.trim();
+    if is_too_long(list) {
+        return Err(format!(
+            "has an annotation {ALLOWED_NAMESPACES} that is longer than {MAX_LENGTH} bytes or {MAX_NAMES} names, and is not \
+             read; whoever owns it can shorten it"
+        ));
+    }
+    if contains(list, pods) {
+        return Ok(());
+    }
+    // Not whom else it allows: that is no matter of whoever made this Pod. Nor is it text for a command. A list that is there
+    // stays in force by being written again, so whoever owns it puts it in the place of PRESENT.
+    let (present, what_present_is) = match (list, list.parse::<NamespaceList>()) {
+        ("", _) => ("", ""),
+        (_, Ok(_)) => ("PRESENT,", ", with its present value in the place of PRESENT"),
+        (_, Err(_)) => (
+            "PRESENT,",
+            ", with the names of its present value, which is no list of namespaces, in the place of PRESENT",
+        ),
+    };
+    Err(format!(
+        "does not allow Pods of namespace {pods}; whoever owns it can{what_present_is}: \
+         {annotate} {ALLOWED_NAMESPACES}={present}{pods}"
+    ))
 }
 
 /// Whether a list, as somebody wrote it, has this namespace.

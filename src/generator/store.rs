@@ -1,7 +1,11 @@
 //! The generators and service accounts of the cluster, watched, with one live look
 //! at the API server for what a watch has not seen yet.
 
-use super::{ACRAccessToken, ACRAccessTokenSpec, ClusterGenerator, Epoch, Reference, reference::Kind};
+use super::{
+    ACRAccessToken, ACRAccessTokenSpec, ClusterGenerator, Epoch, Reference,
+    namespaces::{self, ALLOWED_NAMESPACES},
+    reference::Kind,
+};
 use crate::{
     cluster::{Cluster, Places, everywhere},
     foreign::Foreign,
@@ -132,7 +136,11 @@ fn store<K: Watched>(
     places: Places<Item<K>>,
     epoch: &Epoch,
 ) -> Store<Item<K>> {
-    let trim = |generator: &mut K| generator.meta_mut().annotations = None;
+    let trim = |generator: &mut K| {
+        if let Some(annotations) = &mut generator.meta_mut().annotations {
+            annotations.retain(|key, _| key == ALLOWED_NAMESPACES);
+        }
+    };
     let epoch = epoch.clone();
     watch::store(what, cluster, places, Selector::default(), trim, move |_| {
         epoch.turn()
@@ -174,8 +182,8 @@ impl Generator {
         }
     }
 
-    /// The spec of an `ACRAccessToken`, or what is wrong with the object.
-    pub fn spec(&self, reference: Reference<'_>) -> Result<&ACRAccessTokenSpec, Problem> {
+    /// The spec of an `ACRAccessToken` for Pods of a namespace, or what is wrong with the object.
+    pub fn spec(&self, reference: Reference<'_>, pods: &str) -> Result<&ACRAccessTokenSpec, Problem> {
         let invalid = |why: &str| {
             Problem::new(
                 Reason::GeneratorInvalid,
@@ -193,6 +201,7 @@ impl Generator {
                     Err(invalid(&format!("its spec.kind is {kind}, not {wanted:?}")))
                 }
                 Ok(generator) => {
+                    check_allowed(&generator.metadata, reference, pods)?;
                     let spec = generator.spec.generator.acr_access_token_spec.as_ref();
                     spec.ok_or_else(|| invalid("spec.generator.acrAccessTokenSpec is missing"))
                 }
@@ -200,6 +209,17 @@ impl Generator {
             },
         }
     }
+}
+
+/// A ClusterGenerator is for all namespaces unless its annotation names some.
+fn check_allowed(metadata: &ObjectMeta, reference: Reference<'_>, pods: &str) -> Result<(), Problem> {
+    let annotations = metadata.annotations.as_ref();
+    let Some(list) = annotations.and_then(|all| all.get(ALLOWED_NAMESPACES)) else {
+        return Ok(());
+    };
+    let annotate = format_args!("kubectl annotate clustergenerator --overwrite {}", reference.name);
+    namespaces::check_allowed(list, pods, annotate)
+        .map_err(|why| Problem::new(Reason::CrossNamespaceNotAllowed, format!("{reference} {why}")))
 }
 
 // === impl ServiceAccounts ===

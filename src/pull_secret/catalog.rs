@@ -102,7 +102,8 @@ impl Catalog {
         found.inspect_err(|problem| self.refused.put(wish, problem, epoch))
     }
 
-    async fn look_up(&self, wish: &Wish) -> Result<Resolution, Problem> {
+    /// Resolves a wish by what the API server has, whatever the watches show.
+    pub async fn look_up(&self, wish: &Wish) -> Result<Resolution, Problem> {
         let found = self.generators.fetch(wish.namespace(), wish.reference()).await?;
         let generator = wish.referenced(&found)?;
         let account = self.account(wish, generator)?;
@@ -258,7 +259,7 @@ impl Wish {
         Ok(Referenced {
             reference,
             namespace: self.namespace(),
-            spec: generator.spec(reference)?,
+            spec: generator.spec(reference, self.namespace())?,
         })
     }
 

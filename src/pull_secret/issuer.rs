@@ -22,7 +22,7 @@ use crate::{
     turns::Lane,
     watch::{self, Item, Seen, Selector},
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::{
     Resource,
     runtime::reflector::{ObjectRef, Store},
@@ -38,6 +38,9 @@ const WATCH: &str = "watch of ACRPullSecrets";
 
 /// Marks that are taken back, which are remembered until the watch shows it.
 const MOST_MARKS: usize = 1024;
+
+/// A watch that is well shows a change within this.
+const DISPUTED_FOR: SignedDuration = SignedDuration::from_secs(60);
 
 /// By uid and resource version.
 type Marks = HashMap<(String, String), Arc<OnceCell<bool>>>;
@@ -177,6 +180,19 @@ impl Issuer {
         let known = self.0.known(order);
         marked_unused(known.as_deref()).is_none()
             && self.0.freshness(known.as_deref(), order) == Freshness::Fresh
+    }
+
+    /// Whether the pull secret was made a moment ago from other inputs than this order's. One of the two replicas has not seen the
+    /// latest change of the generator or the service account, and the token of one of them is the wrong one.
+    pub fn is_disputed(&self, order: &Order) -> bool {
+        let known = self.0.known(order);
+        let Some(Item(Ok(object))) = known.as_deref() else {
+            return false;
+        };
+        let made_from = object.status.as_ref().and_then(|s| s.inputs_hash.as_deref());
+        let recently = |renewed: Timestamp| Timestamp::now().duration_since(renewed) < DISPUTED_FOR;
+        made_from.is_some_and(|hash| hash != order.inputs_hash)
+            && renewed(known.as_deref()).is_some_and(recently)
     }
 
     /// Returns when the Secret of the order is in place, at once when it is already. One that
@@ -335,6 +351,13 @@ impl Order {
     }
 }
 
+/// Whether no condition says so already.
+fn is_news(owner: &ACRPullSecret, problem: &Problem) -> bool {
+    let conditions = owner.status.iter().flat_map(|s| &s.conditions);
+    let mut failures = conditions.filter(|condition| condition.status != "True");
+    failures.all(|condition| condition.reason != problem.reason.as_str())
+}
+
 /// Nobody waits for what is only told.
 fn told(report: Result<(), Problem>) {
     if let Err(problem) = report {
@@ -491,10 +514,23 @@ impl Inner {
             self.check_is_same(&owner, order, cause)?;
             let write = || self.writer.write(owner.clone(), order, &minted, now);
             let written = self.gates.kubernetes(caller, write).await?;
-            Ok::<_, Problem>((minted.token.expires, written))
+            Ok::<_, Problem>((minted.token, written))
         };
         match written.await {
-            Ok((expires, Written::Ours)) => {
+            // The Secret is written all the same: it may open what this Pod needs.
+            Ok((
+                PullToken {
+                    lacks: Some(problem), ..
+                },
+                Written::Ours,
+            )) => {
+                if is_news(&owner, &problem) {
+                    self.events
+                        .warn(owner.object_ref(&()), problem.reason.as_str(), &problem.message);
+                }
+                Err(problem)
+            }
+            Ok((PullToken { expires, .. }, Written::Ours)) => {
                 if owner.status.as_ref().is_some_and(|s| s.has_failed()) {
                     let note = "the Secret holds a token again";
                     self.events.note(owner.object_ref(&()), ISSUED, note);
@@ -540,11 +576,9 @@ impl Inner {
         if problem.is_transient() && is_of_use(owner, now) {
             return;
         }
-        let reason = problem.reason.as_str();
-        let conditions = owner.status.iter().flat_map(|s| &s.conditions);
-        let mut failures = conditions.filter(|condition| condition.status != "True");
-        if failures.all(|condition| condition.reason != reason) {
-            self.events.warn(owner.object_ref(&()), reason, &problem.message);
+        if is_news(owner, problem) {
+            self.events
+                .warn(owner.object_ref(&()), problem.reason.as_str(), &problem.message);
         }
         told(self.writer.report_failure(owner, order, problem, now).await);
     }

@@ -229,8 +229,11 @@ fn status(
         secret_resource_version: version.resource_version.clone(),
         unused_since: None,
     };
-    let message = "the Secret holds a token";
-    status.set_ready(true, ISSUED, message, owner.metadata.generation, Time(now));
+    let (ready, reason, message) = match &token.lacks {
+        None => (true, ISSUED, "the Secret holds a token"),
+        Some(problem) => (false, problem.reason.as_str(), problem.message.as_str()),
+    };
+    status.set_ready(ready, reason, message, owner.metadata.generation, Time(now));
     status
 }
 

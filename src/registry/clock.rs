@@ -10,7 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Entra bears five minutes between its clock and the one that made an assertion; who comes near that should know.
+/// Entra bears five minutes between its clock and that of the API server, which signs assertions. A machine whose clock is off by
+/// so much is often not the only one.
 const WORTH_A_WARNING: SignedDuration = SignedDuration::from_secs(60);
 /// `Date` tells whole seconds.
 const WITHIN_RESOLUTION: SignedDuration = SignedDuration::from_secs(1);
@@ -53,7 +54,8 @@ impl AzureClock {
                 true => tracing::warn!(
                     seconds = ahead.as_secs(),
                     "Azure's clock is ahead of this machine's by so many seconds (behind, where negative): tokens are \
-                     renewed in time all the same, but beyond five minutes Entra refuses; synchronize the nodes' clocks"
+                     renewed in time all the same; synchronize the clocks of nodes and control plane, for beyond five minutes Entra \
+                     refuses what the API server signs"
                 ),
                 false => tracing::info!("Azure's clock and this machine's agree again"),
             }

@@ -1,7 +1,7 @@
 //! ACR's token exchange: Entra token → refresh token (3 h) → access token (75 min, with a scope).
 //! Source: <https://github.com/Azure/acr/blob/main/docs/AAD-OAuth.md>.
 
-use super::{RegistryHost, Scope, clock::AzureClock};
+use super::{RegistryHost, Scope, clock::AzureClock, scope::Granted};
 use crate::{
     foreign::Foreign,
     identity::EntraToken,
@@ -22,6 +22,8 @@ pub struct PullToken {
     pub secret: SecretString,
     /// Its own `exp`, by our clock.
     pub expires: Timestamp,
+    /// What the token lacks of its scope, where it says what it opens.
+    pub lacks: Option<Problem>,
 }
 
 /// Talks to the token endpoints of registries.
@@ -105,17 +107,27 @@ impl RegistryClient {
         let Some(scope) = scope else {
             return self.token(host, answer, |reply| reply.refresh_token);
         };
-        let scope = scope.to_string();
+        let text = scope.to_string();
         let form = [
             ("grant_type", "refresh_token"),
             ("service", host.as_str()),
-            ("scope", &scope),
+            ("scope", &text),
             ("refresh_token", answer.body.refresh_token.expose_secret()),
         ];
         let answer: Answer<AccessReply> = self
             .post(caller, Hop::RegistryToken, host, "/oauth2/token", &form)
             .await?;
-        self.token(host, answer, |reply| reply.access_token)
+        let token = self.token(host, answer, |reply| reply.access_token)?;
+        let lacks = lacking(scope, token.secret.expose_secret()).map(|repository| {
+            Problem::new(
+                Reason::ScopeNotGranted,
+                format!(
+                    "{host} gave a token that does not open repository {repository}, which spec.scope names; correct the name, \
+                     or let the identity pull from that repository"
+                ),
+            )
+        });
+        Ok(PullToken { lacks, ..token })
     }
 
     /// The token replies carry no `expires_in`; the time is in the token itself.
@@ -133,7 +145,11 @@ impl RegistryClient {
             )
         })?;
         let expires = self.clock.ours(expires, sent, date);
-        Ok(PullToken { secret, expires })
+        Ok(PullToken {
+            secret,
+            expires,
+            lacks: None,
+        })
     }
 
     async fn post<T: DeserializeOwned>(
@@ -190,6 +206,15 @@ fn expiry(token: &str) -> Option<Timestamp> {
     Timestamp::from_second(claims.exp as i64).ok()
 }
 
+/// The first repository of the scope that the token does not open, where the token says what it opens.
+fn lacking<'a>(scope: &'a Scope, token: &str) -> Option<&'a str> {
+    #[derive(Deserialize)]
+    struct Claims {
+        access: Vec<Granted>,
+    }
+    scope.not_granted(&jwt::claims::<Claims>(token)?.access)
+}
+
 /// What a reply other than 200 means, and what to do about it.
 fn refusal(host: &RegistryHost, path: &str, reply: &Reply) -> Problem {
     let status = reply.status.as_u16();
@@ -235,6 +260,8 @@ pub(crate) fn fuzz(data: &[u8]) {
     if let Ok(reply) = serde_json::from_slice::<RefreshReply>(&reply.body)
         && let Some(expires) = expiry(reply.refresh_token.expose_secret())
     {
+        let scope = Scope::parse("repository:team/app:pull");
+        drop(scope.map(|scope| lacking(&scope, reply.refresh_token.expose_secret()).map(str::len)));
         for date in [None, Some(Timestamp::MIN), Some(Timestamp::MAX), Some(expires)] {
             clock.ours(expires, Timestamp::UNIX_EPOCH, date);
         }
@@ -245,6 +272,7 @@ pub(crate) fn fuzz(data: &[u8]) {
 mod tests {
     use super::*;
     use crate::registry::RegistrySuffixes;
+    use serde_json::json;
 
     #[test]
     fn the_expiry_is_read_from_the_token_or_not_at_all() {
@@ -256,6 +284,46 @@ mod tests {
         );
         for bad in ["opaque", &token("{}"), &token(r#"{"exp":"soon"}"#)] {
             assert_eq!(expiry(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_that_opens_less_than_its_scope_is_noticed_and_one_that_does_not_say_is_believed() {
+        use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+        let scope =
+            Scope::parse("repository:team/app:pull,push repository:team/db:push repository:team/web:pull")
+                .unwrap();
+        let lacks = |claims: serde_json::Value| {
+            let token = format!("e30.{}.sig", URL_SAFE_NO_PAD.encode(claims.to_string()));
+            lacking(&scope, &token)
+        };
+        let access = |entries: &[(&str, &str, &str)]| {
+            let entries = entries.iter();
+            let entries =
+                entries.map(|(kind, name, action)| json!({"type": kind, "name": name, "actions": [action]}));
+            json!({"access": entries.collect::<Vec<_>>()})
+        };
+        let (app, web) = (
+            ("repository", "team/app", "pull"),
+            ("repository", "team/web", "pull"),
+        );
+        assert_eq!(lacks(access(&[app, web])), None);
+        assert_eq!(lacks(access(&[web])), Some("team/app"));
+        assert_eq!(
+            lacks(access(&[app, ("repository", "team/web", "push")])),
+            Some("team/web")
+        );
+        assert_eq!(
+            lacks(access(&[app, ("registry", "team/web", "pull")])),
+            Some("team/web")
+        );
+        assert_eq!(lacks(access(&[])), Some("team/app"));
+        for unknown in [
+            json!({}),
+            json!({"access": "all"}),
+            access(&[("repository", "team/*", "pull")]),
+        ] {
+            assert_eq!(lacks(unknown.clone()), None, "{unknown}");
         }
     }
 

@@ -7,8 +7,9 @@ use crate::{
 use serde::Serialize;
 use std::{fmt, str::FromStr};
 
-/// The login servers of Azure's clouds.
-pub const DEFAULT_SUFFIXES: &str = "azurecr.io,azurecr.cn,azurecr.us,azurecr.de";
+/// The login servers of Azure's clouds. Not azurecr.de: that cloud closed in 2021, and whoever bought its domains would be sent
+/// tokens.
+pub const DEFAULT_SUFFIXES: &str = "azurecr.io,azurecr.cn,azurecr.us";
 
 /// The domain suffixes under which a registry must lie to be sent a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,6 +144,7 @@ mod tests {
             "contoso.azurecr.io.evil.example.com",
             "evilazurecr.io",
             "azurecr.io",
+            "contoso.azurecr.de",
             ".azurecr.io",
             "contoso.azurecr.io.",
             "https://contoso.azurecr.io",

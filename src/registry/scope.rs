@@ -6,7 +6,7 @@ use crate::{
     foreign::Foreign,
     problem::{Problem, Reason},
 };
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
 
 /// What an ACR access token shall open; checked, in the order written, with one blank between its parts. Kept as text: it is
@@ -21,6 +21,17 @@ struct Access<'a> {
     actions: Vec<&'a str>,
 }
 
+/// One entry of an access token's `access` claim.
+/// Source: <https://distribution.github.io/distribution/spec/auth/jwt/>.
+#[derive(Debug, Deserialize)]
+pub struct Granted {
+    #[serde(rename = "type")]
+    kind: String,
+    name: String,
+    actions: Vec<String>,
+}
+
+const PULL: &str = "pull";
 /// The only resource type of which a Pod can pull.
 const TYPE: &str = "repository";
 /// The longest scope, in bytes. It is sent to the registry and kept in a status.
@@ -61,6 +72,21 @@ impl Scope {
             )),
             false => Ok(Self(checked.into_boxed_str())),
         }
+    }
+
+    /// The first repository that is to be pulled from and that a token with this `access` claim does not open. A claim with a
+    /// wildcard in it is not judged: no public source says how ACR means one.
+    pub fn not_granted(&self, access: &[Granted]) -> Option<&str> {
+        if access.iter().any(|granted| granted.name.contains('*')) {
+            return None;
+        }
+        let opens = |name: &str| {
+            access.iter().any(|granted| {
+                granted.kind == TYPE && granted.name == name && granted.actions.iter().any(|a| a == PULL)
+            })
+        };
+        let mut pulls = self.parts().filter(|part| part.actions.contains(&PULL));
+        pulls.find(|part| !opens(part.name)).map(|part| part.name)
     }
 
     fn parts(&self) -> impl Iterator<Item = Access<'_>> {

@@ -107,10 +107,18 @@ impl Terms {
         }
     }
 
-    /// Makes a path and, unless the certificate is in files, an authority and a pair signed by it.
-    pub fn issue(&self, now: Timestamp) -> Result<Issued, String> {
+    /// Makes a path and, unless the certificate is in files, an authority and a pair signed by it. Where the pair that is
+    /// served lacks a name, its own names are kept beside the present ones: other replicas may have been told of those.
+    pub fn issue(&self, served: Option<&Pair>, now: Timestamp) -> Result<Issued, String> {
         let path = SecretPath::generate().map_err(|e| format!("a secret path cannot be made: {e}"))?;
-        let signed = self.names.as_ref().map(|names| self.sign(names, now));
+        let signed = self.names.clone().map(|mut names| {
+            if let Some(served) = served.filter(|served| !self.are_served_by(served)) {
+                let others = served.names.iter().filter(|name| !contains(&names, name));
+                let others: Vec<_> = others.cloned().collect();
+                names.extend(others);
+            }
+            self.sign(&names, now)
+        });
         let signed = signed.transpose();
         Ok(Issued {
             path,
@@ -160,13 +168,20 @@ impl Terms {
         (params.not_before, params.not_after) = (at(begins), at(ends));
     }
 
-    /// The pair to serve, none where it is in files. An error where it does not serve these names now, as who trusts its
-    /// authority alone would see it.
+    /// Whether a pair is for all present names.
+    fn are_served_by(&self, pair: &Pair) -> bool {
+        let mut names = self.names.iter().flatten();
+        names.all(|name| contains(&pair.names, name))
+    }
+
+    /// The pair to serve, none where it is in files. An error where it does not serve its names now, as who trusts its
+    /// authority alone would see it. These may be the names of before: such a pair is replaced as one that ends, by a
+    /// rotation, for replicas that know different names must not replace each other's.
     pub fn check(&self, issued: &Issued, now: Timestamp) -> Result<Option<Pair>, String> {
         match (&self.names, &issued.signed) {
             (None, _) => Ok(None),
             (Some(_), None) => Err("there is no certificate".to_owned()),
-            (Some(names), Some(signed)) => signed.check(names, now).map(Some),
+            (Some(_), Some(signed)) => signed.check(now).map(Some),
         }
     }
 
@@ -178,9 +193,9 @@ impl Terms {
         get: impl Fn(&str) -> Option<&'a [u8]>,
         now: Timestamp,
     ) -> Issued {
-        let signed = self.names.as_ref().and_then(|names| {
+        let signed = self.names.as_ref().and_then(|_| {
             let found = Signed::from_data("", &get)?;
-            found.check(names, now).ok().map(|_| found)
+            found.check(now).ok().map(|_| found)
         });
         Issued {
             path: get(PATH).and_then(SecretPath::parse).unwrap_or(fresh.path),
@@ -204,7 +219,7 @@ impl Signed {
         })
     }
 
-    fn check(&self, names: &[String], now: Timestamp) -> Result<Pair, String> {
+    fn check(&self, now: Timestamp) -> Result<Pair, String> {
         let pair = Pair::parse(self.chain.as_bytes(), self.key.expose_secret().as_bytes())?;
         let mut roots = RootCertStore::empty();
         let ca =
@@ -219,7 +234,10 @@ impl Signed {
             .cert
             .split_first()
             .ok_or("there is no certificate")?;
-        for name in names {
+        if pair.names.is_empty() {
+            return Err("the certificate has no DNS name and no IP address".to_owned());
+        }
+        for name in &pair.names {
             let server = ServerName::try_from(name.as_str()).map_err(|e| format!("{name}: {e}"))?;
             verifier
                 .verify_server_cert(leaf, others, &server, &[], now)
@@ -227,6 +245,14 @@ impl Signed {
         }
         Ok(pair)
     }
+}
+
+fn contains(names: &[String], name: &str) -> bool {
+    // An IPv6 address has several spellings.
+    let address = name.parse::<IpAddr>().ok();
+    names.iter().any(|other| {
+        other.eq_ignore_ascii_case(name) || (address.is_some() && other.parse::<IpAddr>().ok() == address)
+    })
 }
 
 fn alternative(name: &str) -> Result<SanType, rcgen::Error> {
@@ -274,20 +300,22 @@ impl Kept {
         all.into_iter().flatten().cloned().collect()
     }
 
-    /// The next step, `known` long after everybody was told of the present state. `ends` is the end of the certificate;
-    /// None where it is in files.
-    pub fn step(&self, terms: &Terms, ends: Option<Timestamp>, known: Duration, now: Timestamp) -> Step {
+    /// The next step, `known` long after everybody was told of the present state. `served` is None where it is in files.
+    pub fn step(&self, terms: &Terms, served: Option<&Pair>, known: Duration, now: Timestamp) -> Step {
         let hold = terms.hold();
         let previous = self.previous_ca.is_some() || self.previous_path.is_some();
         match (&self.next, previous) {
             (Some(_), _) if known >= hold => Step::Switch,
             (None, true) if known >= hold => Step::Forget,
             (None, false) => {
-                let Some(ends) = ends else {
+                let Some(served) = served else {
                     return Step::Wait(Duration::MAX);
                 };
+                if !terms.are_served_by(served) {
+                    return Step::Prepare;
+                }
                 let third = SignedDuration::try_from(terms.lifetime / 3).unwrap_or(SignedDuration::MAX);
-                let left = ends.duration_since(now) - third;
+                let left = served.ends.duration_since(now) - third;
                 match Duration::try_from(left) {
                     Ok(left) if !left.is_zero() => Step::Wait(left),
                     _ => Step::Prepare,

@@ -196,11 +196,11 @@ impl Keeper {
         let Some(known) = self.publish(&kept).await? else {
             return Ok(AGAIN);
         };
-        let ends = pair.map(|pair| pair.ends);
-        let (next, what) = match kept.step(&self.terms, ends, known, now) {
+        let served = pair.as_ref();
+        let (next, what) = match kept.step(&self.terms, served, known, now) {
             Step::Wait(wait) => return Ok(wait),
             Step::Prepare => (
-                kept.prepared(self.issue(now)?),
+                kept.prepared(self.issue(served, now)?),
                 "the next serving certificate and secret path are prepared",
             ),
             Step::Switch => (
@@ -250,7 +250,7 @@ impl Keeper {
         there: bool,
         now: Timestamp,
     ) -> Result<(Kept, &'static str), Setback> {
-        let fresh = self.issue(now)?;
+        let fresh = self.issue(None, now)?;
         let good = |kept: &&Kept| self.terms.check(&kept.current, now).is_ok();
         Ok(match self.kept.as_ref().filter(good) {
             Some(kept) => (
@@ -265,8 +265,8 @@ impl Keeper {
         })
     }
 
-    fn issue(&self, now: Timestamp) -> Result<Issued, Setback> {
-        self.terms.issue(now).map_err(Setback::Failed)
+    fn issue(&self, served: Option<&Pair>, now: Timestamp) -> Result<Issued, Setback> {
+        self.terms.issue(served, now).map_err(Setback::Failed)
     }
 
     /// Bound to the version that was seen; without one, to there being none.
@@ -278,7 +278,14 @@ impl Keeper {
             .map(|(key, value)| (key, ByteString(value)))
             .collect();
         let api = Api::<Secret>::namespaced(self.client.clone(), namespace);
+        // A Secret that a person made may be of type kubernetes.io/tls, and a type never changes.
+        let type_ = self
+            .secret
+            .object
+            .as_ref()
+            .and_then(|secret| secret.type_.clone());
         let secret = Secret {
+            type_: type_.filter(|_| version.is_some()),
             metadata: ObjectMeta {
                 name: Some(name.clone()),
                 resource_version: version.clone(),
@@ -339,7 +346,13 @@ impl Keeper {
         };
         let patch = Patch::Json::<()>(patch);
         let call = api.patch(name, &params, &patch);
-        settled(&what, kubernetes::bounded(&what, call).await)?;
+        match kubernetes::bounded(&what, call).await {
+            // Its test has failed (RFC 6902, section 5).
+            Err(CallError::Api(status)) if status.code == 422 && status.message.contains("testing value") => {
+                return Err(Setback::Overtaken);
+            }
+            patched => settled(&what, patched)?,
+        }
         tracing::info!(name, "path and authority published");
         Ok(None)
     }
@@ -382,10 +395,6 @@ fn settled<T>(what: &str, written: Result<T, CallError>) -> Result<(), Setback> 
     match written {
         Ok(_) => Ok(()),
         Err(CallError::Api(status)) if status.code == 409 => Err(Setback::Overtaken),
-        // A JSON patch whose test fails (RFC 6902, section 5).
-        Err(CallError::Api(status)) if status.code == 422 && status.message.contains("test") => {
-            Err(Setback::Overtaken)
-        }
         Err(error) => Err(Setback::Failed(kubernetes::api_problem(what, error).message)),
     }
 }

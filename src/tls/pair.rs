@@ -1,5 +1,6 @@
 //! A certificate chain and its key, checked to belong together before anybody is served with them.
 
+use super::names::alternative_names;
 use jiff::Timestamp;
 use rustls::{
     crypto::CryptoProvider,
@@ -18,6 +19,8 @@ pub struct Pair {
     pub begins: Timestamp,
     /// Its `notAfter`.
     pub ends: Timestamp,
+    /// Its DNS names and IP addresses.
+    pub names: Vec<String>,
 }
 
 // === impl Pair ===
@@ -46,6 +49,7 @@ impl Pair {
             certified: Arc::new(certified),
             begins,
             ends,
+            names: alternative_names(&parsed),
         })
     }
 

@@ -1,16 +1,13 @@
 //! The certificate that is served right now. It changes under a running listener.
 
-use super::Pair;
-use crate::{pem, telemetry::Metrics};
+use super::{Clients, Pair};
+use crate::telemetry::Metrics;
 use rustls::{
-    RootCertStore, ServerConfig,
-    server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier},
+    ServerConfig,
+    server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
-use std::{
-    path::Path,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// Clones share it.
 #[derive(Clone, Debug)]
@@ -38,19 +35,12 @@ impl Serving {
         before.is_none_or(|before| before.cert != pair.certified.cert)
     }
 
-    /// The configuration of the listener. With a client authority, only who shows a certificate of it may speak.
-    pub fn config(&self, client_ca: Option<&Path>) -> Result<Arc<ServerConfig>, String> {
+    /// The configuration of the listener; a client must show a certificate where `clients` says which.
+    pub fn config(&self, clients: Option<&Clients>) -> Result<Arc<ServerConfig>, String> {
         let builder = ServerConfig::builder();
-        let builder = match client_ca {
+        let builder = match clients {
             None => builder.with_no_client_auth(),
-            Some(path) => {
-                let mut roots = RootCertStore::empty();
-                pem::trust(&mut roots, "--client-ca-file", path)?;
-                let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build();
-                builder.with_client_cert_verifier(
-                    verifier.map_err(|e| format!("--client-ca-file {}: {e}", path.display()))?,
-                )
-            }
+            Some(clients) => builder.with_client_cert_verifier(clients.verifier()?),
         };
         let mut config = builder.with_cert_resolver(Arc::new(self.clone()));
         // The API server speaks HTTP/1.1 to webhooks (kubernetes#82090).

@@ -1,6 +1,6 @@
 //! The flags of the listener and its certificate.
 
-use super::{Places, Terms};
+use super::{Clients, Places, Terms};
 use crate::{deadline::duration, kubernetes};
 use std::{path::PathBuf, time::Duration};
 
@@ -63,6 +63,17 @@ pub struct TlsArgs {
     #[arg(long, env = "ACR_PULL_WEBHOOK_CLIENT_CA_FILE", value_name = "FILE")]
     pub client_ca_file: Option<PathBuf>,
 
+    /// Common names or DNS names of the API servers' client certificates, separated by commas; by default every certificate of
+    /// --client-ca-file is accepted
+    #[arg(
+        long,
+        env = "ACR_PULL_WEBHOOK_CLIENT_NAMES",
+        requires = "client_ca_file",
+        value_delimiter = ',',
+        value_name = "LIST"
+    )]
+    pub client_names: Vec<String>,
+
     /// The most connections at the same time; for a further one, the one that is missed least makes room
     #[arg(long, env = "ACR_PULL_WEBHOOK_MAX_CONNECTIONS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..), value_name = "NUMBER")]
     pub max_connections: u32,
@@ -85,6 +96,15 @@ pub struct Source {
 // === impl TlsArgs ===
 
 impl TlsArgs {
+    /// The client certificates that are accepted; None where none is asked for.
+    pub fn clients(&self) -> Option<Clients> {
+        let names = self.client_names.iter().filter(|name| !name.is_empty());
+        Some(Clients {
+            authority: self.client_ca_file.clone()?,
+            names: names.cloned().collect(),
+        })
+    }
+
     /// The source that the flags name; an error is a sentence for the operator.
     pub fn source(&self) -> Result<Source, String> {
         if self.certificate_lifetime < MIN_LIFETIME {

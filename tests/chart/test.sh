@@ -63,7 +63,7 @@ leaderElection.leaseDuration=30s leaderElection.renewDeadline=20s leaderElection
 log.level=debug log.format=text
 azure.tenantId=contoso.onmicrosoft.com azure.registrySuffixes={azurecr.io,azurecr.us} azure.tokenAudiences={api://AzureADTokenExchange,api://other}
 azure.authorityHosts={AzureStackCloud=login.example.com} azure.acrAudiences={ChinaCloud=https://example.cn} azure.managedIdentityNamespaces={*}
-extraCa.configMap=ours extraCa.key=roots.pem webhook.clientCa.configMap=theirs
+extraCa.configMap=ours extraCa.key=roots.pem webhook.clientCa.configMap=theirs webhook.clientCa.names[0]=apiserver
 proxy.https=http://proxy.example.com:3128 proxy.noProxy={.azurecr.us,10.0.0.0/8}
 image.repository=contoso.azurecr.io/platform/acr-pull-webhook image.tag=v1 image.pullPolicy=Always imagePullSecrets[0].name=platform
 image.digest=sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
@@ -83,6 +83,8 @@ replicas=two /replicas
 certificates.mode=none /certificates/mode
 certificates.mode=provided /certificates/provided/caBundle
 networkPolicy.webhookFrom=x /networkPolicy/webhookFrom
+networkPolicy.egressTo=x /networkPolicy/egressTo
+webhook.clientCa.names[0]=apiserver webhook.clientCa.names
 certificates.selfManaged.lifetime=90d /certificates/selfManaged/lifetime
 azure.tenantID=x 'tenantID' not allowed
 azure.registrySuffixes=azurecr.io /azure/registrySuffixes
@@ -147,6 +149,13 @@ every_bad_value_is_refused_by_its_path() {
 a_large_number_stays_one() {
   contains "$(render --values <(echo 'pullSecrets: {renewalRate: 2000000}'))" 'ACR_PULL_WEBHOOK_RENEWAL_RATE: "2000000"'
   contains "$(render --set webhook.shutdownDelay=0)" 'ACR_PULL_WEBHOOK_SHUTDOWN_DELAY: "0"'
+}
+
+egress_has_the_destinations_that_are_named() {
+  local rule
+  rule=$(render --set networkPolicy.enabled=true --set 'networkPolicy.egressTo[0].ipBlock.cidr=203.0.113.0/24' \
+    --show-only templates/network-policy.yaml | grep -A3 'port: 6443')
+  contains "$(tr -s ' \n' ' ' <<<"$rule")" 'port: 6443 to: - ipBlock: cidr: 203.0.113.0/24'
 }
 
 what_is_excluded_is_excluded_everywhere() {

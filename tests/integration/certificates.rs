@@ -221,6 +221,69 @@ async fn certificates_are_made_rotated_and_mended_and_no_pod_is_refused() {
     site.assert_no_secret_was_logged();
 }
 
+/// A Deployment that is rolled out with other --tls-names, onto a Secret that a person made.
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_with_different_names_share_a_certificate_for_both_and_no_pod_is_refused() {
+    let site = Site::certifying("100s").await;
+    let certificates = Certificates::of(&site);
+    let flags = [
+        "--tls-names=127.0.0.1,webhook.example",
+        "--certificate-lifetime=100s",
+        "--leader-election-namespace=acr-pull-webhook",
+    ];
+    let flags = flags.map(str::to_owned);
+    let second = Webhook::start(&site.cluster, &site.emulator, &flags).await;
+    let (stop, made) = (AtomicBool::new(false), AtomicUsize::new(0));
+    tokio::join!(
+        load(&site, &stop, &made),
+        ask(&certificates, [&site.webhook, &second], &stop),
+        async {
+            let before = certificates.served().await;
+            certificates.is_rotated(&before).await;
+            let served = certificates.served().await.unwrap();
+            let der = CertificateDer::from_pem_slice(&served.0).unwrap();
+            assert!(der.windows(15).any(|bytes| bytes == b"webhook.example"));
+            stop.store(true, Ordering::Relaxed);
+        }
+    );
+    for replica in [&site.webhook, &second] {
+        let log = replica.log();
+        let spoilt = log.iter().find(|line| line.contains("is of no use"));
+        assert_eq!(spoilt, None, "one replica refuses what the other one made");
+    }
+    let rotated = |webhook: &Webhook| {
+        let log = webhook.log();
+        log.iter().filter(|line| line.contains("are prepared")).count()
+    };
+    assert_eq!(rotated(&site.webhook) + rotated(&second), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_of_type_tls_that_a_person_made_is_used_with_its_type() {
+    let site = Site::certifying("100s").await;
+    let certificates = Certificates::of(&site);
+    let nobody = ByteString(b"nonsense".to_vec());
+    let secret: Secret = serde_json::from_value(json!({
+        "metadata": {"name": SECRET}, "type": "kubernetes.io/tls", "data": {"tls.crt": nobody, "tls.key": nobody},
+    }))
+    .unwrap();
+    let before = certificates.served().await;
+    site.webhook.signal("STOP").await;
+    let deleted = certificates
+        .secrets
+        .delete(SECRET, &DeleteParams::default())
+        .await;
+    deleted.unwrap();
+    let created = certificates.secrets.create(&PostParams::default(), &secret).await;
+    created.unwrap();
+    site.webhook.signal("CONT").await;
+    let second = site.replica().await;
+    certificates.is_rotated(&before).await;
+    let type_ = certificates.secrets.get(SECRET).await.unwrap().type_;
+    assert_eq!(type_.as_deref(), Some("kubernetes.io/tls"));
+    assert_eq!(second.admin_get("/readyz").await.0, 200);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn with_a_certificate_in_files_the_path_is_kept_published_and_replaced_and_nothing_else() {
     // A change is held back for a tenth of the lifetime, of certificates that are not made here.

@@ -7,7 +7,7 @@ use super::{
 };
 use azure_emulator::{Emulator, Options, World};
 use futures::future::join_all;
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::{ClientConnection, pki_types::ServerName};
 use std::io::Write;
 use tempfile::TempDir;
@@ -87,10 +87,13 @@ async fn with_a_client_authority_only_who_shows_a_certificate_of_it_may_speak() 
     let file = folder.path().join("client-ca.crt");
     std::fs::write(&file, params.self_signed(&key).unwrap().pem()).unwrap();
     let authority = Issuer::new(params, key);
-    let webhook = alone(&[format!("--client-ca-file={}", file.display())]).await;
-    let identity = |issuer: Option<&Issuer<'_, KeyPair>>| {
+    let authority_flag = format!("--client-ca-file={}", file.display());
+    let webhook = alone(std::slice::from_ref(&authority_flag)).await;
+    let identity_of = |issuer: Option<&Issuer<'_, KeyPair>>, common_name: &str, names: &[&str]| {
         let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
+        let names = names.iter().map(|name| (*name).to_owned());
+        let mut params = CertificateParams::new(names.collect::<Vec<_>>()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, common_name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let certificate = match issuer {
             Some(issuer) => params.signed_by(&key, issuer).unwrap(),
@@ -98,7 +101,8 @@ async fn with_a_client_authority_only_who_shows_a_certificate_of_it_may_speak() 
         };
         reqwest::Identity::from_pem((certificate.pem() + &key.serialize_pem()).as_bytes()).unwrap()
     };
-    let call = async |identity: Option<reqwest::Identity>| {
+    let identity = |issuer| identity_of(issuer, "anybody", &[]);
+    let call = async |webhook: &Webhook, identity: Option<reqwest::Identity>| {
         let ca = reqwest::Certificate::from_pem(webhook.ca_pem.as_bytes()).unwrap();
         let client = reqwest::Client::builder().no_proxy().tls_certs_only([ca]);
         let client = match identity {
@@ -108,11 +112,40 @@ async fn with_a_client_authority_only_who_shows_a_certificate_of_it_may_speak() 
         let reply = client.build().unwrap().get(webhook.url()).send().await;
         reply.map(|reply| reply.status().as_u16()).ok()
     };
-    assert_eq!(call(None).await, None);
-    assert_eq!(call(Some(identity(None))).await, None);
-    assert_eq!(call(Some(identity(Some(&authority)))).await, Some(404));
+    assert_eq!(call(&webhook, None).await, None);
+    assert_eq!(call(&webhook, Some(identity(None))).await, None);
+    assert_eq!(call(&webhook, Some(identity(Some(&authority)))).await, Some(404));
     // Probes carry no certificate.
     assert_eq!(webhook.admin_get("/readyz").await.0, 200);
+
+    // An authority may sign the certificates of others too, such as kubelets.
+    let names = "--client-names=kube-apiserver,api.example".to_owned();
+    let webhook = alone(&[authority_flag, names]).await;
+    for (issuer, common_name, alternative, answer) in [
+        (Some(&authority), "kube-apiserver", vec![], Some(404)),
+        (
+            Some(&authority),
+            "other",
+            vec!["x.example", "API.example"],
+            Some(404),
+        ),
+        (
+            Some(&authority),
+            "system:node:worker",
+            vec!["worker.example"],
+            None,
+        ),
+        (Some(&authority), "kube-apiserver.example", vec![], None),
+        (None, "kube-apiserver", vec!["api.example"], None),
+    ] {
+        let shown = identity_of(issuer, common_name, &alternative);
+        assert_eq!(
+            call(&webhook, Some(shown)).await,
+            answer,
+            "{common_name} {alternative:?}"
+        );
+    }
+    assert_eq!(call(&webhook, None).await, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

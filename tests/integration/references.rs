@@ -1,7 +1,12 @@
 //! The kinds of reference, and the clouds.
 
-use super::site::{REGISTRY, Site, TENANT, pod, pull_secret_name};
+use super::site::{REGISTRY, Site, TENANT, eventually, pod, pull_secret_name};
+use acr_pull_webhook::generator::ClusterGenerator;
 use azure_emulator::Endpoint;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
 use serde_json::{Value, json};
 
 /// The spec of a ClusterGenerator for the registry, by this identity.
@@ -68,6 +73,60 @@ async fn a_service_account_of_another_namespace_is_used_where_it_allows_that() {
     let owner = site.pull_secrets(team).get(&name).await.unwrap();
     assert_eq!(owner.spec.service_account_namespace.as_ref(), Some(central));
     assert_eq!(site.opens(team, &name, site.b.repository).await, 502);
+}
+
+#[tokio::test]
+async fn a_cluster_generator_that_allows_some_namespaces_is_used_from_these_alone() {
+    let site = Site::start().await;
+    let reference = site.cluster_generator(acr(json!({}))).await;
+    let name = reference.trim_start_matches("ClusterGenerator/");
+    let generators = Api::<ClusterGenerator>::all(site.client.clone());
+    let allow = async |namespaces: Option<&str>| {
+        let patch = Patch::Merge(
+            json!({"metadata": {"annotations": {"acr-pull.dev/allowed-namespaces": namespaces}}}),
+        );
+        let patched = generators.patch(name, &PatchParams::default(), &patch).await;
+        patched.unwrap();
+    };
+    let (a, b) = (&site.a.namespace, &site.b.namespace);
+    allow(Some(b)).await;
+    site.create(b, &pod("allowed", &reference)).await;
+    eventually("the annotation is seen", async || {
+        let review = super::review::review(a, &pod("app", &reference));
+        let answer = super::review::post(&site, &review).await;
+        (answer["response"]["allowed"] == false).then_some(())
+    })
+    .await;
+    let refused = site.refused(a, &pod("app", &reference)).await;
+    assert_eq!(refused.code, 403);
+    for part in [
+        "CrossNamespaceNotAllowed",
+        &format!("ClusterGenerator {name} does not allow Pods of namespace {a}"),
+        &format!(
+            "kubectl annotate clustergenerator --overwrite {name} acr-pull.dev/allowed-namespaces=PRESENT,{a}"
+        ),
+    ] {
+        assert!(refused.message.contains(part), "{part}: {}", refused.message);
+    }
+    assert!(
+        !refused.message.contains(b.as_str()),
+        "whom else it allows is not said: {}",
+        refused.message
+    );
+    // A default by label is a reference as any other.
+    site.namespace_default(a, json!(format!("ClusterGenerator.{name}")))
+        .await;
+    let mut unannotated = pod("by-default", &reference);
+    unannotated.metadata.annotations = None;
+    eventually("the label is seen", async || {
+        let answer = super::review::post(&site, &super::review::review(a, &unannotated)).await;
+        (answer["response"]["allowed"] == false).then_some(())
+    })
+    .await;
+    allow(Some("*")).await;
+    site.create(a, &pod("app", &reference)).await;
+    allow(None).await;
+    site.create(a, &pod("later", &reference)).await;
 }
 
 #[tokio::test]

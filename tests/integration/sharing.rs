@@ -138,3 +138,42 @@ async fn a_spoilt_acr_pull_secret_blinds_nobody_to_the_others() {
     })
     .await;
 }
+
+/// One replica sees a change of the generator, and the other one does not yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_whose_watch_lags_does_not_put_back_the_token_of_before() {
+    let site = Site::leading_through_a_gate(&[], |_| ()).await;
+    let ahead = site.replica().await;
+    let namespace = &site.a.namespace;
+    let name = pull_secret_name(&site.create(namespace, &pod("one", "contoso")).await);
+    let watched = "/apis/generators.external-secrets.io/v1alpha1/acraccesstokens";
+    site.gate()
+        .refuse(watched, http::StatusCode::SERVICE_UNAVAILABLE, usize::MAX);
+    let scope = format!("repository:{}:pull", site.a.repository);
+    site.generator(namespace, "contoso", json!({"scope": scope}))
+        .await;
+    let review = super::review::review(namespace, &unnamed("contoso"));
+    let url = format!("{}?timeout=10s", ahead.url());
+    let status = eventually(
+        "the replica that sees the change makes a token by it",
+        async || {
+            let reply = ahead.client().post(&url).json(&review).send().await.unwrap();
+            assert_eq!(reply.status(), 200);
+            let status = site.status(namespace, &name).await;
+            status.scope.is_some().then_some(status)
+        },
+    )
+    .await;
+    eventually(
+        "the other replica sees that token, and reads the generator again",
+        async || {
+            super::review::post(&site, &review).await;
+            let mut log = site.webhook.log().into_iter();
+            log.any(|line| line.contains("made from other inputs a moment ago"))
+                .then_some(())
+        },
+    )
+    .await;
+    assert_eq!(site.status(namespace, &name).await, status, "nothing was written");
+    assert_eq!(site.calls(Endpoint::EntraToken), 2);
+}

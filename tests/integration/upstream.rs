@@ -3,7 +3,7 @@
 use super::site::{REGISTRY, Site, eventually, pod, pull_secret_name, unnamed};
 use azure_emulator::{Endpoint, Fault};
 use kube::api::{Patch, PatchParams};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn fault(endpoint: Endpoint, edit: impl FnOnce(&mut Fault)) -> Vec<Fault> {
     let mut fault = Fault::on(endpoint);
@@ -303,4 +303,51 @@ async fn what_an_application_is_asked_to_wait_stops_all_its_pull_secrets_and_no_
     let other = site.create(&site.b.namespace, &pod("app", "contoso")).await;
     site.credentials(&site.b.namespace, &pull_secret_name(&other))
         .await;
+}
+
+#[tokio::test]
+async fn a_token_that_opens_less_than_its_scope_is_written_and_warned_of() {
+    let site = Site::start().await;
+    let namespace = &site.a.namespace;
+    let scope = format!(
+        "repository:{}:pull repository:team-a/typo:pull",
+        site.a.repository
+    );
+    site.generator(namespace, "typo", json!({"scope": scope})).await;
+    let pod = pod("app", "typo");
+    let warnings = site.warnings(namespace, &pod).await;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    for part in [
+        "ScopeNotGranted",
+        "does not open repository team-a/typo",
+        REGISTRY,
+    ] {
+        assert!(warnings[0].contains(part), "{part}: {warnings:?}");
+    }
+    let name = pull_secret_name(&site.create(namespace, &pod).await);
+    assert_eq!(
+        site.opens(namespace, &name, site.a.repository).await,
+        502,
+        "the Secret opens what was granted"
+    );
+    let status = site.status(namespace, &name).await;
+    let ready = &status.conditions[0];
+    assert_eq!((ready.type_.as_str(), ready.status.as_str()), ("Ready", "False"));
+    assert_eq!(ready.reason, "ScopeNotGranted");
+    assert!(ready.message.contains("team-a/typo"), "{}", ready.message);
+    assert_eq!(
+        site.calls(Endpoint::AcrExchange),
+        1,
+        "the token is not fetched for each Pod"
+    );
+
+    let scope = format!("repository:{}:pull", site.a.repository);
+    site.generator(namespace, "typo", json!({"scope": scope})).await;
+    eventually("the corrected scope is used", async || {
+        let review = super::review::review(namespace, &unnamed("typo"));
+        super::review::post(&site, &review).await;
+        let status = site.status(namespace, &name).await;
+        (status.is_ready() && status.conditions.len() == 1).then_some(())
+    })
+    .await;
 }

@@ -98,6 +98,9 @@ subjects:
 {{- end }}
 {{- if or .webhook.clientCa.pem .webhook.clientCa.configMap }}
 {{- $_ := set $ours "CLIENT_CA_FILE" (printf "/etc/acr-pull-webhook/client-ca/%s" .webhook.clientCa.key) }}
+{{- $_ := set $ours "CLIENT_NAMES" (join "," .webhook.clientCa.names) }}
+{{- else if .webhook.clientCa.names }}
+{{- fail "webhook.clientCa.names: there is no authority; set webhook.clientCa.pem or webhook.clientCa.configMap" }}
 {{- end }}
 {{- $secret := include "acr-pull-webhook.certificatesSecret" $ }}
 {{- if eq $secret (include "acr-pull-webhook.tlsSecret" $) }}

@@ -1,4 +1,5 @@
-use super::{workload::ALLOWED_NAMESPACES, *};
+use super::*;
+use crate::generator::namespaces::ALLOWED_NAMESPACES;
 use crate::{
     foreign::hostile,
     identity::{ManagedIdentityId, SecretKey, WorkloadIdentity},

@@ -8,7 +8,7 @@ use crate::{
     foreign::Foreign,
     generator::{
         access_token::{MAX_AUDIENCE, MAX_AUDIENCES},
-        namespaces::{self, MAX_LENGTH, MAX_NAMES, NamespaceList},
+        namespaces::{self, ALLOWED_NAMESPACES},
     },
     identity::{CloudEndpoints, TenantFrom, WorkloadIdentity},
     problem::{Problem, Reason},
@@ -24,10 +24,6 @@ const TENANT_ID: [&str; 2] = [
     "kubernetes.azure.com/acr-tenant-id",
     "azure.workload.identity/tenant-id",
 ];
-
-/// The annotation by which a service account lets ClusterGenerators use it from other namespaces:
-/// their names separated by commas, or `*`.
-pub(super) const ALLOWED_NAMESPACES: &str = "acr-pull.dev/allowed-namespaces";
 
 /// All annotations of a service account that are read.
 pub const ANNOTATIONS: &[&str] = &[
@@ -137,48 +133,22 @@ fn check_allowed(
     service_account: &str,
     annotations: &ServiceAccountView,
 ) -> Result<(), Problem> {
-    let pods = generator.namespace;
-    let allowed = annotations
-        .get(ALLOWED_NAMESPACES)
-        .map(|list| list.trim())
-        .unwrap_or_default();
-    if namespace == pods {
+    if namespace == generator.namespace {
         return Ok(());
     }
-    let refused = |why: &str| {
+    let list = annotations
+        .get(ALLOWED_NAMESPACES)
+        .map(String::as_str)
+        .unwrap_or_default();
+    let annotate =
+        format_args!("kubectl annotate serviceaccount --overwrite --namespace {namespace} {service_account}");
+    namespaces::check_allowed(list, generator.namespace, annotate).map_err(|why| {
         Problem::new(
             Reason::CrossNamespaceNotAllowed,
             format!(
-                "{} uses service account {namespace}/{service_account}, {why}",
+                "{} uses service account {namespace}/{service_account}, which {why}",
                 generator.reference
             ),
         )
-    };
-    if namespaces::is_too_long(allowed) {
-        return Err(refused(&format!(
-            "whose annotation {ALLOWED_NAMESPACES} is longer than {MAX_LENGTH} bytes or {MAX_NAMES} names, and is not \
-             read; whoever owns it can shorten it"
-        )));
-    }
-    if namespaces::contains(allowed, pods) {
-        return Ok(());
-    }
-    // Not whom else it allows: that is no matter of whoever made this Pod. Nor is it text for a command. A list that is there
-    // stays in force by being written again, so whoever owns it puts it in the place of PRESENT.
-    let present = match allowed.is_empty() {
-        true => "",
-        false => "PRESENT,",
-    };
-    let what_present_is = match (present, allowed.parse::<NamespaceList>()) {
-        ("", _) => "",
-        (_, Ok(_)) => ", with its present value in the place of PRESENT",
-        (_, Err(_)) => {
-            ", with the names of its present value, which is no list of namespaces, in the place of PRESENT"
-        }
-    };
-    Err(refused(&format!(
-        "which does not allow Pods of namespace {pods}; whoever owns it can{what_present_is}: \
-         kubectl annotate serviceaccount --overwrite --namespace {namespace} {service_account} \
-         {ALLOWED_NAMESPACES}={present}{pods}"
-    )))
+    })
 }

@@ -38,7 +38,7 @@ fn data_of(kept: &Kept) -> impl Fn(&str) -> Option<&'static [u8]> + use<> {
 #[test]
 fn a_certificate_is_good_for_its_names_in_its_time_and_under_its_own_authority_alone() {
     let terms = terms();
-    let issued = terms.issue(at(0)).unwrap();
+    let issued = terms.issue(None, at(0)).unwrap();
     let pair = terms.check(&issued, at(0)).unwrap().unwrap();
     assert_eq!(pair.ends, at(300));
     for (second, good) in [(1, true), (299, true), (301, false)] {
@@ -49,10 +49,8 @@ fn a_certificate_is_good_for_its_names_in_its_time_and_under_its_own_authority_a
             .check(&issued, at(0) - BACKDATED - Duration::from_secs(1))
             .is_err()
     );
-    let others = Terms::new(vec!["other.own.svc".to_owned()], LIFETIME).unwrap();
-    assert!(others.check(&issued, at(0)).is_err());
 
-    let other = signed(&terms.issue(at(0)).unwrap());
+    let other = signed(&terms.issue(None, at(0)).unwrap());
     let good = signed(&issued);
     for spoilt in [
         Signed {
@@ -97,7 +95,7 @@ fn a_certificate_is_good_for_its_names_in_its_time_and_under_its_own_authority_a
 fn what_is_kept_survives_the_secret() {
     let of_files = Terms::of_files(LIFETIME);
     for terms in [terms(), of_files.clone()] {
-        let kept = Kept::new(terms.issue(at(0)).unwrap()).prepared(terms.issue(at(1)).unwrap());
+        let kept = Kept::new(terms.issue(None, at(0)).unwrap()).prepared(terms.issue(None, at(1)).unwrap());
         for kept in [kept.clone(), kept.switched()] {
             let data = kept.to_data();
             assert!(data.keys().any(|key| key.ends_with("path") && key != "path"));
@@ -105,23 +103,23 @@ fn what_is_kept_survives_the_secret() {
         }
         assert!(Kept::from_data(&terms, |_| None).is_none());
         assert_eq!(
-            format!("{:?}", Kept::new(terms.issue(at(0)).unwrap())),
+            format!("{:?}", Kept::new(terms.issue(None, at(0)).unwrap())),
             "Kept { .. }"
         );
     }
-    let data = Kept::new(of_files.issue(at(0)).unwrap()).to_data();
+    let data = Kept::new(of_files.issue(None, at(0)).unwrap()).to_data();
     assert!(data.keys().eq(["path"]), "no certificate is made for files");
 }
 
 #[test]
 fn a_secret_that_lacks_a_half_is_completed_and_a_spoilt_path_is_replaced() {
     let (terms, of_files) = (terms(), Terms::of_files(LIFETIME));
-    let kept = Kept::new(terms.issue(at(0)).unwrap());
+    let kept = Kept::new(terms.issue(None, at(0)).unwrap());
     let complete = |terms: &Terms, hide: &[&str]| {
         let get = data_of(&kept);
         let shown = |key: &str| get(key).filter(|_| !hide.contains(&key));
         assert!(Kept::from_data(terms, shown).is_none());
-        Kept::new(terms.complete(terms.issue(at(1)).unwrap(), shown, at(1)))
+        Kept::new(terms.complete(terms.issue(None, at(1)).unwrap(), shown, at(1)))
     };
     // One from before there were paths.
     let completed = complete(&terms, &["path"]);
@@ -144,7 +142,7 @@ fn a_secret_that_lacks_a_half_is_completed_and_a_spoilt_path_is_replaced() {
             key => get(key),
         };
         assert!(Kept::from_data(&terms, spoilt).is_none(), "{bad}");
-        let completed = terms.complete(terms.issue(at(1)).unwrap(), spoilt, at(1));
+        let completed = terms.complete(terms.issue(None, at(1)).unwrap(), spoilt, at(1));
         assert_ne!(&completed.path, kept.published_path());
     }
 }
@@ -152,11 +150,11 @@ fn a_secret_that_lacks_a_half_is_completed_and_a_spoilt_path_is_replaced() {
 #[test]
 fn the_path_of_a_webhook_whose_certificate_is_in_files_stays_until_its_secret_is_deleted() {
     let terms = Terms::of_files(LIFETIME);
-    let kept = Kept::new(terms.issue(at(0)).unwrap());
+    let kept = Kept::new(terms.issue(None, at(0)).unwrap());
     let years = Duration::from_secs(10 * 365 * 86400);
     assert_eq!(kept.step(&terms, None, years, at(0)), Step::Wait(Duration::MAX));
     // As the keeper does then.
-    let prepared = kept.clone().prepared(terms.issue(at(0)).unwrap());
+    let prepared = kept.clone().prepared(terms.issue(None, at(0)).unwrap());
     assert!(reaches(&kept, &prepared) && reaches(&prepared, &prepared));
     let early = terms.hold() - Duration::from_secs(1);
     assert!(matches!(prepared.step(&terms, None, early, at(0)), Step::Wait(_)));
@@ -178,7 +176,7 @@ fn the_path_of_a_webhook_whose_certificate_is_in_files_stays_until_its_secret_is
 fn in_a_rotation_every_api_server_reaches_every_replica_at_every_moment() {
     let terms = terms();
     let lag = terms.hold().as_secs() - 1;
-    let mut kept = Kept::new(terms.issue(at(0)).unwrap());
+    let mut kept = Kept::new(terms.issue(None, at(0)).unwrap());
     // Since when each state has been there, and its bundle published with it.
     let mut states = vec![(0, kept.clone())];
     let mut steps = Vec::new();
@@ -190,7 +188,7 @@ fn in_a_rotation_every_api_server_reaches_every_replica_at_every_moment() {
             .unwrap();
         let step = kept.step(
             &terms,
-            Some(pair.ends),
+            Some(&pair),
             Duration::from_secs(second - since),
             at(second),
         );
@@ -199,7 +197,7 @@ fn in_a_rotation_every_api_server_reaches_every_replica_at_every_moment() {
                 assert!(!wait.is_zero());
                 kept
             }
-            Step::Prepare => kept.prepared(terms.issue(at(second)).unwrap()),
+            Step::Prepare => kept.prepared(terms.issue(None, at(second)).unwrap()),
             Step::Switch => kept.switched(),
             Step::Forget => kept.forgotten(),
         };
@@ -227,6 +225,45 @@ fn in_a_rotation_every_api_server_reaches_every_replica_at_every_moment() {
     assert!(
         steps.iter().zip(cycle.iter().cycle()).all(|(a, b)| a == b),
         "{steps:?}"
+    );
+}
+
+/// Replicas of two versions of a Deployment, which were started with different --tls-names.
+#[test]
+fn a_certificate_for_other_names_is_served_on_and_replaced_by_one_for_both() {
+    let before = terms();
+    let after = Terms::new(vec!["other.own.svc".to_owned()], LIFETIME).unwrap();
+    let served = |terms: &Terms, kept: &Kept| terms.check(&kept.current, at(1)).unwrap().unwrap();
+    let kept = Kept::new(before.issue(None, at(0)).unwrap());
+    let pair = served(&after, &kept);
+    assert!(matches!(
+        kept.step(&before, Some(&pair), Duration::MAX, at(1)),
+        Step::Wait(_)
+    ));
+    assert_eq!(
+        kept.step(&after, Some(&pair), Duration::ZERO, at(1)),
+        Step::Prepare
+    );
+    let kept = kept.prepared(after.issue(Some(&pair), at(1)).unwrap());
+    assert_eq!(kept.clone().without_spoilt_next(&before, at(1)), kept);
+    let kept = kept.switched().forgotten();
+    let pair = served(&before, &kept);
+    assert_eq!(
+        pair.names,
+        ["other.own.svc", "acr-pull-webhook.own.svc", "127.0.0.1"]
+    );
+    for terms in [&before, &after] {
+        let step = kept.step(terms, Some(&pair), Duration::MAX, at(1));
+        assert!(
+            matches!(step, Step::Wait(_)),
+            "neither replaces the other's: {step:?}"
+        );
+    }
+    // Later, when no replica knows the names of before.
+    let next = after.issue(Some(&pair), at(200)).unwrap();
+    assert_eq!(
+        after.check(&next, at(200)).unwrap().unwrap().names,
+        ["other.own.svc"]
     );
 }
 
