@@ -17,30 +17,20 @@ use crate::{
     generator::{NamespaceDefaults, Reference},
     kubernetes::Pod,
     problem::{Class, Problem, Reason},
-    pull_secret::{Catalog, Issuer, Order, Resolution, Wish},
+    pull_secret::{Ensured, Issuer, PullSecretRequest, Resolution, Resolver},
     telemetry::Metrics,
 };
 use futures::future::join_all;
 use std::{sync::Arc, time::Instant};
-
-/// What to do with a Pod whose token Azure does not give just now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum OnUpstreamFailure {
-    /// Admit it with its pull secret's name and a warning, and go on trying: the kubelet retries by itself.
-    Admit,
-    /// Refuse it.
-    Deny,
-}
 
 /// Decides about Pods; clones share everything.
 #[derive(Clone)]
 pub struct Admission(Arc<Inner>);
 
 struct Inner {
-    catalog: Arc<Catalog>,
+    resolver: Arc<Resolver>,
     defaults: NamespaceDefaults,
     issuer: Issuer,
-    on_upstream_failure: OnUpstreamFailure,
     metrics: Metrics,
 }
 
@@ -49,17 +39,15 @@ struct Inner {
 impl Admission {
     /// The decision over these parts.
     pub fn new(
-        catalog: Arc<Catalog>,
+        resolver: Arc<Resolver>,
         defaults: NamespaceDefaults,
         issuer: Issuer,
-        on_upstream_failure: OnUpstreamFailure,
         metrics: Metrics,
     ) -> Self {
         Self(Arc::new(Inner {
-            catalog,
+            resolver,
             defaults,
             issuer,
-            on_upstream_failure,
             metrics,
         }))
     }
@@ -103,7 +91,7 @@ impl Admission {
 
 impl Admission {
     /// What a Pod that exists asks for, as it did when it was admitted.
-    pub async fn wishes_of(&self, pod: &Pod) -> Result<Vec<Wish>, Problem> {
+    pub async fn wishes_of(&self, pod: &Pod) -> Result<Vec<PullSecretRequest>, Problem> {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let service_account = pod.spec.service_account_name.as_deref();
         let annotations = pod.metadata.annotations.as_ref();
@@ -111,7 +99,7 @@ impl Admission {
             let wish = self.0.default_wish(namespace, service_account).await?;
             return Ok(wish.into_iter().collect());
         };
-        let wish = |reference| Wish::new(namespace, reference, service_account);
+        let wish = |reference| PullSecretRequest::new(namespace, reference, service_account);
         Ok(references(annotation)?.into_iter().map(wish).collect())
     }
 }
@@ -143,40 +131,44 @@ impl Inner {
         if wishes.is_empty() {
             return Ok(Verdict::Untouched);
         }
-        // Everything is resolved before anything is made: a refusal leaves nothing behind.
-        let (mut orders, mut notes) = (Vec::with_capacity(wishes.len()), Vec::new());
+        // Every request is resolved before anything is made: a refusal leaves nothing behind.
+        let mut plans = Vec::with_capacity(wishes.len());
+        let mut notes = Vec::new();
         for wish in wishes {
-            let resolved = self.catalog.resolve(&wish).await;
-            let Resolution { order, note } = resolved.inspect_err(|problem| {
+            let resolved = self.resolver.resolve(&wish).await;
+            let Resolution { plan, warning } = resolved.inspect_err(|problem| {
                 if !request.dry_run {
-                    self.catalog.blame(&wish, problem);
+                    self.resolver.warn_on_generator(&wish, problem);
                 }
             })?;
-            notes.extend(note);
-            let registry = order.inputs.registry.as_str();
+            notes.extend(warning);
+            let registry = plan.inputs.registry.as_str();
             if !request.object.pulls_from(registry) {
-                let Order { generator, .. } = &*order;
                 notes.push(format!(
-                    "no container image comes from {registry}, the registry of {} {}",
-                    generator.kind, generator.name
+                    "no container image comes from {registry}, the registry of {}",
+                    plan.request.reference()
                 ));
             }
-            orders.push((order, wish));
+            plans.push(plan);
         }
-        let names: Vec<_> = orders.iter().map(|(order, _)| order.name.as_str()).collect();
+        let names: Vec<_> = plans.iter().map(|plan| plan.name()).collect();
         let patch = patch(&request.object, &names);
+        let mut pending = Vec::new();
         if !request.dry_run {
-            orders.retain(|(order, _)| !self.issuer.has(order));
+            let waits: Vec<_> = plans
+                .into_iter()
+                .filter_map(|plan| self.issuer.ensure(plan, deadline))
+                .collect();
+            if !waits.is_empty() {
+                for ensured in join_all(waits).await {
+                    match ensured? {
+                        Ensured::Issued => {}
+                        Ensured::Pending(problem) => pending.push(problem),
+                        Ensured::Incomplete(problem) => notes.push(problem.to_string()),
+                    }
+                }
+            }
         }
-        let mut pending = if request.dry_run || orders.is_empty() {
-            Vec::new()
-        } else {
-            // Apart, as it is large: each admission would carry it along.
-            Box::pin(self.ensure(orders, deadline)).await?
-        };
-        // Its token is there.
-        let not_granted = pending.extract_if(.., |problem| problem.reason == Reason::ScopeNotGranted);
-        notes.extend(not_granted.map(|problem| problem.to_string()));
         Ok(Verdict::Patched {
             patch,
             pending,
@@ -186,22 +178,22 @@ impl Inner {
 
     /// What the Namespace's label wishes for a Pod that says nothing: something only where an image comes
     /// from that registry, for the Pod itself did not ask.
-    async fn wish_by_default(&self, request: &Request<'_>) -> Result<Option<Wish>, Problem> {
+    async fn wish_by_default(&self, request: &Request<'_>) -> Result<Option<PullSecretRequest>, Problem> {
         let Request {
             namespace, object, ..
         } = request;
         // Whatever the label says, be it right or wrong, is no matter of a Pod that no generator could serve.
-        if self.catalog.excluded().contains(namespace)
+        if self.resolver.excluded().contains(namespace)
             || !object
                 .registries()
-                .any(|registry| self.catalog.may_serve(registry))
+                .any(|registry| self.resolver.may_serve(registry))
         {
             return Ok(None);
         }
         if let Some(label) = self.defaults.known(namespace)
             && let Ok(Some(reference)) = default_reference(&label)
             && let wish = wish(request, reference)
-            && let Some(registry) = self.catalog.known_registry(&wish)
+            && let Some(registry) = self.resolver.known_registry(&wish)
             && object.pulls_from(registry.as_str())
         {
             return Ok(Some(wish));
@@ -211,7 +203,7 @@ impl Inner {
         Box::pin(self.ask_for_default(request)).await
     }
 
-    async fn ask_for_default(&self, request: &Request<'_>) -> Result<Option<Wish>, Problem> {
+    async fn ask_for_default(&self, request: &Request<'_>) -> Result<Option<PullSecretRequest>, Problem> {
         let Request {
             namespace, object, ..
         } = request;
@@ -219,7 +211,7 @@ impl Inner {
             return Ok(None);
         };
         let registry = self
-            .catalog
+            .resolver
             .fetch_registry(&wish)
             .await
             .map_err(|problem| problem.at(format_args!("by default of namespace {namespace}")))?;
@@ -231,68 +223,15 @@ impl Inner {
         &self,
         namespace: &str,
         service_account: Option<&str>,
-    ) -> Result<Option<Wish>, Problem> {
+    ) -> Result<Option<PullSecretRequest>, Problem> {
         let Some(label) = self.defaults.fetch(namespace).await? else {
             return Ok(None);
         };
         let reference = default_reference(&label)?;
-        Ok(reference.map(|reference| Wish::new(namespace, reference, service_account)))
-    }
-
-    /// Gets all pull secrets at once. A refusal of one refuses the Pod; Azure's trouble
-    /// becomes a warning where the administrator wants that.
-    async fn ensure(
-        self: &Arc<Self>,
-        orders: Vec<(Arc<Order>, Wish)>,
-        deadline: Deadline,
-    ) -> Result<Vec<Problem>, Problem> {
-        let outcomes = join_all(orders.into_iter().map(|(order, wish)| {
-            let (inner, wish) = (self.clone(), Arc::new(wish));
-            let wished = wish.clone();
-            let refresh = move |()| {
-                let (inner, wish) = (inner.clone(), wish.clone());
-                async move { inner.catalog.resolve(&wish).await.map(|anew| anew.order) }
-            };
-            async move {
-                let order = match self.issuer.is_disputed(&order) {
-                    true => self.settled(order, &wished).await?,
-                    false => order,
-                };
-                let outcome = self.issuer.ensure(order, refresh, deadline).await;
-                outcome.inspect_err(|problem| self.catalog.blame(&wished, problem))
-            }
-        }))
-        .await;
-        let mut pending = Vec::new();
-        for problem in outcomes.into_iter().filter_map(Result::err) {
-            let admits = match problem.reason.class() {
-                Class::Upstream => self.on_upstream_failure == OnUpstreamFailure::Admit,
-                // The Secret is there, and the registry may grant the rest later.
-                _ => problem.reason == Reason::ScopeNotGranted,
-            };
-            if !admits {
-                return Err(problem);
-            }
-            pending.push(problem);
-        }
-        Ok(pending)
-    }
-
-    /// The order as the API server has it now, if it is still about the same pull secret.
-    async fn settled(&self, order: Arc<Order>, wish: &Wish) -> Result<Arc<Order>, Problem> {
-        tracing::info!(
-            namespace = order.namespace,
-            name = order.name,
-            "the pull secret was made from other inputs a moment ago: generator and service account are read again"
-        );
-        let found = Box::pin(self.catalog.look_up(wish)).await?.order;
-        Ok(match found.name == order.name {
-            true => found,
-            false => order,
-        })
+        Ok(reference.map(|reference| PullSecretRequest::new(namespace, reference, service_account)))
     }
 }
 
-fn wish(request: &Request<'_>, reference: Reference<'_>) -> Wish {
-    Wish::new(&request.namespace, reference, request.object.service_account())
+fn wish(request: &Request<'_>, reference: Reference<'_>) -> PullSecretRequest {
+    PullSecretRequest::new(&request.namespace, reference, request.object.service_account())
 }

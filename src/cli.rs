@@ -1,8 +1,8 @@
 //! Command line: every flag documented here, once.
 
 use crate::{
-    admission::OnUpstreamFailure, generator::NamespaceList, identity::CloudSetting,
-    leader::LeaderElectionArgs, registry::RegistrySuffixes, telemetry::LogArgs, tls::TlsArgs,
+    generator::NamespaceList, identity::CloudSetting, leader::LeaderElectionArgs,
+    pull_secret::OnUpstreamFailure, registry::RegistrySuffixes, telemetry::LogArgs, tls::TlsArgs,
 };
 use clap::{Args, Parser, Subcommand};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};

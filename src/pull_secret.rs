@@ -1,30 +1,40 @@
-//! Pull secrets: their names, their content, the `ACRPullSecret` that owns each of
-//! them, and how they come into being.
+//! Pull secrets: the request of a Pod, the plan that it resolves to, the `ACRPullSecret` and the Secret, and how these are
+//! issued.
 
-mod catalog;
+mod cache;
 mod census;
 mod changes;
 mod docker_config;
 mod flight;
 mod freshness;
-pub mod issuer;
-mod lately;
+mod issuance;
+mod issuer;
+mod marks;
 mod name;
 mod pair;
-mod recent;
+mod plan;
+mod policy;
+mod request;
+mod resolver;
 mod resource;
+mod store;
 mod writer;
 
-pub use catalog::{Catalog, Resolution, Wish};
 #[cfg(test)]
 pub use freshness::freshness;
 pub use freshness::share;
-pub use issuer::{Cause, Guarded, Issuer, Order};
+pub use issuance::Cause;
+pub use issuer::{Issuer, Settings};
 pub use name::{is_pull_secret, name};
+pub use plan::{IssuedToken, PullSecretPlan};
+pub use policy::{Ensured, OnUpstreamFailure};
+pub use request::PullSecretRequest;
+pub use resolver::{Resolution, Resolver};
 pub use resource::{ACRPullSecret, ACRPullSecretSpec, ACRPullSecretStatus, AccountOf, GeneratorReference};
+pub use store::{PullSecrets, WatchedPullSecret};
 pub use writer::Writer;
 
-/// All that is computed of an object's times.
+/// Everything that is computed from the times of an object.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz(object: &ACRPullSecret) {
     freshness::freshness(object, "hash", jiff::Timestamp::now());

@@ -1,15 +1,15 @@
 //! Wiring: from flags to a running webhook.
 
 use crate::{
-    admission::{self, Admission, OnUpstreamFailure},
+    admission::{self, Admission},
     cli::ServeArgs,
     cluster::{Cluster, Reach},
     events::Events,
     excluded::Excluded,
-    generator::{NamespaceDefaults, Resolver},
+    generator::{NamespaceDefaults, Resolver as ResolveRules},
     identity::{AssertionSource, ClientSecrets, Clouds, EntraClient, ManagedIdentityClient, TokenSource},
     kubernetes, leader,
-    pull_secret::{Catalog, Issuer, issuer},
+    pull_secret::{self, Issuer, Resolver},
     registry::RegistryClient,
     tasks::tasks,
     telemetry::{Health, Metrics, Readiness},
@@ -152,21 +152,7 @@ fn parts(
         ),
     };
     let registry = RegistryClient::new(http, ahead, gates.clone(), metrics.clone());
-    let keep_trying = args.on_upstream_failure == OnUpstreamFailure::Admit;
-    let events = cluster.events.clone();
-    let issuer = Issuer::new(
-        cluster,
-        tokens,
-        registry,
-        gates,
-        issuer::Settings {
-            keep_trying,
-            most_in_namespace: args.max_pull_secrets_per_namespace,
-        },
-        events.clone(),
-        metrics.clone(),
-    );
-    let resolver = Resolver {
+    let rules = ResolveRules {
         suffixes: args.registry_suffixes.clone(),
         tenant_id: args.tenant_id.clone().filter(|id| !id.is_empty()),
         token_audiences: args.token_audiences.clone(),
@@ -174,17 +160,28 @@ fn parts(
         managed_identity_namespaces: args.managed_identity_namespaces.clone(),
         excluded: Excluded::new(kubernetes::pods_namespace(), &args.excluded_namespaces)?,
     };
-    let catalog = Arc::new(Catalog::new(cluster, resolver, events));
+    let resolver = Arc::new(Resolver::new(cluster, rules, cluster.events.clone()));
+    let issuer = Issuer::new(
+        cluster,
+        resolver.clone(),
+        tokens,
+        registry,
+        gates,
+        pull_secret::Settings {
+            on_upstream_failure: args.on_upstream_failure,
+            max_per_namespace: args.max_pull_secrets_per_namespace,
+        },
+        metrics.clone(),
+    );
     let admission = Admission::new(
-        catalog.clone(),
+        resolver.clone(),
         NamespaceDefaults::watch(cluster),
         issuer.clone(),
-        args.on_upstream_failure,
         metrics.clone(),
     );
     let upkeep = Upkeep {
         cluster: cluster.clone(),
-        catalog,
+        resolver,
         issuer,
         admission: admission.clone(),
         settings: upkeep::Settings {

@@ -16,7 +16,7 @@ use crate::{
     cluster::Cluster,
     leader::Term,
     problem::Problem,
-    pull_secret::{ACRPullSecret, Catalog, Cause, Guarded, Issuer, Resolution, Wish},
+    pull_secret::{ACRPullSecret, Cause, Issuer, PullSecretRequest, Resolution, Resolver, WatchedPullSecret},
     telemetry::{Metrics, Renewal},
     watch::Item,
 };
@@ -54,7 +54,7 @@ pub struct Upkeep {
     /// Where Pods are.
     pub cluster: Cluster,
     /// Resolves what Pods asked for.
-    pub catalog: Arc<Catalog>,
+    pub resolver: Arc<Resolver>,
     /// Issues.
     pub issuer: Issuer,
     /// Knows how Pods ask.
@@ -124,7 +124,7 @@ impl Upkeep {
     /// Whether this replica could do the work: it sees the pull secrets that exist. A replica of which that is not true does
     /// not lead.
     pub fn is_fit(&self) -> bool {
-        self.issuer.sees()
+        self.issuer.pull_secrets().is_current()
     }
 
     /// Works until it is dropped, which is when the term ends.
@@ -179,7 +179,7 @@ impl Work {
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Problem> {
-        let Some(object) = self.upkeep.issuer.store().get(&reference(key)) else {
+        let Some(object) = self.upkeep.issuer.pull_secrets().get(&reference(key)) else {
             return self.reconcile_missing(key).await;
         };
         let Item(Ok(owner)) = &*object else {
@@ -201,7 +201,7 @@ impl Work {
     async fn reconcile_missing(&self, key: &Key) -> Result<Option<Duration>, Problem> {
         self.usage.forget(key);
         self.collection.forget(key);
-        let excluded = self.upkeep.catalog.excluded().contains(&key.0);
+        let excluded = self.upkeep.resolver.excluded().contains(&key.0);
         if self.usage.of(key) == Use::Used && !excluded {
             return self.restore(key).await;
         }
@@ -214,7 +214,7 @@ impl Work {
     /// Repairs a pull secret in use where that is wanted, and renews it when it is time.
     async fn keep(
         &self,
-        object: &Arc<Guarded>,
+        object: &Arc<WatchedPullSecret>,
         owner: &ACRPullSecret,
         key: &Key,
         usage: Use,
@@ -244,11 +244,11 @@ impl Work {
     }
 
     async fn renew(&self, owner: &ACRPullSecret, cause: Cause) -> Result<(), Problem> {
-        let Upkeep { catalog, issuer, .. } = &self.upkeep;
-        let wish = Wish::of(owner)?;
+        let Upkeep { resolver, issuer, .. } = &self.upkeep;
+        let wish = PullSecretRequest::of(owner)?;
         let outcome = async {
-            let mut order = match catalog.resolve(&wish).await {
-                Ok(Resolution { order, .. }) => order,
+            let mut plan = match resolver.resolve(&wish).await {
+                Ok(Resolution { plan, .. }) => plan,
                 Err(problem) => {
                     issuer.report(owner, &problem).await;
                     return Err(problem);
@@ -256,18 +256,18 @@ impl Work {
             };
             // Its Pods name it as it is called, whatever the generator would have new ones call it.
             let name = owner.metadata.name.as_deref().unwrap_or_default();
-            if order.name != name {
-                Arc::make_mut(&mut order).rename(name);
+            if plan.name() != name {
+                Arc::make_mut(&mut plan).rename(name);
             }
-            issuer.renew(order, cause).await
+            issuer.renew(plan, cause).await
         };
         let outcome = outcome.await;
-        outcome.inspect_err(|problem| catalog.blame(&wish, problem))
+        outcome.inspect_err(|problem| resolver.warn_on_generator(&wish, problem))
     }
 
     /// This pull secret, as it is known.
     fn known(&self, key: &Key) -> Option<ACRPullSecret> {
-        let object = self.upkeep.issuer.store().get(&reference(key))?;
+        let object = self.upkeep.issuer.pull_secrets().get(&reference(key))?;
         object.0.as_ref().ok().cloned()
     }
 
@@ -302,7 +302,7 @@ async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
     AssertUnwindSafe(future).catch_unwind().await.ok()
 }
 
-fn reference((namespace, name): &Key) -> ObjectRef<Guarded> {
+fn reference((namespace, name): &Key) -> ObjectRef<WatchedPullSecret> {
     ObjectRef::new(name).within(namespace)
 }
 

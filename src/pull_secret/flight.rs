@@ -1,11 +1,9 @@
-//! Single flight: one issue of a pull secret at a time, however many Pods wait for it.
+//! Single flight: one job for a key at a time, however many callers wait for its result.
 //!
-//! A flight is a task of its own: it outlives the admission that started it, so a short
-//! time-out of one Pod does not spoil the wait of the others. It remembers a success
-//! for a moment, which bridges the lag of the watch. A refusal is remembered until its
-//! inputs change, with back-off, so that failing creations cannot drive Entra.
+//! A flight is a task of its own. It outlives the caller that started it, so a caller with a short deadline does not
+//! spoil the wait of the others. A success is remembered for a moment, which bridges the lag of a watch. A refusal is
+//! remembered with back-off until the version of the job changes, so that failing callers cannot drive upstream calls.
 
-use super::Order;
 use crate::{
     problem::{Class, Problem, Reason},
     transport::{Place, Stage},
@@ -13,6 +11,7 @@ use crate::{
 use backon::{BackoffBuilder, ExponentialBuilder};
 use std::{
     collections::{HashMap, hash_map::Entry},
+    hash::Hash,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -22,67 +21,64 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// The watch shows what we wrote well within this; from then on it is the truth.
-const REMEMBER_SUCCESS: Duration = Duration::from_secs(5);
-/// A refusal is answered again for so long without a try, twice as long after each further one.
-const MIN_REFUSAL: Duration = Duration::from_secs(1);
-/// A person who has mended something in Azure waits no longer than this.
-const MAX_REFUSAL: Duration = Duration::from_secs(30);
-/// So long after that the number of refusals still counts.
-const REFUSAL_COUNTS: Duration = Duration::from_secs(60);
-/// Some 1 KiB each. Beyond it, refusals are not remembered.
-const MOST_REFUSALS: usize = 8192;
-/// Between two tries against an Azure in trouble, however many Pods arrive: twice as long after each further one.
-const MIN_RETRY: Duration = Duration::from_secs(5);
-const MAX_FLOOR: Duration = Duration::from_secs(30);
-const MAX_RETRY: Duration = Duration::from_secs(300);
+/// A watch shows what a job wrote well within this time; afterwards the watch is right.
+const SUCCESS_TTL: Duration = Duration::from_secs(5);
+/// A refusal is repeated without a new attempt for this time, and for twice as long after each further refusal.
+const MIN_REFUSAL_TTL: Duration = Duration::from_secs(1);
+/// A person who has corrected something in Azure waits no longer than this.
+const MAX_REFUSAL_TTL: Duration = Duration::from_secs(30);
+/// An expired refusal still counts for the back-off of the next one for this time.
+const REFUSAL_MEMORY: Duration = Duration::from_secs(60);
+/// A refusal takes about 1 KiB. Refusals beyond this number are not remembered.
+const MAX_REFUSALS: usize = 8192;
+/// The shortest time between two attempts while Azure fails; it doubles after each failure.
+const MIN_RETRY_DELAY: Duration = Duration::from_secs(5);
+/// The doubling ends here: a caller that arrives later starts the next attempt.
+const MAX_MIN_RETRY_DELAY: Duration = Duration::from_secs(30);
+/// The longest time between two attempts that no caller asks for.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(300);
 
-type Key = (String, String);
+/// What a flight does.
+pub trait Job: Send + Sync + 'static {
+    /// Attempts the job once. `place` records what the attempt waits for.
+    fn attempt(&self, place: Place) -> impl Future<Output = Result<(), Problem>> + Send;
 
-/// A function that can be tried again.
-pub trait AsyncTry<A, T>: Send + Sync + 'static {
-    /// Tries once.
-    fn call(&self, argument: A) -> impl Future<Output = Result<T, Problem>> + Send;
+    /// Prepares a further attempt: what the job was made from may have changed, or be gone.
+    fn refresh(&mut self) -> impl Future<Output = Result<(), Problem>> + Send;
+
+    /// Whether a transient failure is followed by further attempts.
+    fn retries(&self) -> bool;
 }
 
-impl<A, T, F, R> AsyncTry<A, T> for F
-where
-    F: Fn(A) -> R + Send + Sync + 'static,
-    R: Future<Output = Result<T, Problem>> + Send,
-{
-    fn call(&self, argument: A) -> impl Future<Output = Result<T, Problem>> + Send {
-        self(argument)
-    }
+/// The flights under way, the successes of the last seconds, and the refusals. Clones share them.
+///
+/// `V` is the version of a job: a flight serves only callers that want the same version of a key.
+pub struct Flights<K, V>(Arc<Mutex<Board<K, V>>>);
+
+struct Board<K, V> {
+    flights: HashMap<K, Flight<V>>,
+    refusals: HashMap<K, Refusal<V>>,
 }
 
-/// The flights under way, those just landed, and what was refused; clones share them.
-#[derive(Clone, Default)]
-pub struct Flights(Arc<Mutex<Board>>);
-
-#[derive(Default)]
-struct Board {
-    flights: HashMap<Key, Flight>,
-    refusals: HashMap<Key, Refusal>,
-}
-
-struct Flight {
-    inputs_hash: String,
+struct Flight<V> {
+    version: V,
     state: watch::Receiver<State>,
     place: Place,
+    /// Also identifies the flight.
     retry_now: Arc<Notify>,
     task: AbortHandle,
 }
 
-/// A refusal that is not tried again before its time.
-struct Refusal {
-    inputs_hash: String,
+/// A refusal that is repeated until it expires.
+struct Refusal<V> {
+    version: V,
     problem: Problem,
-    wait: Duration,
-    until: Instant,
+    ttl: Duration,
+    expires: Instant,
 }
 
-/// A passenger's view of a flight.
-pub struct Passenger {
+/// A caller's view of a flight.
+pub struct Waiter {
     state: watch::Receiver<State>,
     place: Place,
     retry_now: Arc<Notify>,
@@ -90,263 +86,245 @@ pub struct Passenger {
 
 #[derive(Clone, Debug)]
 enum State {
-    Flying,
-    Landed(Result<(), Problem>),
-    /// Failed for now; not tried again before this moment.
-    Waiting(Problem, Instant),
+    Attempting,
+    Finished(Result<(), Problem>),
+    /// The last attempt failed, and the next one does not start before this moment.
+    BackingOff(Problem, Instant),
 }
+
+/// The flight that a new flight replaces.
+type Predecessor = (watch::Receiver<State>, AbortHandle);
 
 // === impl Flights ===
 
-impl Flights {
-    /// Joins the flight of this order, or starts it. `refresh` gives the order anew before
-    /// each further try: what it was made from may have changed, or be gone.
-    pub fn join<I, R>(&self, order: Arc<Order>, issue: I, refresh: R, keep_trying: bool) -> Passenger
-    where
-        I: AsyncTry<(Arc<Order>, Place), ()>,
-        R: AsyncTry<(), Arc<Order>>,
-    {
-        let key = (order.namespace.clone(), order.name.clone());
+impl<K, V> Clone for Flights<K, V> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<K, V> Default for Flights<K, V> {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Board {
+            flights: HashMap::new(),
+            refusals: HashMap::new(),
+        })))
+    }
+}
+
+impl<K, V> Flights<K, V>
+where
+    K: Clone + Eq + Hash + Send + Sync + 'static,
+    V: Clone + PartialEq + Send + Sync + 'static,
+{
+    /// Joins the flight for this version of the key, or starts it.
+    pub fn join(&self, key: K, version: V, job: impl Job) -> Waiter {
         let mut board = self.lock();
-        if let Some(problem) = board.refusal(&key, &order.inputs_hash) {
-            return Passenger::refused(problem);
+        if let Some(problem) = board.refusal(&key, &version) {
+            return Waiter::refused(problem);
         }
-        let mut before = None;
+        let mut predecessor = None;
         if let Some(flight) = board.flights.get(&key) {
-            if flight.inputs_hash == order.inputs_hash && !flight.task.is_finished() {
-                return flight.passenger();
+            if flight.version == version && !flight.task.is_finished() {
+                return flight.waiter();
             }
-            // What the token depends on has changed: that flight makes no further try.
-            before = Some((flight.state.clone(), flight.task.clone()));
+            // The flight is for another version: it makes no further attempt.
+            predecessor = Some((flight.state.clone(), flight.task.clone()));
         }
-        let (sender, state) = watch::channel(State::Flying);
+        let (sender, state) = watch::channel(State::Attempting);
         let retry_now = Arc::new(Notify::new());
         let place = Place::default();
-        let flight = Flight {
-            inputs_hash: order.inputs_hash.clone(),
-            state,
+        let controls = Controls {
+            key: key.clone(),
+            version: version.clone(),
+            state: sender,
             place: place.clone(),
             retry_now: retry_now.clone(),
-            task: tokio::spawn(self.clone().flight(FlightPlan {
-                key: key.clone(),
-                before,
-                order,
-                issue,
-                refresh,
-                keep_trying,
-                state: sender,
-                place,
-                retry_now,
-            }))
-            .abort_handle(),
         };
-        let passenger = flight.passenger();
+        let task = tokio::spawn(self.clone().fly(predecessor, job, controls));
+        let flight = Flight {
+            version,
+            state,
+            place,
+            retry_now,
+            task: task.abort_handle(),
+        };
+        let waiter = flight.waiter();
         board.flights.insert(key, flight);
-        passenger
+        waiter
     }
 
-    /// Whether a flight for other inputs is under way or has just landed: what the watch
-    /// shows of this pull secret may be outdated.
-    pub fn other_inputs(&self, order: &Order) -> bool {
+    /// Whether a flight for another version is under way or has just finished: the watch may still show the result of
+    /// the version before.
+    pub fn has_other_version(&self, key: &K, version: &V) -> bool {
         let board = self.lock();
-        // As nearly always: nobody waits for a token.
-        if board.flights.is_empty() {
-            return false;
-        }
-        let key = (order.namespace.clone(), order.name.clone());
-        let flight = board.flights.get(&key);
-        flight.is_some_and(|f| f.inputs_hash != order.inputs_hash)
+        let flight = board.flights.get(key);
+        flight.is_some_and(|flight| flight.version != *version)
     }
 
-    /// Whether the last try for these inputs was refused, not long ago.
-    pub fn was_refused(&self, order: &Order) -> bool {
+    /// Whether the last attempt for this version was refused, not long ago.
+    pub fn was_refused(&self, key: &K, version: &V) -> bool {
         let board = self.lock();
-        if board.refusals.is_empty() {
-            return false;
-        }
-        let key = (order.namespace.clone(), order.name.clone());
-        let refusal = board.refusals.get(&key);
+        let refusal = board.refusals.get(key);
         refusal.is_some_and(|refusal| {
-            refusal.inputs_hash == order.inputs_hash && Instant::now() < refusal.until + REFUSAL_COUNTS
+            refusal.version == *version && Instant::now() < refusal.expires + REFUSAL_MEMORY
         })
     }
 
-    /// The object is gone: forgets what was done for it, and tries no further. A try under way
-    /// goes on for those who wait for it; nobody else joins it, for it may have written too early.
-    /// A refusal is no work of the object's: it stays.
-    pub fn forget(&self, namespace: &str, name: &str) {
-        let key = (namespace.to_owned(), name.to_owned());
-        let flight = self.lock().flights.remove(&key);
-        if let Some(flight) = flight.filter(|f| !f.is_flying()) {
+    /// Forgets the flight of a key whose object was deleted. An attempt under way continues for its waiters, and nobody
+    /// else joins it, because it may have written before the deletion. Refusals stay: they do not depend on the object.
+    pub fn forget(&self, key: &K) {
+        let flight = self.lock().flights.remove(key);
+        if let Some(flight) = flight.filter(|flight| !flight.is_attempting()) {
             flight.task.abort();
         }
     }
 
-    /// Forgets that a flight of this order succeeded: whoever joins next starts another one.
-    pub fn forget_success(&self, order: &Order) {
-        let key = (order.namespace.clone(), order.name.clone());
+    /// Forgets a success: the next caller starts another flight.
+    pub fn forget_success(&self, key: &K) {
         let mut board = self.lock();
-        if let Entry::Occupied(entry) = board.flights.entry(key)
+        if let Entry::Occupied(entry) = board.flights.entry(key.clone())
             && entry.get().has_succeeded()
         {
             entry.remove().task.abort();
         }
     }
 
-    /// Whether the flight with this bell is still the one of its pull secret.
-    fn holds(&self, key: &Key, bell: &Arc<Notify>) -> bool {
-        let board = self.lock();
-        let flight = board.flights.get(key);
-        flight.is_some_and(|f| Arc::ptr_eq(&f.retry_now, bell))
-    }
-
-    async fn flight<I, R>(self, plan: FlightPlan<I, R>)
-    where
-        I: AsyncTry<(Arc<Order>, Place), ()>,
-        R: AsyncTry<(), Arc<Order>>,
-    {
-        let (key, bell) = (plan.key.clone(), plan.retry_now.clone());
-        if let Some((mut state, task)) = plan.before {
-            plan.place.set(Stage::Predecessor);
-            // A write of its own under way could otherwise arrive after ours.
-            let _ = state.wait_for(|s| !matches!(s, State::Flying)).await;
+    async fn fly(self, predecessor: Option<Predecessor>, job: impl Job, controls: Controls<K, V>) {
+        if let Some((mut state, task)) = predecessor {
+            controls.place.set(Stage::Predecessor);
+            // A write of the predecessor could otherwise arrive after ours.
+            let _ = state.wait_for(|s| !matches!(s, State::Attempting)).await;
             task.abort();
-            plan.place.set(Stage::Kubernetes);
+            controls.place.set(Stage::Kubernetes);
         }
-        let FlightPlan {
-            order,
-            issue,
-            refresh,
+        let outcome = self.attempt_until_final(job, &controls).await;
+        let Controls {
+            key,
+            version,
             state,
-            place,
+            retry_now,
             ..
-        } = plan;
-        let first_hash = order.inputs_hash.clone();
-        let keep_trying = || plan.keep_trying && self.holds(&key, &bell);
-        let outcome = fly(order, issue, refresh, keep_trying, &state, &place, &bell).await;
+        } = controls;
         match &outcome {
             Ok(()) => drop(self.lock().refusals.remove(&key)),
-            Err(problem) => self.lock().refused(&key, &bell, first_hash, problem),
+            Err(problem) => self.lock().remember_refusal(&key, &retry_now, version, problem),
         }
         let succeeded = outcome.is_ok();
-        state.send_replace(State::Landed(outcome));
+        state.send_replace(State::Finished(outcome));
         if succeeded {
-            sleep(REMEMBER_SUCCESS).await;
+            sleep(SUCCESS_TTL).await;
         }
-        // Another flight may have taken the place of this one meanwhile.
+        // Another flight may have replaced this one meanwhile.
         if let Entry::Occupied(entry) = self.lock().flights.entry(key)
-            && Arc::ptr_eq(&entry.get().retry_now, &bell)
+            && Arc::ptr_eq(&entry.get().retry_now, &retry_now)
         {
             entry.remove();
         }
     }
 
+    async fn attempt_until_final(&self, mut job: impl Job, controls: &Controls<K, V>) -> Result<(), Problem> {
+        let backoff = ExponentialBuilder::default()
+            .with_min_delay(MIN_RETRY_DELAY)
+            .with_max_delay(MAX_RETRY_DELAY)
+            .with_jitter()
+            .without_max_times();
+        let mut min_delay = MIN_RETRY_DELAY;
+        for delay in backoff.build() {
+            // Boxed because an attempt is large and a flight spends most of its time between attempts.
+            let problem = match Box::pin(job.attempt(controls.place.clone())).await {
+                Err(problem) if problem.is_transient() && job.retries() && self.is_current(controls) => {
+                    problem
+                }
+                outcome => return outcome,
+            };
+            let asked = problem.retry_after.unwrap_or_default();
+            let earliest = asked.clamp(min_delay, MAX_RETRY_DELAY);
+            min_delay = (min_delay * 2).min(MAX_MIN_RETRY_DELAY);
+            controls
+                .state
+                .send_replace(State::BackingOff(problem, Instant::now() + earliest));
+            sleep(earliest).await;
+            tokio::select! {
+                () = sleep(delay.saturating_sub(earliest)) => {}
+                () = controls.retry_now.notified() => {}
+            }
+            controls.state.send_replace(State::Attempting);
+            match Box::pin(job.refresh()).await {
+                Ok(()) => {}
+                // A failure to refresh is not a reason to stop: the attempt uses what is known.
+                Err(problem) if problem.is_transient() => {}
+                Err(problem) => return Err(problem),
+            }
+        }
+        Err(interrupted())
+    }
+
+    /// Whether this flight is still the flight of its key.
+    fn is_current(&self, controls: &Controls<K, V>) -> bool {
+        let board = self.lock();
+        let flight = board.flights.get(&controls.key);
+        flight.is_some_and(|flight| Arc::ptr_eq(&flight.retry_now, &controls.retry_now))
+    }
+
     /// Never held across an await; a panic elsewhere leaves the maps whole.
-    fn lock(&self) -> MutexGuard<'_, Board> {
+    fn lock(&self) -> MutexGuard<'_, Board<K, V>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// All that a flight needs.
-struct FlightPlan<I, R> {
-    key: Key,
-    /// The flight whose place it takes.
-    before: Option<(watch::Receiver<State>, AbortHandle)>,
-    order: Arc<Order>,
-    issue: I,
-    refresh: R,
-    keep_trying: bool,
+/// What the task of a flight reports to, and is known by.
+struct Controls<K, V> {
+    key: K,
+    version: V,
     state: watch::Sender<State>,
     place: Place,
     retry_now: Arc<Notify>,
 }
 
-async fn fly(
-    mut order: Arc<Order>,
-    issue: impl AsyncTry<(Arc<Order>, Place), ()>,
-    refresh: impl AsyncTry<(), Arc<Order>>,
-    keep_trying: impl Fn() -> bool,
-    state: &watch::Sender<State>,
-    place: &Place,
-    retry_now: &Notify,
-) -> Result<(), Problem> {
-    let backoff = ExponentialBuilder::default()
-        .with_min_delay(MIN_RETRY)
-        .with_max_delay(MAX_RETRY)
-        .with_jitter()
-        .without_max_times();
-    let mut shortest = MIN_RETRY;
-    for delay in backoff.build() {
-        // A try is large, and a flight waits most of its time: it is held no longer than it lasts.
-        let outcome = Box::pin(issue.call((order.clone(), place.clone()))).await;
-        let floor = match outcome {
-            Err(problem) if keep_trying() && problem.is_transient() => {
-                let asked = problem.retry_after.unwrap_or_default();
-                let floor = asked.clamp(shortest, MAX_RETRY);
-                state.send_replace(State::Waiting(problem, Instant::now() + floor));
-                floor
-            }
-            outcome => return outcome,
-        };
-        shortest = (shortest * 2).min(MAX_FLOOR);
-        sleep(floor).await;
-        tokio::select! {
-            () = sleep(delay.saturating_sub(floor)) => {}
-            () = retry_now.notified() => {}
-        }
-        state.send_replace(State::Flying);
-        match Box::pin(refresh.call(())).await {
-            Ok(anew) => order = anew,
-            // The API server's silence says nothing about the order.
-            Err(problem) if problem.is_transient() => {}
-            Err(problem) => return Err(problem),
-        }
-    }
-    Err(interrupted())
-}
-
 // === impl Board ===
 
-impl Board {
-    /// What was refused for these inputs, and is not tried again yet.
-    fn refusal(&self, key: &Key, inputs_hash: &str) -> Option<Problem> {
-        if self.refusals.is_empty() {
-            return None;
-        }
+impl<K, V> Board<K, V>
+where
+    K: Clone + Eq + Hash,
+    V: PartialEq,
+{
+    /// The refusal of this version, unless it has expired.
+    fn refusal(&self, key: &K, version: &V) -> Option<Problem> {
         let refusal = self.refusals.get(key)?;
-        let holds = refusal.inputs_hash == inputs_hash && Instant::now() < refusal.until;
+        let holds = refusal.version == *version && Instant::now() < refusal.expires;
         holds.then(|| refusal.problem.clone())
     }
 
-    /// Remembers what a flight ended with, unless another one has taken its place.
-    fn refused(&mut self, key: &Key, bell: &Arc<Notify>, inputs_hash: String, problem: &Problem) {
-        let flight = self.flights.get(key);
-        if flight.is_some_and(|flight| !Arc::ptr_eq(&flight.retry_now, bell)) {
+    /// Remembers the problem of a flight, unless another flight has replaced it.
+    fn remember_refusal(&mut self, key: &K, flight: &Arc<Notify>, version: V, problem: &Problem) {
+        let current = self.flights.get(key);
+        if current.is_some_and(|current| !Arc::ptr_eq(&current.retry_now, flight)) {
             return;
         }
         let now = Instant::now();
         let before = self
             .refusals
             .get(key)
-            .filter(|before| before.inputs_hash == inputs_hash && now < before.until + REFUSAL_COUNTS);
-        let wait = match (problem.reason.class(), before) {
-            // Our own API server's trouble is nobody's fault, and costs nobody outside.
-            (Class::ApiServer, _) | (_, None) => MIN_REFUSAL,
-            (_, Some(before)) => (before.wait * 2).min(MAX_REFUSAL),
+            .filter(|before| before.version == version && now < before.expires + REFUSAL_MEMORY);
+        let ttl = match (problem.reason.class(), before) {
+            // A failure of the Kubernetes API server is not the caller's fault, and its retry costs nothing outside.
+            (Class::ApiServer, _) | (_, None) => MIN_REFUSAL_TTL,
+            (_, Some(before)) => (before.ttl * 2).min(MAX_REFUSAL_TTL),
         };
-        if self.refusals.len() >= MOST_REFUSALS {
+        if self.refusals.len() >= MAX_REFUSALS {
             self.refusals
-                .retain(|_, refusal| now < refusal.until + REFUSAL_COUNTS);
+                .retain(|_, refusal| now < refusal.expires + REFUSAL_MEMORY);
         }
-        if self.refusals.len() >= MOST_REFUSALS {
-            self.refusals.retain(|_, refusal| now < refusal.until);
+        if self.refusals.len() >= MAX_REFUSALS {
+            self.refusals.retain(|_, refusal| now < refusal.expires);
         }
-        if self.refusals.len() < MOST_REFUSALS {
+        if self.refusals.len() < MAX_REFUSALS {
             let refusal = Refusal {
-                inputs_hash,
+                version,
                 problem: problem.clone(),
-                wait,
-                until: now + wait,
+                ttl,
+                expires: now + ttl,
             };
             self.refusals.insert(key.clone(), refusal);
         }
@@ -355,9 +333,9 @@ impl Board {
 
 // === impl Flight ===
 
-impl Flight {
-    fn passenger(&self) -> Passenger {
-        Passenger {
+impl<V> Flight<V> {
+    fn waiter(&self) -> Waiter {
+        Waiter {
             state: self.state.clone(),
             place: self.place.clone(),
             retry_now: self.retry_now.clone(),
@@ -365,20 +343,19 @@ impl Flight {
     }
 
     fn has_succeeded(&self) -> bool {
-        matches!(*self.state.borrow(), State::Landed(Ok(())))
+        matches!(*self.state.borrow(), State::Finished(Ok(())))
     }
 
-    fn is_flying(&self) -> bool {
-        matches!(*self.state.borrow(), State::Flying)
+    fn is_attempting(&self) -> bool {
+        matches!(*self.state.borrow(), State::Attempting)
     }
 }
 
-// === impl Passenger ===
+// === impl Waiter ===
 
-impl Passenger {
-    /// One that is answered by what was refused before.
+impl Waiter {
     fn refused(problem: Problem) -> Self {
-        let (_, state) = watch::channel(State::Landed(Err(problem)));
+        let (_, state) = watch::channel(State::Finished(Err(problem)));
         Self {
             state,
             place: Place::default(),
@@ -386,28 +363,28 @@ impl Passenger {
         }
     }
 
-    /// Where the flight is.
+    /// What the flight waits for.
     pub fn place(&self) -> Place {
         self.place.clone()
     }
 
-    /// The outcome of the flight, or of its last try when it waits for the next one.
+    /// The outcome of the flight, or of its last attempt while it backs off.
     pub async fn outcome(mut self) -> Result<(), Problem> {
-        let overdue = match &*self.state.borrow_and_update() {
-            State::Waiting(_, earliest) => *earliest <= Instant::now(),
+        let is_due = match &*self.state.borrow_and_update() {
+            State::BackingOff(_, earliest) => *earliest <= Instant::now(),
             _ => false,
         };
-        if overdue {
+        if is_due {
             self.retry_now.notify_one();
             if self.state.changed().await.is_err() {
                 return Err(interrupted());
             }
         }
-        let settled = self.state.wait_for(|s| !matches!(s, State::Flying)).await;
+        let settled = self.state.wait_for(|s| !matches!(s, State::Attempting)).await;
         match settled.as_deref() {
-            Ok(State::Landed(outcome)) => outcome.clone(),
-            Ok(State::Waiting(problem, _)) => Err(problem.clone()),
-            Ok(State::Flying) | Err(_) => Err(interrupted()),
+            Ok(State::Finished(outcome)) => outcome.clone(),
+            Ok(State::BackingOff(problem, _)) => Err(problem.clone()),
+            Ok(State::Attempting) | Err(_) => Err(interrupted()),
         }
     }
 }

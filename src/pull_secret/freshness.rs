@@ -1,6 +1,7 @@
 //! Whether a pull secret can be used as it is.
 
-use super::ACRPullSecret;
+use super::{ACRPullSecret, WatchedPullSecret};
+use crate::watch::Item;
 use jiff::{SignedDuration, Timestamp};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -23,6 +24,9 @@ const LEADER_FIRST: f64 = 0.05;
 /// A Pod admitted now pulls within this, however slow its node is.
 const TIME_TO_PULL: SignedDuration = SignedDuration::from_mins(5);
 
+/// A working watch shows a change well within this time.
+const DISPUTE_WINDOW: SignedDuration = SignedDuration::from_secs(60);
+
 /// What the pull secret of this object is worth for these inputs.
 pub fn freshness(object: &ACRPullSecret, inputs_hash: &str, now: Timestamp) -> Freshness {
     let Some(status) = &object.status else {
@@ -44,6 +48,28 @@ pub fn freshness(object: &ACRPullSecret, inputs_hash: &str, now: Timestamp) -> F
     } else {
         Freshness::Stale
     }
+}
+
+/// The freshness of a pull secret, as the watch shows it.
+pub fn freshness_of(known: Option<&WatchedPullSecret>, inputs_hash: &str) -> Freshness {
+    match known {
+        Some(Item(Ok(object))) => freshness(object, inputs_hash, Timestamp::now()),
+        _ => Freshness::Stale,
+    }
+}
+
+/// Whether a pull secret was made a moment ago from other inputs than these.
+pub fn is_disputed(known: Option<&WatchedPullSecret>, inputs_hash: &str) -> bool {
+    let Some(Item(Ok(object))) = known else {
+        return false;
+    };
+    let Some(status) = &object.status else {
+        return false;
+    };
+    let (Some(hash), Some(renewed)) = (&status.inputs_hash, &status.last_renewal_time) else {
+        return false;
+    };
+    hash != inputs_hash && Timestamp::now().duration_since(renewed.0) < DISPUTE_WINDOW
 }
 
 /// After which share of its life the token of this object is renewed, that was made then.

@@ -6,10 +6,10 @@
 //! seen. Whoever finds something else looks afresh and decides again.
 
 use super::{
-    ACRPullSecret, ACRPullSecretStatus, Order, Writer,
+    ACRPullSecret, ACRPullSecretStatus, IssuedToken, PullSecretPlan, Writer,
     freshness::{Freshness, freshness},
-    issuer::Minted,
-    writer::{ISSUED, Unwritten, Version},
+    resource::ISSUED,
+    writer::{Unwritten, Version},
 };
 use crate::{
     identity::WorkloadIdentity,
@@ -43,17 +43,17 @@ impl Writer {
     pub async fn write(
         &self,
         mut owner: ACRPullSecret,
-        order: &Order,
-        minted: &Minted,
+        plan: &PullSecretPlan,
+        issued: &IssuedToken,
         now: Timestamp,
     ) -> Result<Written, Problem> {
-        let token = &minted.token;
-        let Some(mut version) = self.write_secret(&mut owner, order, token, now).await? else {
+        let token = &issued.token;
+        let Some(mut version) = self.write_secret(&mut owner, plan, token, now).await? else {
             return Ok(Written::Anothers);
         };
         let seen = told_of(&owner);
         for _ in 0..TRIES {
-            let status = status(&owner, order, minted, &version, now);
+            let status = status(&owner, plan, issued, &version, now);
             match self.apply_status(&owner, &status).await {
                 Ok(true) => return Ok(Written::Ours),
                 Ok(false) => {}
@@ -63,23 +63,23 @@ impl Writer {
                     return Ok(Written::Ours);
                 }
             }
-            let live = self.same(&owner, order).await?;
+            let live = self.same(&owner, plan).await?;
             let told = told_of(&live);
             owner = live;
             if told == seen || told.as_ref() == Some(&version) {
                 continue;
             }
             // Another replica has written both meanwhile. Which Secret was the last one, only the Secret can tell.
-            match self.replace_known(&owner, order, token, &version).await {
+            match self.replace_known(&owner, plan, token, &version).await {
                 Ok(again) => version = again,
                 Err(Unwritten::Failed(problem)) => return Err(problem),
-                Err(Unwritten::Changed) if is_fresh(&owner, order, now) => return Ok(Written::Anothers),
-                Err(Unwritten::Changed) => return Err(overtaken(order)),
+                Err(Unwritten::Changed) if is_fresh(&owner, plan, now) => return Ok(Written::Anothers),
+                Err(Unwritten::Changed) => return Err(overtaken(plan)),
             }
         }
         tracing::warn!(
-            namespace = order.namespace,
-            name = order.name,
+            namespace = plan.namespace(),
+            name = plan.name(),
             "the status of an ACRPullSecret changes too often to be written"
         );
         Ok(Written::Ours)
@@ -89,28 +89,28 @@ impl Writer {
     async fn write_secret(
         &self,
         owner: &mut ACRPullSecret,
-        order: &Order,
+        plan: &PullSecretPlan,
         token: &PullToken,
         now: Timestamp,
     ) -> Result<Option<Version>, Problem> {
         let Some(mut known) = told_of(owner) else {
-            return self.create_or_replace(owner, order, token).await.map(Some);
+            return self.create_or_replace(owner, plan, token).await.map(Some);
         };
         let mut waited = Duration::ZERO;
         loop {
-            match self.replace_known(owner, order, token, &known).await {
+            match self.replace_known(owner, plan, token, &known).await {
                 Ok(version) => return Ok(Some(version)),
                 Err(Unwritten::Failed(problem)) => return Err(problem),
                 Err(Unwritten::Changed) => {}
             }
             // Without a resource version only another uid can have been the reason: that Secret is gone.
             if known.resource_version.is_none() {
-                return self.create_or_replace(owner, order, token).await.map(Some);
+                return self.create_or_replace(owner, plan, token).await.map(Some);
             }
-            *owner = self.same(owner, order).await?;
+            *owner = self.same(owner, plan).await?;
             match told_of(owner) {
                 Some(told) if told != known => {
-                    if is_fresh(owner, order, now) {
+                    if is_fresh(owner, plan, now) {
                         return Ok(None);
                     }
                     known = told;
@@ -125,12 +125,10 @@ impl Writer {
                         resource_version: None,
                         ..known.clone()
                     };
-                    return match self.replace_known(owner, order, token, &any).await {
+                    return match self.replace_known(owner, plan, token, &any).await {
                         Ok(version) => Ok(Some(version)),
                         Err(Unwritten::Failed(problem)) => Err(problem),
-                        Err(Unwritten::Changed) => {
-                            self.create_or_replace(owner, order, token).await.map(Some)
-                        }
+                        Err(Unwritten::Changed) => self.create_or_replace(owner, plan, token).await.map(Some),
                     };
                 }
             }
@@ -141,7 +139,7 @@ impl Writer {
     pub async fn report_failure(
         &self,
         owner: &ACRPullSecret,
-        order: Option<&Order>,
+        plan: Option<&PullSecretPlan>,
         problem: &Problem,
         now: Timestamp,
     ) -> Result<(), Problem> {
@@ -151,10 +149,10 @@ impl Writer {
             if self.apply_status(&owner, &status).await? {
                 return Ok(());
             }
-            let Some(order) = order else {
+            let Some(plan) = plan else {
                 return Ok(());
             };
-            match self.live(order).await? {
+            match self.live(plan).await? {
                 Some(live) if live.metadata.uid == owner.metadata.uid => owner = live,
                 // There is nothing any more to tell of.
                 _ => return Ok(()),
@@ -164,31 +162,33 @@ impl Writer {
     }
 
     /// The object as it is now, if it still is that object.
-    async fn same(&self, owner: &ACRPullSecret, order: &Order) -> Result<ACRPullSecret, Problem> {
-        match self.live(order).await? {
+    async fn same(&self, owner: &ACRPullSecret, plan: &PullSecretPlan) -> Result<ACRPullSecret, Problem> {
+        match self.live(plan).await? {
             Some(live) if live.metadata.uid == owner.metadata.uid => Ok(live),
-            _ => Err(gone(order)),
+            _ => Err(gone(plan)),
         }
     }
 }
 
 /// The object that the Secret was to belong to is gone, and its Secret goes with it.
-pub fn gone(order: &Order) -> Problem {
+pub fn gone(plan: &PullSecretPlan) -> Problem {
     Problem::new(
         Reason::ApiServerUnavailable,
         format!(
             "ACRPullSecret {}/{} was deleted while its token was fetched; try again",
-            order.namespace, order.name
+            plan.namespace(),
+            plan.name()
         ),
     )
 }
 
-fn overtaken(order: &Order) -> Problem {
+fn overtaken(plan: &PullSecretPlan) -> Problem {
     Problem::new(
         Reason::ApiServerUnavailable,
         format!(
             "another replica has written Secret {}/{} for other inputs at the same time; try again",
-            order.namespace, order.name
+            plan.namespace(),
+            plan.name()
         ),
     )
 }
@@ -202,18 +202,18 @@ fn told_of(owner: &ACRPullSecret) -> Option<Version> {
     })
 }
 
-fn is_fresh(owner: &ACRPullSecret, order: &Order, now: Timestamp) -> bool {
-    freshness(owner, &order.inputs_hash, now) == Freshness::Fresh
+fn is_fresh(owner: &ACRPullSecret, plan: &PullSecretPlan, now: Timestamp) -> bool {
+    freshness(owner, &plan.inputs_hash, now) == Freshness::Fresh
 }
 
 fn status(
     owner: &ACRPullSecret,
-    order: &Order,
-    Minted { token, client_id }: &Minted,
+    plan: &PullSecretPlan,
+    IssuedToken { token, client_id }: &IssuedToken,
     version: &Version,
     now: Timestamp,
 ) -> ACRPullSecretStatus {
-    let inputs = &order.inputs;
+    let inputs = &plan.inputs;
     let mut status = ACRPullSecretStatus {
         conditions: owner.status.clone().unwrap_or_default().conditions,
         registry: Some(inputs.registry.to_string()),
@@ -224,7 +224,7 @@ fn status(
         tenant_id: inputs.identity.tenant_id().map(str::to_owned),
         expiration_time: Some(Time(token.expires)),
         last_renewal_time: Some(Time(now)),
-        inputs_hash: Some(order.inputs_hash.clone()),
+        inputs_hash: Some(plan.inputs_hash.clone()),
         secret_uid: Some(version.uid.clone()),
         secret_resource_version: version.resource_version.clone(),
         unused_since: None,

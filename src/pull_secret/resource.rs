@@ -128,6 +128,8 @@ pub struct ACRPullSecretStatus {
     pub secret_resource_version: Option<String>,
 }
 
+/// The reason of a Ready condition that is true.
+pub const ISSUED: &str = "Issued";
 /// The type of the condition that is always there.
 pub const READY: &str = "Ready";
 /// The type of the condition that is there while a token that works could not be replaced.

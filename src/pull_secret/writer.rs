@@ -7,7 +7,7 @@
 //!
 //! The Secret and the status that tells of it are two writes. What ties them together is in `pair`.
 
-use super::{ACRPullSecret, ACRPullSecretStatus, Order, docker_config::docker_config};
+use super::{ACRPullSecret, ACRPullSecretStatus, PullSecretPlan, docker_config::docker_config};
 use crate::{
     kubernetes::{self, CallError, api_problem},
     problem::{Problem, Reason},
@@ -30,8 +30,6 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// The reason of a Ready condition that is true.
-pub const ISSUED: &str = "Issued";
 const SECRET_TYPE: &str = "kubernetes.io/dockerconfigjson";
 /// Words of the policy acr-pull-webhook-secrets.
 const NOT_OURS: &str = "belongs to somebody else";
@@ -69,37 +67,37 @@ impl Writer {
     }
 
     /// Creates the `ACRPullSecret`, or brings its spec up to date.
-    pub async fn apply_owner(&self, order: &Order) -> Result<ACRPullSecret, Problem> {
-        let what = format!("writing ACRPullSecret {}/{}", order.namespace, order.name);
-        let mut owner = ACRPullSecret::new(&order.name, order.spec());
+    pub async fn apply_owner(&self, plan: &PullSecretPlan) -> Result<ACRPullSecret, Problem> {
+        let what = format!("writing ACRPullSecret {}/{}", plan.namespace(), plan.name());
+        let mut owner = ACRPullSecret::new(plan.name(), plan.spec());
         owner.metadata.labels = Some(kubernetes::managed_by());
-        let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), &order.namespace);
+        let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), plan.namespace());
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        kubernetes::call(&what, api.patch(&order.name, &params, &Patch::Apply(&owner))).await
+        kubernetes::call(&what, api.patch(plan.name(), &params, &Patch::Apply(&owner))).await
     }
 
     /// The `ACRPullSecret` as the API server has it.
-    pub async fn live(&self, order: &Order) -> Result<Option<ACRPullSecret>, Problem> {
-        let what = format!("reading ACRPullSecret {}/{}", order.namespace, order.name);
-        let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), &order.namespace);
-        kubernetes::call(&what, api.get_opt(&order.name)).await
+    pub async fn live(&self, plan: &PullSecretPlan) -> Result<Option<ACRPullSecret>, Problem> {
+        let what = format!("reading ACRPullSecret {}/{}", plan.namespace(), plan.name());
+        let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), plan.namespace());
+        kubernetes::call(&what, api.get_opt(plan.name())).await
     }
 
     /// Replaces the Secret, if it still is the one that is known.
     pub async fn replace_known(
         &self,
         owner: &ACRPullSecret,
-        order: &Order,
+        plan: &PullSecretPlan,
         token: &PullToken,
         known: &Version,
     ) -> Result<Version, Unwritten> {
-        let mut secret = secret(owner, order, token);
+        let mut secret = secret(owner, plan, token);
         secret.metadata.uid = Some(known.uid.clone());
         secret.metadata.resource_version = known.resource_version.clone();
-        match self.replace(order, &secret).await {
+        match self.replace(plan, &secret).await {
             Ok(written) => Ok(written),
             Err(CallError::Api(s)) if s.code == 404 || s.code == 409 => Err(Unwritten::Changed),
-            Err(error) => Err(Unwritten::Failed(secret_problem(order, error))),
+            Err(error) => Err(Unwritten::Failed(secret_problem(plan, error))),
         }
     }
 
@@ -107,28 +105,26 @@ impl Writer {
     pub async fn create_or_replace(
         &self,
         owner: &ACRPullSecret,
-        order: &Order,
+        plan: &PullSecretPlan,
         token: &PullToken,
     ) -> Result<Version, Problem> {
-        let secret = secret(owner, order, token);
-        let written = match self.create(order, &secret).await {
+        let secret = secret(owner, plan, token);
+        let written = match self.create(plan, &secret).await {
             // Ours of an earlier life, or somebody else's.
-            Err(CallError::Api(s)) if s.code == 409 => self.replace(order, &secret).await,
+            Err(CallError::Api(s)) if s.code == 409 => self.replace(plan, &secret).await,
             other => other,
         };
-        written.map_err(|e| secret_problem(order, e))
+        written.map_err(|e| secret_problem(plan, e))
     }
 
-    async fn create(&self, order: &Order, secret: &Secret) -> Result<Version, CallError> {
-        self.send(order, secret, |request, params, body| {
-            request.create(params, body)
-        })
-        .await
+    async fn create(&self, plan: &PullSecretPlan, secret: &Secret) -> Result<Version, CallError> {
+        self.send(plan, secret, |request, params, body| request.create(params, body))
+            .await
     }
 
-    async fn replace(&self, order: &Order, secret: &Secret) -> Result<Version, CallError> {
-        self.send(order, secret, |request, params, body| {
-            request.replace(&order.name, params, body)
+    async fn replace(&self, plan: &PullSecretPlan, secret: &Secret) -> Result<Version, CallError> {
+        self.send(plan, secret, |request, params, body| {
+            request.replace(plan.name(), params, body)
         })
         .await
     }
@@ -136,7 +132,7 @@ impl Writer {
     /// Only the metadata comes back: the token has no business in an answer.
     async fn send(
         &self,
-        order: &Order,
+        plan: &PullSecretPlan,
         secret: &Secret,
         write: impl FnOnce(
             &kube::core::Request,
@@ -144,7 +140,7 @@ impl Writer {
             Vec<u8>,
         ) -> Result<http::Request<Vec<u8>>, kube::core::request::Error>,
     ) -> Result<Version, CallError> {
-        let url = Secret::url_path(&(), Some(&order.namespace));
+        let url = Secret::url_path(&(), Some(plan.namespace()));
         let params = PostParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PostParams::default()
@@ -236,12 +232,12 @@ impl Writer {
     }
 }
 
-fn secret(owner: &ACRPullSecret, order: &Order, token: &PullToken) -> Secret {
-    let config = docker_config(&order.inputs.registry, &token.secret);
+fn secret(owner: &ACRPullSecret, plan: &PullSecretPlan, token: &PullToken) -> Secret {
+    let config = docker_config(&plan.inputs.registry, &token.secret);
     let config = ByteString(config.expose_secret().as_bytes().to_vec());
     Secret {
         metadata: ObjectMeta {
-            name: Some(order.name.clone()),
+            name: Some(plan.name().to_owned()),
             labels: Some(kubernetes::managed_by()),
             owner_references: Some(vec![owner_reference(owner)]),
             ..ObjectMeta::default()
@@ -264,8 +260,8 @@ fn owner_reference(owner: &ACRPullSecret) -> OwnerReference {
     }
 }
 
-fn secret_problem(order: &Order, error: CallError) -> Problem {
-    let Order { namespace, name, .. } = order;
+fn secret_problem(plan: &PullSecretPlan, error: CallError) -> Problem {
+    let (namespace, name) = (plan.namespace(), plan.name());
     match error {
         CallError::Api(s) if is_foreign(&s) => Problem::new(
             Reason::SecretConflict,

@@ -33,7 +33,7 @@ impl Drop for Silence {
 impl Work {
     /// The first end of those that work and that Pods name, or may name.
     fn first_expiration(&self) -> Option<Timestamp> {
-        let all = self.upkeep.issuer.store().state();
+        let all = self.upkeep.issuer.pull_secrets().all();
         let ends = all.iter().filter_map(|object| {
             let Item(Ok(owner)) = &**object else {
                 return None;

@@ -331,23 +331,23 @@ impl Work {
     /// Makes the pull secret of this name as the admission of this Pod would. What else the Pod asks for does not matter.
     async fn make_for(&self, pod: &Pod, name: &str) -> Result<Outcome, Problem> {
         let wishes = self.upkeep.admission.wishes_of(pod).await?;
-        let Some(wish) = wishes.into_iter().find(|wish| wish.may_be_called(name)) else {
+        let Some(wish) = wishes.into_iter().find(|wish| wish.can_be_named(name)) else {
             return Ok(Outcome::NothingToDo);
         };
         let outcome = async {
-            let mut order = self.upkeep.catalog.resolve(&wish).await?.order;
+            let mut plan = self.upkeep.resolver.resolve(&wish).await?.plan;
             // The Pod names it as it is called, whatever the generator would have new ones call it.
-            if order.name != name {
-                Arc::make_mut(&mut order).rename(name);
+            if plan.name() != name {
+                Arc::make_mut(&mut plan).rename(name);
             }
             if !self.term.still_leads() {
                 return Ok(Outcome::NothingToDo);
             }
-            self.upkeep.issuer.renew(order, Cause::Repair).await?;
+            self.upkeep.issuer.renew(plan, Cause::Repair).await?;
             Ok(Outcome::Done)
         };
         let outcome = outcome.await;
-        outcome.inspect_err(|problem| self.upkeep.catalog.blame(&wish, problem))
+        outcome.inspect_err(|problem| self.upkeep.resolver.warn_on_generator(&wish, problem))
     }
 
     async fn read_pod(&self, (namespace, name): &Key) -> Result<Option<Pod>, Problem> {

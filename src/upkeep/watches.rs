@@ -36,7 +36,7 @@ pub async fn pods(work: &Work) {
 }
 
 fn wake_all(work: &Work) {
-    for object in work.upkeep.issuer.store().state() {
+    for object in work.upkeep.issuer.pull_secrets().all() {
         let key = (object.namespace().unwrap_or_default(), object.name_any());
         work.queue.wake(key);
     }
@@ -44,7 +44,7 @@ fn wake_all(work: &Work) {
 
 /// Follows the pull secrets themselves.
 pub async fn changes(work: &Work) {
-    let changes = work.upkeep.issuer.changes().listen();
+    let changes = work.upkeep.issuer.pull_secrets().listen();
     wake_all(work);
     loop {
         for key in changes.next().await {

@@ -1,0 +1,299 @@
+//! From a plan to a written Secret: assertion, Entra, registry, Kubernetes API.
+
+use super::{
+    ACRPullSecret, IssuedToken, PullSecretPlan, PullSecrets, WatchedPullSecret, Writer,
+    freshness::{Freshness, freshness_of},
+    pair::{Written, gone, is_of_use},
+    resource::ISSUED,
+};
+use crate::{
+    events::Events,
+    generator::Resolved,
+    identity::TokenSource,
+    problem::{Problem, Reason},
+    registry::{PullToken, RegistryClient},
+    telemetry::Metrics,
+    transport::{Caller, Gates, Place},
+    turns::Lane,
+    watch::Item,
+};
+use jiff::Timestamp;
+use kube::Resource;
+use std::sync::Arc;
+
+/// Why a pull secret is issued.
+#[derive(Clone, Debug)]
+pub enum Cause {
+    /// A Pod is being admitted.
+    Admission,
+    /// The token is due. This is the pull secret as it was when that was noticed.
+    Renewal(Arc<WatchedPullSecret>),
+    /// The Secret is missing, or its registry refuses the token, whatever the status says.
+    Repair,
+}
+
+/// Everything that takes part in issuing a pull secret.
+pub struct Issuance {
+    /// Entra tokens.
+    pub tokens: TokenSource,
+    /// Registries' tokens.
+    pub registry: RegistryClient,
+    /// The gates of all calls.
+    pub gates: Gates,
+    /// Writes the result.
+    pub writer: Writer,
+    /// The pull secrets that exist.
+    pub pull_secrets: PullSecrets,
+    /// Events about pull secrets.
+    pub events: Events,
+    /// The metrics.
+    pub metrics: Metrics,
+}
+
+impl Issuance {
+    /// Issues the pull secret of a plan, unless another replica has just done so.
+    pub async fn issue(
+        &self,
+        plan: &PullSecretPlan,
+        cause: &Cause,
+        was_refused: bool,
+        place: Place,
+    ) -> Result<(), Problem> {
+        if self.is_done(plan, cause) {
+            return Ok(());
+        }
+        let caller = Caller {
+            namespace: plan.namespace().into(),
+            lane: match cause {
+                Cause::Admission => Lane::Admission,
+                Cause::Renewal(_) | Cause::Repair => Lane::Renewal,
+            },
+            place,
+        };
+        let issuing = self.metrics.issuing();
+        let result = self.issue_as(plan, cause, was_refused, &caller).await;
+        drop(issuing);
+        log(plan, &result);
+        result.map(drop)
+    }
+
+    /// Whether another replica was quicker.
+    fn is_done(&self, plan: &PullSecretPlan, cause: &Cause) -> bool {
+        let known = self.pull_secrets.get(&plan.object);
+        if freshness_of(known.as_deref(), &plan.inputs_hash) != Freshness::Fresh {
+            return false;
+        }
+        match cause {
+            Cause::Admission => true,
+            Cause::Renewal(seen) => renewed(known.as_deref()) != renewed(Some(seen)),
+            Cause::Repair => false,
+        }
+    }
+
+    /// Returns when the token expires, or `None` if another replica was quicker.
+    async fn issue_as(
+        &self,
+        plan: &PullSecretPlan,
+        cause: &Cause,
+        was_refused: bool,
+        caller: &Caller,
+    ) -> Result<Option<Timestamp>, Problem> {
+        let was_known = self.pull_secrets.get(&plan.object).is_some();
+        let (owner, token) = self.owner_and_token(plan, cause, was_refused, caller).await?;
+        if owner.metadata.deletion_timestamp.is_some() {
+            return Err(Problem::new(
+                Reason::ApiServerUnavailable,
+                format!(
+                    "ACRPullSecret {}/{} is being deleted; try again when it is gone",
+                    plan.namespace(),
+                    plan.name()
+                ),
+            ));
+        }
+        match self.write(&owner, token, plan, cause, caller).await {
+            Ok(written) => self.report_success(&owner, written),
+            Err(problem) => {
+                // A refusal leaves no object behind, unless the object existed before.
+                let is_new = !was_known && owner.status.is_none() && matches!(cause, Cause::Admission);
+                if is_new && !problem.is_transient() {
+                    let delete = || self.writer.delete_as_known(&owner);
+                    log_failure(self.gates.kubernetes(caller, delete).await.map(drop));
+                } else {
+                    let report = || self.report_failure(&owner, Some(plan), &problem);
+                    self.gates.kubernetes(caller, report).await;
+                }
+                Err(problem)
+            }
+        }
+    }
+
+    /// Writes the `ACRPullSecret` and gets the token, both at the same time.
+    async fn owner_and_token(
+        &self,
+        plan: &PullSecretPlan,
+        cause: &Cause,
+        was_refused: bool,
+        caller: &Caller,
+    ) -> Result<(ACRPullSecret, Result<IssuedToken, Problem>), Problem> {
+        let apply = || self.gates.kubernetes(caller, || self.writer.apply_owner(plan));
+        let owner = async {
+            match cause {
+                // A renewal needs no write where the object exists and its spec is right.
+                Cause::Renewal(seen) => match &seen.0 {
+                    Ok(owner) if owner.spec == plan.spec() => Ok(owner.clone()),
+                    _ => apply().await,
+                },
+                Cause::Admission | Cause::Repair => apply().await,
+            }
+        };
+        let token = self.token(plan, caller);
+        if matches!(cause, Cause::Admission) && was_refused {
+            // Another refusal is likely, and then no object is needed.
+            return match token.await {
+                Err(problem) if !problem.is_transient() => Err(problem),
+                token => Ok((owner.await?, token)),
+            };
+        }
+        // A refusal of the API server ends the wait for Azure.
+        tokio::try_join!(owner, async { Ok(token.await) })
+    }
+
+    async fn token(&self, plan: &PullSecretPlan, caller: &Caller) -> Result<IssuedToken, Problem> {
+        let Resolved {
+            identity,
+            registry,
+            scope,
+        } = &plan.inputs;
+        // The connection to the registry is opened while Entra is asked.
+        self.registry.open(registry);
+        let entra = self.tokens.token(identity, caller).await?;
+        let tenant = identity.tenant_id();
+        let token = self
+            .registry
+            .pull_token(registry, tenant, scope.as_ref(), &entra, caller)
+            .await?;
+        Ok(IssuedToken {
+            token,
+            client_id: entra.client_id().map(str::to_owned),
+        })
+    }
+
+    /// The token that was written, or `None` if another replica was quicker.
+    async fn write(
+        &self,
+        owner: &ACRPullSecret,
+        token: Result<IssuedToken, Problem>,
+        plan: &PullSecretPlan,
+        cause: &Cause,
+        caller: &Caller,
+    ) -> Result<Option<PullToken>, Problem> {
+        let issued = token?;
+        self.check_same_owner(owner, plan, cause)?;
+        let write = || self.writer.write(owner.clone(), plan, &issued, Timestamp::now());
+        match self.gates.kubernetes(caller, write).await? {
+            Written::Ours => Ok(Some(issued.token)),
+            Written::Anothers => Ok(None),
+        }
+    }
+
+    /// A renewal must not write a Secret for an object that was deleted: the Secret would be deleted with it, although
+    /// another object of that name reports that the Secret exists.
+    fn check_same_owner(
+        &self,
+        owner: &ACRPullSecret,
+        plan: &PullSecretPlan,
+        cause: &Cause,
+    ) -> Result<(), Problem> {
+        // The watch may lag behind an object that was just applied; the object of a renewal came from the watch.
+        if !matches!(cause, Cause::Renewal(_)) {
+            return Ok(());
+        }
+        match self.pull_secrets.get(&plan.object) {
+            Some(known) if known.meta().uid == owner.metadata.uid => Ok(()),
+            _ => Err(gone(plan)),
+        }
+    }
+
+    fn report_success(
+        &self,
+        owner: &ACRPullSecret,
+        written: Option<PullToken>,
+    ) -> Result<Option<Timestamp>, Problem> {
+        let Some(token) = written else {
+            return Ok(None);
+        };
+        if let Some(problem) = token.lacks {
+            if is_news(owner, &problem) {
+                let reason = problem.reason.as_str();
+                self.events.warn(owner.object_ref(&()), reason, &problem.message);
+            }
+            return Err(problem);
+        }
+        if owner.status.as_ref().is_some_and(|status| status.has_failed()) {
+            let note = "the Secret holds a token again";
+            self.events.note(owner.object_ref(&()), ISSUED, note);
+        }
+        Ok(Some(token.expires))
+    }
+
+    /// Reports a failure in the conditions and, where no condition reports it already, by an Event.
+    pub async fn report_failure(
+        &self,
+        owner: &ACRPullSecret,
+        plan: Option<&PullSecretPlan>,
+        problem: &Problem,
+    ) {
+        let now = Timestamp::now();
+        // While the present token works, a transient failure needs nobody's attention.
+        if problem.is_transient() && is_of_use(owner, now) {
+            return;
+        }
+        if is_news(owner, problem) {
+            self.events
+                .warn(owner.object_ref(&()), problem.reason.as_str(), &problem.message);
+        }
+        log_failure(self.writer.report_failure(owner, plan, problem, now).await);
+    }
+}
+
+/// Whether no condition has this reason already.
+fn is_news(owner: &ACRPullSecret, problem: &Problem) -> bool {
+    let conditions = owner.status.iter().flat_map(|status| &status.conditions);
+    let mut failures = conditions.filter(|condition| condition.status != "True");
+    failures.all(|condition| condition.reason != problem.reason.as_str())
+}
+
+/// The time of the last renewal.
+fn renewed(object: Option<&WatchedPullSecret>) -> Option<Timestamp> {
+    let Item(Ok(object)) = object? else {
+        return None;
+    };
+    Some(object.status.as_ref()?.last_renewal_time.as_ref()?.0)
+}
+
+fn log(plan: &PullSecretPlan, result: &Result<Option<Timestamp>, Problem>) {
+    let (namespace, name) = (plan.namespace(), plan.name());
+    let identity = &plan.inputs.identity;
+    match result {
+        Ok(Some(expires)) => {
+            tracing::info!(namespace, name, %identity, %expires, "pull secret issued");
+        }
+        Ok(None) => tracing::debug!(namespace, name, "another replica has issued the pull secret"),
+        Err(problem) if problem.reason == Reason::ScopeNotGranted => {
+            tracing::info!(namespace, name, %identity, %problem, "pull secret issued, and its token is incomplete");
+        }
+        Err(problem) if problem.is_transient() => {
+            tracing::warn!(namespace, name, %identity, %problem, "pull secret not issued yet");
+        }
+        Err(problem) => {
+            tracing::info!(namespace, name, %identity, %problem, "pull secret refused");
+        }
+    }
+}
+
+/// A status or a deletion that fails costs the Pod nothing.
+fn log_failure(result: Result<(), Problem>) {
+    if let Err(problem) = result {
+        tracing::warn!(%problem, "an ACRPullSecret was not brought up to date");
+    }
+}

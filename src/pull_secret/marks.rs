@@ -1,0 +1,35 @@
+//! Takes the mark of a pull secret back that is about to be deleted, once for all Pods that need it.
+
+use super::{ACRPullSecret, Writer};
+use crate::problem::Problem;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::sync::OnceCell;
+
+/// Marks that were taken back are remembered until the watch shows it. A full map is cleared.
+const MAX_MARKS: usize = 1024;
+
+/// The marks that are being taken back, by uid and resource version of the object.
+#[derive(Default)]
+pub struct Marks(Mutex<HashMap<(String, String), Arc<OnceCell<bool>>>>);
+
+impl Marks {
+    /// Takes the mark of this object back. Returns whether the object still exists as it is known.
+    pub async fn take_back(&self, marked: &ACRPullSecret, writer: &Writer) -> Result<bool, Problem> {
+        let key = (
+            marked.metadata.uid.clone().unwrap_or_default(),
+            marked.metadata.resource_version.clone().unwrap_or_default(),
+        );
+        let cell = {
+            let mut marks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if marks.len() >= MAX_MARKS {
+                marks.clear();
+            }
+            marks.entry(key).or_default().clone()
+        };
+        let exists = cell.get_or_try_init(|| writer.mark_used(marked)).await;
+        exists.copied()
+    }
+}

@@ -1,0 +1,99 @@
+//! The `ACRPullSecret`s of the cluster, watched.
+
+use super::{
+    ACRPullSecret,
+    census::{Census, Reservation},
+    changes::{Changes, Listener},
+};
+use crate::{
+    cluster::Cluster,
+    problem::Problem,
+    telemetry::Readiness,
+    watch::{self, Item, Seen, Selector},
+};
+use kube::{
+    Resource,
+    runtime::reflector::{ObjectRef, Store},
+};
+use std::sync::Arc;
+
+/// The name of the watch.
+const WATCH: &str = "watch of ACRPullSecrets";
+
+/// An `ACRPullSecret` as it is watched: one that cannot be decoded does not hide the others.
+pub type WatchedPullSecret = Item<ACRPullSecret>;
+
+/// The `ACRPullSecret`s that the watch shows. Clones share them.
+#[derive(Clone)]
+pub struct PullSecrets {
+    store: Store<WatchedPullSecret>,
+    changes: Changes,
+    census: Census,
+    readiness: Readiness,
+}
+
+impl PullSecrets {
+    /// Starts the watch. `on_deleted` is called for each object that is deleted.
+    pub fn watch(
+        cluster: &Cluster,
+        on_deleted: impl Fn(&ObjectRef<WatchedPullSecret>) + Send + Sync + 'static,
+    ) -> Self {
+        let (changes, census) = (Changes::default(), Census::default());
+        let (changed, counted) = (changes.clone(), census.clone());
+        let on_change = move |seen: Seen<'_, WatchedPullSecret>| {
+            let reference = match &seen {
+                Seen::There(object) => ObjectRef::from_obj(*object),
+                Seen::Gone(reference) => reference.clone(),
+            };
+            let namespace = reference.namespace.as_deref().unwrap_or_default();
+            match seen {
+                Seen::There(_) => counted.appeared(namespace, &reference.name),
+                Seen::Gone(_) => {
+                    on_deleted(&reference);
+                    counted.disappeared(namespace, &reference.name);
+                }
+            }
+            changed.add(reference.namespace.unwrap_or_default(), reference.name);
+        };
+        let places = cluster.places::<WatchedPullSecret>();
+        Self {
+            store: watch::store(WATCH, cluster, places, Selector::default(), trim, on_change),
+            changes,
+            census,
+            readiness: cluster.readiness.clone(),
+        }
+    }
+
+    /// The object, if the watch shows it.
+    pub fn get(&self, object: &ObjectRef<WatchedPullSecret>) -> Option<Arc<WatchedPullSecret>> {
+        self.store.get(object)
+    }
+
+    /// All objects.
+    pub fn all(&self) -> Vec<Arc<WatchedPullSecret>> {
+        self.store.state()
+    }
+
+    /// Listens to changes from now on, in place of an earlier listener.
+    pub fn listen(&self) -> Listener {
+        self.changes.listen()
+    }
+
+    /// Whether the watch shows the objects as they were a moment ago.
+    pub fn is_current(&self) -> bool {
+        self.readiness.sees(WATCH)
+    }
+
+    /// Counts a pull secret that is about to be made, if its namespace has room for it.
+    pub fn reserve(&self, object: &ObjectRef<WatchedPullSecret>, max: u32) -> Result<Reservation, Problem> {
+        let namespace = object.namespace.as_deref().unwrap_or_default();
+        self.census.reserve(namespace, &object.name, max)
+    }
+}
+
+/// Drops metadata that nobody reads, to save memory.
+fn trim(object: &mut ACRPullSecret) {
+    let metadata = object.meta_mut();
+    metadata.labels = None;
+    metadata.annotations = None;
+}
