@@ -22,7 +22,7 @@ mod writer;
 
 #[cfg(test)]
 pub use freshness::freshness;
-pub use freshness::share;
+pub use freshness::renewal_share;
 pub use issuance::Cause;
 pub use issuer::{Issuer, Settings};
 pub use name::{is_pull_secret, name};

@@ -1,4 +1,4 @@
-//! Which pull secrets have changed since somebody looked last: a set of names, which cannot be behind as a channel can.
+//! The pull secrets that have changed since the listener looked last. A set of names cannot overflow as a channel can.
 
 use std::{
     collections::HashSet,
@@ -10,32 +10,32 @@ use tokio::sync::Notify;
 /// Namespace and name.
 type Key = (String, String);
 
-/// The changes; clones share them. Nothing is kept while nobody listens.
+/// The changes. Clones share them. Changes are dropped while there is no listener.
 #[derive(Clone, Default)]
 pub struct Changes(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    /// Nothing while nobody listens.
+    /// `None` while there is no listener.
     changed: Mutex<Option<HashSet<Key>>>,
-    bell: Notify,
+    notify: Notify,
 }
 
-/// Somebody who listens, until this is dropped.
+/// Receives changes until it is dropped.
 pub struct Listener(Changes);
 
 // === impl Changes ===
 
 impl Changes {
-    /// This one has changed, or is gone.
+    /// Records that this pull secret was changed or deleted.
     pub fn add(&self, namespace: String, name: String) {
         if let Some(changed) = &mut *self.lock() {
             changed.insert((namespace, name));
-            self.0.bell.notify_one();
+            self.0.notify.notify_one();
         }
     }
 
-    /// Listens from now on, in place of whoever did before.
+    /// Listens from now on, in place of an earlier listener.
     pub fn listen(&self) -> Listener {
         *self.lock() = Some(HashSet::new());
         Listener(self.clone())
@@ -49,14 +49,14 @@ impl Changes {
 // === impl Listener ===
 
 impl Listener {
-    /// What has changed since this was last asked, at least one.
+    /// Waits for changes since the last call, and returns them.
     pub async fn next(&self) -> HashSet<Key> {
         loop {
             let changed = self.0.lock().as_mut().map(mem::take).unwrap_or_default();
             if !changed.is_empty() {
                 return changed;
             }
-            self.0.0.bell.notified().await;
+            self.0.0.notify.notified().await;
         }
     }
 }
@@ -73,12 +73,15 @@ mod tests {
     use futures::FutureExt;
 
     #[tokio::test]
-    async fn each_change_is_told_once_however_late_somebody_looks() {
+    async fn a_late_listener_gets_each_change_once() {
         let changes = Changes::default();
         let add = |n: u32| changes.add("team-a".to_owned(), n.to_string());
         add(0);
         let listener = changes.listen();
-        assert!(listener.next().now_or_never().is_none(), "what was before");
+        assert!(
+            listener.next().now_or_never().is_none(),
+            "a change before the listener"
+        );
         for n in (0..10_000).chain(0..10_000) {
             add(n);
         }
@@ -88,6 +91,6 @@ mod tests {
         assert_eq!(listener.next().await.len(), 1);
         drop(listener);
         add(2);
-        assert!(changes.lock().is_none(), "nothing is kept");
+        assert!(changes.lock().is_none(), "a dropped listener takes no memory");
     }
 }

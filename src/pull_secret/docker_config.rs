@@ -6,8 +6,8 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
-/// A `.dockerconfigjson` for one registry. The kubelet knows user name and password
-/// (or `auth`) only; an `identitytoken` would be ignored.
+/// A `.dockerconfigjson` for one registry. The kubelet reads only user name and password, or `auth`; it ignores an
+/// `identitytoken`.
 pub fn docker_config(registry: &RegistryHost, token: &SecretString) -> SecretString {
     let password = token.expose_secret();
     let auth = STANDARD.encode(format!("{TOKEN_USER}:{password}"));
@@ -22,7 +22,7 @@ mod tests {
     use crate::registry::RegistrySuffixes;
 
     #[test]
-    fn the_kubelet_finds_user_and_password_under_the_registry() {
+    fn user_name_and_password_are_under_the_registry() {
         let host = "azurecr.io"
             .parse::<RegistrySuffixes>()
             .unwrap()

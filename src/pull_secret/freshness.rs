@@ -1,33 +1,34 @@
-//! Whether a pull secret can be used as it is.
+//! Whether the token of a pull secret can be used as it is.
 
 use super::{ACRPullSecret, WatchedPullSecret};
 use crate::watch::Item;
 use jiff::{SignedDuration, Timestamp};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// What a pull secret is worth.
+/// The state of a pull secret for some inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
-    /// Made for these inputs, and it is not time for another one, or the leader is about to make it.
+    /// The token was made from these inputs, and is not due for renewal, or the leader is about to renew it.
     Fresh,
-    /// Made for these inputs and still good for a pull, though the leader should have made another one.
+    /// The token was made from these inputs and still works, although the leader should have renewed it.
     Usable,
-    /// Of no use.
+    /// There is no token for these inputs that lasts long enough.
     Stale,
 }
 
-/// Renewals are spread over this part of a token's life, from two thirds on: tokens that were made at the
-/// same time do not end at the same time again.
-const SPREAD: f64 = 0.1;
-/// An admission leaves a renewal for so much of the life to the leader, for all replicas admit Pods of the same pull secret.
-const LEADER_FIRST: f64 = 0.05;
-/// A Pod admitted now pulls within this, however slow its node is.
+/// Renewals are spread over this part of a token's life, which begins at two thirds: tokens that were made at the same
+/// time are not renewed at the same time.
+const RENEWAL_SPREAD: f64 = 0.1;
+/// Admissions leave a due renewal to the leader for this part of the life: all replicas admit Pods of the same pull
+/// secret, and each of them would renew it.
+const LEADER_HEAD_START: f64 = 0.05;
+/// A Pod that is admitted now pulls its images within this time, even on a slow node.
 const TIME_TO_PULL: SignedDuration = SignedDuration::from_mins(5);
 
 /// A working watch shows a change well within this time.
 const DISPUTE_WINDOW: SignedDuration = SignedDuration::from_secs(60);
 
-/// What the pull secret of this object is worth for these inputs.
+/// The freshness of a pull secret for these inputs.
 pub fn freshness(object: &ACRPullSecret, inputs_hash: &str, now: Timestamp) -> Freshness {
     let Some(status) = &object.status else {
         return Freshness::Stale;
@@ -38,10 +39,12 @@ pub fn freshness(object: &ACRPullSecret, inputs_hash: &str, now: Timestamp) -> F
     let life = expires.0.duration_since(renewed.0);
     let left = expires.0.duration_since(now);
     let ours = status.inputs_hash.as_deref() == Some(inputs_hash) && status.secret_uid.is_some();
-    // What is being deleted takes its Secret with it.
+    // The garbage collector deletes the Secret of an object that is being deleted.
     if !ours || object.metadata.deletion_timestamp.is_some() {
         Freshness::Stale
-    } else if left > TIME_TO_PULL && left > life.mul_f64(1.0 - share(object, renewed.0) - LEADER_FIRST) {
+    } else if left > TIME_TO_PULL
+        && left > life.mul_f64(1.0 - renewal_share(object, renewed.0) - LEADER_HEAD_START)
+    {
         Freshness::Fresh
     } else if left > TIME_TO_PULL {
         Freshness::Usable
@@ -72,11 +75,11 @@ pub fn is_disputed(known: Option<&WatchedPullSecret>, inputs_hash: &str) -> bool
     hash != inputs_hash && Timestamp::now().duration_since(renewed.0) < DISPUTE_WINDOW
 }
 
-/// After which share of its life the token of this object is renewed, that was made then.
-pub fn share(object: &ACRPullSecret, renewed: Timestamp) -> f64 {
+/// The part of its life after which the token of this object is renewed.
+pub fn renewal_share(object: &ACRPullSecret, renewed: Timestamp) -> f64 {
     let mut hasher = DefaultHasher::new();
     (&object.metadata.uid, renewed.as_nanosecond()).hash(&mut hasher);
-    2.0 / 3.0 + SPREAD * (hasher.finish() as f64 / u64::MAX as f64)
+    2.0 / 3.0 + RENEWAL_SPREAD * (hasher.finish() as f64 / u64::MAX as f64)
 }
 
 #[cfg(test)]
@@ -119,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_renewal_takes_nothing_from_a_token_that_works() {
+    fn a_failed_renewal_does_not_change_the_freshness() {
         let mut status = issued();
         status.set_not_renewed("EntraRefused", "", None, Time(at(1)));
         assert!(status.is_ready() && status.has_failed());
@@ -130,11 +133,11 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_fresh_until_after_the_leaders_time_and_usable_until_shortly_before_its_end() {
+    fn a_token_is_fresh_then_usable_then_stale_before_it_expires() {
         for n in 0..100 {
             let mut object = object(Some(issued()));
             object.metadata.uid = Some(n.to_string());
-            let due = (9_000.0 * share(&object, at(0))) as i64;
+            let due = (9_000.0 * renewal_share(&object, at(0))) as i64;
             for (second, expected) in [
                 (0, Freshness::Fresh),
                 (6_000, Freshness::Fresh),
@@ -151,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_of_other_inputs_unwritten_or_going_away_is_stale() {
+    fn a_pull_secret_without_a_lasting_secret_is_stale() {
         let unwritten = ACRPullSecretStatus {
             secret_uid: None,
             ..issued()

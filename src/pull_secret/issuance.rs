@@ -3,7 +3,7 @@
 use super::{
     ACRPullSecret, IssuedToken, PullSecretPlan, PullSecrets, WatchedPullSecret, Writer,
     freshness::{Freshness, freshness_of},
-    pair::{Written, gone, is_of_use},
+    pair::{Written, is_working, owner_deleted},
     resource::ISSUED,
 };
 use crate::{
@@ -191,8 +191,8 @@ impl Issuance {
         self.check_same_owner(owner, plan, cause)?;
         let write = || self.writer.write(owner.clone(), plan, &issued, Timestamp::now());
         match self.gates.kubernetes(caller, write).await? {
-            Written::Ours => Ok(Some(issued.token)),
-            Written::Anothers => Ok(None),
+            Written::Done => Ok(Some(issued.token)),
+            Written::ByAnotherReplica => Ok(None),
         }
     }
 
@@ -210,7 +210,7 @@ impl Issuance {
         }
         match self.pull_secrets.get(&plan.object) {
             Some(known) if known.meta().uid == owner.metadata.uid => Ok(()),
-            _ => Err(gone(plan)),
+            _ => Err(owner_deleted(plan)),
         }
     }
 
@@ -245,7 +245,7 @@ impl Issuance {
     ) {
         let now = Timestamp::now();
         // While the present token works, a transient failure needs nobody's attention.
-        if problem.is_transient() && is_of_use(owner, now) {
+        if problem.is_transient() && is_working(owner, now) {
             return;
         }
         if is_news(owner, problem) {

@@ -1,6 +1,6 @@
-//! The name of a pull secret: a pure function of the generator and, where it decides
-//! the identity, the Pod's service account. It never changes, because the kubelet
-//! remembers pulled images by the Secret's coordinates (KEP-2535).
+//! The name of a pull secret: a pure function of the generator and, where the generator uses it, the Pod's service
+//! account. The name of a combination never changes, because the kubelet remembers pulled images by the Secret's
+//! coordinates (KEP-2535).
 
 use crate::{
     generator::{Account, Reference},
@@ -9,11 +9,11 @@ use crate::{
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 
-/// What every name begins with.
+/// The prefix of every name.
 const PREFIX: &str = "acr-pull-";
 /// The longest name of a Secret (a DNS subdomain, RFC 1123).
 const MAX_NAME: usize = 253;
-/// 40 bits tell apart what the readable part cannot.
+/// 40 bits distinguish names whose readable parts are equal.
 const HASH_BYTES: usize = 5;
 
 /// The name of the Secret, and of the `ACRPullSecret` that owns it.
@@ -29,7 +29,7 @@ pub fn name(generator: Reference<'_>, account: Account<'_>) -> String {
         readable.push('-');
         readable.push_str(service_account);
     }
-    // Names are ASCII, checked by the annotation's grammar and by the API server.
+    // The annotation's grammar and the API server ensure that names are ASCII.
     readable.truncate(readable.floor_char_boundary(MAX_NAME - 1 - 2 * HASH_BYTES));
     let mut name = readable.trim_end_matches(['-', '.']).to_owned();
     name.push('-');
@@ -39,7 +39,7 @@ pub fn name(generator: Reference<'_>, account: Account<'_>) -> String {
     name
 }
 
-/// Whether [`name`] could give this name.
+/// Whether this name has the form of a pull secret's name.
 pub fn is_pull_secret(name: &str) -> bool {
     name.len() > PREFIX.len() && name.starts_with(PREFIX) && is_subdomain(name)
 }
@@ -62,7 +62,7 @@ mod tests {
 
     const SUBDOMAIN: &str = "[a-z0-9]([-a-z0-9]{0,40}[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]{0,40}[a-z0-9])?){0,4}";
 
-    fn is_a_name(name: &str) -> bool {
+    fn is_valid(name: &str) -> bool {
         let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
         name.len() <= MAX_NAME
             && name.split('.').all(|label| {
@@ -75,8 +75,8 @@ mod tests {
     }
 
     #[test]
-    fn the_name_is_readable_and_stays_as_it_is() {
-        // These are in clusters: a change here would orphan every pull secret.
+    fn names_are_readable_and_do_not_change() {
+        // Clusters hold objects of these names: a change would orphan every pull secret.
         assert_eq!(
             name(own("contoso"), Account::Pods("app")),
             "acr-pull-contoso-app-7a2226b454"
@@ -92,7 +92,7 @@ mod tests {
         fn names_are_valid_and_stable(generator in SUBDOMAIN, account in SUBDOMAIN) {
             for account in [Account::Pods(&account), generators(&account)] {
                 let made = name(own(&generator), account);
-                prop_assert!(is_a_name(&made) && is_pull_secret(&made), "{}", made);
+                prop_assert!(is_valid(&made) && is_pull_secret(&made), "{}", made);
                 prop_assert_eq!(made, name(own(&generator), account));
             }
         }
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_generator_and_the_account_meet_does_not_matter() {
+    fn generator_and_account_are_separated_in_the_hash() {
         assert_ne!(
             name(own("a-b"), Account::Pods("c")),
             name(own("a"), Account::Pods("b-c"))

@@ -1,15 +1,15 @@
-//! The Secret and the status that tells of it: two writes that nothing but this ties together.
+//! Keeps the Secret and the status consistent, which are two writes.
 //!
-//! Two replicas may make the same pull secret at the same time, and from different inputs where one of them has not yet seen
-//! a change. So each write is bound to what its writer knows. The status names the resource version of the Secret
-//! that it tells of; the Secret is replaced only from that version, and the status only from the one that its writer has
-//! seen. Whoever finds something else looks afresh and decides again.
+//! Two replicas may issue the same pull secret at the same time, and from different inputs where one of them has not yet
+//! seen a change. So each write requires the version that its writer knows. The status holds the resource version of the
+//! Secret that it describes; the Secret is replaced only from that version, and the status only from the version that its
+//! writer has seen. A writer that meets another version reads the object again and decides again.
 
 use super::{
     ACRPullSecret, ACRPullSecretStatus, IssuedToken, PullSecretPlan, Writer,
     freshness::{Freshness, freshness},
     resource::ISSUED,
-    writer::{Unwritten, Version},
+    writer::{ReplaceError, Version},
 };
 use crate::{
     identity::WorkloadIdentity,
@@ -21,25 +21,25 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// A replica that has written the Secret writes the status at once. One that has not done so within this is gone.
-const STATUS_FOLLOWS: Duration = Duration::from_secs(2);
-const LOOK: Duration = Duration::from_millis(250);
-/// Others write the status too, such as the leader its mark.
-const TRIES: u32 = 5;
+/// A replica that has written the Secret writes the status immediately. After this time it has probably died.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
+const STATUS_POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// Others write the status too, such as the leader when it marks an unused pull secret.
+const MAX_ATTEMPTS: u32 = 5;
 
-/// What became of a token.
+/// The outcome of a write.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Written {
-    /// It is in the Secret.
-    Ours,
-    /// Another replica has put one there that was made from the same inputs.
-    Anothers,
+    /// The Secret holds this token.
+    Done,
+    /// The Secret holds a token that another replica issued from the same inputs.
+    ByAnotherReplica,
 }
 
 // === impl Writer ===
 
 impl Writer {
-    /// Puts the token into the Secret, and tells of it in the status.
+    /// Writes the token into the Secret, and describes it in the status.
     pub async fn write(
         &self,
         mut owner: ACRPullSecret,
@@ -49,32 +49,34 @@ impl Writer {
     ) -> Result<Written, Problem> {
         let token = &issued.token;
         let Some(mut version) = self.write_secret(&mut owner, plan, token, now).await? else {
-            return Ok(Written::Anothers);
+            return Ok(Written::ByAnotherReplica);
         };
-        let seen = told_of(&owner);
-        for _ in 0..TRIES {
+        let seen = described_secret(&owner);
+        for _ in 0..MAX_ATTEMPTS {
             let status = status(&owner, plan, issued, &version, now);
             match self.apply_status(&owner, &status).await {
-                Ok(true) => return Ok(Written::Ours),
+                Ok(true) => return Ok(Written::Done),
                 Ok(false) => {}
-                // The Secret is what the Pod needs; a status that lags costs one more token later.
+                // The Pod needs only the Secret; an outdated status costs one more token later.
                 Err(problem) => {
                     tracing::warn!(%problem, "the status of an ACRPullSecret was not written");
-                    return Ok(Written::Ours);
+                    return Ok(Written::Done);
                 }
             }
             let live = self.same(&owner, plan).await?;
-            let told = told_of(&live);
+            let described = described_secret(&live);
             owner = live;
-            if told == seen || told.as_ref() == Some(&version) {
+            if described == seen || described.as_ref() == Some(&version) {
                 continue;
             }
-            // Another replica has written both meanwhile. Which Secret was the last one, only the Secret can tell.
+            // Another replica has written both meanwhile. Only the Secret shows which write was the last.
             match self.replace_known(&owner, plan, token, &version).await {
                 Ok(again) => version = again,
-                Err(Unwritten::Failed(problem)) => return Err(problem),
-                Err(Unwritten::Changed) if is_fresh(&owner, plan, now) => return Ok(Written::Anothers),
-                Err(Unwritten::Changed) => return Err(overtaken(plan)),
+                Err(ReplaceError::Failed(problem)) => return Err(problem),
+                Err(ReplaceError::Changed) if is_fresh(&owner, plan, now) => {
+                    return Ok(Written::ByAnotherReplica);
+                }
+                Err(ReplaceError::Changed) => return Err(overwritten(plan)),
             }
         }
         tracing::warn!(
@@ -82,10 +84,10 @@ impl Writer {
             name = plan.name(),
             "the status of an ACRPullSecret changes too often to be written"
         );
-        Ok(Written::Ours)
+        Ok(Written::Done)
     }
 
-    /// The version of the Secret that was written; none where another replica was quicker with the same inputs.
+    /// Returns the version of the Secret that was written, or `None` if another replica was quicker with the same inputs.
     async fn write_secret(
         &self,
         owner: &mut ACRPullSecret,
@@ -93,33 +95,33 @@ impl Writer {
         token: &PullToken,
         now: Timestamp,
     ) -> Result<Option<Version>, Problem> {
-        let Some(mut known) = told_of(owner) else {
+        let Some(mut known) = described_secret(owner) else {
             return self.create_or_replace(owner, plan, token).await.map(Some);
         };
         let mut waited = Duration::ZERO;
         loop {
             match self.replace_known(owner, plan, token, &known).await {
                 Ok(version) => return Ok(Some(version)),
-                Err(Unwritten::Failed(problem)) => return Err(problem),
-                Err(Unwritten::Changed) => {}
+                Err(ReplaceError::Failed(problem)) => return Err(problem),
+                Err(ReplaceError::Changed) => {}
             }
-            // Without a resource version only another uid can have been the reason: that Secret is gone.
+            // Without a resource version only the uid can differ: the known Secret was deleted.
             if known.resource_version.is_none() {
                 return self.create_or_replace(owner, plan, token).await.map(Some);
             }
             *owner = self.same(owner, plan).await?;
-            match told_of(owner) {
-                Some(told) if told != known => {
+            match described_secret(owner) {
+                Some(described) if described != known => {
                     if is_fresh(owner, plan, now) {
                         return Ok(None);
                     }
-                    known = told;
+                    known = described;
                 }
-                _ if waited < STATUS_FOLLOWS => {
-                    sleep(LOOK).await;
-                    waited += LOOK;
+                _ if waited < STATUS_TIMEOUT => {
+                    sleep(STATUS_POLL_INTERVAL).await;
+                    waited += STATUS_POLL_INTERVAL;
                 }
-                // Nobody tells of the write: a person's, or that of a replica which has died.
+                // No status describes the write: a person made it, or a replica that has died.
                 _ => {
                     let any = Version {
                         resource_version: None,
@@ -127,15 +129,17 @@ impl Writer {
                     };
                     return match self.replace_known(owner, plan, token, &any).await {
                         Ok(version) => Ok(Some(version)),
-                        Err(Unwritten::Failed(problem)) => Err(problem),
-                        Err(Unwritten::Changed) => self.create_or_replace(owner, plan, token).await.map(Some),
+                        Err(ReplaceError::Failed(problem)) => Err(problem),
+                        Err(ReplaceError::Changed) => {
+                            self.create_or_replace(owner, plan, token).await.map(Some)
+                        }
                     };
                 }
             }
         }
     }
 
-    /// Tells of a failure: where the Secret is of no use, by the Ready condition, otherwise by one of its own.
+    /// Reports a failure: in the Ready condition if the Secret does not work, otherwise in the Renewed condition.
     pub async fn report_failure(
         &self,
         owner: &ACRPullSecret,
@@ -144,7 +148,7 @@ impl Writer {
         now: Timestamp,
     ) -> Result<(), Problem> {
         let mut owner = owner.clone();
-        for _ in 0..TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             let status = failed(&owner, problem, now);
             if self.apply_status(&owner, &status).await? {
                 return Ok(());
@@ -154,24 +158,24 @@ impl Writer {
             };
             match self.live(plan).await? {
                 Some(live) if live.metadata.uid == owner.metadata.uid => owner = live,
-                // There is nothing any more to tell of.
+                // The object was deleted.
                 _ => return Ok(()),
             }
         }
         Ok(())
     }
 
-    /// The object as it is now, if it still is that object.
+    /// The object as the API server has it, if it has the same uid.
     async fn same(&self, owner: &ACRPullSecret, plan: &PullSecretPlan) -> Result<ACRPullSecret, Problem> {
         match self.live(plan).await? {
             Some(live) if live.metadata.uid == owner.metadata.uid => Ok(live),
-            _ => Err(gone(plan)),
+            _ => Err(owner_deleted(plan)),
         }
     }
 }
 
-/// The object that the Secret was to belong to is gone, and its Secret goes with it.
-pub fn gone(plan: &PullSecretPlan) -> Problem {
+/// The owner was deleted, and the garbage collector deletes its Secret.
+pub fn owner_deleted(plan: &PullSecretPlan) -> Problem {
     Problem::new(
         Reason::ApiServerUnavailable,
         format!(
@@ -182,19 +186,19 @@ pub fn gone(plan: &PullSecretPlan) -> Problem {
     )
 }
 
-fn overtaken(plan: &PullSecretPlan) -> Problem {
+fn overwritten(plan: &PullSecretPlan) -> Problem {
     Problem::new(
         Reason::ApiServerUnavailable,
         format!(
-            "another replica has written Secret {}/{} for other inputs at the same time; try again",
+            "another replica wrote Secret {}/{} from other inputs at the same time; try again",
             plan.namespace(),
             plan.name()
         ),
     )
 }
 
-/// The Secret that the status tells of.
-fn told_of(owner: &ACRPullSecret) -> Option<Version> {
+/// The Secret that the status describes.
+fn described_secret(owner: &ACRPullSecret) -> Option<Version> {
     let status = owner.status.as_ref()?;
     Some(Version {
         uid: status.secret_uid.clone()?,
@@ -239,21 +243,21 @@ fn status(
 
 fn failed(owner: &ACRPullSecret, problem: &Problem, now: Timestamp) -> ACRPullSecretStatus {
     let mut status = ACRPullSecretStatus {
-        // Somebody else's word.
+        // Another field manager owns this field.
         unused_since: None,
         ..owner.status.clone().unwrap_or_default()
     };
     let (reason, message) = (problem.reason.as_str(), &problem.message);
     let generation = owner.metadata.generation;
-    match is_of_use(owner, now) {
+    match is_working(owner, now) {
         true => status.set_not_renewed(reason, message, generation, Time(now)),
         false => status.set_ready(false, reason, message, generation, Time(now)),
     }
     status
 }
 
-/// Whether the Secret still pulls for the Pods that it was made for, whatever is wished for now.
-pub fn is_of_use(owner: &ACRPullSecret, now: Timestamp) -> bool {
+/// Whether the token still works, whatever the present inputs are.
+pub fn is_working(owner: &ACRPullSecret, now: Timestamp) -> bool {
     let hash = owner.status.as_ref().and_then(|s| s.inputs_hash.as_deref());
     hash.is_some_and(|hash| freshness(owner, hash, now) != Freshness::Stale)
 }

@@ -82,3 +82,88 @@ impl PullSecretPlan {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        generator::{Kind, Reference},
+        identity::{
+            CloudEndpoints, Identity, ManagedIdentity, ManagedIdentityId, TenantFrom, WorkloadIdentity,
+        },
+        registry::{RegistrySuffixes, Scope},
+    };
+
+    fn inputs(identity: Identity, scope: Option<&str>) -> Resolved {
+        let suffixes: RegistrySuffixes = "azurecr.io".parse().unwrap();
+        Resolved {
+            identity,
+            registry: suffixes.permit("contoso.azurecr.io").unwrap(),
+            scope: scope.map(|scope| Scope::parse(scope).unwrap()),
+        }
+    }
+
+    fn workload(namespace: &str) -> Identity {
+        Identity::Workload(WorkloadIdentity {
+            namespace: namespace.to_owned(),
+            service_account: "app".to_owned(),
+            client_id: "11111111-1111-1111-1111-111111111111".to_owned(),
+            client_id_annotation: "azure.workload.identity/client-id",
+            tenant_id: "22222222-2222-2222-2222-222222222222".to_owned(),
+            tenant_from: TenantFrom::Flag,
+            audiences: vec!["api://AzureADTokenExchange".to_owned()],
+            cloud: CloudEndpoints {
+                authority_host: "login.microsoftonline.com".to_owned(),
+                acr_audience: "https://containerregistry.azure.net".to_owned(),
+            },
+        })
+    }
+
+    /// A fingerprint is kept in the status of each pull secret. If one of these changes, an upgrade replaces every token of a
+    /// cluster, and two versions that run at the same time replace each other's tokens.
+    #[test]
+    fn fingerprints_do_not_change_between_versions() {
+        let managed = Identity::Managed(ManagedIdentity {
+            id: ManagedIdentityId::SystemAssigned,
+            tenant_id: None,
+            acr_audience: "https://containerregistry.azure.net".to_owned(),
+        });
+        let fingerprints = [
+            inputs(workload("team-a"), None),
+            inputs(workload("team-a"), Some("repository:team/app:pull")),
+            inputs(managed, None),
+        ]
+        .map(|inputs| inputs.fingerprint());
+        assert_eq!(
+            fingerprints,
+            [
+                "bc77480075d69b617a255c10a32ec86c",
+                "e2efdc180050befa1454094548ee88fe",
+                "8f42c6f8dee0c9646e906c04d94f2ed2"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_spec_says_whose_service_account_it_names() {
+        let generator = Reference {
+            kind: Kind::ClusterGenerator,
+            name: "contoso",
+        };
+        let request = PullSecretRequest::new("team-a", generator, Some("app"));
+        let own =
+            PullSecretPlan::new(&request, Account::Pods("app"), inputs(workload("team-a"), None)).spec();
+        assert_eq!(own.service_account_of, Some(AccountOf::Pod));
+        assert_eq!(
+            (own.service_account_name.as_deref(), own.service_account_namespace),
+            (Some("app"), None)
+        );
+        let account = Account::Generators {
+            namespace: "central",
+            name: "app",
+        };
+        let central = PullSecretPlan::new(&request, account, inputs(workload("central"), None)).spec();
+        assert_eq!(central.service_account_of, Some(AccountOf::Generator));
+        assert_eq!(central.service_account_namespace.as_deref(), Some("central"));
+    }
+}

@@ -1,4 +1,4 @@
-//! `ACRPullSecret`: owner and visible status of one pull secret.
+//! `ACRPullSecret`: the owner and the visible status of one pull secret.
 
 use crate::watch::{self, Item, Watched};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -16,7 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize};
     shortname = "acrps",
     namespaced,
     status = "ACRPullSecretStatus",
-    doc = "ACRPullSecret owns the image pull Secret of the same name and tells its state. acr-pull-webhook makes it when a Pod asks; deleting it deletes the Secret.",
+    doc = "ACRPullSecret owns the image pull Secret of the same name and shows its state. acr-pull-webhook creates it when a Pod needs it; deleting it deletes the Secret.",
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type=='Ready')].status"}"#,
     printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type=='Ready')].reason"}"#,
     printcolumn = r#"{"name":"Registry","type":"string","jsonPath":".status.registry"}"#,
@@ -26,7 +26,7 @@ use serde::{Deserialize, Deserializer, Serialize};
     printcolumn = r#"{"name":"Client ID","type":"string","jsonPath":".status.clientID","priority":1}"#,
     printcolumn = r#"{"name":"Scope","type":"string","jsonPath":".status.scope","priority":1}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
-    validation = Rule::new("self.metadata.name.startsWith('acr-pull-')").message("acr-pull-webhook makes ACRPullSecrets: annotate a Pod instead of writing one"),
+    validation = Rule::new("self.metadata.name.startsWith('acr-pull-')").message("acr-pull-webhook creates ACRPullSecrets: annotate a Pod instead"),
 )]
 #[x_kube(
     validation = Rule::new("!has(self.serviceAccountNamespace) || has(self.serviceAccountName)").message("serviceAccountNamespace needs serviceAccountName"),
@@ -36,7 +36,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 #[serde(rename_all = "camelCase")]
 pub struct ACRPullSecretSpec {
     /// The generator that the token comes from.
-    #[x_kube(validation = Rule::new("self == oldSelf").message("the generator cannot be changed: the name follows from it"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("the generator cannot change, because the name is derived from it"))]
     pub generator: GeneratorReference,
     /// The service account whose identity gets the token; absent for service principals and managed identities.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -46,7 +46,7 @@ pub struct ACRPullSecretSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub service_account_namespace: Option<String>,
-    /// Whose service account that is: the Pod's own, or the one that the generator names.
+    /// Whose service account this is: Pod for the Pod's own, Generator for the one that the generator names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_account_of: Option<AccountOf>,
 }
@@ -72,28 +72,28 @@ pub struct GeneratorReference {
     pub name: String,
 }
 
-/// What was last observed of one pull secret. Holds no credential.
+/// The last observed state of one pull secret. It holds no credential.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ACRPullSecretStatus {
-    /// Ready says whether the Secret holds a token that works, and if not, why. Renewed is there while the token works and
-    /// the last try to replace it has failed, and says why.
+    /// Ready is True if the Secret holds a working token; otherwise its reason says why not. Renewed exists, and is False,
+    /// while the token works and the last attempt to renew it has failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"], "maxItems" = 8))]
     pub conditions: Vec<Condition>,
-    /// The registry that the token opens.
+    /// The registry that the token is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub registry: Option<String>,
-    /// The scope of the token; absent when it opens all that the identity may pull.
+    /// The scope of the token; absent if the token is for everything that the identity may pull.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub scope: Option<String>,
-    /// The kind of identity that got it: WorkloadIdentity, ServicePrincipal or ManagedIdentity.
+    /// The kind of identity that the token was issued to: WorkloadIdentity, ServicePrincipal or ManagedIdentity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub identity: Option<String>,
-    /// The subject that Entra saw; of a workload identity only.
+    /// The subject of the assertion; only for a workload identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub subject: Option<String>,
@@ -105,24 +105,24 @@ pub struct ACRPullSecretStatus {
     #[serde(default, rename = "tenantID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub tenant_id: Option<String>,
-    /// When the token ends.
+    /// When the token expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expiration_time: Option<Time>,
-    /// When the token was made.
+    /// When the token was issued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_renewal_time: Option<Time>,
-    /// A fingerprint of everything the token depends on; another one means the token is to be remade.
+    /// A fingerprint of everything that the token depends on. The token is replaced when the fingerprint changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub inputs_hash: Option<String>,
-    /// Since when no Pod names the Secret; set for a while before it is deleted.
+    /// Since when no Pod names the Secret. It is set for a while before the deletion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unused_since: Option<Time>,
     /// The uid of the Secret that was written.
     #[serde(default, rename = "secretUID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub secret_uid: Option<String>,
-    /// The resource version of the Secret as it was written; another one means that somebody else has written it.
+    /// The resource version of the Secret that was written. If the Secret has another one, somebody else has written it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub secret_resource_version: Option<String>,
@@ -130,9 +130,9 @@ pub struct ACRPullSecretStatus {
 
 /// The reason of a Ready condition that is true.
 pub const ISSUED: &str = "Issued";
-/// The type of the condition that is always there.
+/// The type of the condition that always exists.
 pub const READY: &str = "Ready";
-/// The type of the condition that is there while a token that works could not be replaced.
+/// The type of the condition that exists while a working token could not be renewed.
 pub const RENEWED: &str = "Renewed";
 
 impl Watched for ACRPullSecret {
@@ -153,7 +153,7 @@ impl Watched for ACRPullSecret {
 // === impl ACRPullSecret ===
 
 impl ACRPullSecret {
-    /// Whether its end is announced: no Pod has named it for a while.
+    /// Whether its deletion is announced because no Pod has named it for a while.
     pub fn is_marked_unused(&self) -> bool {
         self.status.as_ref().is_some_and(|s| s.unused_since.is_some())
     }
@@ -162,18 +162,18 @@ impl ACRPullSecret {
 // === impl ACRPullSecretStatus ===
 
 impl ACRPullSecretStatus {
-    /// Whether the Secret held a token that works at the last look.
+    /// Whether the Ready condition is True.
     pub fn is_ready(&self) -> bool {
         let ready = self.conditions.iter().find(|c| c.type_ == READY);
         ready.is_some_and(|c| c.status == "True")
     }
 
-    /// Whether the last try failed.
+    /// Whether the last attempt failed.
     pub fn has_failed(&self) -> bool {
         self.conditions.iter().any(|c| c.status != "True")
     }
 
-    /// Sets the Ready condition, and takes any other one away; the transition time moves only when the status does.
+    /// Sets the Ready condition, and removes any other. The transition time changes only when the status does.
     pub fn set_ready(
         &mut self,
         ready: bool,
@@ -186,7 +186,7 @@ impl ACRPullSecretStatus {
         self.conditions = vec![self.condition(READY, status, reason, message, generation, now)];
     }
 
-    /// Sets the Renewed condition to false, and leaves the Ready condition alone.
+    /// Sets the Renewed condition to False, and leaves the Ready condition unchanged.
     pub fn set_not_renewed(&mut self, reason: &str, message: &str, generation: Option<i64>, now: Time) {
         let condition = self.condition(RENEWED, "False", reason, message, generation, now);
         self.conditions.retain(|c| c.type_ == READY);

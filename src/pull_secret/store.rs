@@ -47,10 +47,10 @@ impl PullSecrets {
             };
             let namespace = reference.namespace.as_deref().unwrap_or_default();
             match seen {
-                Seen::There(_) => counted.appeared(namespace, &reference.name),
+                Seen::There(_) => counted.add(namespace, &reference.name),
                 Seen::Gone(_) => {
                     on_deleted(&reference);
-                    counted.disappeared(namespace, &reference.name);
+                    counted.remove(namespace, &reference.name);
                 }
             }
             changed.add(reference.namespace.unwrap_or_default(), reference.name);

@@ -1,11 +1,11 @@
 //! Writes `ACRPullSecret`s and Secrets without the right to read a Secret.
 //!
-//! A Secret is created, and from then on replaced, bound to the uid that its creation told. Never patched: the right to
-//! patch is a right to read, for the API server's messages quote what a JSON patch copies into a field where it is
-//! invalid, before any policy is asked. Where the uid is not known, a policy of the API server's (deploy/) refuses what
-//! belongs to somebody else.
+//! A Secret is created, and afterwards replaced by a PUT with the uid that its creation returned. It is never patched: the
+//! right to patch is a right to read, because an error message of the API server quotes a value that a JSON patch copies
+//! into a field where it is invalid, before any policy is evaluated. Where the uid is not known, a
+//! ValidatingAdmissionPolicy (deploy/) protects Secrets of others.
 //!
-//! The Secret and the status that tells of it are two writes. What ties them together is in `pair`.
+//! The Secret and the status are two writes; `pair` keeps them consistent.
 
 use super::{ACRPullSecret, ACRPullSecretStatus, PullSecretPlan, docker_config::docker_config};
 use crate::{
@@ -31,8 +31,8 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 const SECRET_TYPE: &str = "kubernetes.io/dockerconfigjson";
-/// Words of the policy acr-pull-webhook-secrets.
-const NOT_OURS: &str = "belongs to somebody else";
+/// Part of the message of the policy acr-pull-webhook-secrets.
+const FOREIGN_SECRET_MESSAGE: &str = "belongs to somebody else";
 /// Source: <https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches>.
 const METADATA_ONLY: HeaderValue =
     HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
@@ -41,20 +41,20 @@ const METADATA_ONLY: HeaderValue =
 #[derive(Clone)]
 pub struct Writer(Client);
 
-/// A Secret as a write has left it.
+/// The version of a Secret that a write returned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
     /// The uid of the Secret.
     pub uid: String,
-    /// Its resource version, which each write changes.
+    /// Its resource version, which changes with each write.
     pub resource_version: Option<String>,
 }
 
-/// Why a Secret was not written.
-pub enum Unwritten {
-    /// It is another one than was thought, or somebody has written it meanwhile.
+/// Why a Secret was not replaced.
+pub enum ReplaceError {
+    /// The Secret does not exist in the known version any more.
     Changed,
-    /// Something else.
+    /// Any other failure.
     Failed(Problem),
 }
 
@@ -83,25 +83,25 @@ impl Writer {
         kubernetes::call(&what, api.get_opt(plan.name())).await
     }
 
-    /// Replaces the Secret, if it still is the one that is known.
+    /// Replaces the Secret if it still exists in the known version.
     pub async fn replace_known(
         &self,
         owner: &ACRPullSecret,
         plan: &PullSecretPlan,
         token: &PullToken,
         known: &Version,
-    ) -> Result<Version, Unwritten> {
+    ) -> Result<Version, ReplaceError> {
         let mut secret = secret(owner, plan, token);
         secret.metadata.uid = Some(known.uid.clone());
         secret.metadata.resource_version = known.resource_version.clone();
         match self.replace(plan, &secret).await {
             Ok(written) => Ok(written),
-            Err(CallError::Api(s)) if s.code == 404 || s.code == 409 => Err(Unwritten::Changed),
-            Err(error) => Err(Unwritten::Failed(secret_problem(plan, error))),
+            Err(CallError::Api(s)) if s.code == 404 || s.code == 409 => Err(ReplaceError::Changed),
+            Err(error) => Err(ReplaceError::Failed(secret_problem(plan, error))),
         }
     }
 
-    /// Creates the Secret, or replaces whatever is in its place and ours.
+    /// Creates the Secret, or replaces an existing pull secret of that name.
     pub async fn create_or_replace(
         &self,
         owner: &ACRPullSecret,
@@ -110,7 +110,7 @@ impl Writer {
     ) -> Result<Version, Problem> {
         let secret = secret(owner, plan, token);
         let written = match self.create(plan, &secret).await {
-            // Ours of an earlier life, or somebody else's.
+            // The policy decides whether the existing Secret may be replaced.
             Err(CallError::Api(s)) if s.code == 409 => self.replace(plan, &secret).await,
             other => other,
         };
@@ -129,7 +129,7 @@ impl Writer {
         .await
     }
 
-    /// Only the metadata comes back: the token has no business in an answer.
+    /// Asks for metadata only, so that no response holds a token.
     async fn send(
         &self,
         plan: &PullSecretPlan,
@@ -159,13 +159,13 @@ impl Writer {
         })
     }
 
-    /// Marks the pull secret as unused since this time: it is about to be deleted.
+    /// Marks the pull secret as unused since this time, which announces its deletion.
     pub async fn mark_unused(&self, owner: &ACRPullSecret, since: Timestamp) -> Result<(), Problem> {
         self.patch_unused(owner, json!(Time(since))).await.map(drop)
     }
 
-    /// Takes the mark back: a Pod needs it. Also moves the resource version, to which a deletion is bound. Whether the
-    /// object was there as it is known.
+    /// Takes the mark back because a Pod needs the pull secret. This also changes the resource version, which a deletion
+    /// requires. Returns whether the object still exists as it is known.
     pub async fn mark_used(&self, owner: &ACRPullSecret) -> Result<bool, Problem> {
         self.patch_unused(owner, json!(null)).await
     }
@@ -174,7 +174,7 @@ impl Writer {
         let (namespace, name) = (owner.namespace().unwrap_or_default(), owner.name_any());
         let what = format!("marking ACRPullSecret {namespace}/{name}");
         let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), &namespace);
-        // Bound to this very object: one that was made anew has a mark of its own.
+        // The uid binds the mark to this object: a recreated object has its own.
         let body = json!({"metadata": {"uid": owner.metadata.uid}, "status": {"unusedSince": since}});
         let (params, patch) = (PatchParams::default(), Patch::Merge(&body));
         match kubernetes::bounded(&what, api.patch_status(&name, &params, &patch)).await {
@@ -184,7 +184,8 @@ impl Writer {
         }
     }
 
-    /// Deletes the pull secret if it still is as we know it; its Secret follows by ownership. Whether it is gone.
+    /// Deletes the pull secret if it still exists as it is known; the garbage collector deletes its Secret. Returns whether
+    /// it is deleted.
     pub async fn delete_as_known(&self, owner: &ACRPullSecret) -> Result<bool, Problem> {
         let (namespace, name) = (owner.namespace().unwrap_or_default(), owner.name_any());
         let what = format!("deleting ACRPullSecret {namespace}/{name}");
@@ -204,7 +205,7 @@ impl Writer {
         }
     }
 
-    /// Writes the status of this very object as it is known; whether it still was so.
+    /// Writes the status if the object still exists as it is known. Returns whether it did.
     pub async fn apply_status(
         &self,
         owner: &ACRPullSecret,
@@ -248,7 +249,7 @@ fn secret(owner: &ACRPullSecret, plan: &PullSecretPlan, token: &PullToken) -> Se
     }
 }
 
-/// `blockOwnerDeletion` is left out: it would need a right on the owner's finalizers.
+/// Without `blockOwnerDeletion`, which would need a right to the owner's finalizers.
 fn owner_reference(owner: &ACRPullSecret) -> OwnerReference {
     OwnerReference {
         api_version: ACRPullSecret::api_version(&()).into_owned(),
@@ -266,7 +267,7 @@ fn secret_problem(plan: &PullSecretPlan, error: CallError) -> Problem {
         CallError::Api(s) if is_foreign(&s) => Problem::new(
             Reason::SecretConflict,
             format!(
-                "Secret {name} in namespace {namespace} belongs to somebody else and was left as it is; \
+                "Secret {name} in namespace {namespace} belongs to somebody else and was not changed; \
                  delete it if nobody needs it: kubectl delete secret --namespace {namespace} {name}"
             ),
         ),
@@ -274,11 +275,11 @@ fn secret_problem(plan: &PullSecretPlan, error: CallError) -> Problem {
     }
 }
 
-/// Whether the answer says that the object in place is not ours: the policy does, or it differs where a Secret cannot be
-/// changed.
+/// Whether the API server refused the write because the existing Secret is not a pull secret: by the policy, or because a
+/// field differs that cannot change.
 fn is_foreign(status: &Status) -> bool {
     match status.code {
-        403 => status.message.contains(NOT_OURS),
+        403 => status.message.contains(FOREIGN_SECRET_MESSAGE),
         422 => {
             let causes = status.details.iter().flat_map(|d| &d.causes);
             let unchangeable =

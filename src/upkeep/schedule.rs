@@ -1,6 +1,6 @@
 //! When a pull secret is renewed, and when again after a failure. Plain functions on plain values.
 
-use crate::pull_secret::{ACRPullSecret, share};
+use crate::pull_secret::{ACRPullSecret, renewal_share};
 use jiff::{SignedDuration, Timestamp};
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -34,7 +34,10 @@ pub fn until_due(owner: &ACRPullSecret, adopt: Duration, now: Timestamp) -> Dura
     if renewed.0.duration_since(now) > MAX_AHEAD || !life.is_positive() {
         return Duration::ZERO;
     }
-    between(now, later(renewed.0, life.mul_f64(share(owner, renewed.0))))
+    between(
+        now,
+        later(renewed.0, life.mul_f64(renewal_share(owner, renewed.0))),
+    )
 }
 
 /// That much later, as far as times go. jiff's own operators panic beyond.
