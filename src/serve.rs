@@ -7,7 +7,9 @@ use crate::{
     events::Events,
     excluded::Excluded,
     generator::{NamespaceDefaults, Resolver},
-    identity::{AssertionSource, ClientSecrets, Clouds, EntraClient, ManagedIdentityClient, TokenSource},
+    identity::{
+        AssertionSource, ClientSecretReader, Clouds, EntraClient, ManagedIdentityClient, TokenSource,
+    },
     kubernetes, leader,
     pull_secret::{Catalog, Issuer, issuer},
     registry::RegistryClient,
@@ -143,7 +145,7 @@ fn parts(
     let tokens = TokenSource {
         gates: gates.clone(),
         assertions: AssertionSource::new(client.clone(), metrics.clone()),
-        client_secrets: ClientSecrets::new(client.clone()),
+        client_secrets: ClientSecretReader::new(client.clone()),
         entra: EntraClient::new(http.clone(), ahead.clone(), gates.clone(), metrics.clone()),
         managed_identities: ManagedIdentityClient::new(
             transport::machine_client()?,

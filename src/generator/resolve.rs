@@ -19,7 +19,7 @@ use super::{
 use crate::{
     excluded::Excluded,
     foreign::Foreign,
-    identity::{Cloud, CloudEndpoints, Clouds, Identity, TenantFrom},
+    identity::{Cloud, CloudEndpoints, Clouds, Identity, TenantIdSource},
     kubernetes::is_subdomain,
     problem::{Problem, Reason},
     registry::{RegistryHost, RegistrySuffixes, Scope},
@@ -265,9 +265,9 @@ impl<'a> Referenced<'a> {
     }
 
     /// Where a tenant id stands that is no service account's.
-    fn tenant_place(self, from: &TenantFrom) -> String {
+    fn tenant_place(self, from: &TenantIdSource) -> String {
         match from {
-            TenantFrom::Flag => "--tenant-id of the webhook".to_owned(),
+            TenantIdSource::Flag => "--tenant-id of the webhook".to_owned(),
             _ => format!("spec.tenantId of {}", self.reference),
         }
     }

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     foreign::Foreign,
     generator::access_token::MAX_IDENTITY_ID,
-    identity::{CloudEndpoints, ManagedIdentity, ManagedIdentityId, TenantFrom},
+    identity::{CloudEndpoints, ManagedIdentity, ManagedIdentityId, TenantIdSource},
     problem::{Problem, Reason},
 };
 
@@ -56,7 +56,7 @@ impl Resolver {
         };
         // Not --tenant-id: the machine's tenant need not be the Pods', and the registry does without.
         let tenant_id = match self.tenant(generator) {
-            Some((id, from @ TenantFrom::Generator { .. })) => {
+            Some((id, from @ TenantIdSource::Generator { .. })) => {
                 check_tenant_id(id, &generator.tenant_place(&from))?;
                 Some(id.to_owned())
             }

@@ -29,7 +29,7 @@ impl Resolver {
             key(&auth.secret_ref.client_id, "clientId")?,
             key(&auth.secret_ref.client_secret, "clientSecret")?,
         );
-        let (tenant_id, tenant_from) = self.tenant(generator).ok_or_else(|| {
+        let (tenant_id, tenant_id_source) = self.tenant(generator).ok_or_else(|| {
             Problem::new(
                 Reason::TenantIdMissing,
                 format!(
@@ -39,12 +39,12 @@ impl Resolver {
                 ),
             )
         })?;
-        check_tenant_id(tenant_id, &generator.tenant_place(&tenant_from))?;
+        check_tenant_id(tenant_id, &generator.tenant_place(&tenant_id_source))?;
         Ok(ServicePrincipal {
             client_id,
             client_secret,
             tenant_id: tenant_id.to_owned(),
-            tenant_from,
+            tenant_id_source,
             cloud,
         })
     }
