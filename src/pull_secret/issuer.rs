@@ -520,7 +520,8 @@ impl Inner {
             // The Secret is written all the same: it may open what this Pod needs.
             Ok((
                 PullToken {
-                    lacks: Some(problem), ..
+                    scope_problem: Some(problem),
+                    ..
                 },
                 Written::Ours,
             )) => {
@@ -590,7 +591,7 @@ impl Inner {
             scope,
         } = &order.inputs;
         // Both are far away: the way to them is made while the one before is asked.
-        self.registry.open(registry);
+        self.registry.preconnect(registry);
         let entra = self.tokens.token(identity, caller).await?;
         let token = self
             .registry
