@@ -1,66 +1,32 @@
-//! Text that somebody else wrote: annotations, fields of generators, messages of Entra, of registries and of the API
-//! server. It is printed in one way: cut to a length, on one line, with everything visible that is in it.
+//! Prints text from outside the webhook: annotations, fields of generators, and messages of Entra, registries and the
+//! API server. The printed text has a limited length, is on one line, and shows invisible characters as escapes.
 
 use std::fmt::{self, Write};
 
-/// The most bytes of such a text in a sentence, unless the sentence says otherwise.
-const MOST: usize = 400;
-/// Stands where a text was cut.
-const CUT: &str = "…";
+/// The default limit for one text, in printed bytes.
+const MAX_BYTES: usize = 400;
+/// Marks the end of a truncated text.
+const ELLIPSIS: &str = "…";
 
-/// Somebody else's text, to be printed.
+/// A text from outside the webhook, with the form in which it is printed.
 #[derive(Clone, Copy, Debug)]
 pub struct Foreign<'a> {
     text: &'a str,
-    most: usize,
+    max_bytes: usize,
     form: Form,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    /// As it is.
-    Plain,
-    /// In quotes, so that its blanks show.
-    Quoted,
-    /// Without what a shell reads specially.
-    Inert,
-}
-
-/// Cuts a whole message, and escapes what moves a cursor or hides. The message is returned as it is where nothing is to
-/// be done.
-pub fn message(text: String, most: usize) -> String {
-    match text.len() <= most && !text.chars().any(is_invisible) {
-        true => text,
-        false => Foreign::new(&text).at_most(most).to_string(),
-    }
-}
-
-/// Control characters, separators of lines and paragraphs, and the format characters that turn the direction of a text or
-/// take no room: with these, what a person reads is not what is there.
-fn is_invisible(c: char) -> bool {
-    // Most characters, and so most texts, are decided here.
-    if (' '..='~').contains(&c) {
-        return false;
-    }
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
-}
-
-// === impl Foreign ===
-
 impl<'a> Foreign<'a> {
-    /// As it is, for the end of a sentence or for brackets.
+    /// Prints the text without quotes, at the end of a sentence or in brackets.
     pub fn new(text: &'a str) -> Self {
         Self {
             text,
-            most: MOST,
+            max_bytes: MAX_BYTES,
             form: Form::Plain,
         }
     }
 
-    /// In quotes, for values of fields.
+    /// Prints the text in quotes, as the value of a field.
     pub fn quoted(text: &'a str) -> Self {
         Self {
             form: Form::Quoted,
@@ -68,8 +34,9 @@ impl<'a> Foreign<'a> {
         }
     }
 
-    /// For a sentence that holds a command: without quotes, and with a blank in place of what a shell reads specially, so
-    /// that a person who copies too much runs nothing of it.
+    /// Prints the text without quotes and with spaces in place of characters that are special to a shell. Messages that
+    /// contain a command use this form, so that a person who copies more than the command executes nothing from the
+    /// text.
     pub fn inert(text: &'a str) -> Self {
         Self {
             form: Form::Inert,
@@ -77,15 +44,15 @@ impl<'a> Foreign<'a> {
         }
     }
 
-    /// With another length, in bytes of what is printed.
-    pub fn at_most(self, most: usize) -> Self {
-        Self { most, ..self }
+    /// Sets another limit, in printed bytes.
+    pub fn at_most(self, max_bytes: usize) -> Self {
+        Self { max_bytes, ..self }
     }
 
-    /// What one character is printed as.
-    fn write(self, c: char, out: &mut Piece) {
+    /// Writes the printed form of one character to `out`.
+    fn write(self, c: char, out: &mut PrintedChar) {
         out.clear();
-        // A Piece has room for every form of one character.
+        // `out` has room for every form of one character, so the result can be ignored.
         let _ = match (self.form, c) {
             (_, c) if is_invisible(c) && self.form == Form::Inert => out.write_char(' '),
             (_, c) if is_invisible(c) => write!(out, "{}", c.escape_default()),
@@ -101,28 +68,39 @@ impl fmt::Display for Foreign<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let quote = if self.form == Form::Quoted { "\"" } else { "" };
         f.write_str(quote)?;
-        let (mut piece, mut left) = (Piece::default(), self.most);
+        let mut printed = PrintedChar::default();
+        let mut left = self.max_bytes;
         for c in self.text.chars() {
-            self.write(c, &mut piece);
-            let Some(rest) = left.checked_sub(piece.as_str().len()) else {
-                f.write_str(CUT)?;
+            self.write(c, &mut printed);
+            let Some(rest) = left.checked_sub(printed.as_str().len()) else {
+                f.write_str(ELLIPSIS)?;
                 break;
             };
             left = rest;
-            f.write_str(piece.as_str())?;
+            f.write_str(printed.as_str())?;
         }
         f.write_str(quote)
     }
 }
 
-/// The printed form of one character, at most `\u{10ffff}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// Without quotes.
+    Plain,
+    /// In quotes, so that leading and trailing spaces are visible.
+    Quoted,
+    /// Without characters that are special to a shell.
+    Inert,
+}
+
+/// The printed form of one character. The longest is `\u{10ffff}`.
 #[derive(Default)]
-struct Piece {
+struct PrintedChar {
     bytes: [u8; 10],
     length: usize,
 }
 
-impl Piece {
+impl PrintedChar {
     fn clear(&mut self) {
         self.length = 0;
     }
@@ -132,7 +110,7 @@ impl Piece {
     }
 }
 
-impl Write for Piece {
+impl Write for PrintedChar {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let end = self.length + text.len();
         let room = self.bytes.get_mut(self.length..end).ok_or(fmt::Error)?;
@@ -142,17 +120,41 @@ impl Write for Piece {
     }
 }
 
-/// For the tests of those who write messages: text that is meant to be run by whoever pastes it.
+/// Truncates a whole message, and escapes its invisible characters. A message that needs neither is returned without a
+/// copy.
+pub fn message(text: String, max_bytes: usize) -> String {
+    if text.len() <= max_bytes && !text.chars().any(is_invisible) {
+        text
+    } else {
+        Foreign::new(&text).at_most(max_bytes).to_string()
+    }
+}
+
+/// Whether a character is a control character, a line or paragraph separator, or a format character that changes the
+/// text direction or has no width. With such characters, a person sees another text than the one that was written.
+fn is_invisible(c: char) -> bool {
+    // The fast path for most characters.
+    if (' '..='~').contains(&c) {
+        return false;
+    }
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// For tests of messages: text that tries to inject commands into a shell.
 #[cfg(test)]
 pub mod hostile {
     use proptest::prelude::*;
 
-    const READ_BY_SHELLS: [char; 9] = ['\'', '"', '$', ';', '|', '&', '`', '\\', '\n'];
+    const SHELL_CHARACTERS: [char; 9] = ['\'', '"', '$', ';', '|', '&', '`', '\\', '\n'];
 
-    /// What a user can write. Each character that a shell reads stands between two marks, `Q` and `Z`, so that it can be told
-    /// from those of our own commands. Some begin as what is valid, so that they get further.
+    /// Texts that a user can write. Each shell character is between the marks `Q` and `Z`, which distinguish it from
+    /// the shell characters of the webhook's own commands. Some texts have a valid prefix, so that they pass the first
+    /// checks.
     pub fn text() -> impl Strategy<Value = String> {
-        let begin = prop_oneof![
+        let prefix = prop_oneof![
             Just(""),
             Just("/subscriptions/a/"),
             Just("repository:"),
@@ -161,30 +163,33 @@ pub mod hostile {
             Just("api://AzureADTokenExchange"),
             Just("AADSTS700213: "),
         ];
-        (begin, "([b-j./, :-]{0,4}Q['\"$;|&`\\\\\n]Z){1,4}[b-j./, :-]{0,4}")
-            .prop_map(|(begin, rest)| format!("{begin}{rest}"))
+        (
+            prefix,
+            "([b-j./, :-]{0,4}Q['\"$;|&`\\\\\n]Z){1,4}[b-j./, :-]{0,4}",
+        )
+            .prop_map(|(prefix, rest)| format!("{prefix}{rest}"))
     }
 
-    /// Nothing of a [`text`] that a shell reads is in this message, if it holds a command; and it is one line in any case.
+    /// Asserts that the message is one line and, if it contains a command, none of the shell characters of a [`text`].
     pub fn check(message: &str) {
         assert!(!message.contains(super::is_invisible), "{message:?}");
         if ["kubectl ", "az "]
             .iter()
             .any(|command| message.contains(command))
         {
-            for c in READ_BY_SHELLS {
+            for c in SHELL_CHARACTERS {
                 assert!(!message.contains(&format!("{c}Z")), "{message}");
             }
             assert!(
                 !message.contains("Q\\"),
-                "an escape is read by a shell too: {message}"
+                "a backslash is special to a shell too: {message}"
             );
         }
     }
 
     #[test]
     #[should_panic(expected = "kubectl")]
-    fn a_command_with_foreign_text_in_it_is_found() {
+    fn a_command_that_contains_a_shell_character_fails_the_check() {
         check("do this: kubectl annotate x 'yQ'Z");
     }
 }
@@ -195,46 +200,46 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_text_is_cut_with_a_mark_and_at_a_character() {
+    fn a_text_is_truncated_between_characters_and_marked() {
         let foreign = Foreign::new("ääääb").at_most(5);
         assert_eq!(foreign.to_string(), "ää…");
         assert_eq!(Foreign::new("abc").at_most(3).to_string(), "abc");
         assert_eq!(Foreign::quoted("abcd").at_most(3).to_string(), "\"abc…\"");
-        assert!(Foreign::new(&"a".repeat(1 << 20)).to_string().len() < MOST + 4);
+        assert!(Foreign::new(&"a".repeat(1 << 20)).to_string().len() < MAX_BYTES + 4);
     }
 
     #[test]
-    fn what_cannot_be_seen_is_written_as_an_escape() {
+    fn invisible_characters_are_printed_as_escapes() {
         let text = "a\nb\r\u{1b}[31m\u{202e}c\u{2028}\u{200b}\u{0}";
         assert_eq!(
             Foreign::new(text).to_string(),
             r"a\nb\r\u{1b}[31m\u{202e}c\u{2028}\u{200b}\u{0}"
         );
         assert_eq!(Foreign::quoted("a\"b\\\t").to_string(), r#""a\"b\\\t""#);
-        // A text in another script is as readable as before.
+        // Text in other scripts stays readable.
         assert_eq!(Foreign::new("名前 ñ é 🚀").to_string(), "名前 ñ é 🚀");
     }
 
     #[test]
-    fn beside_a_command_nothing_is_left_that_a_shell_reads() {
+    fn the_inert_form_contains_no_shell_characters() {
         let text = "x'; touch /tmp/pwned; '$(id)`id`|a&b\n\"c\\";
         let printed = Foreign::inert(text).to_string();
         assert_eq!(printed, "x  touch /tmp/pwned   (id)id a b c ");
     }
 
     #[test]
-    fn a_message_is_copied_only_where_something_is_wrong_with_it() {
-        assert_eq!(message("as it is".to_owned(), 8), "as it is");
+    fn a_message_is_changed_only_if_it_is_too_long_or_has_invisible_characters() {
+        assert_eq!(message("short".to_owned(), 8), "short");
         assert_eq!(message("longer than that".to_owned(), 8), "longer t…");
         assert_eq!(message("a\nb".to_owned(), 8), r"a\nb");
     }
 
     proptest! {
         #[test]
-        fn every_form_is_one_short_line(text in any::<String>(), most in 0usize..200) {
+        fn every_form_is_one_line_of_limited_length(text in any::<String>(), max_bytes in 0usize..200) {
             for form in [Foreign::new(&text), Foreign::quoted(&text), Foreign::inert(&text)] {
-                let printed = form.at_most(most).to_string();
-                prop_assert!(printed.len() <= most + CUT.len() + 2);
+                let printed = form.at_most(max_bytes).to_string();
+                prop_assert!(printed.len() <= max_bytes + ELLIPSIS.len() + 2);
                 prop_assert!(!printed.contains(is_invisible), "{printed:?}");
             }
             let inert = Foreign::inert(&text).to_string();

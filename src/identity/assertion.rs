@@ -4,7 +4,7 @@
 use super::WorkloadIdentity;
 use crate::{
     foreign::Foreign,
-    kubernetes::{self, CallError, api_problem, is_passing, is_terminating},
+    kubernetes::{self, CallError, api_problem, is_retryable, is_terminating},
     problem::{Problem, Reason},
     telemetry::{Hop, Metrics},
 };
@@ -66,7 +66,7 @@ impl AssertionSource {
                         Reason::ServiceAccountNotFound,
                         format!("service account {service_account:?} does not exist in namespace {namespace}; create it, or correct the name"),
                     ),
-                    CallError::Api(s) if !is_passing(s.code) && !is_terminating(&s) => Problem::new(
+                    CallError::Api(s) if !is_retryable(s.code) && !is_terminating(&s) => Problem::new(
                         Reason::TokenRequestForbidden,
                         format!("{what} was refused: {}", Foreign::new(&s.message)),
                     ),
