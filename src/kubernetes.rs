@@ -30,7 +30,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(20);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The annotation of mirror Pods, which represent a kubelet's static Pods.
-pub const MIRROR: &str = "kubernetes.io/config.mirror";
+pub const MIRROR_POD_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
 /// The parts of a Pod that upkeep needs. Decoding all of `core/v1.Pod` would add much code to the binary.
 #[derive(Clone, Debug, Resource)]
@@ -46,7 +46,7 @@ pub struct Pod {
 
 impl Pod {
     /// Whether all containers run, so that none of them waits for an image.
-    pub fn runs(&self) -> bool {
+    pub fn all_containers_run(&self) -> bool {
         let containers = self
             .status
             .iter()
@@ -61,7 +61,7 @@ impl Pod {
     }
 
     /// Whether a container waits for an image of this registry because pulling it failed.
-    pub fn waits_for_image_of(&self, registry: &str) -> bool {
+    pub fn fails_to_pull_from(&self, registry: &str) -> bool {
         let of = |status: &PodStatus| {
             [
                 status.container_statuses.clone(),
@@ -71,8 +71,8 @@ impl Pod {
         let containers = self.status.iter().flat_map(of).flatten().flatten();
         containers.into_iter().any(|container| {
             let waiting = container.state.and_then(|state| state.waiting?.reason);
-            let pulls = matches!(waiting.as_deref(), Some("ErrImagePull" | "ImagePullBackOff"));
-            pulls
+            let failed = matches!(waiting.as_deref(), Some("ErrImagePull" | "ImagePullBackOff"));
+            failed
                 && container
                     .image
                     .strip_prefix(registry)
@@ -147,12 +147,12 @@ pub async fn client() -> Result<Client, String> {
 }
 
 /// The namespace from a flag, or else the Pod's own namespace. The error is a message for the operator.
-pub fn own_namespace(flag: &str, value: Option<&str>) -> Result<String, String> {
+pub fn namespace_from_flag(flag: &str, value: Option<&str>) -> Result<String, String> {
     namespace(flag, value, Path::new(NAMESPACE_FILE))
 }
 
 /// The Pod's own namespace, if the webhook runs in a Pod.
-pub fn pods_namespace() -> Option<String> {
+pub fn namespace_of_this_pod() -> Option<String> {
     namespace("", None, Path::new(NAMESPACE_FILE)).ok()
 }
 
@@ -178,15 +178,15 @@ pub enum CallError {
 }
 
 /// Runs one call with [`CALL_TIMEOUT`].
-pub async fn bounded<T>(
+pub async fn try_call<T>(
     what: &str,
     call: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, CallError> {
-    bounded_by(CALL_TIMEOUT, what, call).await
+    try_call_within(CALL_TIMEOUT, what, call).await
 }
 
 /// Runs one call with the time-out `limit`.
-pub async fn bounded_by<T>(
+pub async fn try_call_within<T>(
     limit: Duration,
     what: &str,
     call: impl Future<Output = Result<T, kube::Error>>,
@@ -204,12 +204,12 @@ pub async fn bounded_by<T>(
 
 /// Runs one call with [`CALL_TIMEOUT`], for callers that do not distinguish errors.
 pub async fn call<T>(what: &str, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Problem> {
-    let result = bounded(what, call).await;
+    let result = try_call(what, call).await;
     result.map_err(|error| api_problem(what, error))
 }
 
 /// The label of all objects that the webhook creates.
-pub fn managed_by() -> BTreeMap<String, String> {
+pub fn managed_by_label() -> BTreeMap<String, String> {
     [(
         "app.kubernetes.io/managed-by".to_owned(),
         FIELD_MANAGER.to_owned(),
@@ -268,7 +268,7 @@ fn is_namespace_not_found(status: &Status) -> bool {
 
 /// Sends a request whose response contains a credential, and decodes the response. kube would log the whole response if
 /// it cannot decode it. The error of this function does not quote the response.
-pub async fn decoded<T: DeserializeOwned>(
+pub async fn send_and_decode<T: DeserializeOwned>(
     client: &Client,
     request: http::Request<Vec<u8>>,
 ) -> Result<T, kube::Error> {

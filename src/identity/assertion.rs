@@ -57,11 +57,11 @@ impl AssertionSource {
             let request = Request::new(url)
                 .create_subresource("token", service_account, &PostParams::default(), body)
                 .map_err(kube::Error::BuildRequest)?;
-            kubernetes::decoded::<TokenRequest>(&self.client, request).await
+            kubernetes::send_and_decode::<TokenRequest>(&self.client, request).await
         };
         self.metrics
             .hop(Hop::TokenRequest, async {
-                let reply = kubernetes::bounded(&what, call).await.map_err(|e| match e {
+                let reply = kubernetes::try_call(&what, call).await.map_err(|e| match e {
                     CallError::Api(s) if s.code == 404 => Problem::new(
                         Reason::ServiceAccountNotFound,
                         format!("service account {service_account:?} does not exist in namespace {namespace}; create it, or correct the name"),

@@ -63,9 +63,9 @@ impl ClientSecretReader {
             let url = Secret::url_path(&(), Some(namespace));
             let request = Request::new(url).get(name, &GetParams::default());
             let request = request.map_err(kube::Error::BuildRequest)?;
-            kubernetes::decoded::<Secret>(&self.client, request).await
+            kubernetes::send_and_decode::<Secret>(&self.client, request).await
         };
-        match kubernetes::bounded(&what, call).await {
+        match kubernetes::try_call(&what, call).await {
             Ok(secret) => Ok(secret),
             Err(CallError::Api(s)) if s.code == 404 => Err(Problem::new(
                 Reason::SecretNotFound,
@@ -99,7 +99,7 @@ impl ClientSecretReader {
     async fn own_user(&self) -> Result<String, ()> {
         let api = Api::<SelfSubjectReview>::all(self.client.clone());
         let (params, review) = (PostParams::default(), SelfSubjectReview::default());
-        let reply = kubernetes::bounded(
+        let reply = kubernetes::try_call(
             "reading the webhook's own user name",
             api.create(&params, &review),
         )
