@@ -48,7 +48,7 @@ impl Events {
             Some(ObjectReference {
                 api_version: Some("v1".to_owned()),
                 kind: Some("Pod".to_owned()),
-                namespace: Some(kubernetes::namespace_from_flag("POD_NAME", None).ok()?),
+                namespace: Some(kubernetes::namespace_of_this_pod()?),
                 name: Some(name),
                 ..ObjectReference::default()
             })

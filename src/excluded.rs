@@ -11,9 +11,9 @@ const SYSTEM_NAMESPACE: &str = "kube-system";
 
 /// The excluded namespaces.
 #[derive(Clone, Debug)]
-pub struct Excluded(Vec<String>);
+pub struct ExcludedNamespaces(Vec<String>);
 
-impl Excluded {
+impl ExcludedNamespaces {
     /// Excludes kube-system, the webhook's own namespace if it is known, and `namespaces`. The error is a message for
     /// the operator.
     pub fn new(own: Option<String>, namespaces: &[String]) -> Result<Self, String> {
@@ -49,7 +49,7 @@ impl Excluded {
     }
 
     /// Refuses a service account of an excluded namespace, also for Pods of other namespaces.
-    pub fn check_account(&self, namespace: &str, name: &str) -> Result<(), Problem> {
+    pub fn check_service_account(&self, namespace: &str, name: &str) -> Result<(), Problem> {
         if !self.contains(namespace) {
             return Ok(());
         }
@@ -67,9 +67,9 @@ impl Excluded {
 mod tests {
     use super::*;
 
-    fn excluded(own: Option<&str>, named: &[&str]) -> Result<Excluded, String> {
+    fn excluded(own: Option<&str>, named: &[&str]) -> Result<ExcludedNamespaces, String> {
         let named: Vec<_> = named.iter().map(|name| (*name).to_owned()).collect();
-        Excluded::new(own.map(str::to_owned), &named)
+        ExcludedNamespaces::new(own.map(str::to_owned), &named)
     }
 
     #[test]
@@ -79,11 +79,11 @@ mod tests {
             assert!(all.contains(namespace), "{namespace}");
             let problem = all.check_pod(namespace).unwrap_err();
             assert_eq!(problem.reason, Reason::NamespaceExcluded);
-            assert!(all.check_account(namespace, "x").is_err());
+            assert!(all.check_service_account(namespace, "x").is_err());
         }
         for namespace in ["", "kube", "kube-system-2", "team-a", "inf"] {
             assert!(all.check_pod(namespace).is_ok(), "{namespace}");
-            assert!(all.check_account(namespace, "x").is_ok());
+            assert!(all.check_service_account(namespace, "x").is_ok());
         }
         assert!(excluded(None, &[]).unwrap().contains("kube-system"));
     }

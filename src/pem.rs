@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// Adds all certificates of the file to `roots`. The file must contain at least one. The error is a message for the
 /// operator that names the flag.
-pub fn trust(roots: &mut RootCertStore, flag: &str, path: &Path) -> Result<(), String> {
+pub fn add_root_certificates(roots: &mut RootCertStore, flag: &str, path: &Path) -> Result<(), String> {
     let shown = path.display();
     let certificates = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
@@ -32,7 +32,7 @@ mod tests {
         let file = folder.path().join("ca.crt");
         let error = |text: Option<&str>| {
             text.inspect(|text| std::fs::write(&file, text).unwrap());
-            trust(&mut RootCertStore::empty(), "--flag", &file).unwrap_err()
+            add_root_certificates(&mut RootCertStore::empty(), "--flag", &file).unwrap_err()
         };
         for (text, why) in [
             (None, "set it to a readable file of PEM certificates"),

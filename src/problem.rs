@@ -169,7 +169,7 @@ reasons! {
 
 impl Reason {
     /// Whether the cause is the generator's spec, or an object that the spec refers to.
-    pub fn is_of_generator(self) -> bool {
+    pub fn concerns_generator(self) -> bool {
         matches!(
             self,
             Self::GeneratorInvalid

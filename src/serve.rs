@@ -5,7 +5,7 @@ use crate::{
     cli::ServeArgs,
     cluster::{Cluster, Reach},
     events::Events,
-    excluded::Excluded,
+    excluded::ExcludedNamespaces,
     generator::{NamespaceDefaults, Resolver},
     identity::{
         AssertionSource, ClientSecretReader, Clouds, EntraClient, ManagedIdentityClient, TokenSource,
@@ -174,7 +174,7 @@ fn parts(
         token_audiences: args.token_audiences.clone(),
         clouds: Clouds::new(&args.authority_host, &args.acr_audience),
         managed_identity_namespaces: args.managed_identity_namespaces.clone(),
-        excluded: Excluded::new(kubernetes::namespace_of_this_pod(), &args.excluded_namespaces)?,
+        excluded: ExcludedNamespaces::new(kubernetes::namespace_of_this_pod(), &args.excluded_namespaces)?,
     };
     let catalog = Arc::new(Catalog::new(cluster, resolver, events));
     let admission = Admission::new(

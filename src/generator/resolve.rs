@@ -17,7 +17,7 @@ use super::{
     reference::Kind,
 };
 use crate::{
-    excluded::Excluded,
+    excluded::ExcludedNamespaces,
     foreign::Foreign,
     identity::{Cloud, CloudEndpoints, Clouds, Identity, TenantIdSource},
     kubernetes::is_subdomain,
@@ -80,7 +80,7 @@ pub struct Resolver {
     /// The namespaces whose Pods may use the webhook's managed identity.
     pub managed_identity_namespaces: NamespaceList,
     /// The namespaces whose service accounts may not be used.
-    pub excluded: Excluded,
+    pub excluded: ExcludedNamespaces,
 }
 
 // === impl Resolver ===
@@ -101,7 +101,7 @@ impl Resolver {
             "service account",
             "serviceAccountRef.namespace",
         )?;
-        self.excluded.check_account(namespace, &reference.name)?;
+        self.excluded.check_service_account(namespace, &reference.name)?;
         Ok(Account::Generators {
             namespace,
             name: &reference.name,

@@ -4,7 +4,7 @@ use super::{ACRPullSecret, AccountOf, GeneratorReference, Order, lately::Lately,
 use crate::{
     cluster::Cluster,
     events::Events,
-    excluded::Excluded,
+    excluded::ExcludedNamespaces,
     foreign::Foreign,
     generator::{
         ANNOTATIONS, Account, Epoch, Generator, Generators, Kind, Reference, Referenced, Resolved, Resolver,
@@ -116,13 +116,13 @@ impl Catalog {
     }
 
     /// The namespaces whose Pods get no pull secret.
-    pub fn excluded(&self) -> &Excluded {
+    pub fn excluded(&self) -> &ExcludedNamespaces {
         &self.resolver.excluded
     }
 
     /// Tells of a problem on the generator, where that is at fault: who wrote it may never see the Pods.
     pub fn blame(&self, wish: &Wish, problem: &Problem) {
-        if problem.reason.is_of_generator()
+        if problem.reason.concerns_generator()
             && let Some(generator) = self.generators.known(wish.namespace(), wish.reference())
         {
             let about = generator.object_reference();

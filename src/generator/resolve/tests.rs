@@ -17,7 +17,7 @@ fn resolver() -> Resolver {
         token_audiences: vec![AUDIENCE.to_owned(), OTHER_AUDIENCE.to_owned()],
         clouds: Clouds::default(),
         managed_identity_namespaces: NamespaceList::default(),
-        excluded: Excluded::new(None, &["infra".to_owned()]).unwrap(),
+        excluded: ExcludedNamespaces::new(None, &["infra".to_owned()]).unwrap(),
     }
 }
 
