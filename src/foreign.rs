@@ -201,8 +201,8 @@ mod tests {
 
     #[test]
     fn a_text_is_truncated_between_characters_and_marked() {
-        let foreign = Foreign::new("ääääb").at_most(5);
-        assert_eq!(foreign.to_string(), "ää…");
+        let truncated = Foreign::new("ääääb").at_most(5);
+        assert_eq!(truncated.to_string(), "ää…");
         assert_eq!(Foreign::new("abc").at_most(3).to_string(), "abc");
         assert_eq!(Foreign::quoted("abcd").at_most(3).to_string(), "\"abc…\"");
         assert!(Foreign::new(&"a".repeat(1 << 20)).to_string().len() < MAX_BYTES + 4);

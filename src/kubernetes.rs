@@ -62,13 +62,13 @@ impl Pod {
 
     /// Whether a container waits for an image of this registry because pulling it failed.
     pub fn fails_to_pull_from(&self, registry: &str) -> bool {
-        let of = |status: &PodStatus| {
+        let statuses = |status: &PodStatus| {
             [
                 status.container_statuses.clone(),
                 status.init_container_statuses.clone(),
             ]
         };
-        let containers = self.status.iter().flat_map(of).flatten().flatten();
+        let containers = self.status.iter().flat_map(statuses).flatten().flatten();
         containers.into_iter().any(|container| {
             let waiting = container.state.and_then(|state| state.waiting?.reason);
             let failed = matches!(waiting.as_deref(), Some("ErrImagePull" | "ImagePullBackOff"));
@@ -257,7 +257,7 @@ pub fn is_retryable(code: u16) -> bool {
     matches!(code, 401 | 408 | 409 | 429) || !(400..500).contains(&code)
 }
 
-/// Whether a write was refused because its namespace does not exist.
+/// Whether a call was refused because its namespace does not exist.
 fn is_namespace_not_found(status: &Status) -> bool {
     let kind = status
         .details

@@ -220,7 +220,7 @@ fn repository_not_granted<'a>(scope: &'a Scope, token: &str) -> Option<&'a str> 
     scope.first_not_granted(&jwt::unverified_claims::<Claims>(token)?.access)
 }
 
-/// The problem behind a response with another status than 200.
+/// The problem behind a response with a status other than 200.
 fn error_problem(host: &RegistryHost, path: &str, reply: &Reply) -> Problem {
     let status = reply.status.as_u16();
     let details = serde_json::from_slice::<AcrErrors>(&reply.body)

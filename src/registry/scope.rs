@@ -164,8 +164,8 @@ fn invalid(text: &str, part: &str, why: &str) -> Problem {
     )
 }
 
-/// One part of a repository name in the reference grammar of distribution:
-/// alphanumeric runs joined by one `.`, one or two `_`, or any number of `-`.
+/// Whether `part` is a path component of a repository name in distribution's reference grammar: alphanumeric runs
+/// joined by one `.`, one or two `_`, or any number of `-`.
 fn is_path_component(part: &str) -> bool {
     let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = part.as_bytes();
