@@ -1,9 +1,9 @@
 //! Calls to the Kubernetes API server. Each call has a time-out, and all errors are described in the same way.
 
 use crate::{
-    foreign::Foreign,
     problem::{Problem, Reason},
     telemetry::FIELD_MANAGER,
+    untrusted::UntrustedText,
     watch::{self, Item, Watched},
 };
 use k8s_openapi::api::core::v1::LocalObjectReference;
@@ -236,17 +236,17 @@ pub fn api_problem(what: &str, error: CallError) -> Problem {
             let message = format!(
                 "{what} failed with {} {}: {}",
                 s.code,
-                Foreign::new(&s.reason),
-                Foreign::new(&s.message)
+                UntrustedText::new(&s.reason),
+                UntrustedText::new(&s.message)
             );
             Problem::new(Reason::ApiServerUnavailable, message).retry_after(retry_after)
         }
         CallError::Api(s) => Problem::new(
             Reason::WriteForbidden,
-            format!("{what} was refused: {}", Foreign::new(&s.message)),
+            format!("{what} was refused: {}", UntrustedText::new(&s.message)),
         ),
         CallError::Transport(cause) => {
-            let cause = Foreign::new(&cause);
+            let cause = UntrustedText::new(&cause);
             Problem::new(Reason::ApiServerUnavailable, format!("{what} failed: {cause}"))
         }
     }

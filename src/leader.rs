@@ -13,9 +13,9 @@ pub use settings::{LeaderElectionArgs, Settings};
 pub use term::Term;
 
 use crate::{
-    foreign::Foreign,
     kubernetes::{CALL_TIMEOUT, CallError, api_problem, try_call_within},
     telemetry::Metrics,
+    untrusted::UntrustedText,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -195,7 +195,7 @@ impl Election {
             ..
         } = &self.settings;
         if !record::is_free(identity, self.seen.as_ref(), *lease_duration, Instant::now()) {
-            return Ok(Round::HeldBy(Foreign::new(self.holder()).to_string()));
+            return Ok(Round::HeldBy(UntrustedText::new(self.holder()).to_string()));
         }
         Ok(self.write().await?.map_or(Round::Contended, Round::Won))
     }

@@ -1,6 +1,6 @@
 //! The webhook's error type. It states whether a retry can succeed, a short stable reason, and a message for a person.
 
-use crate::foreign;
+use crate::untrusted;
 use std::{fmt, time::Duration};
 
 /// Longer messages are truncated. The longest one, about a missing federated credential, has about 3 KiB.
@@ -24,7 +24,7 @@ impl Problem {
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self {
             reason,
-            message: foreign::message(message.into(), MAX_MESSAGE_BYTES),
+            message: untrusted::sanitize(message.into(), MAX_MESSAGE_BYTES),
             retry_after: None,
             unreachable: false,
         }
@@ -32,7 +32,7 @@ impl Problem {
 
     /// The same problem, with the place where it occurred in front of its message.
     pub fn at(self, place: impl fmt::Display) -> Self {
-        let message = foreign::message(format!("{place}: {}", self.message), MAX_MESSAGE_BYTES);
+        let message = untrusted::sanitize(format!("{place}: {}", self.message), MAX_MESSAGE_BYTES);
         Self { message, ..self }
     }
 

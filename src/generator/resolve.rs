@@ -18,11 +18,11 @@ use super::{
 };
 use crate::{
     excluded::ExcludedNamespaces,
-    foreign::Foreign,
     identity::{Cloud, CloudEndpoints, Clouds, Identity, TenantIdSource},
     kubernetes::is_subdomain,
     problem::{Problem, Reason},
     registry::{RegistryHost, RegistrySuffixes, Scope},
+    untrusted::UntrustedText,
 };
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -259,7 +259,7 @@ impl<'a> Referenced<'a> {
             true => Ok(()),
             false => Err(self.invalid(&format!(
                 "says {} in {field}, which is not the name of an object; correct it",
-                Foreign::quoted(name)
+                UntrustedText::quoted(name)
             ))),
         }
     }

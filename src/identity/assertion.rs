@@ -3,10 +3,10 @@
 
 use super::WorkloadIdentity;
 use crate::{
-    foreign::Foreign,
     kubernetes::{self, CallError, api_problem, is_retryable, is_terminating},
     problem::{Problem, Reason},
     telemetry::{Hop, Metrics},
+    untrusted::UntrustedText,
 };
 use azure_core::{error::ErrorKind, http::ClientMethodOptions};
 use azure_identity::ClientAssertion;
@@ -68,7 +68,7 @@ impl AssertionSource {
                     ),
                     CallError::Api(s) if !is_retryable(s.code) && !is_terminating(&s) => Problem::new(
                         Reason::TokenRequestForbidden,
-                        format!("{what} was refused: {}", Foreign::new(&s.message)),
+                        format!("{what} was refused: {}", UntrustedText::new(&s.message)),
                     ),
                     other => api_problem(&what, other),
                 })?;

@@ -6,8 +6,8 @@ use super::{
     entra_error::{EntraError, EntraErrorKind},
 };
 use crate::{
-    foreign::Foreign,
     problem::{Problem, Reason},
+    untrusted::UntrustedText,
 };
 use std::{error::Error, fmt};
 
@@ -70,7 +70,10 @@ impl EntraCaller<'_> {
         // azure_identity did not send the request at all, for example because the tenant id is malformed.
         Problem::new(
             Reason::EntraRefused,
-            format!("{self} cannot be used: {}", Foreign::new(&error.to_string())),
+            format!(
+                "{self} cannot be used: {}",
+                UntrustedText::new(&error.to_string())
+            ),
         )
     }
 
@@ -81,14 +84,14 @@ impl EntraCaller<'_> {
         // The description may contain the name of a tenant, which somebody else chose, and the remediation is a command
         // to paste.
         let description = match remediation {
-            Some(_) => Foreign::inert(error.description()),
-            None => Foreign::new(error.description()),
+            Some(_) => UntrustedText::inert(error.description()),
+            None => UntrustedText::new(error.description()),
         };
         let remediation = remediation.map(|text| format!("; {text}")).unwrap_or_default();
         let (reason, message) = match error.kind() {
             EntraErrorKind::Unreachable(cause) => (
                 Reason::EntraUnavailable,
-                format!("{host} could not be reached: {}", Foreign::new(cause)),
+                format!("{host} could not be reached: {}", UntrustedText::new(cause)),
             ),
             EntraErrorKind::UnexpectedBody => (
                 Reason::EntraUnavailable,

@@ -1,7 +1,7 @@
 //! Entra's error document, and the meaning of its AADSTS codes.
 //! Source: <https://learn.microsoft.com/entra/identity-platform/reference-error-codes>.
 
-use crate::foreign::Foreign;
+use crate::untrusted::UntrustedText;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use std::{fmt, time::Duration};
@@ -69,7 +69,7 @@ impl EntraError {
         self.retry_after
     }
 
-    /// Entra's description, without the trace ids that differ on every call. Print it through [`Foreign`].
+    /// Entra's description, without the trace ids that differ on every call. Print it through [`UntrustedText`].
     pub fn description(&self) -> &str {
         let Some(document) = &self.document else {
             return "no description";
@@ -95,12 +95,12 @@ impl EntraError {
 impl fmt::Display for EntraError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.unreachable {
-            Some(cause) => Foreign::new(cause).fmt(f),
+            Some(cause) => UntrustedText::new(cause).fmt(f),
             None => write!(
                 f,
                 "Entra returned HTTP {}: {}",
                 self.status,
-                Foreign::new(self.description())
+                UntrustedText::new(self.description())
             ),
         }
     }

@@ -8,10 +8,10 @@ use super::{
     managed_transport::{EndpointError, ManagedTransport},
 };
 use crate::{
-    foreign::Foreign,
     problem::{Problem, Reason},
     telemetry::{Hop, Metrics},
     transport::{Caller, Gates},
+    untrusted::UntrustedText,
 };
 use azure_core::{
     credentials::TokenCredential,
@@ -100,7 +100,10 @@ fn problem(identity: &ManagedIdentity, error: &azure_core::Error) -> Problem {
     }
     Problem::new(
         Reason::ManagedIdentityRefused,
-        format!("{identity} cannot be used: {}", Foreign::new(&error.to_string())),
+        format!(
+            "{identity} cannot be used: {}",
+            UntrustedText::new(&error.to_string())
+        ),
     )
 }
 
@@ -108,7 +111,7 @@ impl EndpointError {
     fn problem(&self, identity: &ManagedIdentity) -> Problem {
         let in_brackets = |description: &str| match description {
             "" => String::new(),
-            description => format!(" ({})", Foreign::inert(description)),
+            description => format!(" ({})", UntrustedText::inert(description)),
         };
         match self {
             EndpointError::Unreachable(cause) => Problem::new(
@@ -116,7 +119,7 @@ impl EndpointError {
                 format!(
                     "{ENDPOINT} could not be reached: {}; it exists only on Azure VMs, and the webhook's Pods must be able to \
                      reach 169.254.169.254 or IDENTITY_ENDPOINT",
-                    Foreign::new(cause)
+                    UntrustedText::new(cause)
                 ),
             )
             .unreachable(),
@@ -159,14 +162,14 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn shell_characters_of_a_description_never_reach_a_command(description in crate::foreign::hostile::text(), status in 400u16..600) {
+        fn shell_characters_of_a_description_never_reach_a_command(description in crate::untrusted::hostile::text(), status in 400u16..600) {
             let identity = ManagedIdentity {
                 id: ManagedIdentityId::SystemAssigned,
                 tenant_id: None,
                 acr_audience: String::new(),
             };
             let error = EndpointError::Refused { status, description, retry_after: None };
-            crate::foreign::hostile::check(&error.problem(&identity).message);
+            crate::untrusted::hostile::check(&error.problem(&identity).message);
         }
     }
 

@@ -5,7 +5,6 @@ use crate::{
     cluster::Cluster,
     events::Events,
     excluded::ExcludedNamespaces,
-    foreign::Foreign,
     generator::{
         ANNOTATIONS, Account, Epoch, Generator, Generators, Kind, Reference, Referenced, Resolved, Resolver,
         ServiceAccountView, ServiceAccounts,
@@ -13,6 +12,7 @@ use crate::{
     kubernetes::is_subdomain,
     problem::{Problem, Reason},
     registry::RegistryHost,
+    untrusted::UntrustedText,
 };
 use std::sync::Arc;
 
@@ -215,7 +215,7 @@ impl Wish {
                     Reason::GeneratorInvalid,
                     format!(
                         "{} is not a kind of generator that is served here",
-                        Foreign::quoted(kind)
+                        UntrustedText::quoted(kind)
                     ),
                 )
             })?;
@@ -228,7 +228,7 @@ impl Wish {
                 Reason::GeneratorInvalid,
                 format!(
                     "{} in its spec is not the name of an object",
-                    Foreign::quoted(bad)
+                    UntrustedText::quoted(bad)
                 ),
             ));
         }

@@ -3,12 +3,12 @@
 
 use super::{RegistryHost, Scope, clock::AzureClock, scope::GrantedAccess};
 use crate::{
-    foreign::Foreign,
     identity::EntraToken,
     jwt,
     problem::{Problem, Reason},
     telemetry::{Hop, Metrics},
     transport::{self, Ahead, Caller, Gates, Reply},
+    untrusted::UntrustedText,
 };
 use jiff::Timestamp;
 use reqwest::StatusCode;
@@ -140,7 +140,7 @@ impl RegistryClient {
                         Reason::RegistryUnavailable,
                         format!(
                             "{host}{path} could not be reached: {}; if this persists, check spec.registry",
-                            Foreign::new(&cause)
+                            UntrustedText::new(&cause)
                         ),
                     )
                     .unreachable()
@@ -226,7 +226,13 @@ fn error_problem(host: &RegistryHost, path: &str, reply: &Reply) -> Problem {
     let details = serde_json::from_slice::<AcrErrors>(&reply.body)
         .ok()
         .and_then(|e| e.errors.into_iter().next())
-        .map(|e| format!(" ({}: {})", Foreign::new(&e.code), Foreign::new(&e.message)))
+        .map(|e| {
+            format!(
+                " ({}: {})",
+                UntrustedText::new(&e.code),
+                UntrustedText::new(&e.message)
+            )
+        })
         .unwrap_or_default();
     let (reason, hint) = match status {
         401 => (

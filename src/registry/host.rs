@@ -1,8 +1,8 @@
 //! Registry host names, and the suffixes that may receive an Entra token.
 
 use crate::{
-    foreign::Foreign,
     problem::{Problem, Reason},
+    untrusted::UntrustedText,
 };
 use serde::Serialize;
 use std::{fmt, str::FromStr};
@@ -21,7 +21,7 @@ pub struct RegistrySuffixes(Vec<String>);
 impl RegistrySuffixes {
     /// Checks the generator's `spec.registry`.
     pub fn permit(&self, registry: &str) -> Result<RegistryHost, Problem> {
-        let shown = Foreign::quoted(registry);
+        let shown = UntrustedText::quoted(registry);
         // This check bounds the length before the name is copied.
         if !is_dns_name(registry) {
             return Err(Problem::new(

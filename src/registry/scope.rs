@@ -3,8 +3,8 @@
 //! Source: <https://distribution.github.io/distribution/spec/auth/scope/>.
 
 use crate::{
-    foreign::Foreign,
     problem::{Problem, Reason},
+    untrusted::UntrustedText,
 };
 use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
@@ -157,7 +157,7 @@ pub struct GrantedAccess {
 fn invalid(text: &str, part: &str, why: &str) -> Problem {
     let offset = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
     let column = text.get(..offset).map_or(0, |before| before.chars().count()) + 1;
-    let text = Foreign::quoted(text);
+    let text = UntrustedText::quoted(text);
     Problem::new(
         Reason::ScopeInvalid,
         format!("spec.scope {text} is invalid at character {column}: {why}"),

@@ -2,11 +2,11 @@
 
 use super::{Referenced, Resolver};
 use crate::{
-    foreign::Foreign,
     generator::access_token::MAX_NAME,
     identity::{TenantIdSource, is_guid},
     problem::{Problem, Reason},
     registry::is_dns_name,
+    untrusted::UntrustedText,
 };
 
 impl Resolver {
@@ -49,7 +49,7 @@ pub(super) fn check_tenant_id(id: &str, place: &str) -> Result<(), Problem> {
 }
 
 fn invalid(what: &str, id: &str, why: &str, place: &str) -> Problem {
-    let id = Foreign::quoted(id);
+    let id = UntrustedText::quoted(id);
     Problem::new(
         Reason::IdentityInvalid,
         format!("{what} {id} {why}; correct {place}"),

@@ -5,10 +5,10 @@ use super::{
     application::{check_client_id, check_tenant_id},
 };
 use crate::{
-    foreign::Foreign,
     generator::access_token::MAX_IDENTITY_ID,
     identity::{CloudEndpoints, ManagedIdentity, ManagedIdentityId, TenantIdSource},
     problem::{Problem, Reason},
+    untrusted::UntrustedText,
 };
 
 impl Resolver {
@@ -43,7 +43,7 @@ impl Resolver {
                     return Err(generator.invalid(&format!(
                         "has the resource id {} in spec.auth.managedIdentity.identityId, which does not begin with \
                          /subscriptions/ or holds what is not in one; correct it",
-                        Foreign::quoted(id)
+                        UntrustedText::quoted(id)
                     )));
                 }
                 ManagedIdentityId::ResourceId(id.to_owned())

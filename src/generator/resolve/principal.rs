@@ -2,10 +2,10 @@
 
 use super::{Referenced, Resolver, application::check_tenant_id};
 use crate::{
-    foreign::Foreign,
     generator::access_token::{MAX_NAME, SecretKeySelector, ServicePrincipalAuth},
     identity::{CloudEndpoints, SecretKey, ServicePrincipal},
     problem::{Problem, Reason},
+    untrusted::UntrustedText,
 };
 
 /// A selector that selects nothing.
@@ -68,7 +68,7 @@ impl<'a> Referenced<'a> {
         if key.len() > MAX_NAME || !key.bytes().all(is_key) {
             return Err(self.invalid(&format!(
                 "says {} in {path}.key, which is not a key of a Secret; correct it",
-                Foreign::quoted(key)
+                UntrustedText::quoted(key)
             )));
         }
         Ok(SecretKey {

@@ -1,8 +1,8 @@
 use super::*;
 use crate::generator::namespaces::ALLOWED_NAMESPACES;
 use crate::{
-    foreign::hostile,
     identity::{ManagedIdentityId, SecretKey, WorkloadIdentity},
+    untrusted::hostile,
 };
 use proptest::prelude::*;
 use serde_json::json;

@@ -5,13 +5,13 @@ use super::{
     application::{check_client_id, check_tenant_id, trimmed},
 };
 use crate::{
-    foreign::Foreign,
     generator::{
         access_token::{MAX_AUDIENCE, MAX_AUDIENCES},
         namespaces::{self, ALLOWED_NAMESPACES},
     },
     identity::{CloudEndpoints, TenantIdSource, WorkloadIdentity},
     problem::{Problem, Reason},
+    untrusted::UntrustedText,
 };
 
 /// The annotations that name a service account's application: the kubelet credential
@@ -111,7 +111,7 @@ impl Resolver {
         }
         for audience in asked {
             if !self.token_audiences.contains(audience) {
-                let audience = Foreign::quoted(audience);
+                let audience = UntrustedText::quoted(audience);
                 return Err(generator.invalid(&format!(
                     "asks for the audience {audience} in serviceAccountRef.audiences, and only those of \
                      --token-audiences are permitted ({}): remove it",

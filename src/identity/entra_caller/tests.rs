@@ -1,5 +1,5 @@
 use super::*;
-use crate::{foreign::hostile, identity::SecretKey};
+use crate::{identity::SecretKey, untrusted::hostile};
 use proptest::prelude::*;
 use serde_json::json;
 

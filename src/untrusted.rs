@@ -10,13 +10,13 @@ const ELLIPSIS: &str = "…";
 
 /// A text from outside the webhook, with the form in which it is printed.
 #[derive(Clone, Copy, Debug)]
-pub struct Foreign<'a> {
+pub struct UntrustedText<'a> {
     text: &'a str,
     max_bytes: usize,
     form: Form,
 }
 
-impl<'a> Foreign<'a> {
+impl<'a> UntrustedText<'a> {
     /// Prints the text without quotes, at the end of a sentence or in brackets.
     pub fn new(text: &'a str) -> Self {
         Self {
@@ -64,7 +64,7 @@ impl<'a> Foreign<'a> {
     }
 }
 
-impl fmt::Display for Foreign<'_> {
+impl fmt::Display for UntrustedText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let quote = if self.form == Form::Quoted { "\"" } else { "" };
         f.write_str(quote)?;
@@ -122,11 +122,11 @@ impl Write for PrintedChar {
 
 /// Truncates a whole message, and escapes its invisible characters. A message that needs neither is returned without a
 /// copy.
-pub fn message(text: String, max_bytes: usize) -> String {
+pub fn sanitize(text: String, max_bytes: usize) -> String {
     if text.len() <= max_bytes && !text.chars().any(is_invisible) {
         text
     } else {
-        Foreign::new(&text).at_most(max_bytes).to_string()
+        UntrustedText::new(&text).at_most(max_bytes).to_string()
     }
 }
 
@@ -201,48 +201,48 @@ mod tests {
 
     #[test]
     fn a_text_is_truncated_between_characters_and_marked() {
-        let truncated = Foreign::new("ääääb").at_most(5);
+        let truncated = UntrustedText::new("ääääb").at_most(5);
         assert_eq!(truncated.to_string(), "ää…");
-        assert_eq!(Foreign::new("abc").at_most(3).to_string(), "abc");
-        assert_eq!(Foreign::quoted("abcd").at_most(3).to_string(), "\"abc…\"");
-        assert!(Foreign::new(&"a".repeat(1 << 20)).to_string().len() < MAX_BYTES + 4);
+        assert_eq!(UntrustedText::new("abc").at_most(3).to_string(), "abc");
+        assert_eq!(UntrustedText::quoted("abcd").at_most(3).to_string(), "\"abc…\"");
+        assert!(UntrustedText::new(&"a".repeat(1 << 20)).to_string().len() < MAX_BYTES + 4);
     }
 
     #[test]
     fn invisible_characters_are_printed_as_escapes() {
         let text = "a\nb\r\u{1b}[31m\u{202e}c\u{2028}\u{200b}\u{0}";
         assert_eq!(
-            Foreign::new(text).to_string(),
+            UntrustedText::new(text).to_string(),
             r"a\nb\r\u{1b}[31m\u{202e}c\u{2028}\u{200b}\u{0}"
         );
-        assert_eq!(Foreign::quoted("a\"b\\\t").to_string(), r#""a\"b\\\t""#);
+        assert_eq!(UntrustedText::quoted("a\"b\\\t").to_string(), r#""a\"b\\\t""#);
         // Text in other scripts stays readable.
-        assert_eq!(Foreign::new("名前 ñ é 🚀").to_string(), "名前 ñ é 🚀");
+        assert_eq!(UntrustedText::new("名前 ñ é 🚀").to_string(), "名前 ñ é 🚀");
     }
 
     #[test]
     fn the_inert_form_contains_no_shell_characters() {
         let text = "x'; touch /tmp/pwned; '$(id)`id`|a&b\n\"c\\";
-        let printed = Foreign::inert(text).to_string();
+        let printed = UntrustedText::inert(text).to_string();
         assert_eq!(printed, "x  touch /tmp/pwned   (id)id a b c ");
     }
 
     #[test]
     fn a_message_is_changed_only_if_it_is_too_long_or_has_invisible_characters() {
-        assert_eq!(message("short".to_owned(), 8), "short");
-        assert_eq!(message("longer than that".to_owned(), 8), "longer t…");
-        assert_eq!(message("a\nb".to_owned(), 8), r"a\nb");
+        assert_eq!(sanitize("short".to_owned(), 8), "short");
+        assert_eq!(sanitize("longer than that".to_owned(), 8), "longer t…");
+        assert_eq!(sanitize("a\nb".to_owned(), 8), r"a\nb");
     }
 
     proptest! {
         #[test]
         fn every_form_is_one_line_of_limited_length(text in any::<String>(), max_bytes in 0usize..200) {
-            for form in [Foreign::new(&text), Foreign::quoted(&text), Foreign::inert(&text)] {
+            for form in [UntrustedText::new(&text), UntrustedText::quoted(&text), UntrustedText::inert(&text)] {
                 let printed = form.at_most(max_bytes).to_string();
                 prop_assert!(printed.len() <= max_bytes + ELLIPSIS.len() + 2);
                 prop_assert!(!printed.contains(is_invisible), "{printed:?}");
             }
-            let inert = Foreign::inert(&text).to_string();
+            let inert = UntrustedText::inert(&text).to_string();
             prop_assert!(!inert.contains(['\'', '"', '$', ';', '|', '&', '`', '\\', '<', '>']), "{inert:?}");
         }
     }
