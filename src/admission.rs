@@ -13,12 +13,12 @@ pub use review::{Answer, PodView, Request, Verdict, Wanted, parse};
 
 use crate::{
     deadline::Deadline,
-    foreign::Foreign,
     generator::{NamespaceDefaults, Reference},
     kubernetes::Pod,
     problem::{Class, Problem, Reason},
     pull_secret::{Ensured, Issuer, PullSecretRequest, Resolution, Resolver},
     telemetry::Metrics,
+    untrusted::UntrustedText,
 };
 use futures::future::join_all;
 use std::{sync::Arc, time::Instant};
@@ -82,7 +82,7 @@ impl Admission {
                 ..
             } = request;
             // Where a certificate of the caller is not asked for, nobody has checked these.
-            let (uid, pod) = (Foreign::new(uid), Foreign::new(object.name()));
+            let (uid, pod) = (UntrustedText::new(uid), UntrustedText::new(object.name()));
             tracing::info!(%uid, %namespace, %pod, outcome, %problem, "admission");
         }
         verdict

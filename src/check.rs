@@ -1,6 +1,6 @@
 //! `acr-pull-webhook check`: whether the API server calls the webhook, trusts its certificate and gets an answer.
 
-use crate::{admission::ACCESS_TOKEN, foreign::Foreign, kubernetes, problem::Reason};
+use crate::{admission::ACCESS_TOKEN, kubernetes, problem::Reason, untrusted::UntrustedText};
 use kube::{
     Api, Resource,
     api::{ObjectMeta, PostParams},
@@ -42,7 +42,7 @@ pub async fn run(namespace: &str) -> Result<(), String> {
         Err(kube::Error::Api(status)) if refused_by_us(&status.message) => Ok(()),
         Err(kube::Error::Api(status)) => Err(format!(
             "the API server gets no answer from the webhook: {}",
-            Foreign::new(&status.message).at_most(4096)
+            UntrustedText::new(&status.message).at_most(4096)
         )),
         Err(error) => Err(format!("the API server was not reached: {error}")),
     }

@@ -4,9 +4,9 @@
 //! told once in a while instead.
 
 use crate::{
-    foreign::{self, Foreign},
     kubernetes,
     telemetry::FIELD_MANAGER,
+    untrusted::{self, UntrustedText},
 };
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
@@ -48,7 +48,7 @@ impl Events {
             Some(ObjectReference {
                 api_version: Some("v1".to_owned()),
                 kind: Some("Pod".to_owned()),
-                namespace: Some(kubernetes::own_namespace("POD_NAME", None).ok()?),
+                namespace: Some(kubernetes::namespace_of_this_pod()?),
                 name: Some(name),
                 ..ObjectReference::default()
             })
@@ -95,7 +95,7 @@ impl Events {
         let event = Event {
             type_,
             reason: reason.to_owned(),
-            note: Some(foreign::message(note.to_owned(), MAX_NOTE)),
+            note: Some(untrusted::sanitize(note.to_owned(), MAX_NOTE)),
             action: "Issue".to_owned(),
             secondary: None,
         };
@@ -104,7 +104,7 @@ impl Events {
             if let Err(error) = inner.recorder.publish(&event, &about).await {
                 tracing::debug!(
                     reason,
-                    error = %Foreign::new(&error.to_string()),
+                    error = %UntrustedText::new(&error.to_string()),
                     "an Event was not written"
                 );
             }

@@ -17,7 +17,6 @@ pub mod crds;
 pub mod deadline;
 pub mod events;
 pub mod excluded;
-pub mod foreign;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod generator;
@@ -35,5 +34,6 @@ pub mod telemetry;
 pub mod tls;
 pub mod transport;
 pub mod turns;
+pub mod untrusted;
 pub mod upkeep;
 pub mod watch;

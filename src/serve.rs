@@ -5,9 +5,11 @@ use crate::{
     cli::ServeArgs,
     cluster::{Cluster, Reach},
     events::Events,
-    excluded::Excluded,
+    excluded::ExcludedNamespaces,
     generator::{NamespaceDefaults, Resolver as ResolveRules},
-    identity::{AssertionSource, ClientSecrets, Clouds, EntraClient, ManagedIdentityClient, TokenSource},
+    identity::{
+        AssertionSource, ClientSecretReader, Clouds, EntraClient, ManagedIdentityClient, TokenSource,
+    },
     kubernetes, leader,
     pull_secret::{self, Issuer, Resolver},
     registry::RegistryClient,
@@ -143,7 +145,7 @@ fn parts(
     let tokens = TokenSource {
         gates: gates.clone(),
         assertions: AssertionSource::new(client.clone(), metrics.clone()),
-        client_secrets: ClientSecrets::new(client.clone()),
+        client_secrets: ClientSecretReader::new(client.clone()),
         entra: EntraClient::new(http.clone(), ahead.clone(), gates.clone(), metrics.clone()),
         managed_identities: ManagedIdentityClient::new(
             transport::machine_client()?,
@@ -158,7 +160,7 @@ fn parts(
         token_audiences: args.token_audiences.clone(),
         clouds: Clouds::new(&args.authority_host, &args.acr_audience),
         managed_identity_namespaces: args.managed_identity_namespaces.clone(),
-        excluded: Excluded::new(kubernetes::pods_namespace(), &args.excluded_namespaces)?,
+        excluded: ExcludedNamespaces::new(kubernetes::namespace_of_this_pod(), &args.excluded_namespaces)?,
     };
     let resolver = Arc::new(Resolver::new(cluster, rules, cluster.events.clone()));
     let issuer = Issuer::new(

@@ -10,8 +10,8 @@ pub use list::{Failure, object, page};
 
 use crate::{
     cluster::{Cluster, Places},
-    foreign::Foreign,
     telemetry::Metrics,
+    untrusted::UntrustedText,
 };
 use futures::{
     StreamExt,
@@ -166,7 +166,7 @@ impl<K: Watched> Broken<K> {
             return;
         }
         self.count();
-        let (what, error) = (self.what, Foreign::new(error).to_string());
+        let (what, error) = (self.what, UntrustedText::new(error).to_string());
         // Once while there is one: users make as many of them as they like, and the metric has their number.
         match first {
             true => tracing::warn!(

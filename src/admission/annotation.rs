@@ -2,10 +2,10 @@
 //! label, whose values hold neither `/` nor `,`.
 
 use crate::{
-    foreign::Foreign,
     generator::{Kind, Reference},
     kubernetes::is_subdomain,
     problem::{Problem, Reason},
+    untrusted::UntrustedText,
 };
 
 /// The annotation by which a Pod asks for pull secrets.
@@ -41,7 +41,7 @@ pub fn default_reference(label: &str) -> Result<Option<Reference<'_>>, Problem> 
         return Ok(None);
     }
     reference(label, '.').map(Some).map_err(|why| {
-        let label = Foreign::quoted(label);
+        let label = UntrustedText::quoted(label);
         Problem::new(
             Reason::InvalidAnnotation,
             format!(
@@ -61,7 +61,7 @@ fn reference(item: &str, separator: char) -> Result<Reference<'_>, String> {
         Some((kind, _)) => {
             return Err(format!(
                 "{} is not a kind of generator that is served here",
-                Foreign::quoted(kind)
+                UntrustedText::quoted(kind)
             ));
         }
     };
@@ -70,7 +70,7 @@ fn reference(item: &str, separator: char) -> Result<Reference<'_>, String> {
     } else if item == NONE {
         Err("none stands alone".to_owned())
     } else if !is_subdomain(name) {
-        let name = Foreign::quoted(name);
+        let name = UntrustedText::quoted(name);
         Err(format!(
             "{name} is not a name: use lower-case letters, digits, '-' and '.'"
         ))
@@ -80,7 +80,7 @@ fn reference(item: &str, separator: char) -> Result<Reference<'_>, String> {
 }
 
 fn invalid(annotation: &str, why: &str) -> Problem {
-    let annotation = Foreign::quoted(annotation);
+    let annotation = UntrustedText::quoted(annotation);
     Problem::new(
         Reason::InvalidAnnotation,
         format!(

@@ -7,9 +7,9 @@
 
 use super::{ACCESS_TOKEN, warnings};
 use crate::{
-    foreign::Foreign,
     kubernetes::is_subdomain,
     problem::{Class, Problem, Reason},
+    untrusted::UntrustedText,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use json_patch::Patch;
@@ -228,7 +228,7 @@ pub fn parse(body: &[u8]) -> Result<Request<'_>, (Option<String>, Problem)> {
             if let Some(name) = request.bad_name() {
                 let why = format!(
                     "{} is not the name of a namespace or service account",
-                    Foreign::quoted(name)
+                    UntrustedText::quoted(name)
                 );
                 return Err((Some(request.uid.to_string()), invalid(why)));
             }
@@ -241,11 +241,14 @@ pub fn parse(body: &[u8]) -> Result<Request<'_>, (Option<String>, Problem)> {
             Some(review.request.uid.into_owned()),
             invalid(format!(
                 "it is {} {}, not {API_VERSION} {KIND}",
-                Foreign::quoted(&review.api_version),
-                Foreign::quoted(&review.kind)
+                UntrustedText::quoted(&review.api_version),
+                UntrustedText::quoted(&review.kind)
             )),
         )),
-        Err(error) => Err((uid(body), invalid(Foreign::new(&error.to_string()).to_string()))),
+        Err(error) => Err((
+            uid(body),
+            invalid(UntrustedText::new(&error.to_string()).to_string()),
+        )),
     }
 }
 

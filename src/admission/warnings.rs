@@ -2,7 +2,7 @@
 //! webhooks it cuts each to 256 and drops the rest.
 //! Source: <https://github.com/kubernetes/kubernetes/blob/master/staging/src/k8s.io/apiserver/pkg/endpoints/filters/warning.go>.
 
-use crate::foreign;
+use crate::untrusted;
 
 /// The most bytes of all, so that others have some room too.
 const ALL: usize = 3500;
@@ -13,7 +13,7 @@ const LEAST: usize = 250;
 pub fn bounded(all: impl IntoIterator<Item = String>) -> Vec<String> {
     let all: Vec<_> = all
         .into_iter()
-        .map(|warning| foreign::message(warning, ALL))
+        .map(|warning| untrusted::sanitize(warning, ALL))
         .collect();
     if all.iter().map(String::len).sum::<usize>() <= ALL {
         return all;
@@ -29,7 +29,7 @@ pub fn bounded(all: impl IntoIterator<Item = String>) -> Vec<String> {
             ));
             break;
         }
-        let warning = foreign::message(warning, share);
+        let warning = untrusted::sanitize(warning, share);
         left = left.saturating_sub(warning.len());
         kept.push(warning);
     }

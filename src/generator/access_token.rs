@@ -2,7 +2,7 @@
 //! Source: <https://external-secrets.io/latest/api/generator/acr/>.
 
 use super::bounded;
-use crate::registry::{MAX_HOST, MAX_SCOPE};
+use crate::registry::{MAX_HOST_LENGTH, MAX_SCOPE_LENGTH};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -40,14 +40,14 @@ pub struct ACRAccessTokenSpec {
     #[schemars(length(max = 253))]
     pub tenant_id: Option<String>,
     /// The registry's login server, such as contoso.azurecr.io.
-    #[serde(deserialize_with = "bounded::text::<_, MAX_HOST>")]
+    #[serde(deserialize_with = "bounded::text::<_, MAX_HOST_LENGTH>")]
     #[schemars(length(max = 253))]
     pub registry: String,
     /// What the token opens, such as repository:team/app:pull; several are separated by blanks, wildcards are not available. Without it the token opens what the identity may open.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "bounded::optional::<_, MAX_SCOPE>"
+        deserialize_with = "bounded::optional::<_, MAX_SCOPE_LENGTH>"
     )]
     #[schemars(length(max = 4096))]
     pub scope: Option<String>,

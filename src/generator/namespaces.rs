@@ -1,6 +1,6 @@
 //! Lists of namespaces: names separated by commas, or `*` for all.
 
-use crate::{foreign::Foreign, registry::is_dns_name};
+use crate::{registry::is_dns_name, untrusted::UntrustedText};
 use std::{fmt, str::FromStr};
 
 /// The annotation by which a service account or a ClusterGenerator says from which namespaces it may be used: their names separated
@@ -74,7 +74,7 @@ impl FromStr for NamespaceList {
         match entries.find(|entry| !(list.trim().is_empty() || *entry == "*" || is_name(entry))) {
             Some(bad) => Err(format!(
                 "{} is not the name of a namespace, nor * for all",
-                Foreign::quoted(bad)
+                UntrustedText::quoted(bad)
             )),
             None => Ok(Self(list.to_owned())),
         }

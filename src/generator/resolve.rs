@@ -17,12 +17,12 @@ use super::{
     reference::Kind,
 };
 use crate::{
-    excluded::Excluded,
-    foreign::Foreign,
-    identity::{Cloud, CloudEndpoints, Clouds, Identity, TenantFrom},
+    excluded::ExcludedNamespaces,
+    identity::{Cloud, CloudEndpoints, Clouds, Identity, TenantIdSource},
     kubernetes::is_subdomain,
     problem::{Problem, Reason},
     registry::{RegistryHost, RegistrySuffixes, Scope},
+    untrusted::UntrustedText,
 };
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -80,7 +80,7 @@ pub struct Resolver {
     /// The namespaces whose Pods may use the webhook's managed identity.
     pub managed_identity_namespaces: NamespaceList,
     /// The namespaces whose service accounts may not be used.
-    pub excluded: Excluded,
+    pub excluded: ExcludedNamespaces,
 }
 
 // === impl Resolver ===
@@ -101,7 +101,7 @@ impl Resolver {
             "service account",
             "serviceAccountRef.namespace",
         )?;
-        self.excluded.check_account(namespace, &reference.name)?;
+        self.excluded.check_service_account(namespace, &reference.name)?;
         Ok(Account::Generators {
             namespace,
             name: &reference.name,
@@ -259,15 +259,15 @@ impl<'a> Referenced<'a> {
             true => Ok(()),
             false => Err(self.invalid(&format!(
                 "says {} in {field}, which is not the name of an object; correct it",
-                Foreign::quoted(name)
+                UntrustedText::quoted(name)
             ))),
         }
     }
 
     /// Where a tenant id stands that is no service account's.
-    fn tenant_place(self, from: &TenantFrom) -> String {
+    fn tenant_place(self, from: &TenantIdSource) -> String {
         match from {
-            TenantFrom::Flag => "--tenant-id of the webhook".to_owned(),
+            TenantIdSource::Flag => "--tenant-id of the webhook".to_owned(),
             _ => format!("spec.tenantId of {}", self.reference),
         }
     }

@@ -8,9 +8,9 @@ use super::{
 };
 use crate::{
     cluster::{Cluster, Places, everywhere},
-    foreign::Foreign,
     kubernetes::api_problem,
     problem::{Problem, Reason},
+    untrusted::UntrustedText,
     watch::{self, Item, Selector, Watched},
 };
 use k8s_openapi::{
@@ -187,7 +187,10 @@ impl Generator {
         let invalid = |why: &str| {
             Problem::new(
                 Reason::GeneratorInvalid,
-                format!("{reference} cannot be used: {}; correct it", Foreign::new(why)),
+                format!(
+                    "{reference} cannot be used: {}; correct it",
+                    UntrustedText::new(why)
+                ),
             )
         };
         match self {
@@ -197,7 +200,10 @@ impl Generator {
             },
             Generator::Cluster(guard) => match &guard.0 {
                 Ok(generator) if generator.spec.kind != Kind::AccessToken.as_str() => {
-                    let (kind, wanted) = (Foreign::quoted(&generator.spec.kind), Kind::AccessToken.as_str());
+                    let (kind, wanted) = (
+                        UntrustedText::quoted(&generator.spec.kind),
+                        Kind::AccessToken.as_str(),
+                    );
                     Err(invalid(&format!("its spec.kind is {kind}, not {wanted:?}")))
                 }
                 Ok(generator) => {

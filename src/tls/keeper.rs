@@ -289,7 +289,7 @@ impl Keeper {
             metadata: ObjectMeta {
                 name: Some(name.clone()),
                 resource_version: version.clone(),
-                labels: Some(kubernetes::managed_by()),
+                labels: Some(kubernetes::managed_by_label()),
                 ..ObjectMeta::default()
             },
             data: Some(data),
@@ -300,8 +300,8 @@ impl Keeper {
             PostParams::default(),
         );
         let written = match version {
-            None => kubernetes::bounded(&what, api.create(&params, &secret)).await,
-            Some(_) => kubernetes::bounded(&what, api.replace(name, &params, &secret)).await,
+            None => kubernetes::try_call(&what, api.create(&params, &secret)).await,
+            Some(_) => kubernetes::try_call(&what, api.replace(name, &params, &secret)).await,
         };
         settled(&what, written)
     }
@@ -346,7 +346,7 @@ impl Keeper {
         };
         let patch = Patch::Json::<()>(patch);
         let call = api.patch(name, &params, &patch);
-        match kubernetes::bounded(&what, call).await {
+        match kubernetes::try_call(&what, call).await {
             // Its test has failed (RFC 6902, section 5).
             Err(CallError::Api(status)) if status.code == 422 && status.message.contains("testing value") => {
                 return Err(Setback::Overtaken);

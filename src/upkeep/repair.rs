@@ -6,7 +6,7 @@ use super::{
     complaint::{Complaint, What},
 };
 use crate::{
-    kubernetes::{self, MIRROR, Pod},
+    kubernetes::{self, MIRROR_POD_ANNOTATION, Pod},
     problem::Problem,
     pull_secret::{ACRPullSecret, Cause},
     telemetry::Renewal,
@@ -184,10 +184,10 @@ impl Wanted {
             return Agreement::Disagrees;
         };
         let agrees = match (self.refused, registry) {
-            (true, Some(registry)) => pod.waits_for_image_of(registry),
+            (true, Some(registry)) => pod.fails_to_pull_from(registry),
             (true, None) => false,
             // Kubelets before 1.37 say so of Pods that run already.
-            (false, _) => !pod.runs(),
+            (false, _) => !pod.all_containers_run(),
         };
         match agrees {
             true => Agreement::Agrees,
@@ -203,7 +203,7 @@ fn asks_for(pod: &Pod, name: &str) -> bool {
         .metadata
         .annotations
         .as_ref()
-        .is_some_and(|all| all.contains_key(MIRROR));
+        .is_some_and(|all| all.contains_key(MIRROR_POD_ANNOTATION));
     let mut named = pod.spec.image_pull_secrets.iter().flatten();
     !mirror && named.any(|secret| secret.name == name)
 }

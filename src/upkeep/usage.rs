@@ -7,7 +7,7 @@
 use super::Key;
 use crate::{
     admission::{MAX_REFERENCES, PULL_SECRETS},
-    kubernetes::MIRROR,
+    kubernetes::MIRROR_POD_ANNOTATION,
     pull_secret::is_pull_secret,
     watch::{Change, Item},
 };
@@ -195,7 +195,7 @@ fn key(pod: &Labelled) -> Key {
 /// create it in any namespace, and it cannot pull by a Secret.
 fn names(pod: &Labelled) -> Names {
     let annotations = pod.annotations();
-    if annotations.contains_key(MIRROR) {
+    if annotations.contains_key(MIRROR_POD_ANNOTATION) {
         return Names::default();
     }
     let list = annotations.get(PULL_SECRETS).map_or("", String::as_str);

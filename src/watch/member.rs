@@ -4,8 +4,8 @@
 use super::{Change, Selector, list};
 use crate::{
     cluster::Cluster,
-    foreign::Foreign,
     telemetry::{Outage, WatchHealth},
+    untrusted::UntrustedText,
 };
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::{
@@ -278,7 +278,7 @@ where
             400..500 if code != 408 && code != 429 => Outage::Refused,
             _ => Outage::Unreachable,
         });
-        let why = Foreign::new(&failure.to_string()).to_string();
+        let why = UntrustedText::new(&failure.to_string()).to_string();
         if mem::replace(&mut self.failing, true) {
             tracing::debug!(namespace, why, "the {what} still fails");
             return;

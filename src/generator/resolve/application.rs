@@ -2,23 +2,23 @@
 
 use super::{Referenced, Resolver};
 use crate::{
-    foreign::Foreign,
     generator::access_token::MAX_NAME,
-    identity::{TenantFrom, is_guid},
+    identity::{TenantIdSource, is_guid},
     problem::{Problem, Reason},
     registry::is_dns_name,
+    untrusted::UntrustedText,
 };
 
 impl Resolver {
     /// The tenant where no annotation of a service account names it.
-    pub(super) fn tenant<'a>(&'a self, generator: Referenced<'a>) -> Option<(&'a str, TenantFrom)> {
+    pub(super) fn tenant<'a>(&'a self, generator: Referenced<'a>) -> Option<(&'a str, TenantIdSource)> {
         let of_generator = generator.spec.tenant_id.as_deref().map(trimmed);
         let of_generator = of_generator.filter(|id| !id.is_empty());
         if let Some(id) = of_generator {
             let command = generator.patch_command(r#""tenantId":"TENANT_ID""#);
-            return Some((id, TenantFrom::Generator { command }));
+            return Some((id, TenantIdSource::Generator { command }));
         }
-        Some((self.tenant_id.as_deref()?, TenantFrom::Flag))
+        Some((self.tenant_id.as_deref()?, TenantIdSource::Flag))
     }
 }
 
@@ -49,7 +49,7 @@ pub(super) fn check_tenant_id(id: &str, place: &str) -> Result<(), Problem> {
 }
 
 fn invalid(what: &str, id: &str, why: &str, place: &str) -> Problem {
-    let id = Foreign::quoted(id);
+    let id = UntrustedText::quoted(id);
     Problem::new(
         Reason::IdentityInvalid,
         format!("{what} {id} {why}; correct {place}"),

@@ -5,10 +5,10 @@ use super::{
     application::{check_client_id, check_tenant_id},
 };
 use crate::{
-    foreign::Foreign,
     generator::access_token::MAX_IDENTITY_ID,
-    identity::{CloudEndpoints, ManagedIdentity, ManagedIdentityId, TenantFrom},
+    identity::{CloudEndpoints, ManagedIdentity, ManagedIdentityId, TenantIdSource},
     problem::{Problem, Reason},
+    untrusted::UntrustedText,
 };
 
 impl Resolver {
@@ -43,7 +43,7 @@ impl Resolver {
                     return Err(generator.invalid(&format!(
                         "has the resource id {} in spec.auth.managedIdentity.identityId, which does not begin with \
                          /subscriptions/ or holds what is not in one; correct it",
-                        Foreign::quoted(id)
+                        UntrustedText::quoted(id)
                     )));
                 }
                 ManagedIdentityId::ResourceId(id.to_owned())
@@ -56,7 +56,7 @@ impl Resolver {
         };
         // Not --tenant-id: the machine's tenant need not be the Pods', and the registry does without.
         let tenant_id = match self.tenant(generator) {
-            Some((id, from @ TenantFrom::Generator { .. })) => {
+            Some((id, from @ TenantIdSource::Generator { .. })) => {
                 check_tenant_id(id, &generator.tenant_place(&from))?;
                 Some(id.to_owned())
             }

@@ -2,10 +2,10 @@
 
 use super::{Referenced, Resolver, application::check_tenant_id};
 use crate::{
-    foreign::Foreign,
     generator::access_token::{MAX_NAME, SecretKeySelector, ServicePrincipalAuth},
     identity::{CloudEndpoints, SecretKey, ServicePrincipal},
     problem::{Problem, Reason},
+    untrusted::UntrustedText,
 };
 
 /// A selector that selects nothing.
@@ -29,7 +29,7 @@ impl Resolver {
             key(&auth.secret_ref.client_id, "clientId")?,
             key(&auth.secret_ref.client_secret, "clientSecret")?,
         );
-        let (tenant_id, tenant_from) = self.tenant(generator).ok_or_else(|| {
+        let (tenant_id, tenant_id_source) = self.tenant(generator).ok_or_else(|| {
             Problem::new(
                 Reason::TenantIdMissing,
                 format!(
@@ -39,12 +39,12 @@ impl Resolver {
                 ),
             )
         })?;
-        check_tenant_id(tenant_id, &generator.tenant_place(&tenant_from))?;
+        check_tenant_id(tenant_id, &generator.tenant_place(&tenant_id_source))?;
         Ok(ServicePrincipal {
             client_id,
             client_secret,
             tenant_id: tenant_id.to_owned(),
-            tenant_from,
+            tenant_id_source,
             cloud,
         })
     }
@@ -68,7 +68,7 @@ impl<'a> Referenced<'a> {
         if key.len() > MAX_NAME || !key.bytes().all(is_key) {
             return Err(self.invalid(&format!(
                 "says {} in {path}.key, which is not a key of a Secret; correct it",
-                Foreign::quoted(key)
+                UntrustedText::quoted(key)
             )));
         }
         Ok(SecretKey {

@@ -1,8 +1,8 @@
 use super::*;
 use crate::generator::namespaces::ALLOWED_NAMESPACES;
 use crate::{
-    foreign::hostile,
     identity::{ManagedIdentityId, SecretKey, WorkloadIdentity},
+    untrusted::hostile,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -17,7 +17,7 @@ fn resolver() -> Resolver {
         token_audiences: vec![AUDIENCE.to_owned(), OTHER_AUDIENCE.to_owned()],
         clouds: Clouds::default(),
         managed_identity_namespaces: NamespaceList::default(),
-        excluded: Excluded::new(None, &["infra".to_owned()]).unwrap(),
+        excluded: ExcludedNamespaces::new(None, &["infra".to_owned()]).unwrap(),
     }
 }
 
@@ -222,10 +222,10 @@ fn the_nearest_client_and_tenant_ids_win() {
     )]);
     let identity = workload(resolve(&generator, &only_client)).unwrap();
     assert_eq!(
-        (identity.tenant_id.as_str(), identity.tenant_from),
+        (identity.tenant_id.as_str(), identity.tenant_id_source),
         (
             "contoso.onmicrosoft.com",
-            TenantFrom::Generator {
+            TenantIdSource::Generator {
                 command: "kubectl patch acraccesstoken contoso --namespace team-a --type merge --patch \
                           '{\"spec\":{\"tenantId\":\"TENANT_ID\"}}'"
                     .to_owned()
@@ -241,8 +241,8 @@ fn the_nearest_client_and_tenant_ids_win() {
     let account = flagged.account(referenced, "app").unwrap();
     let identity = workload(flagged.resolve(referenced, account, &only_client)).unwrap();
     assert_eq!(
-        (identity.tenant_id.as_str(), identity.tenant_from),
-        ("44444444-0000-0000-0000-000000000004", TenantFrom::Flag)
+        (identity.tenant_id.as_str(), identity.tenant_id_source),
+        ("44444444-0000-0000-0000-000000000004", TenantIdSource::Flag)
     );
     let all = annotations(&[
         BOTH[0],
@@ -258,8 +258,8 @@ fn the_nearest_client_and_tenant_ids_win() {
     ]);
     let identity = workload(resolve(&generator, &all)).unwrap();
     assert_eq!(
-        identity.tenant_from,
-        TenantFrom::Annotation("kubernetes.azure.com/acr-tenant-id")
+        identity.tenant_id_source,
+        TenantIdSource::Annotation("kubernetes.azure.com/acr-tenant-id")
     );
     assert_eq!(
         identity.client_id_annotation,
@@ -587,7 +587,7 @@ fn the_fingerprint_changes_with_each_input_and_with_nothing_else() {
     // Where an id stands is no input: the token is the same.
     let mut moved = base.clone();
     if let Identity::Workload(identity) = &mut moved.identity {
-        identity.tenant_from = TenantFrom::Flag;
+        identity.tenant_id_source = TenantIdSource::Flag;
         identity.client_id_annotation = "elsewhere";
     }
     assert_eq!(moved.fingerprint(), base.fingerprint());

@@ -5,13 +5,13 @@ use super::{
     application::{check_client_id, check_tenant_id, trimmed},
 };
 use crate::{
-    foreign::Foreign,
     generator::{
         access_token::{MAX_AUDIENCE, MAX_AUDIENCES},
         namespaces::{self, ALLOWED_NAMESPACES},
     },
-    identity::{CloudEndpoints, TenantFrom, WorkloadIdentity},
+    identity::{CloudEndpoints, TenantIdSource, WorkloadIdentity},
     problem::{Problem, Reason},
+    untrusted::UntrustedText,
 };
 
 /// The annotations that name a service account's application: the kubelet credential
@@ -62,8 +62,8 @@ impl Resolver {
                 ),
             )
         })?;
-        let (tenant_id, tenant_from) = annotated(TENANT_ID)
-            .map(|(id, key)| (id, TenantFrom::Annotation(key)))
+        let (tenant_id, tenant_id_source) = annotated(TENANT_ID)
+            .map(|(id, key)| (id, TenantIdSource::Annotation(key)))
             .or_else(|| self.tenant(generator))
             .ok_or_else(|| {
                 Problem::new(
@@ -77,8 +77,8 @@ impl Resolver {
             })?;
         let annotation = |key| format!("annotation {key} of service account {namespace}/{service_account}");
         check_client_id(client_id, &annotation(client_id_annotation))?;
-        let tenant_place = match &tenant_from {
-            TenantFrom::Annotation(key) => annotation(key),
+        let tenant_place = match &tenant_id_source {
+            TenantIdSource::Annotation(key) => annotation(key),
             from => generator.tenant_place(from),
         };
         check_tenant_id(tenant_id, &tenant_place)?;
@@ -88,7 +88,7 @@ impl Resolver {
             client_id: client_id.to_owned(),
             client_id_annotation,
             tenant_id: tenant_id.to_owned(),
-            tenant_from,
+            tenant_id_source,
             audiences: self.audiences(generator, auth)?,
             cloud,
         })
@@ -111,7 +111,7 @@ impl Resolver {
         }
         for audience in asked {
             if !self.token_audiences.contains(audience) {
-                let audience = Foreign::quoted(audience);
+                let audience = UntrustedText::quoted(audience);
                 return Err(generator.invalid(&format!(
                     "asks for the audience {audience} in serviceAccountRef.audiences, and only those of \
                      --token-audiences are permitted ({}): remove it",

@@ -78,7 +78,7 @@ fn a_complaint_is_believed_where_the_pod_names_the_secret_and_its_status_agrees(
         !agrees(true, &pod(json!({}), &["regcred"], failing.clone())),
         "it does not name it"
     );
-    let mirror = pod(json!({MIRROR: "x"}), &[NAME], failing.clone());
+    let mirror = pod(json!({MIRROR_POD_ANNOTATION: "x"}), &[NAME], failing.clone());
     assert!(!agrees(true, &mirror) && !agrees(false, &mirror));
     assert_eq!(
         wanted(0, false).checked(None, NAME, Some(REGISTRY)),

@@ -152,7 +152,13 @@ fn a_list_of_one_namespace_says_nothing_of_the_others() {
 fn the_mirror_of_a_static_pod_names_nothing() {
     let list = secret("a").1;
     assert_eq!(names(&annotated("pod", &[(PULL_SECRETS, &list)])).len(), 1);
-    assert!(names(&annotated("pod", &[(PULL_SECRETS, &list), (MIRROR, "x")])).is_empty());
+    assert!(
+        names(&annotated(
+            "pod",
+            &[(PULL_SECRETS, &list), (MIRROR_POD_ANNOTATION, "x")]
+        ))
+        .is_empty()
+    );
 }
 
 proptest! {
