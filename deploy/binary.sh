@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# binary.sh PACKAGE PROFILE FILE: builds a package's program for this machine's architecture, statically linked, into FILE.
+# binary.sh PACKAGE PROFILE FILE: builds a package's program for this machine's architecture, statically linked, into
+# FILE.
 #
 # The same sources and tools give the same bytes, wherever they lie: Cargo.lock and rust-toolchain.toml fix what is
 # compiled by what, the profiles of Cargo.toml how, and no path of this machine is left in the program. RUSTFLAGS are
@@ -42,8 +43,8 @@ flags=()
 for pair in "${remap[@]}"; do
   flags+=("--remap-path-prefix=$pair")
 done
-# Where a program may lie anywhere, each of its pointers has to be set when it starts: 24 bytes in the file, or so packed,
-# a bit. A linker that does not know it says so and goes on.
+# Where a program may lie anywhere, each of its pointers has to be set when it starts: 24 bytes in the file, or so
+# packed, a bit. A linker that does not know it says so and goes on.
 flags+=("-Clink-arg=-Wl,-z,pack-relative-relocs")
 # Its separator, unlike a blank, is in no path.
 CARGO_ENCODED_RUSTFLAGS=$(

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # crds.sh: applies the custom resource definitions to the cluster of KUBECONFIG (KUBECTL: which kubectl). Those of the
-# generators are External Secrets Operator's own kinds: where its copies are there, they stay as they are, whichever came
-# first.
+# generators are External Secrets Operator's own kinds: where its copies are there, they stay as they are, whichever
+# came first.
 set -euo pipefail
 kustomize=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/kustomize
 kubectl=${KUBECTL:-kubectl}

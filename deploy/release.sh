@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# release.sh: the steps of .github/workflows/release.yml that need no right of anybody's, so that they can be tried here.
+# release.sh: the steps of .github/workflows/release.yml that need no right of anybody's, so that they can be tried
+# here.
 #
 #   release.sh version TAG             checks that v1.2.3 is what the repository says everywhere, and prints 1.2.3
 #   release.sh notes VERSION           prints that version's part of CHANGELOG.md
@@ -7,8 +8,8 @@
 #                                      PROGRAMS holds ARCHITECTURE/acr-pull-webhook for each (deploy/binary.sh)
 #   release.sh chart REGISTRY FOLDER   the chart as an archive in FOLDER, with the image REGISTRY/acr-pull-webhook as default
 #
-# SOURCE_DATE_EPOCH is the time that image and chart tell; by default that of the last commit. With the same programs and
-# buildah it gives the same image digest.
+# SOURCE_DATE_EPOCH is the time that image and chart tell; by default that of the last commit. With the same programs
+# and buildah it gives the same image digest.
 set -euo pipefail
 # shellcheck source=tests/e2e/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../tests/e2e/lib.sh"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# reproducible.sh FILE: builds the webhook's program twice, from two copies of the repository in different folders, and puts
-# it into FILE if both are the same, byte for byte. PROFILE is the cargo profile; by default release.
+# reproducible.sh FILE: builds the webhook's program twice, from two copies of the repository in different folders, and
+# puts it into FILE if both are the same, byte for byte. PROFILE is the cargo profile; by default release.
 set -euo pipefail
 # shellcheck source=tests/e2e/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../tests/e2e/lib.sh"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# sbom.sh FILE: a bill of materials of the webhook's program, CycloneDX as JSON: each crate in it or used to build it, with
-# version, licence and checksum. It is amd64's; arm64's program has the same, less what looks at an x86 processor. With
-# SOURCE_DATE_EPOCH it is the same each time.
+# sbom.sh FILE: a bill of materials of the webhook's program, CycloneDX as JSON: each crate in it or used to build it,
+# with version, licence and checksum. It is amd64's; arm64's program has the same, less what looks at an x86 processor.
+# With SOURCE_DATE_EPOCH it is the same each time.
 set -euo pipefail
 # shellcheck source=tests/e2e/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../tests/e2e/lib.sh"
