@@ -103,6 +103,7 @@ lint: lint-rust lint-dependencies lint-shell lint-go lint-manifests lint-chart l
 lint-rust: tools
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	tests/rooms.sh
 
 # Only the hosted workflow checks advisories: they need a remote database and change without a commit here.
 .PHONY: lint-dependencies

@@ -14,7 +14,7 @@ pub use review::{Answer, PodView, Request, Verdict, Wanted, parse};
 use crate::{
     deadline::Deadline,
     generator::{NamespaceDefaults, Reference},
-    kubernetes::Pod,
+    live_pod::LivePod,
     problem::{Class, Problem, Reason},
     pull_secret::{Ensured, Issuer, PullSecretRequest, Resolution, Resolver},
     telemetry::Metrics,
@@ -91,7 +91,7 @@ impl Admission {
 
 impl Admission {
     /// What a Pod that exists asks for, as it did when it was admitted.
-    pub async fn wishes_of(&self, pod: &Pod) -> Result<Vec<PullSecretRequest>, Problem> {
+    pub async fn wishes_of(&self, pod: &LivePod) -> Result<Vec<PullSecretRequest>, Problem> {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let service_account = pod.spec.service_account_name.as_deref();
         let annotations = pod.metadata.annotations.as_ref();

@@ -24,6 +24,7 @@ pub mod identity;
 pub mod jwt;
 pub mod kubernetes;
 pub mod leader;
+pub mod live_pod;
 pub mod pem;
 pub mod problem;
 pub mod pull_secret;

@@ -7,7 +7,8 @@
 
 use super::{FAR, Key, Work, schedule::chance};
 use crate::{
-    kubernetes::{CallError, Pod, api_problem},
+    kubernetes::{CallError, api_problem},
+    live_pod::LivePod,
     problem::Problem,
     pull_secret::ACRPullSecret,
     watch::{self, Failure, Item},
@@ -145,7 +146,7 @@ impl Work {
     /// Which of the marked pull secrets of a namespace its Pods name. Page by page, as there may be more Pods than memory.
     async fn list(&self, namespace: &str) -> Result<Listed, Problem> {
         let what = format!("listing the Pods of namespace {namespace}");
-        let api = Api::<Item<Pod>>::namespaced(self.upkeep.cluster.client.clone(), namespace);
+        let api = Api::<Item<LivePod>>::namespaced(self.upkeep.cluster.client.clone(), namespace);
         let mut listed = Listed {
             began: Instant::now(),
             named: HashSet::new(),

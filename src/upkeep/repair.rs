@@ -6,7 +6,8 @@ use super::{
     complaint::{Complaint, What},
 };
 use crate::{
-    kubernetes::{self, MIRROR_POD_ANNOTATION, Pod},
+    kubernetes,
+    live_pod::{LivePod, MIRROR_POD_ANNOTATION},
     problem::Problem,
     pull_secret::{ACRPullSecret, Cause},
     telemetry::Renewal,
@@ -179,7 +180,7 @@ impl Wanted {
     }
 
     /// What the Pod says to it.
-    fn checked(&self, pod: Option<&Pod>, name: &str, registry: Option<&str>) -> Agreement {
+    fn checked(&self, pod: Option<&LivePod>, name: &str, registry: Option<&str>) -> Agreement {
         let Some(pod) = pod.filter(|pod| asks_for(pod, name)) else {
             return Agreement::Disagrees;
         };
@@ -198,7 +199,7 @@ impl Wanted {
 }
 
 /// Whether the Pod pulls by the Secret of this name. What its annotation says can be written by who cannot create Pods.
-fn asks_for(pod: &Pod, name: &str) -> bool {
+fn asks_for(pod: &LivePod, name: &str) -> bool {
     let mirror = pod
         .metadata
         .annotations
@@ -329,7 +330,7 @@ impl Work {
     }
 
     /// Makes the pull secret of this name as the admission of this Pod would. What else the Pod asks for does not matter.
-    async fn make_for(&self, pod: &Pod, name: &str) -> Result<Outcome, Problem> {
+    async fn make_for(&self, pod: &LivePod, name: &str) -> Result<Outcome, Problem> {
         let wishes = self.upkeep.admission.wishes_of(pod).await?;
         let Some(wish) = wishes.into_iter().find(|wish| wish.can_be_named(name)) else {
             return Ok(Outcome::NothingToDo);
@@ -350,9 +351,9 @@ impl Work {
         outcome.inspect_err(|problem| self.upkeep.resolver.warn_on_generator(&wish, problem))
     }
 
-    async fn read_pod(&self, (namespace, name): &Key) -> Result<Option<Pod>, Problem> {
+    async fn read_pod(&self, (namespace, name): &Key) -> Result<Option<LivePod>, Problem> {
         let what = format!("reading Pod {namespace}/{name}");
-        let api = Api::<Item<Pod>>::namespaced(self.upkeep.cluster.client.clone(), namespace);
+        let api = Api::<Item<LivePod>>::namespaced(self.upkeep.cluster.client.clone(), namespace);
         let found = kubernetes::call(&what, api.get_opt(name)).await?;
         // What cannot be read agrees to nothing.
         Ok(found.and_then(|pod| pod.0.ok()))

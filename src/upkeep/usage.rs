@@ -7,7 +7,7 @@
 use super::Key;
 use crate::{
     admission::{MAX_REFERENCES, PULL_SECRETS},
-    kubernetes::MIRROR_POD_ANNOTATION,
+    live_pod::MIRROR_POD_ANNOTATION,
     pull_secret::is_pull_secret,
     watch::{Change, Item},
 };

@@ -21,7 +21,7 @@ fn wanted(second: i64, refused: bool) -> Wanted {
     }
 }
 
-fn pod(annotations: Value, secrets: &[&str], status: Value) -> Pod {
+fn pod(annotations: Value, secrets: &[&str], status: Value) -> LivePod {
     let secrets: Vec<_> = secrets.iter().map(|name| json!({"name": name})).collect();
     let pod = json!({
         "metadata": {"name": "app", "annotations": annotations},
@@ -51,7 +51,7 @@ fn running() -> Value {
     json!({"running": {"startedAt": "2026-05-05T12:00:00Z"}})
 }
 
-fn agrees(refused: bool, pod: &Pod) -> bool {
+fn agrees(refused: bool, pod: &LivePod) -> bool {
     wanted(0, refused).checked(Some(pod), NAME, Some(REGISTRY)) == Agreement::Agrees
 }
 
