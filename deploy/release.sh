@@ -41,12 +41,12 @@ notes() {
     sed -e '/./,$!d'
 }
 
-time_of_release() {
+release_timestamp() {
   printf '%s\n' "${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct)}"
 }
 
 # vfs and chroot work without root, and the build does not run any program.
-buildah_here() {
+run_buildah() {
   local command=$1
   shift
   buildah --storage-driver vfs --root "$work/storage" --runroot "$work/run" "$command" "$@"
@@ -56,7 +56,7 @@ image() {
   local programs=$1 folder architecture version epoch
   folder=$(realpath -m "$2")
   version=$(value_of Cargo.toml version)
-  epoch=$(time_of_release)
+  epoch=$(release_timestamp)
   command -v buildah >/dev/null || need buildah
   [[ ! -e $folder ]] || die "$folder already exists"
   for architecture in "${architectures[@]}"; do
@@ -65,10 +65,10 @@ image() {
   done
   # In a fixed order, because the order is part of the digest; without the label that contains the version of buildah.
   for architecture in "${architectures[@]}"; do
-    buildah_here bud --quiet --isolation chroot --format oci --identity-label=false --timestamp "$epoch" \
+    run_buildah bud --quiet --isolation chroot --format oci --identity-label=false --timestamp "$epoch" \
       --platform "linux/$architecture" --build-arg "VERSION=$version" --manifest "$name" --file "$root/Containerfile" "$work/context" >&2
   done
-  buildah_here manifest push --quiet --all --format oci "$name" "oci:$folder:$version" >&2
+  run_buildah manifest push --quiet --all --format oci "$name" "oci:$folder:$version" >&2
 }
 
 chart() {
