@@ -3,7 +3,7 @@
 use crate::{
     admission::{self, Admission, OnUpstreamFailure},
     cli::ServeArgs,
-    cluster::{Cluster, Reach},
+    cluster::{Cluster, NamespaceScope},
     events::Events,
     excluded::Excluded,
     generator::{NamespaceDefaults, Resolver},
@@ -36,7 +36,7 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
         signal(SignalKind::interrupt()).map_err(|e| format!("SIGINT cannot be awaited: {e}"))?;
     let election = args.leader_election.settings()?;
     let source = args.tls.source()?;
-    let reach = Reach::new(&args.namespaces)?;
+    let namespaces = NamespaceScope::new(&args.namespaces)?;
     let metrics = Metrics::new();
     let certificate = Serving::new(metrics.clone());
     let tls = certificate.config(args.tls.clients().as_ref())?;
@@ -49,7 +49,7 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
     let (tasks, mut ended) = tasks();
     let cluster = Cluster {
         client: client.clone(),
-        reach,
+        namespaces,
         readiness: readiness.clone(),
         metrics: metrics.clone(),
         events: Events::new(client.clone()),
@@ -104,7 +104,7 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
     drop(resign);
     // Not ready first: the API servers' proxies need a moment to send their requests elsewhere, and the connections
     // that they keep go on to lead here.
-    readiness.wait_for("shutting down");
+    readiness.set_unready("shutting down");
     let _ = drain.send(Stage::Leaving);
     tracing::info!(delay = args.shutdown_delay, "shutting down");
     tokio::select! {

@@ -17,7 +17,7 @@ use crate::{
     leader::Term,
     problem::Problem,
     pull_secret::{ACRPullSecret, Catalog, Cause, Guarded, Issuer, Resolution, Wish},
-    telemetry::{Metrics, Renewal},
+    telemetry::{Metrics, RenewalOutcome},
     watch::Item,
 };
 use futures::FutureExt;
@@ -172,7 +172,7 @@ impl Work {
                     name,
                     "the upkeep of this pull secret panicked; please report this"
                 );
-                self.upkeep.metrics.upkeep_panicked();
+                self.upkeep.metrics.count_upkeep_panic();
                 Some(self.after(&key, None))
             }
         }
@@ -236,7 +236,9 @@ impl Work {
             return Ok(None);
         }
         let outcome = self.renew(owner, Cause::Renewal(object.clone())).await;
-        self.upkeep.metrics.renewal(Renewal::Renewed, &outcome);
+        self.upkeep
+            .metrics
+            .count_renewal(RenewalOutcome::Renewed, &outcome);
         outcome?;
         self.recovered(key);
         // The watch shows what was written, and wakes it with its new time; this is for when it does not.

@@ -6,7 +6,7 @@ use crate::{
     foreign::Foreign,
     kubernetes::{self, CallError, api_problem, is_passing, is_terminating},
     problem::{Problem, Reason},
-    telemetry::{Hop, Metrics},
+    telemetry::{Metrics, UpstreamCall},
 };
 use azure_core::{error::ErrorKind, http::ClientMethodOptions};
 use azure_identity::ClientAssertion;
@@ -71,7 +71,7 @@ impl AssertionSource {
             kubernetes::decoded::<TokenRequest>(&self.client, request).await
         };
         self.metrics
-            .hop(Hop::TokenRequest, async {
+            .upstream_call(UpstreamCall::TokenRequest, async {
                 let reply = kubernetes::bounded(&what, call).await.map_err(|e| match e {
                     CallError::Api(s) if s.code == 404 => Problem::new(
                         Reason::ServiceAccountNotFound,

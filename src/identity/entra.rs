@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     problem::Problem,
-    telemetry::{Hop, Metrics},
+    telemetry::{Metrics, UpstreamCall},
     transport::{Ahead, Caller, Gates},
 };
 use azure_core::{
@@ -97,7 +97,7 @@ impl EntraClient {
         let scope = format!("{}/.default", asker.cloud().acr_audience);
         let credential = credential.map_err(|error| asker.problem(&error))?;
         let call = || {
-            self.metrics.hop(Hop::Entra, async {
+            self.metrics.upstream_call(UpstreamCall::Entra, async {
                 match credential.get_token(&[&scope], None).await {
                     Ok(token) => Ok(EntraToken::new(token.token, Some(asker.client_id().to_owned()))),
                     Err(error) => Err(asker.problem(&error)),

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     foreign::Foreign,
     problem::{Problem, Reason},
-    telemetry::{Hop, Metrics},
+    telemetry::{Metrics, UpstreamCall},
     transport::{Caller, Gates},
 };
 use azure_core::{
@@ -52,7 +52,7 @@ impl ManagedIdentityClient {
             ManagedIdentityId::SystemAssigned | ManagedIdentityId::ResourceId(_) => None,
         };
         let call = || {
-            self.metrics.hop(Hop::ManagedIdentity, async {
+            self.metrics.upstream_call(UpstreamCall::ManagedIdentity, async {
                 match exchange().await {
                     Ok(token) => Ok(EntraToken::new(token.token, client_id)),
                     Err(error) => Err(problem(identity, &error)),

@@ -20,7 +20,7 @@ use crate::{
     telemetry::{Metrics, Readiness},
     transport::{Caller, Gates, Place, Stage, late},
     turns::Lane,
-    watch::{self, Item, Seen, Selector},
+    watch::{self, Item, Selector, StoreEvent},
 };
 use jiff::{SignedDuration, Timestamp};
 use kube::{
@@ -137,18 +137,18 @@ impl Issuer {
         let known = watch::store(
             WATCH,
             cluster,
-            cluster.places::<Guarded>(),
+            cluster.watch_scopes::<Guarded>(),
             Selector::default(),
             trim,
             move |seen| {
                 let reference = match seen {
-                    Seen::There(object) => {
+                    StoreEvent::Applied(object) => {
                         let reference = ObjectRef::from_obj(object);
                         let namespace = reference.namespace.as_deref().unwrap_or_default();
                         counted.appeared(namespace, &reference.name);
                         reference
                     }
-                    Seen::Gone(reference) => {
+                    StoreEvent::Deleted(reference) => {
                         let namespace = reference.namespace.as_deref().unwrap_or_default();
                         forget.forget(namespace, &reference.name);
                         counted.disappeared(namespace, &reference.name);
@@ -260,7 +260,7 @@ impl Issuer {
 
     /// Whether the pull secrets that exist are known, as they were a moment ago.
     pub fn sees(&self) -> bool {
-        self.0.readiness.sees(WATCH)
+        self.0.readiness.watch_is_current(WATCH)
     }
 
     /// Writes them.
@@ -446,7 +446,7 @@ impl Inner {
             },
             place,
         };
-        let issuing = self.metrics.issuing();
+        let issuing = self.metrics.track_issuing();
         if self.is_done(order, cause) {
             return Ok(());
         }

@@ -46,7 +46,7 @@ impl AzureClock {
             return expires;
         };
         let ahead = date.duration_since(sent);
-        self.metrics.azure_clock_ahead(ahead);
+        self.metrics.set_azure_clock_ahead(ahead);
         let off = ahead.abs() >= WORTH_A_WARNING;
         if self.is_off.load(Ordering::Relaxed) != off && self.may_tell() {
             self.is_off.store(off, Ordering::Relaxed);

@@ -7,7 +7,7 @@ use crate::{
     identity::EntraToken,
     jwt,
     problem::{Problem, Reason},
-    telemetry::{Hop, Metrics},
+    telemetry::{Metrics, UpstreamCall},
     transport::{self, Ahead, Caller, Gates, Reply},
 };
 use jiff::Timestamp;
@@ -102,7 +102,13 @@ impl RegistryClient {
         ];
         form.extend(tenant.map(|tenant| ("tenant", tenant)));
         let answer: Answer<RefreshReply> = self
-            .post(caller, Hop::RegistryExchange, host, "/oauth2/exchange", &form)
+            .post(
+                caller,
+                UpstreamCall::RegistryExchange,
+                host,
+                "/oauth2/exchange",
+                &form,
+            )
             .await?;
         let Some(scope) = scope else {
             return self.token(host, answer, |reply| reply.refresh_token);
@@ -115,7 +121,7 @@ impl RegistryClient {
             ("refresh_token", answer.body.refresh_token.expose_secret()),
         ];
         let answer: Answer<AccessReply> = self
-            .post(caller, Hop::RegistryToken, host, "/oauth2/token", &form)
+            .post(caller, UpstreamCall::RegistryToken, host, "/oauth2/token", &form)
             .await?;
         let token = self.token(host, answer, |reply| reply.access_token)?;
         let lacks = lacking(scope, token.secret.expose_secret()).map(|repository| {
@@ -155,14 +161,14 @@ impl RegistryClient {
     async fn post<T: DeserializeOwned>(
         &self,
         caller: &Caller,
-        hop: Hop,
+        hop: UpstreamCall,
         host: &RegistryHost,
         path: &str,
         form: &[(&str, &str)],
     ) -> Result<Answer<T>, Problem> {
         let request = self.http.post(format!("https://{host}{path}")).form(form);
         let call = || {
-            self.metrics.hop(hop, async move {
+            self.metrics.upstream_call(hop, async move {
                 let sent = Timestamp::now();
                 let reply = transport::send(request).await.map_err(|cause| {
                     Problem::new(

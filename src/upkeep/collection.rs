@@ -10,7 +10,7 @@ use crate::{
     kubernetes::{CallError, Pod, api_problem},
     problem::Problem,
     pull_secret::ACRPullSecret,
-    watch::{self, Failure, Item},
+    watch::{self, Item, ReadError},
 };
 use jiff::Timestamp;
 use kube::{Api, api::ListParams};
@@ -122,7 +122,7 @@ impl Work {
                 name,
                 "pull secret collected: no Pod has named it for a while"
             );
-            self.upkeep.metrics.collected();
+            self.upkeep.metrics.count_collected();
         }
         Ok(Some(LAG))
     }
@@ -156,13 +156,13 @@ impl Work {
             .fields(super::watches::NOT_FINISHED)
             .limit(PAGE);
         while listed.named.len() < listed.marked.len() {
-            let page = match watch::page(&self.upkeep.cluster.client, &api, &params).await {
+            let page = match watch::list_page(&self.upkeep.cluster.client, &api, &params).await {
                 Ok(page) => page,
-                Err(Failure::TooLarge(_)) if params.limit > Some(1) => {
+                Err(ReadError::TooLarge(_)) if params.limit > Some(1) => {
                     params.limit = params.limit.map(|limit| limit / 2);
                     continue;
                 }
-                Err(Failure::Api(status)) => return Err(api_problem(&what, CallError::Api(status))),
+                Err(ReadError::Api(status)) => return Err(api_problem(&what, CallError::Api(status))),
                 Err(failure) => return Err(api_problem(&what, CallError::Transport(failure.to_string()))),
             };
             for Item(pod) in page.items {

@@ -41,8 +41,8 @@ struct Body {
 }
 
 impl Watched for Event {
-    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
-        watch::read(deserializer, |metadata, body| Self { metadata, body })
+    fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
+        watch::decode(deserializer, |metadata, body| Self { metadata, body })
     }
 }
 

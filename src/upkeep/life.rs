@@ -16,7 +16,7 @@ pub async fn measure(work: &Work) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        work.upkeep.metrics.first_expiration(work.first_expiration());
+        work.upkeep.metrics.set_first_expiration(work.first_expiration());
     }
 }
 
@@ -24,7 +24,7 @@ struct Silence(Metrics);
 
 impl Drop for Silence {
     fn drop(&mut self) {
-        self.0.first_expiration(None);
+        self.0.set_first_expiration(None);
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     kubernetes::{self, MIRROR, Pod},
     problem::Problem,
     pull_secret::{ACRPullSecret, Cause},
-    telemetry::Renewal,
+    telemetry::RenewalOutcome,
     watch::Item,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -362,7 +362,7 @@ impl Work {
         let success = match outcome {
             Ok(Outcome::Done) => {
                 tracing::info!(namespace, name, "pull secret repaired");
-                Renewal::Repaired
+                RenewalOutcome::Repaired
             }
             Ok(Outcome::NothingToDo) => {
                 tracing::debug!(
@@ -370,16 +370,16 @@ impl Work {
                     name,
                     "no Pod agrees that this pull secret needs a repair"
                 );
-                Renewal::NothingToDo
+                RenewalOutcome::NothingToDo
             }
             Err(problem) => {
                 tracing::warn!(namespace, name, %problem, "pull secret not repaired");
-                Renewal::Failed
+                RenewalOutcome::Failed
             }
         };
         self.upkeep
             .metrics
-            .renewal(success, &outcome.as_ref().map(drop).map_err(Clone::clone));
+            .count_renewal(success, &outcome.as_ref().map(drop).map_err(Clone::clone));
     }
 }
 

@@ -62,18 +62,18 @@ impl Usage {
     pub fn observe(&self, change: &Change<Labelled>) -> Vec<Key> {
         let mut index = self.lock();
         match change {
-            Change::There(pod) => index.set(key(pod), names(pod)),
-            Change::Gone(pod) => index.set(key_of(pod), Names::default()),
-            Change::Listed(namespace, all) => index.listed(namespace.as_deref(), all),
-            Change::Whole => {
+            Change::Applied(pod) => index.set(key(pod), names(pod)),
+            Change::Deleted(pod) => index.set(key_of(pod), Names::default()),
+            Change::Relisted(namespace, all) => index.listed(namespace.as_deref(), all),
+            Change::Synced => {
                 index.filled = true;
                 Vec::new()
             }
-            Change::Fails(namespace) => {
+            Change::Stale(namespace) => {
                 index.failing.insert(namespace.clone());
                 Vec::new()
             }
-            Change::Works(namespace) => {
+            Change::Recovered(namespace) => {
                 index.failing.remove(namespace);
                 Vec::new()
             }

@@ -18,7 +18,7 @@ pub const NOT_FINISHED: &str = "status.phase!=Succeeded,status.phase!=Failed";
 
 /// Follows the Pods, and wakes what they begin or cease to use.
 pub async fn pods(work: &Work) {
-    let places = work.upkeep.cluster.places::<Item<PartialObjectMeta<Pod>>>();
+    let places = work.upkeep.cluster.watch_scopes::<Item<PartialObjectMeta<Pod>>>();
     let selector = Selector::default()
         .labels(&format!("{INJECTED}=true"))
         .fields(NOT_FINISHED);
@@ -27,7 +27,7 @@ pub async fn pods(work: &Work) {
         for key in work.usage.observe(&change) {
             work.queue.wake(key);
         }
-        if matches!(change, Change::Whole | Change::Works(_)) {
+        if matches!(change, Change::Synced | Change::Recovered(_)) {
             // Those that are not in use have waited for this, and so have complaints.
             work.pods_listed.notify_one();
             wake_all(work);
@@ -59,7 +59,7 @@ pub async fn failed_pulls(work: &Work) {
     work.pods_listed.notified().await;
     let follow = async |what, reason: &str| {
         let fields = format!("involvedObject.kind=Pod,type=Warning,reason={reason}");
-        let places = work.upkeep.cluster.places::<Item<Event>>();
+        let places = work.upkeep.cluster.watch_scopes::<Item<Event>>();
         let mut watch = Watch::start(
             what,
             &work.upkeep.cluster,
@@ -67,7 +67,7 @@ pub async fn failed_pulls(work: &Work) {
             Selector::default().fields(&fields),
         );
         while let Some(change) = watch.next().await {
-            if let Change::There(Item(Ok(event))) = change
+            if let Change::Applied(Item(Ok(event))) = change
                 && let Some(complaint) = Complaint::of(&event, Timestamp::now())
             {
                 work.complained(&complaint);

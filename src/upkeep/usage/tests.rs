@@ -36,16 +36,16 @@ fn pod_key(name: &str) -> Key {
 }
 
 fn there(pod: Labelled) -> Change<Labelled> {
-    Change::There(pod)
+    Change::Applied(pod)
 }
 
 fn gone(name: &str) -> Change<Labelled> {
-    Change::Gone(ObjectRef::new(name).within("team-a"))
+    Change::Deleted(ObjectRef::new(name).within("team-a"))
 }
 
 fn listed(names: &[&str], namespace: Option<&str>) -> Change<Labelled> {
     let all = names.iter().map(|name| ObjectRef::new(name).within("team-a"));
-    Change::Listed(namespace.map(str::to_owned), all.collect())
+    Change::Relisted(namespace.map(str::to_owned), all.collect())
 }
 
 fn filled(pods: &[(&str, &str)]) -> Usage {
@@ -60,7 +60,7 @@ fn fill(usage: &Usage, pods: &[(&str, &str)]) -> Vec<Key> {
     }
     let names: Vec<_> = pods.iter().map(|(name, _)| *name).collect();
     let changed = usage.observe(&listed(&names, None));
-    usage.observe(&Change::Whole);
+    usage.observe(&Change::Synced);
     changed
 }
 
@@ -78,11 +78,11 @@ async fn nothing_is_unused_before_all_pods_are_known_nor_while_the_watch_fails()
         (usage.of(&secret("a")), usage.of(&secret("b"))),
         (Use::Used, Use::Unknown)
     );
-    usage.observe(&Change::Whole);
+    usage.observe(&Change::Synced);
     assert_eq!(usage.of(&secret("b")), Use::Unused(Duration::ZERO));
     tokio::time::advance(Duration::from_secs(7)).await;
     assert_eq!(usage.of(&secret("b")), Use::Unused(Duration::from_secs(7)));
-    usage.observe(&Change::Fails(None));
+    usage.observe(&Change::Stale(None));
     assert_eq!(
         (usage.of(&secret("a")), usage.of(&secret("b"))),
         (Use::Used, Use::Unknown)
@@ -90,8 +90,8 @@ async fn nothing_is_unused_before_all_pods_are_known_nor_while_the_watch_fails()
     usage.observe(&there(pod("one", "a")));
     usage.observe(&listed(&["one"], None));
     assert_eq!(usage.of(&secret("b")), Use::Unknown);
-    usage.observe(&Change::Works(None));
-    usage.observe(&Change::Fails(Some("team-b".to_owned())));
+    usage.observe(&Change::Recovered(None));
+    usage.observe(&Change::Stale(Some("team-b".to_owned())));
     assert_eq!(usage.of(&secret("b")), Use::Unused(Duration::from_secs(7)));
 }
 
