@@ -84,8 +84,8 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
     let (resign, resigned) = oneshot::channel::<()>();
     let resigned = async move { drop(resigned.await) };
     let candidate = upkeep.clone();
-    let fit = move || candidate.is_fit();
-    let lead = move |term| upkeep.clone().work(term);
+    let fit = move || candidate.can_lead();
+    let lead = move |term| upkeep.clone().run(term);
     let mut election = tokio::spawn(leader::run(client, election, metrics, resigned, fit, lead));
     tracing::info!(%listen_addr, %admin_addr, version = env!("CARGO_PKG_VERSION"), "serving");
 
