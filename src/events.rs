@@ -74,8 +74,8 @@ impl Events {
         self.emit(about, EventType::Normal, reason, note);
     }
 
-    /// Emits a Warning about this replica's Pod, if the program runs in a Pod. Warnings with different `subject`s do not
-    /// suppress each other.
+    /// Emits a Warning about this replica's Pod, if the program runs in a Pod. Warnings with different `subject`s do
+    /// not suppress each other.
     pub fn warn_about_own_pod(&self, subject: &'static str, reason: &'static str, note: &str) {
         if let Some(pod) = &self.0.own_pod
             && self.0.should_emit(subject, reason)

@@ -1,5 +1,5 @@
-//! The leader's work: renews and repairs the pull secrets that live Pods name, and collects those that no Pod has named for a
-//! while.
+//! The leader's work: renews and repairs the pull secrets that live Pods name, and collects those that no Pod has named
+//! for a while.
 
 mod collection;
 mod expiration;

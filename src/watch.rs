@@ -1,5 +1,5 @@
-//! Watches one kind in one or more namespaces, with back-off, logging once when a watch breaks and once when it recovers;
-//! and stores that such a watch fills.
+//! Watches one kind in one or more namespaces, with back-off, logging once when a watch breaks and once when it
+//! recovers; and stores that such a watch fills.
 
 mod item;
 mod list;
@@ -117,7 +117,8 @@ pub enum StoreEvent<'a, K: Resource> {
 
 /// Starts a watch that fills a store for the life of the process.
 ///
-/// `trim` drops unused fields before an object is stored. `observe` is called for every event after the store was changed.
+/// `trim` drops unused fields before an object is stored. `observe` is called for every event after the store was
+/// changed.
 pub fn store<K: Watched>(
     name: &'static str,
     cluster: &Cluster,
@@ -162,7 +163,7 @@ pub fn store<K: Watched>(
                         }
                     }
                 }
-                // Not by the store's own `wait_until_ready`: if several tasks wait for one store, it wakes only the last.
+                // The store's own `wait_until_ready` wakes only the last of several waiting tasks.
                 Change::Synced => readiness.clear(name),
                 Change::Stale(_) | Change::Recovered(_) => {}
             }
@@ -217,8 +218,7 @@ impl<K: Watched> UnreadableObjects<K> {
         self.update_metric();
         let watch = self.watch;
         let error = Foreign::new(error).to_string();
-        // One warning while any object is unreadable: users can create any number of such objects, and the metric counts
-        // them.
+        // One warning while any object is unreadable: users can create many of them, and the metric counts them.
         if is_first {
             tracing::warn!(
                 namespace,

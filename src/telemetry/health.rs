@@ -25,9 +25,9 @@ const API_SERVER_UNREACHABLE: &str = "API server unreachable";
 
 /// Whether this replica is ready for requests, and how its watches work.
 ///
-/// A replica is unready if another one is likely to answer better. A watch that fails after its first list makes no replica
-/// unready: most Pods are admitted with the objects already known, and the others after a live read. A replica whose watches
-/// all fail to reach the API server may be the only one that is cut off.
+/// A replica is unready if another one is likely to answer better. A watch that fails after its first list makes no
+/// replica unready: most Pods are admitted with the objects already known, and the others after a live read. A replica
+/// whose watches all fail to reach the API server may be the only one that is cut off.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<Inner>);
 
@@ -217,7 +217,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_watch_is_current_until_all_its_scopes_fail_beyond_the_tolerance() {
-        let (readiness, metrics) = (Readiness::default(), Metrics::new());
+        let readiness = Readiness::default();
+        let metrics = Metrics::new();
         assert!(!readiness.watch_is_current("one"));
         readiness.set_unready("one");
         let scopes = [
@@ -247,7 +248,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_replica_is_unready_once_all_its_watches_are_unreachable_for_long() {
-        let (readiness, metrics) = (Readiness::default(), Metrics::new());
+        let readiness = Readiness::default();
+        let metrics = Metrics::new();
         let mut one = readiness.register_watch("one", &metrics);
         let mut other = readiness.register_watch("other", &metrics);
         one.set_failing(Outage::Unreachable);

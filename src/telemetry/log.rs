@@ -58,14 +58,14 @@ pub fn init(args: &LogArgs) -> Result<(), String> {
     started.map_err(|e| format!("logging cannot be started: {e}"))
 }
 
-/// Whether a line may contain a response body. kube's client logs the body of a response that it cannot decode at WARN; the
-/// body may be the token of a TokenRequest, or all objects of a list.
+/// Whether a line may contain a response body. kube's client logs the body of a response that it cannot decode at WARN;
+/// the body may be the token of a TokenRequest, or all objects of a list.
 fn may_contain_a_body(line: &Metadata<'_>) -> bool {
     line.target() == "kube_client::client" && *line.level() <= Level::WARN
 }
 
-/// Parses a list of levels and `target=level` directives. The last directive for a target applies; a target without a level
-/// logs everything.
+/// Parses a list of levels and `target=level` directives. The last directive for a target applies; a target without a
+/// level logs everything.
 fn filter(directives: &str) -> Result<Targets, String> {
     let mut all = directives
         .split(',')

@@ -251,7 +251,7 @@ impl Metrics {
 
     /// The response body of `/metrics`.
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
-        // Computed from the clock: a process that was suspended may be scraped before it notices that its lease has expired.
+        // Computed from the clock: a suspended process may be scraped before it notices that its lease has expired.
         let until = *self.leading_until.lock().unwrap_or_else(PoisonError::into_inner);
         let leads = until.is_some_and(|until| tokio::time::Instant::now() < until);
         self.leader.set(leads.into());

@@ -1,10 +1,10 @@
-//! Deletes pull secrets that no live Pod names. A pull secret is first marked as unused, so that an admission whose Pod needs
-//! it can remove the mark. After the notice the Pods are listed once more, and the pull secret is deleted only if it has not
-//! changed since it was marked.
+//! Deletes pull secrets that no live Pod names. A pull secret is first marked as unused, so that an admission whose Pod
+//! needs it can remove the mark. After the notice the Pods are listed once more, and the pull secret is deleted only if
+//! it has not changed since it was marked.
 //!
-//! The grace before the mark is measured by the current leader, from the moment at which it saw the last Pod disappear or the
-//! pull secret for the first time; a new leader starts again. Storing its start in the status would cost one write whenever a
-//! last Pod disappears, and another write during the admission of the next Pod.
+//! The grace before the mark is measured by the current leader, from the moment at which it saw the last Pod disappear
+//! or the pull secret for the first time; a new leader starts again. Storing its start in the status would cost one
+//! write whenever a last Pod disappears, and another write during the admission of the next Pod.
 
 use super::{Key, MAX_REQUEUE, Reconciler, schedule::fraction};
 use crate::{
@@ -22,8 +22,8 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Extends the grace by up to this fraction, equally for all pull secrets of a namespace. After a change of the leader the
-/// namespaces become due at different times, and one list of a namespace's Pods serves all its pull secrets.
+/// Extends the grace by up to this fraction, equally for all pull secrets of a namespace. After a change of the leader
+/// the namespaces become due at different times, and one list of a namespace's Pods serves all its pull secrets.
 const GRACE_SPREAD: f64 = 0.1;
 /// The shortest time until a pull secret is reconciled again.
 const MIN_REQUEUE: Duration = Duration::from_secs(1);
@@ -142,7 +142,7 @@ impl Reconciler {
         Ok(named)
     }
 
-    /// Lists the Pods of a namespace for its marked pull secrets. Reads page by page, as all Pods may not fit into memory.
+    /// Lists the Pods of a namespace for its marked pull secrets, page by page, as all Pods may not fit into memory.
     async fn list_named(&self, namespace: &str) -> Result<NamedByPods, Problem> {
         let what = format!("listing the Pods of namespace {namespace}");
         let api = Api::<Item<Pod>>::namespaced(self.upkeep.cluster.client.clone(), namespace);

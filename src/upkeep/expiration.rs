@@ -47,8 +47,8 @@ impl Reconciler {
     }
 }
 
-/// When the token of a working pull secret expires. A pull secret whose renewal was refused does not count: only its users
-/// can resolve that, and its conditions explain it to them.
+/// When the token of a working pull secret expires. A pull secret whose renewal was refused does not count: only its
+/// users can resolve that, and its conditions explain it to them.
 fn expiration(owner: &ACRPullSecret) -> Option<Timestamp> {
     let status = owner
         .status

@@ -1,8 +1,8 @@
-//! Kubelets' Events about failed pulls. The webhook cannot read Secrets, so it learns from these Events that a Secret is
-//! missing or that its registry refuses it.
+//! Kubelets' Events about failed pulls. The webhook cannot read Secrets, so it learns from these Events that a Secret
+//! is missing or that its registry refuses it.
 //!
-//! Anybody who may write Events can write the same. An Event is therefore a claim, which names a Pod, pull secrets and a
-//! time, and which must be confirmed by the Pod.
+//! Anybody who may write Events can write the same. An Event is therefore a claim, which names a Pod, pull secrets and
+//! a time, and which must be confirmed by the Pod.
 
 use super::Key;
 use crate::{
@@ -47,7 +47,7 @@ struct Body {
 }
 
 impl Body {
-    /// When the Event was last observed. `None` if the time is missing or invalid, which it is not in a kubelet's Event.
+    /// When the Event was last observed. A kubelet's Event always has a valid time.
     fn last_observed(&self) -> Option<Timestamp> {
         let series = self.series.as_ref().and_then(|s| s.last_observed_time.as_ref());
         let time = series
@@ -104,8 +104,7 @@ impl PullFailure {
         } = event;
         let InvolvedObject { namespace, name } = &event.involved_object;
         let pod = (namespace.clone()?, name.clone()?);
-        // If `eventTime` is set, the API server does not compare these namespaces, so the Event could name a Pod of another
-        // namespace.
+        // The API server does not compare these namespaces in an Event with `eventTime`, so any Pod could be named.
         if metadata.namespace.as_deref() != Some(&pod.0) {
             return None;
         }
@@ -165,8 +164,8 @@ fn mentions_refusal_by(message: &str, registry: &str) -> bool {
     })
 }
 
-/// Whether the message contains the words with which container runtimes and registries report 401 and 403. Image references
-/// and URLs are skipped, as a tag or digest may contain these numbers.
+/// Whether the message contains the words with which container runtimes and registries report 401 and 403. Image
+/// references and URLs are skipped, as a tag or digest may contain these numbers.
 fn mentions_refusal(message: &str) -> bool {
     let words = message
         .split_whitespace()

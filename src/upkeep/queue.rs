@@ -1,8 +1,8 @@
-//! The work queue of the leader: each key is reconciled at its earliest requested time and never concurrently with itself.
-//! Namespaces take turns, and no namespace occupies all slots.
+//! The work queue of the leader: each key is reconciled at its earliest requested time and never concurrently with
+//! itself. Namespaces take turns, and no namespace occupies all slots.
 //!
-//! kube's `applier` is a similar queue. But it drops keys whose object is not in its store, and those must be restored; and
-//! it processes keys in order of arrival, so that 5,000 keys of one namespace delay all others.
+//! kube's `applier` is a similar queue. But it drops keys whose object is not in its store, and those must be restored;
+//! and it processes keys in order of arrival, so that 5,000 keys of one namespace delay all others.
 
 use super::Key;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -35,8 +35,8 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// Reconciles due keys, at most `slots` concurrently, until the future is dropped. `reconcile` returns the delay after
-    /// which to reconcile the key again.
+    /// Reconciles due keys, at most `slots` concurrently, until the future is dropped. `reconcile` returns the delay
+    /// after which to reconcile the key again.
     pub async fn run<F>(&self, slots: usize, reconcile: impl Fn(Key) -> F)
     where
         F: Future<Output = Option<Duration>>,

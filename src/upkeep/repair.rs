@@ -21,13 +21,13 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// The shortest time between two repairs of a pull secret. A kubelet reports a failure again with each attempt, and a new
-/// token may not help: an image that the identity may not pull is refused with every token.
+/// The shortest time between two repairs of a pull secret. A kubelet reports a failure again with each attempt, and a
+/// new token may not help: an image that the identity may not pull is refused with every token.
 const MIN_INTERVAL: Duration = Duration::from_secs(10);
 /// The longest time between two repairs of a pull secret.
 const MAX_INTERVAL: Duration = Duration::from_secs(600);
-/// An Event that is older than the last renewal concerns the previous token. The clocks of node and webhook differ by less
-/// than this. If the new token fails too, the kubelet reports that with its next attempt.
+/// An Event that is older than the last renewal concerns the previous token. The clocks of node and webhook differ by
+/// less than this. If the new token fails too, the kubelet reports that with its next attempt.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(5);
 /// How often a Pod is read for one failure: a kubelet writes its Event shortly before the status of the Pod.
 const MAX_POD_READS: u32 = 2;
@@ -234,8 +234,7 @@ impl Reconciler {
         }
     }
 
-    /// Repairs a pull secret if that is requested and the Pod confirms the failure. Returns when to try again, if it must
-    /// wait.
+    /// Repairs a pull secret if that is requested and the Pod confirms the failure. Returns a delay if it must wait.
     pub(super) async fn repair(&self, owner: &ACRPullSecret, key: &Key) -> Result<Option<Duration>, Problem> {
         let Some((request, wait)) = self.repairs.pending(key) else {
             return Ok(None);
@@ -333,7 +332,7 @@ impl Reconciler {
         Ok(Outcome::NothingToDo)
     }
 
-    /// Issues the pull secret with this name as the admission of the Pod would. The Pod's other pull secrets are not touched.
+    /// Issues the pull secret with this name as the admission of the Pod would, but none of its other pull secrets.
     async fn restore_from_pod(&self, pod: &Pod, name: &str) -> Result<Outcome, Problem> {
         let wishes = self.upkeep.admission.wishes_of(pod).await?;
         let Some(wish) = wishes.into_iter().find(|wish| wish.may_be_called(name)) else {

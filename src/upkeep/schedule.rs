@@ -15,8 +15,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(120);
 /// The longest delay that an upstream can request.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
-/// How long until this pull secret is to be renewed. One that never had a token, or whose last attempt failed, is left to
-/// the replica that admitted its Pod for `orphan_grace`.
+/// How long until this pull secret is to be renewed. One that never had a token, or whose last attempt failed, is left
+/// to the replica that admitted its Pod for `orphan_grace`.
 pub fn until_due(owner: &ACRPullSecret, orphan_grace: Duration, now: Timestamp) -> Duration {
     let status = owner.status.as_ref();
     let expires = status.and_then(|s| s.expiration_time.as_ref());

@@ -1,7 +1,7 @@
 //! Which pull secrets live Pods name, from a watch of the Pods' metadata.
 //!
-//! The metadata is a claim of anybody who may write Pods. It alone decides only about the renewal and the collection of an
-//! `ACRPullSecret` that exists in the Pod's namespace, which affects no other namespace. Before anything is issued or
+//! The metadata is a claim of anybody who may write Pods. On its own it only decides whether an existing `ACRPullSecret`
+//! in the Pod's namespace is renewed or collected, which affects no other namespace. Before anything is issued or
 //! repaired for a Pod, the Pod itself is read.
 
 use super::Key;
@@ -68,7 +68,7 @@ impl UsageIndex {
         if !index.synced || index.is_stale(&pull_secret.0) {
             return Usage::Unknown;
         }
-        // A pull secret that never had a Pod counts as unused since this was first asked, not since the process started.
+        // A pull secret that never had a Pod is unused since this was first asked, not since the process started.
         let since = index
             .unused_since
             .entry(pull_secret.clone())
@@ -186,9 +186,9 @@ fn pod_key(pod: &PodItem) -> Key {
     (pod.namespace().unwrap_or_default(), pod.name_any())
 }
 
-/// The webhook's pull secrets that the Pod's annotation names, without duplicates. Anybody who may write Pods can write the
-/// annotation, so only as many of its items are read as the webhook itself writes. The mirror Pod of a static Pod names none:
-/// a kubelet may create it in any namespace, and it cannot pull with a Secret.
+/// The webhook's pull secrets that the Pod's annotation names, without duplicates. Anybody who may write Pods can write
+/// the annotation, so only as many of its items are read as the webhook itself writes. The mirror Pod of a static Pod
+/// names none: a kubelet may create it in any namespace, and it cannot pull with a Secret.
 fn pull_secrets(pod: &PodItem) -> Names {
     let annotations = pod.annotations();
     if annotations.contains_key(MIRROR) {

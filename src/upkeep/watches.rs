@@ -1,5 +1,5 @@
-//! The leader's watches: the Pods that the webhook patched, the kubelets' Events about failed pulls, and the pull secrets.
-//! Each watch wakes only the pull secrets that a change concerns.
+//! The leader's watches: the Pods that the webhook patched, the kubelets' Events about failed pulls, and the pull
+//! secrets. Each watch wakes only the pull secrets that a change concerns.
 
 use super::{
     Reconciler,

@@ -1,9 +1,9 @@
 //! One object as the API server delivers it, decoded so that no object that the API server accepts can stop a watch.
 //!
-//! kube decodes all items of a list together, and the whole `ObjectMeta` of each item: one timestamp in the `managedFields`
-//! of one object that is outside the range of our time type makes the whole list undecodable. An [`Item`] decodes only the
-//! metadata that this program reads. If the rest of an object cannot be decoded, the item holds the error instead of the
-//! object.
+//! kube decodes all items of a list together, and the whole `ObjectMeta` of each item: one timestamp in the
+//! `managedFields` of one object that is outside the range of our time type makes the whole list undecodable. An
+//! [`Item`] decodes only the metadata that this program reads. If the rest of an object cannot be decoded, the item
+//! holds the error instead of the object.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -18,10 +18,11 @@ use serde::{
 use serde_json::value::RawValue;
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
-/// The largest object that is decoded, in bytes of JSON. Objects of the kinds that are decoded completely have a few KiB.
+/// The largest object that is decoded, in bytes of JSON. Objects of the kinds that are decoded completely have a few
+/// KiB.
 const MAX_OBJECT_BYTES: usize = 256 * 1024;
-/// The longest value of a label or annotation that is kept, in bytes. A longer value is truncated to one byte more, so that
-/// its reader can see that it is too long.
+/// The longest value of a label or annotation that is kept, in bytes. A longer value is truncated to one byte more, so
+/// that its reader can see that it is too long.
 pub const MAX_VALUE_BYTES: usize = 4096;
 /// The most labels, and the most annotations, that are kept per object.
 const MAX_ENTRIES: usize = 32;

@@ -1,7 +1,7 @@
 //! Reads of one list page or one object, with a bound on their bytes in memory.
 //!
-//! kube accepts a page of any size, and holds its bytes twice. Users decide how large objects are: 500 objects of 1.5 MiB
-//! each make a page of 750 MiB.
+//! kube accepts a page of any size, and holds its bytes twice. Users decide how large objects are: 500 objects of 1.5
+//! MiB each make a page of 750 MiB.
 
 use crate::kubernetes::{CALL_TIMEOUT, CallError};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -97,7 +97,8 @@ where
     }
 }
 
-/// Reads the object of this name, if it exists. Users decide how large objects are, and how many are read at the same time.
+/// Reads the object of this name, if it exists. Users decide how large objects are, and how many are read at the same
+/// time.
 pub async fn get_object<K>(api: &Api<K>, name: &str) -> Result<Option<K>, ReadError>
 where
     K: Resource + Clone + DeserializeOwned,

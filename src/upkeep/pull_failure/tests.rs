@@ -118,7 +118,8 @@ fn the_latest_time_counts_and_events_without_a_valid_time_are_ignored() {
         }
         pull_failure(event).map(|failure| failure.reported_at.to_string())
     };
-    let (early, late) = ("2026-05-05T11:00:00Z", "2026-05-05T11:30:00Z");
+    let early = "2026-05-05T11:00:00Z";
+    let late = "2026-05-05T11:30:00Z";
     assert_eq!(at(json!({"firstTimestamp": early})).as_deref(), Some(early));
     assert_eq!(
         at(json!({"firstTimestamp": early, "lastTimestamp": late})).as_deref(),
