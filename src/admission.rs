@@ -73,7 +73,7 @@ impl Admission {
             Verdict::Denied(problem) => ("denied", Some(problem)),
             Verdict::Failed(problem) => ("failed", Some(problem)),
         };
-        self.0.metrics.admission(outcome, problem, start.elapsed());
+        self.0.metrics.count_admission(outcome, problem, start.elapsed());
         if let Some(problem) = problem {
             let Request {
                 uid,

@@ -58,13 +58,13 @@ impl LivePod {
 }
 
 impl Watched for LivePod {
-    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
+    fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
         #[derive(Deserialize)]
         struct Body {
             spec: PodSpec,
             status: Option<PodStatus>,
         }
-        watch::read(deserializer, |metadata, Body { spec, status }| Self {
+        watch::decode(deserializer, |metadata, Body { spec, status }| Self {
             metadata,
             spec,
             status,

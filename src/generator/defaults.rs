@@ -2,7 +2,7 @@
 //! Namespace, so that the API server itself can tell which Pods concern us.
 
 use crate::{
-    cluster::{Cluster, everywhere},
+    cluster::{Cluster, cluster_wide},
     kubernetes,
     problem::Problem,
     watch::{self, Item, Selector},
@@ -60,12 +60,12 @@ impl NamespaceDefaults {
             };
         };
         let store = || {
-            let places = everywhere(Api::all(cluster.client.clone()));
+            let places = cluster_wide(Api::all(cluster.client.clone()));
             let labelled = Selector::default().labels(LABEL);
             watch::store("watch of Namespaces", cluster, places, labelled, trim, |_| ())
         };
         Self {
-            store: cluster.reach.is_cluster().then(store),
+            store: cluster.namespaces.is_cluster_wide().then(store),
             client: cluster.client.clone(),
             unlabelled: Arc::default(),
         }

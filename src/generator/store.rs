@@ -7,7 +7,7 @@ use super::{
     reference::Kind,
 };
 use crate::{
-    cluster::{Cluster, Places, everywhere},
+    cluster::{Cluster, WatchScopes, cluster_wide},
     kubernetes::api_problem,
     problem::{Problem, Reason},
     untrusted::UntrustedText,
@@ -54,14 +54,14 @@ pub struct ServiceAccounts {
 pub type ServiceAccountView = BTreeMap<String, String>;
 
 impl Watched for ACRAccessToken {
-    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
-        watch::read(deserializer, |metadata, Body { spec }| Self { metadata, spec })
+    fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
+        watch::decode(deserializer, |metadata, Body { spec }| Self { metadata, spec })
     }
 }
 
 impl Watched for ClusterGenerator {
-    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
-        watch::read(deserializer, |metadata, Body { spec }| Self { metadata, spec })
+    fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
+        watch::decode(deserializer, |metadata, Body { spec }| Self { metadata, spec })
     }
 }
 
@@ -77,12 +77,12 @@ impl Generators {
     /// Starts the watches.
     pub fn watch(cluster: &Cluster, epoch: &Epoch) -> Self {
         let of_the_cluster = || {
-            let places = everywhere(Api::all(cluster.client.clone()));
+            let places = cluster_wide(Api::all(cluster.client.clone()));
             store("watch of ClusterGenerators", cluster, places, epoch)
         };
         Self {
-            namespaced: store("watch of ACRAccessTokens", cluster, cluster.places(), epoch),
-            cluster: cluster.reach.is_cluster().then(of_the_cluster),
+            namespaced: store("watch of ACRAccessTokens", cluster, cluster.watch_scopes(), epoch),
+            cluster: cluster.namespaces.is_cluster_wide().then(of_the_cluster),
             client: cluster.client.clone(),
         }
     }
@@ -133,7 +133,7 @@ impl Generators {
 fn store<K: Watched>(
     what: &'static str,
     cluster: &Cluster,
-    places: Places<Item<K>>,
+    places: WatchScopes<Item<K>>,
     epoch: &Epoch,
 ) -> Store<Item<K>> {
     let trim = |generator: &mut K| {
@@ -153,7 +153,7 @@ async fn get<K: Watched>(
     place: &str,
 ) -> Result<Item<K>, Problem> {
     let what = format!("reading {reference} {place}");
-    match watch::object(api, reference.name).await {
+    match watch::get_object(api, reference.name).await {
         Ok(Some(found)) => Ok(found),
         Ok(None) => Err(Problem::new(
             Reason::GeneratorNotFound,
@@ -163,11 +163,11 @@ async fn get<K: Watched>(
                 reference.name
             ),
         )),
-        Err(watch::Failure::TooLarge(bytes)) => Err(Problem::new(
+        Err(watch::ReadError::TooLarge(bytes)) => Err(Problem::new(
             Reason::GeneratorInvalid,
             format!("{reference} cannot be used: it has more than {bytes} bytes of JSON; correct it"),
         )),
-        Err(error) => Err(api_problem(&what, error.call_error())),
+        Err(error) => Err(api_problem(&what, error.into_call_error())),
     }
 }
 
@@ -257,7 +257,7 @@ impl ServiceAccounts {
             store: watch::store(
                 "watch of ServiceAccounts",
                 cluster,
-                cluster.places(),
+                cluster.watch_scopes(),
                 Selector::default(),
                 trim,
                 move |_| epoch.turn(),
@@ -276,7 +276,7 @@ impl ServiceAccounts {
     pub async fn fetch(&self, namespace: &str, name: &str) -> Result<ServiceAccountView, Problem> {
         let what = format!("reading service account {namespace}/{name}");
         let api = Api::<Item<PartialObjectMeta<ServiceAccount>>>::namespaced(self.client.clone(), namespace);
-        match watch::object(&api, name).await {
+        match watch::get_object(&api, name).await {
             Ok(Some(found)) => Ok(found.meta().annotations.clone().unwrap_or_default()),
             Ok(None) => Err(Problem::new(
                 Reason::ServiceAccountNotFound,
@@ -284,13 +284,13 @@ impl ServiceAccounts {
                     "service account {name:?} does not exist in namespace {namespace}; create it, or correct the name"
                 ),
             )),
-            Err(watch::Failure::TooLarge(bytes)) => Err(Problem::new(
+            Err(watch::ReadError::TooLarge(bytes)) => Err(Problem::new(
                 Reason::IdentityInvalid,
                 format!(
                     "service account {namespace}/{name} has more than {bytes} bytes of metadata; remove what is not needed"
                 ),
             )),
-            Err(error) => Err(api_problem(&what, error.call_error())),
+            Err(error) => Err(api_problem(&what, error.into_call_error())),
         }
     }
 }

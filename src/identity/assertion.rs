@@ -5,7 +5,7 @@ use super::WorkloadIdentity;
 use crate::{
     kubernetes::{self, CallError, api_problem, is_retryable, is_terminating},
     problem::{Problem, Reason},
-    telemetry::{Hop, Metrics},
+    telemetry::{Metrics, UpstreamCall},
     untrusted::UntrustedText,
 };
 use azure_core::{error::ErrorKind, http::ClientMethodOptions};
@@ -60,7 +60,7 @@ impl AssertionSource {
             kubernetes::send_and_decode::<TokenRequest>(&self.client, request).await
         };
         self.metrics
-            .hop(Hop::TokenRequest, async {
+            .upstream_call(UpstreamCall::TokenRequest, async {
                 let reply = kubernetes::try_call(&what, call).await.map_err(|e| match e {
                     CallError::Api(s) if s.code == 404 => Problem::new(
                         Reason::ServiceAccountNotFound,

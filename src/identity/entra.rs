@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     problem::Problem,
-    telemetry::{Hop, Metrics},
+    telemetry::{Metrics, UpstreamCall},
     transport::{Ahead, Caller, Gates},
 };
 use azure_core::{
@@ -100,7 +100,7 @@ impl EntraClient {
         let scope = format!("{}/.default", entra_caller.cloud().acr_audience);
         let credential = credential.map_err(|error| entra_caller.problem(&error))?;
         let call = || {
-            self.metrics.hop(Hop::Entra, async {
+            self.metrics.upstream_call(UpstreamCall::Entra, async {
                 match credential.get_token(&[&scope], None).await {
                     Ok(token) => Ok(EntraToken::new(
                         token.token,

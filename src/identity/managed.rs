@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     problem::{Problem, Reason},
-    telemetry::{Hop, Metrics},
+    telemetry::{Metrics, UpstreamCall},
     transport::{Caller, Gates},
     untrusted::UntrustedText,
 };
@@ -50,7 +50,7 @@ impl ManagedIdentityClient {
             ManagedIdentityId::SystemAssigned | ManagedIdentityId::ResourceId(_) => None,
         };
         let call = || {
-            self.metrics.hop(Hop::ManagedIdentity, async {
+            self.metrics.upstream_call(UpstreamCall::ManagedIdentity, async {
                 match exchange().await {
                     Ok(token) => Ok(EntraToken::new(token.token, client_id)),
                     Err(error) => Err(problem(identity, &error)),

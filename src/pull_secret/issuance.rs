@@ -70,7 +70,7 @@ impl Issuance {
             },
             place,
         };
-        let issuing = self.metrics.issuing();
+        let issuing = self.metrics.track_issuing();
         let result = self.issue_as(plan, cause, was_refused, &caller).await;
         drop(issuing);
         log(plan, &result);

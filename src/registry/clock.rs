@@ -45,7 +45,7 @@ impl AzureClock {
             return expires;
         };
         let ahead = date.duration_since(sent);
-        self.metrics.azure_clock_ahead(ahead);
+        self.metrics.set_azure_clock_ahead(ahead);
         let is_skewed = ahead.abs() >= WARNING_SKEW;
         if self.is_skewed.load(Ordering::Relaxed) != is_skewed && self.may_log() {
             self.is_skewed.store(is_skewed, Ordering::Relaxed);

@@ -6,7 +6,7 @@ use crate::{
     identity::EntraToken,
     jwt,
     problem::{Problem, Reason},
-    telemetry::{Hop, Metrics},
+    telemetry::{Metrics, UpstreamCall},
     transport::{self, Ahead, Caller, Gates, Reply},
     untrusted::UntrustedText,
 };
@@ -70,7 +70,13 @@ impl RegistryClient {
         ];
         form.extend(tenant.map(|tenant| ("tenant", tenant)));
         let response: TokenResponse<RefreshTokenBody> = self
-            .post(caller, Hop::RegistryExchange, host, "/oauth2/exchange", &form)
+            .post(
+                caller,
+                UpstreamCall::RegistryExchange,
+                host,
+                "/oauth2/exchange",
+                &form,
+            )
             .await?;
         let Some(scope) = scope else {
             return self.token(host, response, |body| body.refresh_token);
@@ -83,7 +89,7 @@ impl RegistryClient {
             ("refresh_token", response.body.refresh_token.expose_secret()),
         ];
         let response: TokenResponse<AccessTokenBody> = self
-            .post(caller, Hop::RegistryToken, host, "/oauth2/token", &form)
+            .post(caller, UpstreamCall::RegistryToken, host, "/oauth2/token", &form)
             .await?;
         let token = self.token(host, response, |body| body.access_token)?;
         let scope_problem = repository_not_granted(scope, token.secret.expose_secret()).map(|repository| {
@@ -126,14 +132,14 @@ impl RegistryClient {
     async fn post<T: DeserializeOwned>(
         &self,
         caller: &Caller,
-        hop: Hop,
+        hop: UpstreamCall,
         host: &RegistryHost,
         path: &str,
         form: &[(&str, &str)],
     ) -> Result<TokenResponse<T>, Problem> {
         let request = self.http.post(format!("https://{host}{path}")).form(form);
         let call = || {
-            self.metrics.hop(hop, async move {
+            self.metrics.upstream_call(hop, async move {
                 let sent = Timestamp::now();
                 let reply = transport::send(request).await.map_err(|cause| {
                     Problem::new(
