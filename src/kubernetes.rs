@@ -7,7 +7,7 @@ use crate::{
 };
 use kube::{Client, Config, core::Status};
 use serde::de::DeserializeOwned;
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, fmt, path::Path, time::Duration};
 
 /// The file that contains a Pod's own namespace.
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -59,11 +59,33 @@ fn namespace(flag: &str, value: Option<&str>, file: &Path) -> Result<String, Str
 }
 
 /// Why a call failed.
+#[derive(Debug)]
 pub enum CallError {
     /// The API server returned a Status.
     Api(Box<Status>),
-    /// There was no response.
+    /// The response has more than this many bytes.
+    TooLarge(usize),
+    /// There was no response, or the response could not be decoded.
     Transport(String),
+}
+
+impl From<kube::Error> for CallError {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => Self::Api(status),
+            error => Self::Transport(error.to_string()),
+        }
+    }
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Api(status) => write!(f, "{} {}: {}", status.code, status.reason, status.message),
+            Self::TooLarge(bytes) => write!(f, "the response has more than {bytes} bytes"),
+            Self::Transport(cause) => f.write_str(cause),
+        }
+    }
 }
 
 /// Runs one call with [`CALL_TIMEOUT`].
@@ -82,10 +104,12 @@ pub async fn try_call_within<T>(
 ) -> Result<T, CallError> {
     match tokio::time::timeout(limit, call).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(kube::Error::Api(status))) => Err(CallError::Api(status)),
         Ok(Err(error)) => {
-            tracing::debug!(what, %error, "a call to the API server failed");
-            Err(CallError::Transport(error.to_string()))
+            let error = CallError::from(error);
+            if let CallError::Transport(cause) = &error {
+                tracing::debug!(what, cause, "a call to the API server failed");
+            }
+            Err(error)
         }
         Err(_) => Err(CallError::Transport(format!("no response within {limit:?}"))),
     }
@@ -134,8 +158,8 @@ pub fn api_problem(what: &str, error: CallError) -> Problem {
             Reason::WriteForbidden,
             format!("{what} was refused: {}", UntrustedText::new(&s.message)),
         ),
-        CallError::Transport(cause) => {
-            let cause = UntrustedText::new(&cause);
+        error @ (CallError::TooLarge(_) | CallError::Transport(_)) => {
+            let cause = UntrustedText::new(&error.to_string()).to_string();
             Problem::new(Reason::ApiServerUnavailable, format!("{what} failed: {cause}"))
         }
     }

@@ -6,7 +6,7 @@ mod list;
 mod scope;
 
 pub use item::{Item, MAX_VALUE_BYTES, Unreadable, Watched, decode};
-pub use list::{ReadError, get_object, list_page};
+pub use list::{get_object, list_page};
 
 use crate::{
     cluster::{Cluster, WatchScopes},

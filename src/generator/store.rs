@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     cluster::{Cluster, WatchScopes, cluster_wide},
-    kubernetes::api_problem,
+    kubernetes::{CallError, api_problem},
     problem::{Problem, Reason},
     untrusted::UntrustedText,
     watch::{self, Item, Selector, Watched},
@@ -163,11 +163,11 @@ async fn get<K: Watched>(
                 reference.name
             ),
         )),
-        Err(watch::ReadError::TooLarge(bytes)) => Err(Problem::new(
+        Err(CallError::TooLarge(bytes)) => Err(Problem::new(
             Reason::GeneratorInvalid,
             format!("{reference} cannot be used: it has more than {bytes} bytes of JSON; correct it"),
         )),
-        Err(error) => Err(api_problem(&what, error.into_call_error())),
+        Err(error) => Err(api_problem(&what, error)),
     }
 }
 
@@ -284,13 +284,13 @@ impl ServiceAccounts {
                     "service account {name:?} does not exist in namespace {namespace}; create it, or correct the name"
                 ),
             )),
-            Err(watch::ReadError::TooLarge(bytes)) => Err(Problem::new(
+            Err(CallError::TooLarge(bytes)) => Err(Problem::new(
                 Reason::IdentityInvalid,
                 format!(
                     "service account {namespace}/{name} has more than {bytes} bytes of metadata; remove what is not needed"
                 ),
             )),
-            Err(error) => Err(api_problem(&what, error.into_call_error())),
+            Err(error) => Err(api_problem(&what, error)),
         }
     }
 }

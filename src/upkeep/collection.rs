@@ -12,7 +12,7 @@ use crate::{
     live_pod::LivePod,
     problem::Problem,
     pull_secret::ACRPullSecret,
-    watch::{self, Item, ReadError},
+    watch::{self, Item},
 };
 use jiff::Timestamp;
 use kube::{Api, api::ListParams};
@@ -159,12 +159,11 @@ impl Reconciler {
         while list.named.len() < list.marked.len() {
             let page = match watch::list_page(&self.upkeep.cluster.client, &api, &params).await {
                 Ok(page) => page,
-                Err(ReadError::TooLarge(_)) if params.limit > Some(1) => {
+                Err(CallError::TooLarge(_)) if params.limit > Some(1) => {
                     params.limit = params.limit.map(|limit| limit / 2);
                     continue;
                 }
-                Err(ReadError::Api(status)) => return Err(api_problem(&what, CallError::Api(status))),
-                Err(error) => return Err(api_problem(&what, CallError::Transport(error.to_string()))),
+                Err(error) => return Err(api_problem(&what, error)),
             };
             for Item(pod) in page.items {
                 let Ok(pod) = pod else {

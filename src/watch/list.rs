@@ -12,7 +12,7 @@ use kube::{
     core::{ObjectList, Request, Status},
 };
 use serde::de::DeserializeOwned;
-use std::{fmt, time::Duration};
+use std::time::Duration;
 use tokio::{sync::Semaphore, time::timeout};
 
 /// The most objects per page.
@@ -29,52 +29,12 @@ static OBJECT_PERMITS: Semaphore = Semaphore::const_new(8);
 /// Limits how many pages are in memory at the same time, in the whole process.
 static PAGE_PERMITS: Semaphore = Semaphore::const_new(2);
 
-/// Why a read from the API server failed.
-#[derive(Debug)]
-pub enum ReadError {
-    /// The API server answered with an error.
-    Api(Box<Status>),
-    /// The response has more than this number of bytes.
-    TooLarge(usize),
-    /// There was no valid response.
-    Transport(String),
-}
-
-impl ReadError {
-    /// Converts the error for a caller that does not handle [`ReadError::TooLarge`].
-    pub fn into_call_error(self) -> CallError {
-        match self {
-            Self::Api(status) => CallError::Api(status),
-            other => CallError::Transport(other.to_string()),
-        }
-    }
-}
-
-impl From<kube::Error> for ReadError {
-    fn from(error: kube::Error) -> Self {
-        match error {
-            kube::Error::Api(status) => Self::Api(status),
-            error => Self::Transport(error.to_string()),
-        }
-    }
-}
-
-impl fmt::Display for ReadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Api(status) => write!(f, "{} {}: {}", status.code, status.reason, status.message),
-            Self::TooLarge(bytes) => write!(f, "one object has more than {bytes} bytes"),
-            Self::Transport(why) => f.write_str(why),
-        }
-    }
-}
-
 /// Reads one page of a list.
 pub async fn list_page<K>(
     client: &Client,
     api: &Api<K>,
     params: &ListParams,
-) -> Result<ObjectList<K>, ReadError>
+) -> Result<ObjectList<K>, CallError>
 where
     K: Resource + Clone + DeserializeOwned,
 {
@@ -84,14 +44,14 @@ where
     } else {
         request.list(params)
     };
-    let request = request.map_err(|error| ReadError::Transport(error.to_string()))?;
+    let request = request.map_err(|error| CallError::Transport(error.to_string()))?;
     let page = async {
         let _permit = PAGE_PERMITS.acquire().await;
         fetch(client, request.map(Body::from), MAX_PAGE_BYTES).await
     };
     match timeout(PAGE_TIMEOUT, page).await {
         Ok(page) => page,
-        Err(_) => Err(ReadError::Transport(format!(
+        Err(_) => Err(CallError::Transport(format!(
             "no complete response within {PAGE_TIMEOUT:?}"
         ))),
     }
@@ -99,7 +59,7 @@ where
 
 /// Reads the object of this name, if it exists. Users decide how large objects are, and how many are read at the same
 /// time.
-pub async fn get_object<K>(api: &Api<K>, name: &str) -> Result<Option<K>, ReadError>
+pub async fn get_object<K>(api: &Api<K>, name: &str) -> Result<Option<K>, CallError>
 where
     K: Resource + Clone + DeserializeOwned,
 {
@@ -110,16 +70,18 @@ where
     } else {
         request.get(name, &params)
     };
-    let request = request.map_err(|error| ReadError::Transport(error.to_string()))?;
+    let request = request.map_err(|error| CallError::Transport(error.to_string()))?;
     let client = api.clone().into_client();
     let object = async {
         let _permit = OBJECT_PERMITS.acquire().await;
         fetch(&client, request.map(Body::from), MAX_OBJECT_BYTES).await
     };
     match timeout(CALL_TIMEOUT, object).await {
-        Ok(Err(ReadError::Api(status))) if status.code == 404 => Ok(None),
+        Ok(Err(CallError::Api(status))) if status.code == 404 => Ok(None),
         Ok(object) => object.map(Some),
-        Err(_) => Err(ReadError::Transport(format!("no answer within {CALL_TIMEOUT:?}"))),
+        Err(_) => Err(CallError::Transport(format!(
+            "no response within {CALL_TIMEOUT:?}"
+        ))),
     }
 }
 
@@ -127,7 +89,7 @@ async fn fetch<T: DeserializeOwned>(
     client: &Client,
     request: http::Request<Body>,
     max_bytes: usize,
-) -> Result<T, ReadError> {
+) -> Result<T, CallError> {
     let response = client.send(request).await?;
     let status = response.status();
     let limit = if status.is_success() {
@@ -138,15 +100,15 @@ async fn fetch<T: DeserializeOwned>(
     let body = match Limited::new(response.into_body(), limit).collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() && status.is_success() => {
-            return Err(ReadError::TooLarge(limit));
+            return Err(CallError::TooLarge(limit));
         }
-        Err(error) => return Err(ReadError::Transport(error.to_string())),
+        Err(error) => return Err(CallError::Transport(error.to_string())),
     };
     if status.is_success() {
-        return serde_json::from_slice(&body).map_err(|error| ReadError::Transport(error.to_string()));
+        return serde_json::from_slice(&body).map_err(|error| CallError::Transport(error.to_string()));
     }
     let error = serde_json::from_slice::<Status>(&body);
-    Err(ReadError::Api(Box::new(error.unwrap_or_else(|_| {
+    Err(CallError::Api(Box::new(error.unwrap_or_else(|_| {
         Status::failure("the response is not a Status", "Unknown").with_code(status.as_u16())
     }))))
 }

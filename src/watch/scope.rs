@@ -1,8 +1,9 @@
 //! The list and watch of one scope: a list in pages, then consecutive watches that start at the version of that list.
 
-use super::{Change, ReadError, Selector, list};
+use super::{Change, Selector, list};
 use crate::{
     cluster::Cluster,
+    kubernetes::CallError,
     telemetry::{Outage, WatchHealth},
     untrusted::UntrustedText,
 };
@@ -163,7 +164,7 @@ where
         };
         let page = match list::list_page(&self.cluster.client, &self.api, &params).await {
             Ok(page) => page,
-            Err(ReadError::TooLarge(_)) if *limit > 1 => {
+            Err(CallError::TooLarge(_)) if *limit > 1 => {
                 *limit = (*limit / 8).max(1);
                 return;
             }
@@ -205,7 +206,7 @@ where
                 return self.on_success();
             }
             Ok(Err(error)) => error.into(),
-            Err(_) => ReadError::Transport(format!("no answer within {START_TIMEOUT:?}")),
+            Err(_) => CallError::Transport(format!("no response within {START_TIMEOUT:?}")),
         };
         self.on_failure(&error);
     }
@@ -231,12 +232,12 @@ where
                     .push_back(Change::Deleted(ObjectRef::from_obj(&object)));
             }
             Ok(WatchEvent::Bookmark(bookmark)) => *version = bookmark.metadata.resource_version,
-            Ok(WatchEvent::Error(status)) => self.on_failure(&ReadError::Api(status)),
+            Ok(WatchEvent::Error(status)) => self.on_failure(&CallError::Api(status)),
             Err(error) => self.on_failure(&error.into()),
         }
     }
 
-    fn on_failure(&mut self, error: &ReadError) {
+    fn on_failure(&mut self, error: &CallError) {
         let now = Instant::now();
         if self
             .last_failure
@@ -248,8 +249,8 @@ where
         self.retry_at = Some(now + self.backoff.next().unwrap_or(MAX_BACKOFF));
         self.consecutive_failures += 1;
         let code = match error {
-            ReadError::Api(status) => status.code,
-            ReadError::TooLarge(_) | ReadError::Transport(_) => 0,
+            CallError::Api(status) => status.code,
+            CallError::TooLarge(_) | CallError::Transport(_) => 0,
         };
         if let State::Watching { events, .. } = &mut self.state {
             *events = None;
