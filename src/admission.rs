@@ -190,7 +190,7 @@ impl Inner {
         {
             return Ok(None);
         }
-        if let Some(label) = self.defaults.known(namespace)
+        if let Some(label) = self.defaults.cached(namespace)
             && let Ok(Some(reference)) = default_reference(&label)
             && let wish = wish(request, reference)
             && let Some(registry) = self.resolver.known_registry(&wish)

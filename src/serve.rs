@@ -6,7 +6,7 @@ use crate::{
     cluster::{Cluster, Reach},
     events::Events,
     excluded::Excluded,
-    generator::{NamespaceDefaults, Resolver as ResolveRules},
+    generator::{NamespaceDefaults, ResolveRules},
     identity::{AssertionSource, ClientSecrets, Clouds, EntraClient, ManagedIdentityClient, TokenSource},
     kubernetes, leader,
     pull_secret::{self, Issuer, Resolver},
@@ -153,7 +153,7 @@ fn parts(
     };
     let registry = RegistryClient::new(http, ahead, gates.clone(), metrics.clone());
     let rules = ResolveRules {
-        suffixes: args.registry_suffixes.clone(),
+        registry_suffixes: args.registry_suffixes.clone(),
         tenant_id: args.tenant_id.clone().filter(|id| !id.is_empty()),
         token_audiences: args.token_audiences.clone(),
         clouds: Clouds::new(&args.authority_host, &args.acr_audience),

@@ -64,7 +64,7 @@ fn only_the_labels_and_annotations_that_are_read_are_kept_and_no_more_of_them_th
 
 #[test]
 fn what_resolving_reads_of_a_service_account_is_kept() {
-    for key in crate::generator::ANNOTATIONS {
+    for key in crate::generator::SERVICE_ACCOUNT_ANNOTATIONS {
         assert!(PREFIXES.iter().any(|prefix| key.starts_with(prefix)), "{key}");
     }
     for key in [
