@@ -1,6 +1,6 @@
 //! `acr-pull-webhook check`: whether the API server calls the webhook, trusts its certificate and gets an answer.
 
-use crate::{admission::ACCESS_TOKEN, foreign::Foreign, kubernetes, problem::Reason};
+use crate::{admission::ACCESS_TOKEN_ANNOTATION, foreign::Foreign, kubernetes, problem::Reason};
 use kube::{
     Api, Resource,
     api::{ObjectMeta, PostParams},
@@ -23,7 +23,7 @@ struct Pod {
 pub async fn run(namespace: &str) -> Result<(), String> {
     let client = kubernetes::client().await?;
     let pod = json!({
-        "metadata": {"generateName": "acr-pull-webhook-check-", "annotations": {ACCESS_TOKEN: GENERATOR}},
+        "metadata": {"generateName": "acr-pull-webhook-check-", "annotations": {ACCESS_TOKEN_ANNOTATION: GENERATOR}},
         "spec": {"containers": [{"name": "check", "image": "check"}]},
     });
     let pod: Pod = serde_json::from_value(pod).map_err(|e| format!("the Pod: {e}"))?;

@@ -13,7 +13,7 @@ mod store;
 
 pub use access_token::{ACRAccessToken, ACRAccessTokenSpec};
 pub use cluster_generator::{ClusterGenerator, ClusterGeneratorSpec};
-pub use defaults::NamespaceDefaults;
+pub use defaults::{DEFAULT_GENERATOR_LABEL, NamespaceDefaults};
 pub use namespaces::NamespaceList;
 pub use reference::{Kind, Reference};
 pub use resolve::{

@@ -1,6 +1,6 @@
 //! Deserializes strings and lists of users with a limit. A value above the limit is truncated to slightly more than the
-//! limit: resolution still refuses it, and it does not fill the stores of all replicas. The schemas of acr-pull-webhook's
-//! CRDs have the same limits; those of External Secrets Operator's CRDs have none.
+//! limit: resolution still refuses it, and it does not fill the stores of all replicas. The schemas of
+//! acr-pull-webhook's CRDs have the same limits; those of External Secrets Operator's CRDs have none.
 
 use serde::{
     Deserialize, Deserializer,

@@ -1,5 +1,5 @@
-//! The default generator of a namespace, for Pods without the annotation. A label of the Namespace names it, because the
-//! API server can select Pods by the labels of their Namespace and send only these to the webhook.
+//! The default generator of a namespace, for Pods without the annotation. A label of the Namespace names it, because
+//! the API server can select Pods by the labels of their Namespace and send only these to the webhook.
 
 use crate::{
     cluster::{Cluster, everywhere},
@@ -21,10 +21,10 @@ use std::{
 use tokio::time::Instant;
 
 /// The label of a Namespace that names its default generator.
-const DEFAULT_GENERATOR_LABEL: &str = "acr-pull.dev/access-token";
+pub const DEFAULT_GENERATOR_LABEL: &str = "acr-pull.dev/access-token";
 
-/// How long a namespace without the label is remembered. A label that is set in the meantime takes effect when the watch
-/// shows it, and after this time at the latest.
+/// How long a namespace without the label is remembered. A label that is set in the meantime takes effect when the
+/// watch shows it, and after this time at the latest.
 const UNLABELLED_TTL: Duration = Duration::from_secs(1);
 /// The maximum number of remembered namespaces. Beyond it, all are forgotten.
 const MAX_UNLABELLED: usize = 1024;

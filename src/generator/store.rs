@@ -1,5 +1,5 @@
-//! The watched generators and service accounts of the cluster. An object that a watch does not show yet can be read from
-//! the API server.
+//! The watched generators and service accounts of the cluster. An object that a watch does not show yet can be read
+//! from the API server.
 
 use super::{
     ACRAccessToken, ACRAccessTokenSpec, ClusterGenerator, Reference, Revision,
@@ -25,8 +25,8 @@ use kube::{
 use serde::{Deserialize, Deserializer};
 use std::{collections::BTreeMap, sync::Arc};
 
-/// The watched generators of both kinds. An invalid generator is stored with its error, so that it is refused by name and
-/// does not stop the watch of the others.
+/// The watched generators of both kinds. An invalid generator is stored with its error, so that it is refused by name
+/// and does not stop the watch of the others.
 #[derive(Clone)]
 pub struct Generators {
     client: Client,

@@ -330,7 +330,7 @@ impl Work {
 
     /// Makes the pull secret of this name as the admission of this Pod would. What else the Pod asks for does not matter.
     async fn make_for(&self, pod: &Pod, name: &str) -> Result<Outcome, Problem> {
-        let wishes = self.upkeep.admission.wishes_of(pod).await?;
+        let wishes = self.upkeep.admission.requests_of(pod).await?;
         let Some(wish) = wishes.into_iter().find(|wish| wish.can_be_named(name)) else {
             return Ok(Outcome::NothingToDo);
         };

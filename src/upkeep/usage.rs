@@ -6,7 +6,7 @@
 
 use super::Key;
 use crate::{
-    admission::{MAX_REFERENCES, PULL_SECRETS},
+    admission::{MAX_REFERENCES, PULL_SECRETS_ANNOTATION},
     kubernetes::MIRROR,
     pull_secret::is_pull_secret,
     watch::{Change, Item},
@@ -198,7 +198,9 @@ fn names(pod: &Labelled) -> Names {
     if annotations.contains_key(MIRROR) {
         return Names::default();
     }
-    let list = annotations.get(PULL_SECRETS).map_or("", String::as_str);
+    let list = annotations
+        .get(PULL_SECRETS_ANNOTATION)
+        .map_or("", String::as_str);
     let mut names: Vec<_> = list
         .split(',')
         .take(MAX_REFERENCES)

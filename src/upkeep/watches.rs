@@ -6,7 +6,7 @@ use super::{
     complaint::{Complaint, Event},
 };
 use crate::{
-    admission::INJECTED,
+    admission::INJECTED_LABEL,
     watch::{Change, Item, Selector, Watch},
 };
 use jiff::Timestamp;
@@ -20,7 +20,7 @@ pub const NOT_FINISHED: &str = "status.phase!=Succeeded,status.phase!=Failed";
 pub async fn pods(work: &Work) {
     let places = work.upkeep.cluster.places::<Item<PartialObjectMeta<Pod>>>();
     let selector = Selector::default()
-        .labels(&format!("{INJECTED}=true"))
+        .labels(&format!("{INJECTED_LABEL}=true"))
         .fields(NOT_FINISHED);
     let mut watch = Watch::start("watch of Pods", &work.upkeep.cluster, places, selector);
     while let Some(change) = watch.next().await {

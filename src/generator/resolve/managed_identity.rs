@@ -58,7 +58,8 @@ impl ResolveRules {
                 ManagedIdentityId::ClientId(id.to_owned())
             }
         };
-        // --tenant-id does not apply: the node's tenant may differ from the Pods' tenant, and the registry does not need it.
+        // --tenant-id does not apply: the node's tenant may differ from the Pods' tenant, and the registry does not
+        // need it.
         let tenant_id = match self.tenant_id(generator) {
             Some((id, source @ TenantFrom::Generator { .. })) => {
                 check_tenant_id(id, &generator.tenant_id_location(&source))?;
@@ -75,7 +76,8 @@ impl ResolveRules {
 }
 
 /// Whether this is a resource id of Azure: names separated by slashes. Names may contain letters of any script and the
-/// punctuation below. Source: <https://learn.microsoft.com/azure/azure-resource-manager/management/resource-name-rules>.
+/// punctuation below. Source:
+/// <https://learn.microsoft.com/azure/azure-resource-manager/management/resource-name-rules>.
 fn is_resource_id(id: &str) -> bool {
     // Azure compares resource ids case-insensitively.
     id.get(..RESOURCE_ID_PREFIX.len())

@@ -24,7 +24,7 @@ fn annotated(name: &str, annotations: &[(&str, &str)]) -> Labelled {
 fn pod(name: &str, pull_secrets: &str) -> Labelled {
     let names = pull_secrets.split(',').map(|name| secret(name).1);
     let list = names.collect::<Vec<_>>().join(",");
-    annotated(name, &[(PULL_SECRETS, &list)])
+    annotated(name, &[(PULL_SECRETS_ANNOTATION, &list)])
 }
 
 fn secret(name: &str) -> Key {
@@ -151,8 +151,17 @@ fn a_list_of_one_namespace_says_nothing_of_the_others() {
 #[test]
 fn the_mirror_of_a_static_pod_names_nothing() {
     let list = secret("a").1;
-    assert_eq!(names(&annotated("pod", &[(PULL_SECRETS, &list)])).len(), 1);
-    assert!(names(&annotated("pod", &[(PULL_SECRETS, &list), (MIRROR, "x")])).is_empty());
+    assert_eq!(
+        names(&annotated("pod", &[(PULL_SECRETS_ANNOTATION, &list)])).len(),
+        1
+    );
+    assert!(
+        names(&annotated(
+            "pod",
+            &[(PULL_SECRETS_ANNOTATION, &list), (MIRROR, "x")]
+        ))
+        .is_empty()
+    );
 }
 
 proptest! {
@@ -165,7 +174,7 @@ proptest! {
         let usage = filled(&[]);
         let mut used = HashSet::new();
         for items in [items, again] {
-            let changed = usage.observe(&there(annotated("pod", &[(PULL_SECRETS, &items.join(","))])));
+            let changed = usage.observe(&there(annotated("pod", &[(PULL_SECRETS_ANNOTATION, &items.join(","))])));
             prop_assert!(changed.len() <= 2 * MAX_REFERENCES, "{changed:?}");
             prop_assert_eq!(changed.iter().collect::<HashSet<_>>().len(), changed.len());
             prop_assert!(changed.iter().all(|(_, name)| is_pull_secret(name)), "{:?}", changed);

@@ -68,9 +68,9 @@ fn what_resolving_reads_of_a_service_account_is_kept() {
         assert!(PREFIXES.iter().any(|prefix| key.starts_with(prefix)), "{key}");
     }
     for key in [
-        crate::admission::PULL_SECRETS,
-        crate::admission::INJECTED,
-        crate::admission::ACCESS_TOKEN,
+        crate::admission::PULL_SECRETS_ANNOTATION,
+        crate::admission::INJECTED_LABEL,
+        crate::admission::ACCESS_TOKEN_ANNOTATION,
     ] {
         assert!(PREFIXES.iter().any(|prefix| key.starts_with(prefix)), "{key}");
     }
