@@ -1,15 +1,18 @@
 //! Decides about Pods: which pull secrets a Pod needs, and the response to its AdmissionReview.
 
 mod annotation;
+mod bounded_list;
 mod http;
 mod patch;
+mod response;
 mod review;
 mod warnings;
 
 pub use annotation::{ACCESS_TOKEN_ANNOTATION, MAX_REFERENCES, parse_default_reference, parse_references};
 pub use http::router;
 pub use patch::{INJECTED_LABEL, PULL_SECRETS_ANNOTATION, patch};
-pub use review::{AdmissionResponse, PodView, ReferenceSource, Request, Verdict, parse};
+pub use response::{AdmissionResponse, Verdict};
+pub use review::{PodView, ReferenceSource, Request, parse};
 
 use crate::{
     deadline::Deadline,

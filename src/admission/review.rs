@@ -1,25 +1,20 @@
-//! `admission.k8s.io/v1`: a borrowed view of the fields of a request that a decision needs, and the response. The Pod
-//! is not decoded as a whole. Source: <https://kubernetes.io/docs/reference/config-api/apiserver-admission.v1/>.
-//!
-//! The types of kube are not used, because they serialize the patch as an array of numbers instead of base64
-//! (kube#1781) and copy the whole object.
+//! The request of an `admission.k8s.io/v1` AdmissionReview: a borrowed view of the fields that a decision needs. The Pod is
+//! not decoded as a whole. Source: <https://kubernetes.io/docs/reference/config-api/apiserver-admission.v1/>.
 
-use super::{ACCESS_TOKEN_ANNOTATION, warnings};
+use super::{
+    ACCESS_TOKEN_ANNOTATION,
+    bounded_list::{BoundedList, ListItem},
+};
 use crate::{
     foreign::Foreign,
     kubernetes::is_subdomain,
-    problem::{Class, Problem, Reason},
+    problem::{Problem, Reason},
 };
-use base64::{Engine, engine::general_purpose::STANDARD};
-use json_patch::Patch;
-use serde::{
-    Deserialize, Deserializer, Serialize,
-    de::{SeqAccess, Visitor},
-};
-use std::{borrow::Cow, collections::BTreeSet, fmt, marker::PhantomData};
+use serde::Deserialize;
+use std::{borrow::Cow, collections::BTreeSet};
 
-const API_VERSION: &str = "admission.k8s.io/v1";
-const KIND: &str = "AdmissionReview";
+pub(super) const API_VERSION: &str = "admission.k8s.io/v1";
+pub(super) const KIND: &str = "AdmissionReview";
 /// The maximum length of a uid. API servers send 36 bytes.
 const MAX_UID_LENGTH: usize = 128;
 /// The maximum length of an annotation with references or with names of pull secrets. A name has at most 253 bytes.
@@ -28,8 +23,6 @@ const MAX_ANNOTATION_LENGTH: usize = 8 * 1024;
 const MAX_NAME_LENGTH: usize = 253;
 /// The maximum number of distinct registries of a Pod whose request is copied by `Request::detached`.
 const MAX_REGISTRIES: usize = 64;
-/// The typical size of a patch for one pull secret.
-const TYPICAL_PATCH_BYTES: usize = 512;
 
 #[derive(Deserialize)]
 struct AdmissionReview<'a> {
@@ -272,45 +265,6 @@ pub(super) struct Spec<'a> {
     ephemeral_containers: Option<BoundedList<Container<'a>>>,
 }
 
-/// A list with a maximum length. Without it, a small body could take much memory, because an item of three bytes of
-/// JSON takes ten times as much memory.
-#[derive(Debug)]
-pub(super) struct BoundedList<T>(pub Vec<T>);
-
-/// The items of a `BoundedList`.
-pub(super) trait ListItem {
-    const PLURAL: &'static str;
-    const MAX_ITEMS: usize;
-}
-
-impl<'de, T: ListItem + Deserialize<'de>> Deserialize<'de> for BoundedList<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(BoundedListVisitor(PhantomData))
-    }
-}
-
-struct BoundedListVisitor<T>(PhantomData<T>);
-
-impl<'de, T: ListItem + Deserialize<'de>> Visitor<'de> for BoundedListVisitor<T> {
-    type Value = BoundedList<T>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a list of {}", T::PLURAL)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
-        let mut list = Vec::new();
-        while let Some(item) = items.next_element()? {
-            if list.len() == T::MAX_ITEMS {
-                let why = format!("the Pod has more than {} {}", T::MAX_ITEMS, T::PLURAL);
-                return Err(serde::de::Error::custom(why));
-            }
-            list.push(item);
-        }
-        Ok(BoundedList(list))
-    }
-}
-
 #[derive(Debug, Deserialize)]
 pub(super) struct Container<'a> {
     #[serde(borrow, default)]
@@ -340,107 +294,6 @@ pub enum ReferenceSource<'a> {
     PodAnnotation(&'a str),
     /// The label of the Namespace, because the Pod has no annotation.
     NamespaceLabel,
-}
-
-/// The decision about a Pod.
-#[derive(Debug)]
-pub enum Verdict {
-    /// The Pod needs no pull secrets, and is admitted without changes.
-    Untouched,
-    /// The Pod is admitted with its pull secrets.
-    Patched {
-        /// The patch, which is empty if the Pod already has its pull secrets.
-        patch: Patch,
-        /// Why the tokens of some pull secrets are not available yet.
-        pending: Vec<Problem>,
-        /// Other warnings for the creator of the Pod.
-        warnings: Vec<String>,
-    },
-    /// The Pod is refused until the problem is fixed.
-    Denied(Problem),
-    /// No decision was possible, and `failurePolicy` applies.
-    Failed(Problem),
-}
-
-/// An AdmissionReview with the response.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct AdmissionResponse<'a> {
-    api_version: &'static str,
-    kind: &'static str,
-    response: Response<'a>,
-}
-
-impl<'a> AdmissionResponse<'a> {
-    /// The response to the request with this uid.
-    pub fn new(uid: &'a str, verdict: &Verdict) -> Self {
-        let mut response = Response {
-            uid,
-            allowed: matches!(verdict, Verdict::Untouched | Verdict::Patched { .. }),
-            patch_type: None,
-            patch: None,
-            status: None,
-            warnings: Vec::new(),
-        };
-        match verdict {
-            Verdict::Untouched => {}
-            Verdict::Patched {
-                patch,
-                pending,
-                warnings,
-            } => {
-                // The API server refuses a patch type without a patch and a patch without a patch type.
-                if !patch.0.is_empty() {
-                    response.patch_type = Some("JSONPatch");
-                    let mut json = Vec::with_capacity(TYPICAL_PATCH_BYTES);
-                    if serde_json::to_writer(&mut json, patch).is_ok() {
-                        response.patch = Some(STANDARD.encode(json));
-                    }
-                }
-                let pending = pending.iter().map(|problem| {
-                    format!("the Pod is admitted without a token; its images can be pulled when there is one: {problem}")
-                });
-                let all = pending.chain(warnings.iter().cloned());
-                response.warnings =
-                    warnings::bounded(all.map(|warning| format!("acr-pull-webhook: {warning}")));
-            }
-            Verdict::Denied(problem) | Verdict::Failed(problem) => {
-                let (code, reason) = status(problem.reason);
-                response.status = Some(Status {
-                    code,
-                    reason,
-                    message: problem.to_string(),
-                });
-            }
-        }
-        Self {
-            api_version: API_VERSION,
-            kind: KIND,
-            response,
-        }
-    }
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Response<'a> {
-    uid: &'a str,
-    allowed: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    patch_type: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    patch: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<Status>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    warnings: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct Status {
-    code: u16,
-    reason: &'static str,
-    message: String,
 }
 
 /// Parses a review. The error contains the uid if that could be parsed.
@@ -520,17 +373,6 @@ where
     T: Default + Deserialize<'de>,
 {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
-}
-
-/// The HTTP code and the `metav1.StatusReason` of a refusal.
-fn status(reason: Reason) -> (u16, &'static str) {
-    match reason.class() {
-        _ if reason == Reason::InvalidReview => (400, "BadRequest"),
-        Class::Invalid => (422, "Invalid"),
-        // Not 503 for a failure of Azure, because some clients repeat a request immediately after a 503.
-        Class::Forbidden | Class::Upstream => (403, "Forbidden"),
-        Class::ApiServer => (500, "InternalError"),
-    }
 }
 
 #[cfg(test)]

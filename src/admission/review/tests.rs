@@ -1,6 +1,5 @@
 use super::*;
 use crate::admission::annotation::ACCESS_TOKEN_ANNOTATION;
-use json_patch::Patch;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -126,36 +125,6 @@ fn the_uid_of_an_invalid_review_is_parsed() {
     assert_eq!(uid.as_deref(), Some("u-1"));
     assert!(problem.message.contains("v1beta1"), "{problem}");
     assert_eq!(parse(b"{").unwrap_err().0, None);
-}
-
-#[test]
-fn a_response_has_both_a_base64_patch_and_its_type_or_neither() {
-    let text = review(json!({"metadata": {}})).to_string();
-    let request = parse(text.as_bytes()).unwrap();
-    let response = |patch| {
-        let verdict = Verdict::Patched {
-            patch,
-            pending: Vec::new(),
-            warnings: Vec::new(),
-        };
-        serde_json::to_value(AdmissionResponse::new("u-1", &verdict)).unwrap()["response"].clone()
-    };
-    let full = response(crate::admission::patch(&request.object, &["a"]));
-    assert_eq!(full["patchType"], "JSONPatch");
-    let decoded = STANDARD.decode(full["patch"].as_str().unwrap()).unwrap();
-    assert!(serde_json::from_slice::<Patch>(&decoded).is_ok());
-    let empty = response(Patch(vec![]));
-    assert_eq!(empty, json!({"uid": "u-1", "allowed": true}));
-}
-
-#[test]
-fn a_refusal_has_a_code_and_a_reason() {
-    let verdict = Verdict::Denied(Problem::new(Reason::RegistryNotAllowed, "no"));
-    let response = serde_json::to_value(AdmissionResponse::new("u-1", &verdict)).unwrap();
-    assert_eq!(
-        response["response"],
-        json!({"uid": "u-1", "allowed": false, "status": {"code": 403, "reason": "Forbidden", "message": "RegistryNotAllowed: no"}})
-    );
 }
 
 proptest! {
