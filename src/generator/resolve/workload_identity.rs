@@ -95,7 +95,7 @@ impl ResolveRules {
         })
     }
 
-    /// The default audience and the audiences that the generator adds, in External Secrets Operator's order.
+    /// The default audience, and then the audiences that the generator adds, as in External Secrets Operator.
     fn audiences(
         &self,
         generator: GeneratorInNamespace<'_>,
