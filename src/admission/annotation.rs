@@ -22,7 +22,7 @@ pub fn parse_references(annotation: &str) -> Result<Vec<Reference<'_>>, Problem>
     }
     let items = annotation.split(',');
     if items.clone().count() > MAX_REFERENCES {
-        let why = format!("it names more than {MAX_REFERENCES} generators");
+        let why = format!("it references more than {MAX_REFERENCES} generators");
         return Err(invalid(annotation, &why));
     }
     let mut references = Vec::new();

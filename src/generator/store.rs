@@ -290,7 +290,8 @@ impl ServiceAccounts {
             Err(watch::Failure::TooLarge(bytes)) => Err(Problem::new(
                 Reason::IdentityInvalid,
                 format!(
-                    "service account {namespace}/{name} has more than {bytes} bytes of metadata; remove labels and annotations that are not needed"
+                    "service account {namespace}/{name} has more than {bytes} bytes of metadata; remove labels and \
+                     annotations that are not needed"
                 ),
             )),
             Err(error) => Err(api_problem(&what, error.call_error())),
