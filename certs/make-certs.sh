@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes a certificate authority and a serving certificate for a webhook, with openssl alone:
+# Creates a certificate authority (CA) and a serving certificate for a webhook, with openssl:
 #
 #   make-certs.sh [--days N] [--ca-days N] [--renew-before N] DIR DNSNAME...
 #
-# writes DIR/ca.crt, ca.key, tls.crt and tls.key (keys for their owner only). Run it as often as you like: what is
-# valid for the names, and for --renew-before days more, is kept as it is.
+# writes DIR/ca.crt, ca.key, tls.crt and tls.key (keys readable only by their owner). It can be run repeatedly: it keeps
+# certificates that have these names and are valid for at least --renew-before more days.
 set -euo pipefail
 
 days=365 ca_days=3650 renew_before=30
@@ -24,7 +24,7 @@ parse() {
     case $1 in
     -h | --help) usage && exit ;;
     --days | --ca-days | --renew-before)
-      [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || die "$1 wants a number of days, not '${2:-}'"
+      [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || die "$1 requires a number of days, not '${2:-}'"
       case $1 in
       --days) days=$2 ;;
       --ca-days) ca_days=$2 ;;
@@ -42,21 +42,21 @@ parse() {
   for name in "${names[@]}"; do
     [[ $name =~ ^(\*\.)?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*$ ]] || die "'$name' is not a DNS name"
   done
-  ((renew_before < days)) || die "--renew-before $renew_before would renew a certificate of --days $days at once"
-  ((days <= ca_days)) || die "--days $days is longer than the authority's own life, --ca-days $ca_days"
+  ((renew_before < days)) || die "--renew-before $renew_before would renew a certificate of --days $days immediately"
+  ((days <= ca_days)) || die "--days $days is longer than the lifetime of the CA, --ca-days $ca_days"
 }
 
-# lasting CERTIFICATE: whether it is there and stays valid past --renew-before.
-lasting() {
+# is_lasting CERTIFICATE: whether the file exists and the certificate is valid past --renew-before.
+is_lasting() {
   [[ -s $1 ]] && openssl x509 -in "$1" -noout -checkend "$((renew_before * 86400))" >/dev/null
 }
 
-# belongs CERTIFICATE KEY: whether the two are of one pair.
-belongs() {
+# is_pair CERTIFICATE KEY: whether both have the same public key.
+is_pair() {
   [[ $(openssl x509 -in "$1" -noout -pubkey) == "$(openssl pkey -in "$2" -pubout 2>/dev/null)" ]]
 }
 
-key() {
+make_key() {
   openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$1"
 }
 
@@ -64,7 +64,7 @@ serial() {
   printf '0x%s' "$(openssl rand -hex 15)"
 }
 
-# subject_alt_names: as a certificate extension holds them, sorted so that two lists compare.
+# subject_alt_names: the names in the form of a certificate extension, sorted so that two lists can be compared.
 subject_alt_names() {
   printf 'DNS:%s\n' "${names[@]}" | sort -u | paste -s -d ,
 }
@@ -73,9 +73,9 @@ names_of() {
   openssl x509 -in "$1" -noout -ext subjectAltName | grep -o 'DNS:[^, ]*' | sort -u | paste -s -d ,
 }
 
-# A renewed authority keeps its key and name, so that certificates and bundles made before go on being valid.
-make_authority() {
-  [[ -s $dir/ca.key ]] || key "$dir/ca.key"
+# A renewed CA keeps its key and name, so that existing certificates and bundles stay valid.
+make_ca() {
+  [[ -s $dir/ca.key ]] || make_key "$dir/ca.key"
   openssl req -x509 -new -key "$dir/ca.key" -out "$dir/ca.crt.new" -days "$ca_days" -set_serial "$(serial)" \
     -config <(printf '%s\n' '[req]' distinguished_name=dn prompt=no '[dn]' 'CN=acr-pull-webhook CA' '[ca]' \
       basicConstraints=critical,CA:TRUE,pathlen:0 keyUsage=critical,keyCertSign,cRLSign \
@@ -84,34 +84,34 @@ make_authority() {
 }
 
 make_serving() {
-  local request said
-  key "$dir/tls.key.new"
-  # The common name is for readers only: clients look at the alternative names.
+  local request output
+  make_key "$dir/tls.key.new"
+  # The common name is only informative: clients check the alternative names.
   request=$(openssl req -new -key "$dir/tls.key.new" -subj "/CN=${names[0]:0:64}" \
     -config <(printf '%s\n' '[req]' distinguished_name=dn '[dn]'))
-  said=$(openssl x509 -req -CA "$dir/ca.crt" -CAkey "$dir/ca.key" -set_serial "$(serial)" -days "$days" \
+  output=$(openssl x509 -req -CA "$dir/ca.crt" -CAkey "$dir/ca.key" -set_serial "$(serial)" -days "$days" \
     -out "$dir/tls.crt.new" -extfile <(printf '%s\n' basicConstraints=critical,CA:FALSE \
       keyUsage=critical,digitalSignature extendedKeyUsage=serverAuth "subjectAltName=$(subject_alt_names)" \
-      subjectKeyIdentifier=hash authorityKeyIdentifier=keyid) <<<"$request" 2>&1) || die "$said"
+      subjectKeyIdentifier=hash authorityKeyIdentifier=keyid) <<<"$request" 2>&1) || die "$output"
   mv "$dir/tls.key.new" "$dir/tls.key"
   mv "$dir/tls.crt.new" "$dir/tls.crt"
 }
 
-authority_is_good() {
-  [[ -s $dir/ca.key ]] && lasting "$dir/ca.crt" && belongs "$dir/ca.crt" "$dir/ca.key"
+ca_is_good() {
+  [[ -s $dir/ca.key ]] && is_lasting "$dir/ca.crt" && is_pair "$dir/ca.crt" "$dir/ca.key"
 }
 
 serving_is_good() {
-  [[ -s $dir/tls.key ]] && lasting "$dir/tls.crt" && belongs "$dir/tls.crt" "$dir/tls.key" &&
+  [[ -s $dir/tls.key ]] && is_lasting "$dir/tls.crt" && is_pair "$dir/tls.crt" "$dir/tls.key" &&
     [[ $(names_of "$dir/tls.crt") == "$(subject_alt_names)" ]] &&
     openssl verify -CAfile "$dir/ca.crt" "$dir/tls.crt" >/dev/null 2>&1
 }
 
 parse "$@"
-command -v openssl >/dev/null || die "openssl is needed: install it"
+command -v openssl >/dev/null || die "openssl is not installed"
 umask 077
 mkdir -p "$dir"
-authority_is_good || make_authority
+ca_is_good || make_ca
 serving_is_good || make_serving
 chmod 600 "$dir"/{ca,tls}.key
 chmod 644 "$dir"/{ca,tls}.crt

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# binary.sh PACKAGE PROFILE FILE: builds a package's program for this machine's architecture, statically linked, into FILE.
+# binary.sh PACKAGE PROFILE FILE: builds the statically linked program of a package for the architecture of this
+# machine.
 #
-# The same sources and tools give the same bytes, wherever they lie: Cargo.lock and rust-toolchain.toml fix what is
-# compiled by what, the profiles of Cargo.toml how, and no path of this machine is left in the program. RUSTFLAGS are
-# ignored. `make reproducible` proves it.
+# The same sources and tools give the same bytes in any folder: Cargo.lock and rust-toolchain.toml pin sources and
+# compiler, the profiles of Cargo.toml pin the options, and paths of this machine are removed from the program.
+# RUSTFLAGS are ignored. `make reproducible` verifies this.
 set -euo pipefail
 # shellcheck source=tests/e2e/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../tests/e2e/lib.sh"
@@ -15,25 +16,25 @@ cd "$root"
 case $(uname -sm) in
 "Linux x86_64") target=x86_64-unknown-linux-musl ;;
 "Linux aarch64") target=aarch64-unknown-linux-musl ;;
-*) die "the program is built on Linux, x86_64 or aarch64, not on $(uname -sm): set IMAGE to one that is already in a registry" ;;
+*) die "the program can only be built on Linux, x86_64 or aarch64, not on $(uname -sm): set IMAGE to an image in a registry" ;;
 esac
-command -v cargo >/dev/null || die "cargo is needed to build $package: install Rust from https://rustup.rs"
+command -v cargo >/dev/null || die "cargo is missing, which builds $package: install Rust from https://rustup.rs"
 command -v cc >/dev/null || need gcc
 if [[ ! -d $(rustc --print target-libdir --target "$target") ]]; then
-  command -v rustup >/dev/null || die "Rust's standard library for $target is missing: install it as your Rust was installed"
+  command -v rustup >/dev/null || die "Rust's standard library for $target is missing: install it in the same way as Rust"
   progress "adding Rust's target $target" rustup target add "$target"
 fi
-# Only ring has C in it; any compiler for the same machine does.
+# Only ring contains C code. Any C compiler for this architecture can build it.
 cc=CC_${target//-/_}
 export "$cc=${!cc:-$(command -v musl-gcc || command -v cc)}"
 
-# Panics name source files. Those of the workspace are relative already: its folder is not among the flags, so that what
-# was compiled for one clone serves another.
+# Panic messages contain the paths of source files. Paths in the workspace are already relative, and the folder of the
+# workspace is not part of the flags, so that clones can share compiled code.
 folder=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 remap=("$folder=/target")
 remap+=("$(rustc --print sysroot)/lib/rustlib/src/rust=/rustc/$(rustc --version --verbose | awk '$1 == "commit-hash:" { print $2 }')")
 crates=${CARGO_HOME:-$HOME/.cargo}/registry/src
-# Where they are unpacked has a name of cargo's, known once they are.
+# cargo chooses the name of the folder with the unpacked crates, so they must be fetched first.
 compgen -G "$crates/*/" >/dev/null || progress "fetching the sources of $package" cargo fetch --locked --target "$target"
 for registry in "$crates"/*/; do
   remap+=("${registry%/}=/crates")
@@ -42,10 +43,10 @@ flags=()
 for pair in "${remap[@]}"; do
   flags+=("--remap-path-prefix=$pair")
 done
-# Where a program may lie anywhere, each of its pointers has to be set when it starts: 24 bytes in the file, or so packed,
-# a bit. A linker that does not know it says so and goes on.
+# A position-independent program has a relocation of 24 bytes for each pointer; packed, a relocation takes about one
+# bit. A linker without this option prints a warning and continues.
 flags+=("-Clink-arg=-Wl,-z,pack-relative-relocs")
-# Its separator, unlike a blank, is in no path.
+# The separator of the encoded form, unlike a space, does not occur in paths.
 CARGO_ENCODED_RUSTFLAGS=$(
   IFS=$'\x1f'
   printf '%s' "${flags[*]}"

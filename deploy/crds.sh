@@ -1,28 +1,28 @@
 #!/usr/bin/env bash
-# crds.sh: applies the custom resource definitions to the cluster of KUBECONFIG (KUBECTL: which kubectl). Those of the
-# generators are External Secrets Operator's own kinds: where its copies are there, they stay as they are, whichever came
-# first.
+# crds.sh: applies the custom resource definitions to the cluster of KUBECONFIG (KUBECTL: which kubectl). The CRDs of
+# the generators also belong to External Secrets Operator. If the operator's copies are installed, before or after the
+# webhook's, they are left unchanged.
 set -euo pipefail
 kustomize=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/kustomize
 kubectl=${KUBECTL:-kubectl}
 generators=(acraccesstokens.generators.external-secrets.io clustergenerators.generators.external-secrets.io)
 
-# anothers LABELS: whether a CRD with these is there and somebody else's: without our label, or with that operator's,
-# which stands beside ours where its copy was applied over ours.
-anothers() {
+# is_foreign LABELS: whether a CRD exists (LABELS is not empty) and does not belong to the webhook: it lacks the
+# webhook's label, or it has the operator's label. It has both if the operator's copy was applied over the webhook's.
+is_foreign() {
   [[ -n $1 ]] || return 1
   [[ $1 != *'"app.kubernetes.io/part-of":"acr-pull-webhook"'* || $1 == *'"external-secrets.io/component"'* ]]
 }
 
 command -v "$kubectl" >/dev/null || {
-  echo "crds.sh: kubectl is needed: install it, or set KUBECTL" >&2
+  echo "crds.sh: kubectl is missing: install it, or set KUBECTL" >&2
   exit 1
 }
 "$kubectl" apply --kustomize "$kustomize/crds"
 for crd in "${generators[@]}"; do
   labels=$("$kubectl" get crd "$crd" --ignore-not-found -o 'jsonpath=found {.metadata.labels}')
-  if anothers "$labels"; then
-    echo "$crd is there already and not ours: left as it is"
+  if is_foreign "$labels"; then
+    echo "$crd already exists and does not belong to acr-pull-webhook: not changed"
   else
     "$kubectl" apply --filename "$kustomize/generators/${crd%%.*}.yaml"
   fi

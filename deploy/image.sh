@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# image.sh acr-pull-webhook|azure-emulator: builds that image into an archive under the cache folder and prints
-# "REFERENCE ARCHIVE". The tag holds a hash of what is in the image, so a changed program is a changed reference.
+# image.sh acr-pull-webhook|azure-emulator: builds that image as an archive in the cache folder and prints
+# "REFERENCE ARCHIVE". The tag contains a hash of the image's content, so a changed program changes the reference.
 #
-# CONTAINER_TOOL is docker, podman or buildah; by default the first of them that works here, and where none is
-# installed, Debian's buildah, which needs no daemon.
+# CONTAINER_TOOL is docker, podman or buildah; default: the first of them that works here. If none is installed,
+# Debian's buildah is installed, which does not need a daemon.
 set -euo pipefail
 # shellcheck source=tests/e2e/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../tests/e2e/lib.sh"
@@ -20,17 +20,17 @@ container_tool() {
   elif podman info >/dev/null 2>&1; then
     echo podman
   else
-    # buildah asks for its network helper before it does anything, and Debian only recommends that.
+    # buildah requires its network helper at start-up, and the Debian package only recommends it.
     { command -v buildah && compgen -G '/usr/lib*/podman/netavark'; } >/dev/null ||
       "$root/tests/cluster/packages.sh" buildah netavark
     echo buildah
   fi
 }
 
-# build TOOL CONTAINERFILE REFERENCE ARCHIVE: the work folder is all that the build sees.
+# build TOOL CONTAINERFILE REFERENCE ARCHIVE: builds with the work folder as context.
 build() {
   local tool=$1 file=$2 reference=$3 archive=$4
-  # Given, because docker without buildx does not know it.
+  # docker without buildx does not set TARGETARCH.
   local arguments=(--build-arg "VERSION=$version" --build-arg "TARGETARCH=$architecture" --tag "$reference" --file "$file")
   case $tool in
   docker)
@@ -42,17 +42,17 @@ build() {
       podman save --quiet --format docker-archive --output "$archive" "$reference"
     ;;
   buildah)
-    # vfs and chroot need no privilege that a container lacks, and nothing here is large or run.
+    # vfs and chroot also work in an unprivileged container; the build is small and does not run any program.
     buildah --storage-driver vfs bud --quiet --isolation chroot "${arguments[@]}" "$work" &&
       buildah --storage-driver vfs push --quiet "$reference" "docker-archive:$archive:$reference" &&
       buildah --storage-driver vfs rmi "$reference"
     ;;
-  *) die "CONTAINER_TOOL is docker, podman or buildah, not '$tool'" ;;
+  *) die "CONTAINER_TOOL must be docker, podman or buildah, not '$tool'" ;;
   esac
 }
 
 name=${1:-}
-# As the platforms of images are called.
+# The name of the architecture in image platforms.
 architecture=$(uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')
 case $name in
 acr-pull-webhook)
@@ -61,7 +61,7 @@ acr-pull-webhook)
   ;;
 azure-emulator)
   containerfile=$root/tests/e2e/Containerfile
-  # A test program: whole-program optimisation would cost minutes and gain nothing.
+  # The release profile would cost minutes without a benefit for a test program.
   "$root/deploy/binary.sh" "$name" quick "$work/$name"
   cp "$("$root/tests/registry/build.sh")" "$work/registry"
   ;;
@@ -71,7 +71,7 @@ esac
 version=$(cd "$root" && cargo metadata --format-version 1 --no-deps --locked | grep -o "\"name\":\"$name\",\"version\":\"[^\"]*\"" | cut -d '"' -f 8)
 mapfile -t programs < <(find "$work" -type f | sort)
 tag=$version-$(content_hash "$containerfile" "${programs[@]}")
-# A name with a host, because every tool completes one without differently.
+# With a host, because tools complete a name without one in different ways.
 reference=localhost/$name:$tag
 images=$(cache_dir)/images
 archive=$images/$name-$tag.tar

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# release.sh: the steps of .github/workflows/release.yml that need no right of anybody's, so that they can be tried here.
+# release.sh: the steps of .github/workflows/release.yml that do not need credentials, so that they can also be run
+# locally.
 #
-#   release.sh version TAG             checks that v1.2.3 is what the repository says everywhere, and prints 1.2.3
-#   release.sh notes VERSION           prints that version's part of CHANGELOG.md
-#   release.sh image PROGRAMS FOLDER   an image for all architectures, as an OCI layout in FOLDER, tagged with the version.
-#                                      PROGRAMS holds ARCHITECTURE/acr-pull-webhook for each (deploy/binary.sh)
-#   release.sh chart REGISTRY FOLDER   the chart as an archive in FOLDER, with the image REGISTRY/acr-pull-webhook as default
+#   release.sh version TAG             checks that TAG (v1.2.3) is the version everywhere in the repository; prints 1.2.3
+#   release.sh notes VERSION           prints the section of that version in CHANGELOG.md
+#   release.sh image PROGRAMS FOLDER   builds an image for all architectures, as an OCI layout in FOLDER, tagged with the
+#                                      version. PROGRAMS contains ARCHITECTURE/acr-pull-webhook for each (deploy/binary.sh)
+#   release.sh chart REGISTRY FOLDER   packages the chart in FOLDER, with REGISTRY/acr-pull-webhook as the default image
 #
-# SOURCE_DATE_EPOCH is the time that image and chart tell; by default that of the last commit. With the same programs and
-# buildah it gives the same image digest.
+# SOURCE_DATE_EPOCH is the timestamp of image and chart; default: the time of the last commit. The same programs and the
+# same version of buildah then give the same image digest.
 set -euo pipefail
 # shellcheck source=tests/e2e/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../tests/e2e/lib.sh"
@@ -18,20 +19,20 @@ name=acr-pull-webhook
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# told FILE KEY: the value of the first line "KEY: value" or "KEY = value".
-told() {
+# value_of FILE KEY: the value of the first line "KEY: value" or "KEY = value".
+value_of() {
   sed -nE "s/^$2 *[:=] *\"?([^\"]*)\"?\$/\1/p" "$root/$1" | head -n 1
 }
 
 version() {
   local version=${1#v}
   [[ $1 == v* ]] || die "the tag $1 is not of the form v1.2.3"
-  [[ $(told Cargo.toml version) == "$version" ]] || die "the tag is $1, and the version in Cargo.toml $(told Cargo.toml version)"
+  [[ $(value_of Cargo.toml version) == "$version" ]] || die "the tag is $1, but the version in Cargo.toml is $(value_of Cargo.toml version)"
   for key in version appVersion; do
-    [[ $(told deploy/chart/Chart.yaml "$key") == "$version" ]] ||
-      die "the tag is $1, and $key in deploy/chart/Chart.yaml $(told deploy/chart/Chart.yaml "$key")"
+    [[ $(value_of deploy/chart/Chart.yaml "$key") == "$version" ]] ||
+      die "the tag is $1, but $key in deploy/chart/Chart.yaml is $(value_of deploy/chart/Chart.yaml "$key")"
   done
-  [[ -n $(notes "$version") ]] || die "CHANGELOG.md tells nothing of $version: rename [Unreleased] to [$version] - $(date +%F)"
+  [[ -n $(notes "$version") ]] || die "CHANGELOG.md does not have a section for $version: rename [Unreleased] to [$version] - $(date +%F)"
   printf '%s\n' "$version"
 }
 
@@ -40,12 +41,12 @@ notes() {
     sed -e '/./,$!d'
 }
 
-time_of_release() {
+release_timestamp() {
   printf '%s\n' "${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct)}"
 }
 
-# Without root's rights where it can: vfs and chroot need none, and nothing here is run.
-buildah_here() {
+# vfs and chroot work without root, and the build does not run any program.
+run_buildah() {
   local command=$1
   shift
   buildah --storage-driver vfs --root "$work/storage" --runroot "$work/run" "$command" "$@"
@@ -54,20 +55,20 @@ buildah_here() {
 image() {
   local programs=$1 folder architecture version epoch
   folder=$(realpath -m "$2")
-  version=$(told Cargo.toml version)
-  epoch=$(time_of_release)
+  version=$(value_of Cargo.toml version)
+  epoch=$(release_timestamp)
   command -v buildah >/dev/null || need buildah
-  [[ ! -e $folder ]] || die "$folder is there already"
+  [[ ! -e $folder ]] || die "$folder already exists"
   for architecture in "${architectures[@]}"; do
-    # Whatever rights and other files were there before: an artifact's are not kept.
+    # Sets the mode, because artifacts of a workflow lose it, and leaves other files out.
     install -D -m 755 "$programs/$architecture/$name" "$work/context/$architecture/$name"
   done
-  # One after the other, because their order is part of the digest; without a label that names buildah's version.
+  # In a fixed order, because the order is part of the digest; without the label that contains the version of buildah.
   for architecture in "${architectures[@]}"; do
-    buildah_here bud --quiet --isolation chroot --format oci --identity-label=false --timestamp "$epoch" \
+    run_buildah bud --quiet --isolation chroot --format oci --identity-label=false --timestamp "$epoch" \
       --platform "linux/$architecture" --build-arg "VERSION=$version" --manifest "$name" --file "$root/Containerfile" "$work/context" >&2
   done
-  buildah_here manifest push --quiet --all --format oci "$name" "oci:$folder:$version" >&2
+  run_buildah manifest push --quiet --all --format oci "$name" "oci:$folder:$version" >&2
 }
 
 chart() {
@@ -76,9 +77,9 @@ chart() {
   helm=$(command -v helm || "$root/tests/chart/build.sh")
   cp -r "$root/deploy/chart" "$work/$name"
   grep -q "^  repository: $name\$" "$work/$name/values.yaml" || die "values.yaml has no line '  repository: $name'"
-  # The comment above it is for whoever builds the image.
+  # The comment above that line is about building the image, which users of a release do not do.
   sed -i -e "s|^  repository: $name\$|  repository: $registry/$name|" \
-    -e 's|^  # Where the image is: .*|  # The release. The webhook cannot get a pull secret for itself: a copy of the image must be pullable without one too.|' \
+    -e 's|^  # Where to pull the image from: .*|  # The released image. The webhook cannot get a pull secret for itself: a copy of it must be pullable without one too.|' \
     "$work/$name/values.yaml"
   mkdir -p "$folder"
   "$helm" package "$work/$name" --destination "$folder" >&2

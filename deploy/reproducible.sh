@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# reproducible.sh FILE: builds the webhook's program twice, from two copies of the repository in different folders, and puts
-# it into FILE if both are the same, byte for byte. PROFILE is the cargo profile; by default release.
+# reproducible.sh FILE: builds the webhook's program twice, from two copies of the repository in different folders, and
+# writes it to FILE if both builds are identical. PROFILE is the cargo profile; default: release.
 set -euo pipefail
 # shellcheck source=tests/e2e/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../tests/e2e/lib.sh"
@@ -10,10 +10,11 @@ file=$(realpath -m "$1")
 package=acr-pull-webhook profile=${PROFILE:-release}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-# Not by git: what is changed and not committed yet is built too.
+# Copied without git, so that uncommitted changes are built too.
 sources=(Cargo.toml Cargo.lock rust-toolchain.toml src tests deploy)
 
-# build FOLDER: with sources, target folder and cargo's home of its own. The crates themselves are downloaded once.
+# build FOLDER: builds in a folder with separate sources, target folder and CARGO_HOME. Both builds share the downloaded
+# crates.
 build() {
   local folder=$work/$1 home=${CARGO_HOME:-$HOME/.cargo}
   mkdir -p "$folder/sources" "$folder/cargo" "$home/registry"
@@ -37,4 +38,4 @@ if [[ $first != "$second" ]]; then
   die "the two programs differ: compare $kept/first and $kept/second"
 fi
 install -D -m 755 "$work/first/program" "$file"
-say "both builds are the same: $file"
+say "both builds are identical: $file"

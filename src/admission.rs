@@ -16,12 +16,12 @@ pub use review::{PodView, ReferenceSource, Request, parse};
 
 use crate::{
     deadline::Deadline,
-    foreign::Foreign,
     generator::{NamespaceDefaults, Reference},
-    kubernetes::Pod,
+    live_pod::LivePod,
     problem::{Class, Problem, Reason},
     pull_secret::{Ensured, Issuer, PullSecretRequest, Resolution, Resolver},
     telemetry::Metrics,
+    untrusted::UntrustedText,
 };
 use futures::future::join_all;
 use std::{sync::Arc, time::Instant};
@@ -74,7 +74,7 @@ impl Admission {
             Verdict::Denied(problem) => ("denied", Some(problem)),
             Verdict::Failed(problem) => ("failed", Some(problem)),
         };
-        self.0.metrics.admission(outcome, problem, start.elapsed());
+        self.0.metrics.count_admission(outcome, problem, start.elapsed());
         if let Some(problem) = problem {
             let Request {
                 uid,
@@ -83,15 +83,15 @@ impl Admission {
                 ..
             } = request;
             // Without client certificates, the review may come from anybody, and these fields are untrusted.
-            let uid = Foreign::new(uid);
-            let pod = Foreign::new(object.name());
+            let uid = UntrustedText::new(uid);
+            let pod = UntrustedText::new(object.name());
             tracing::info!(%uid, %namespace, %pod, outcome, %problem, "admission");
         }
         verdict
     }
 
     /// The pull secrets that an existing Pod requests, by the rules of its admission.
-    pub async fn requests_of(&self, pod: &Pod) -> Result<Vec<PullSecretRequest>, Problem> {
+    pub async fn requests_of(&self, pod: &LivePod) -> Result<Vec<PullSecretRequest>, Problem> {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let service_account = pod.spec.service_account_name.as_deref();
         let annotations = pod.metadata.annotations.as_ref();

@@ -1,6 +1,7 @@
-//! `acr-pull-webhook check`: whether the API server calls the webhook, trusts its certificate and gets an answer.
+//! The subcommand `check`: verifies that the API server calls the webhook, trusts its certificate and receives its
+//! answer.
 
-use crate::{admission::ACCESS_TOKEN_ANNOTATION, foreign::Foreign, kubernetes, problem::Reason};
+use crate::{admission::ACCESS_TOKEN_ANNOTATION, kubernetes, problem::Reason, untrusted::UntrustedText};
 use kube::{
     Api, Resource,
     api::{ObjectMeta, PostParams},
@@ -8,8 +9,8 @@ use kube::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// No object has this name by chance.
-const GENERATOR: &str = "acr-pull-webhook-check-no-such-generator";
+/// A name that no generator has by chance.
+const MISSING_GENERATOR: &str = "acr-pull-webhook-check-no-such-generator";
 const WEBHOOK: &str = "pods.acr-pull.dev";
 
 #[derive(Clone, Debug, Resource, Serialize, Deserialize)]
@@ -19,36 +20,37 @@ struct Pod {
     spec: Value,
 }
 
-/// Asks for a Pod that only the webhook refuses, and only for one reason, by a dry run. An error is a sentence.
+/// Sends a dry run of a Pod that only the webhook rejects, and only because its generator does not exist. The error is
+/// a message for the operator.
 pub async fn run(namespace: &str) -> Result<(), String> {
     let client = kubernetes::client().await?;
     let pod = json!({
-        "metadata": {"generateName": "acr-pull-webhook-check-", "annotations": {ACCESS_TOKEN_ANNOTATION: GENERATOR}},
+        "metadata": {"generateName": "acr-pull-webhook-check-", "annotations": {ACCESS_TOKEN_ANNOTATION: MISSING_GENERATOR}},
         "spec": {"containers": [{"name": "check", "image": "check"}]},
     });
-    let pod: Pod = serde_json::from_value(pod).map_err(|e| format!("the Pod: {e}"))?;
+    let pod: Pod = serde_json::from_value(pod).map_err(|e| format!("the test Pod is invalid: {e}"))?;
     let dry_run = PostParams {
         dry_run: true,
         ..PostParams::default()
     };
-    let answer = Api::<Pod>::namespaced(client, namespace)
+    let result = Api::<Pod>::namespaced(client, namespace)
         .create(&dry_run, &pod)
         .await;
-    match answer {
+    match result {
         Ok(_) => Err(format!(
-            "the API server has not asked the webhook about a Pod in namespace {namespace}: look at the \
-             MutatingWebhookConfiguration, and whether its namespaceSelector leaves this namespace out"
+            "the API server did not call the webhook for a Pod in namespace {namespace}: check the \
+             MutatingWebhookConfiguration, and whether its namespaceSelector excludes this namespace"
         )),
-        Err(kube::Error::Api(status)) if refused_by_us(&status.message) => Ok(()),
+        Err(kube::Error::Api(status)) if is_rejection_by_webhook(&status.message) => Ok(()),
         Err(kube::Error::Api(status)) => Err(format!(
-            "the API server gets no answer from the webhook: {}",
-            Foreign::new(&status.message).at_most(4096)
+            "the API server did not receive the expected answer from the webhook: {}",
+            UntrustedText::new(&status.message).at_most(4096)
         )),
-        Err(error) => Err(format!("the API server was not reached: {error}")),
+        Err(error) => Err(format!("cannot reach the API server: {error}")),
     }
 }
 
-fn refused_by_us(message: &str) -> bool {
+fn is_rejection_by_webhook(message: &str) -> bool {
     message.contains(&format!("admission webhook {WEBHOOK:?} denied the request"))
         && message.contains(Reason::GeneratorNotFound.as_str())
 }

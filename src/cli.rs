@@ -1,4 +1,4 @@
-//! Command line: every flag documented here, once.
+//! The command line. Each flag is documented here only.
 
 use crate::{
     generator::NamespaceList, identity::CloudSetting, leader::LeaderElectionArgs,
@@ -7,11 +7,11 @@ use crate::{
 use clap::{Args, Parser, Subcommand};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-/// Gives annotated Pods image pull secrets for Azure Container Registry, by their own identity.
+/// Gives annotated Pods image pull secrets for Azure Container Registry, issued with their own identity.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 pub struct Cli {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -23,30 +23,30 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Print the custom resource definitions as YAML
     Crds(CrdsArgs),
-    /// Ask the API server, by a dry run, for a Pod that the webhook must refuse: the proof that it is called
+    /// Check that the API server can call the webhook (sends a dry run of a Pod that the webhook must reject)
     Check(CheckArgs),
 }
 
-/// Where to check.
+/// Flags of `check`.
 #[derive(Clone, Debug, Args)]
 pub struct CheckArgs {
-    /// Namespace in which to ask; Pods must be creatable there
+    /// Namespace of the test Pod; you must be allowed to create Pods there
     #[arg(long, default_value = "default", value_name = "NAMESPACE")]
     pub namespace: String,
 }
 
-/// What to print.
+/// Flags of `crds`.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct CrdsArgs {
-    /// Leave out ACRAccessToken and ClusterGenerator, which External Secrets Operator brings where it is installed
+    /// Omit ACRAccessToken and ClusterGenerator, for clusters where External Secrets Operator installs them
     #[arg(long)]
     pub without_generators: bool,
 }
 
-/// How to serve.
+/// Flags of `serve`.
 #[derive(Clone, Debug, Args)]
 pub struct ServeArgs {
-    /// Where the API server reaches the webhook (HTTPS, POST to the secret path)
+    /// Address of the webhook for the API server (HTTPS, POST to the secret path)
     #[arg(
         long,
         env = "ACR_PULL_WEBHOOK_LISTEN_ADDR",
@@ -55,7 +55,7 @@ pub struct ServeArgs {
     )]
     pub listen_addr: SocketAddr,
 
-    /// Where /livez, /readyz and /metrics are served (plain HTTP)
+    /// Address of /livez, /readyz and /metrics (plain HTTP)
     #[arg(
         long,
         env = "ACR_PULL_WEBHOOK_ADMIN_ADDR",
@@ -64,20 +64,20 @@ pub struct ServeArgs {
     )]
     pub admin_addr: SocketAddr,
 
-    /// Entra tenant where neither the service account nor the generator names one
+    /// Entra tenant to use if neither the service account nor the generator names one
     #[arg(long, env = "AZURE_TENANT_ID", value_name = "ID")]
     pub tenant_id: Option<String>,
 
-    /// PEM file with certificate authorities to trust for Azure, beside the public ones
+    /// PEM file with certificate authorities to trust for Azure, in addition to the public ones
     #[arg(long, env = "ACR_PULL_WEBHOOK_EXTRA_CA_FILE", value_name = "FILE")]
     pub extra_ca_file: Option<PathBuf>,
 
-    /// Domain suffixes of registries that may be sent a token, separated by commas
+    /// Comma-separated domain suffixes or login servers of the registries to which tokens may be sent
     #[arg(long, env = "ACR_PULL_WEBHOOK_REGISTRY_SUFFIXES", default_value = crate::registry::DEFAULT_SUFFIXES, value_name = "LIST")]
     pub registry_suffixes: RegistrySuffixes,
 
-    /// Audiences of the service account token that Entra exchanges, separated by commas: the first is always
-    /// asked for, and is what federated credentials must name; the others where a generator asks for them
+    /// Comma-separated audiences of the service account token that Entra exchanges. The first is always requested, and
+    /// federated credentials must name it; the others are requested only if a generator lists them
     #[arg(
         long,
         env = "ACR_PULL_WEBHOOK_TOKEN_AUDIENCES",
@@ -87,8 +87,8 @@ pub struct ServeArgs {
     )]
     pub token_audiences: Vec<String>,
 
-    /// Host of Entra, as CLOUD=HOST, separated by commas; a host alone is that of AzureStackCloud. The clouds are
-    /// PublicCloud, USGovernmentCloud, ChinaCloud, GermanCloud and AzureStackCloud
+    /// Comma-separated hosts of Entra, each as CLOUD=HOST; a host without a cloud is for AzureStackCloud. The clouds
+    /// are PublicCloud, USGovernmentCloud, ChinaCloud, GermanCloud and AzureStackCloud
     #[arg(
         long,
         env = "ACR_PULL_WEBHOOK_AUTHORITY_HOST",
@@ -97,8 +97,8 @@ pub struct ServeArgs {
     )]
     pub authority_host: Vec<CloudSetting>,
 
-    /// Audience of the Entra token that the registry exchanges, as CLOUD=AUDIENCE, separated by commas; an
-    /// audience alone is that of every cloud not named
+    /// Comma-separated audiences of the Entra token that the registry exchanges, each as CLOUD=AUDIENCE; an audience
+    /// without a cloud is for all clouds that are not listed
     #[arg(
         long,
         env = "ACR_PULL_WEBHOOK_ACR_AUDIENCE",
@@ -108,8 +108,8 @@ pub struct ServeArgs {
     )]
     pub acr_audience: Vec<CloudSetting>,
 
-    /// Namespaces to look after, separated by commas; by default all. With a list, neither ClusterGenerators nor defaults of
-    /// Namespaces can be used: these are the cluster's
+    /// Comma-separated namespaces to watch; by default all. With a list, neither ClusterGenerators nor the defaults of
+    /// Namespaces can be used, because ClusterGenerators and Namespaces are cluster-scoped
     #[arg(
         long,
         env = "ACR_PULL_WEBHOOK_NAMESPACES",
@@ -118,8 +118,8 @@ pub struct ServeArgs {
     )]
     pub namespaces: Vec<String>,
 
-    /// Namespaces whose Pods never get a pull secret, separated by commas, beside kube-system and the webhook's own. The
-    /// registration leaves out the same ones
+    /// Comma-separated namespaces whose Pods never get a pull secret, in addition to kube-system and the webhook's own.
+    /// The MutatingWebhookConfiguration excludes the same ones
     #[arg(
         long,
         env = "ACR_PULL_WEBHOOK_EXCLUDED_NAMESPACES",
@@ -128,7 +128,7 @@ pub struct ServeArgs {
     )]
     pub excluded_namespaces: Vec<String>,
 
-    /// Namespaces whose Pods may use the webhook's own managed identity, separated by commas, or * for all
+    /// Comma-separated namespaces whose Pods may use the webhook's own managed identity, or * for all
     #[arg(
         long,
         env = "ACR_PULL_WEBHOOK_MANAGED_IDENTITY_NAMESPACES",
@@ -138,7 +138,7 @@ pub struct ServeArgs {
     )]
     pub managed_identity_namespaces: NamespaceList,
 
-    /// What to do with a Pod whose token Azure does not give just now
+    /// What to do with a Pod if Azure does not return its token in time
     #[arg(
         long,
         env = "ACR_PULL_WEBHOOK_ON_UPSTREAM_FAILURE",
@@ -147,32 +147,35 @@ pub struct ServeArgs {
     )]
     pub on_upstream_failure: OnUpstreamFailure,
 
-    /// The most calls at the same time by this replica to one host (Entra, a registry, the endpoint of managed identities,
-    /// the API server); further ones take turns by namespace. All hosts together: four times as many
+    /// Maximum number of concurrent calls of this replica to one host (Entra, a registry, the endpoint of managed
+    /// identities, the API server), and four times as many to all hosts together; further calls wait, and namespaces
+    /// take turns
     #[arg(long, env = "ACR_PULL_WEBHOOK_ISSUE_CONCURRENCY", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..), value_name = "NUMBER")]
     pub issue_concurrency: u16,
 
-    /// The most ACRPullSecrets of one namespace; a Pod that would need one more is refused
+    /// Maximum number of ACRPullSecrets per namespace; a Pod that would need another one is rejected
     #[arg(long, env = "ACR_PULL_WEBHOOK_MAX_PULL_SECRETS_PER_NAMESPACE", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..), value_name = "NUMBER")]
     pub max_pull_secrets_per_namespace: u32,
 
-    /// How long no Pod names a pull secret before its end is announced by status.unusedSince, such as 1h or 30m
+    /// Announce the deletion of a pull secret in status.unusedSince after no Pod has named it for this long, such as 1h
+    /// or 30m
     #[arg(long, env = "ACR_PULL_WEBHOOK_UNUSED_GRACE", default_value = "1h", value_parser = crate::deadline::duration, value_name = "DURATION")]
     pub unused_grace: Duration,
 
-    /// How long after the announcement the pull secret is deleted; longer than an admission lasts and a watch lags
+    /// Delete the pull secret this long after the announcement; must exceed the duration of an admission and the lag of
+    /// a watch
     #[arg(long, env = "ACR_PULL_WEBHOOK_UNUSED_NOTICE", default_value = "2m", value_parser = crate::deadline::duration, value_name = "DURATION")]
     pub unused_notice: Duration,
 
-    /// The most pull secrets that are renewed at the same time
+    /// Maximum number of concurrent renewals
     #[arg(long, env = "ACR_PULL_WEBHOOK_RENEWAL_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..), value_name = "NUMBER")]
     pub renewal_concurrency: u16,
 
-    /// The most pull secrets that are renewed in a second
+    /// Maximum number of renewals per second
     #[arg(long, env = "ACR_PULL_WEBHOOK_RENEWAL_RATE", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..), value_name = "NUMBER")]
     pub renewal_rate: u32,
 
-    /// Seconds between SIGTERM and the last new connection, so that every API server has heard of our end
+    /// Seconds to keep accepting connections after SIGTERM, so that all API servers stop sending requests first
     #[arg(
         long,
         env = "ACR_PULL_WEBHOOK_SHUTDOWN_DELAY",
@@ -182,14 +185,14 @@ pub struct ServeArgs {
     pub shutdown_delay: u64,
 
     #[command(flatten)]
-    /// How to speak TLS.
+    /// TLS flags.
     pub tls: TlsArgs,
 
     #[command(flatten)]
-    /// How to elect a leader.
+    /// Leader election flags.
     pub leader_election: LeaderElectionArgs,
 
     #[command(flatten)]
-    /// How to log.
+    /// Logging flags.
     pub log: LogArgs,
 }

@@ -1,4 +1,4 @@
-//! What is looked after, and by what: the API server, and all its namespaces or those of `--namespaces`.
+//! The cluster that the webhook serves: its API server, and the namespaces in scope, all or those of `--namespaces`.
 
 use crate::{
     events::Events,
@@ -11,31 +11,58 @@ use kube::{Api, Client, Resource, core::NamespaceResourceScope};
 /// What every watch needs.
 #[derive(Clone)]
 pub struct Cluster {
-    /// The API server.
+    /// The client of the API server.
     pub client: Client,
-    /// The namespaces.
-    pub reach: Reach,
-    /// Knows whether watches work.
+    /// The namespaces that are watched.
+    pub namespaces: NamespaceScope,
+    /// Records whether watches work.
     pub readiness: Readiness,
-    /// Counts watches that fail and objects that cannot be read.
+    /// Counts failing watches and unreadable objects.
     pub metrics: Metrics,
-    /// Reports watches that fail.
+    /// Reports failing watches.
     pub events: Events,
     /// Runs the watches that last as long as the process.
     pub tasks: Tasks,
 }
 
-/// The places where objects of a kind are, each with its namespace where it is one.
-pub type Places<K> = Vec<(Option<String>, Api<K>)>;
+impl Cluster {
+    /// Reports by an Event about this replica's Pod that a watch fails.
+    pub fn report_failing_watch(&self, watch: &'static str, namespace: Option<&str>, why: &str) {
+        let scope = namespace
+            .map(|name| format!(" in namespace {name}"))
+            .unwrap_or_default();
+        self.events
+            .warn_about_own_pod(watch, "WatchFailing", &format!("the {watch}{scope} fails: {why}"));
+    }
 
-/// Empty for all.
+    /// The scopes in which to watch a namespaced kind: each namespace of `--namespaces`, or the whole cluster.
+    pub fn watch_scopes<K>(&self) -> WatchScopes<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        let NamespaceScope(namespaces) = &self.namespaces;
+        if namespaces.is_empty() {
+            return cluster_wide(Api::all(self.client.clone()));
+        }
+        let namespaced = |name: &String| (Some(name.clone()), Api::namespaced(self.client.clone(), name));
+        namespaces.iter().map(namespaced).collect()
+    }
+}
+
+/// One API per watched namespace, or one API without a namespace for the whole cluster.
+pub type WatchScopes<K> = Vec<(Option<String>, Api<K>)>;
+
+/// A single scope that covers the whole cluster.
+pub fn cluster_wide<K>(api: Api<K>) -> WatchScopes<K> {
+    vec![(None, api)]
+}
+
+/// Which namespaces are watched. Empty means the whole cluster.
 #[derive(Clone, Debug, Default)]
-pub struct Reach(Vec<String>);
+pub struct NamespaceScope(Vec<String>);
 
-// === impl Reach ===
-
-impl Reach {
-    /// Of these namespaces, each once; without any, of all. An error is a sentence.
+impl NamespaceScope {
+    /// The scope of `--namespaces`, without duplicates and empty names. The error is a message for the operator.
     pub fn new(namespaces: &[String]) -> Result<Self, String> {
         let mut all: Vec<_> = namespaces
             .iter()
@@ -45,45 +72,14 @@ impl Reach {
         all.sort_unstable();
         all.dedup();
         match all.iter().find(|name| !is_subdomain(name) || name.contains('.')) {
-            Some(bad) => Err(format!("--namespaces: {bad:?} is not the name of a namespace")),
+            Some(bad) => Err(format!("--namespaces: {bad:?} is not a valid namespace name")),
             None => Ok(Self(all)),
         }
     }
 
-    /// Whether that is the whole cluster, with what belongs to no namespace.
-    pub fn is_cluster(&self) -> bool {
+    /// Whether the whole cluster is watched, including cluster-scoped objects.
+    pub fn is_cluster_wide(&self) -> bool {
         self.0.is_empty()
-    }
-}
-
-/// One place for all objects of a kind.
-pub fn everywhere<K>(api: Api<K>) -> Places<K> {
-    vec![(None, api)]
-}
-
-// === impl Cluster ===
-
-impl Cluster {
-    /// Reports by an Event about this replica's Pod that a place cannot be watched.
-    pub fn report_failing_watch(&self, what: &'static str, namespace: Option<&str>, why: &str) {
-        let place = namespace
-            .map(|name| format!(" in namespace {name}"))
-            .unwrap_or_default();
-        self.events
-            .warn_of_this_replica(what, "WatchFailing", &format!("the {what}{place} fails: {why}"));
-    }
-
-    /// Where the objects of a kind are that are looked after.
-    pub fn places<K>(&self) -> Places<K>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
-    {
-        let Reach(namespaces) = &self.reach;
-        if namespaces.is_empty() {
-            return everywhere(Api::all(self.client.clone()));
-        }
-        let namespaced = |name: &String| (Some(name.clone()), Api::namespaced(self.client.clone(), name));
-        namespaces.iter().map(namespaced).collect()
     }
 }
 
@@ -92,13 +88,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn namespaces_are_taken_once_and_what_is_none_is_refused() {
-        let reach = |names: &[&str]| Reach::new(&names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>());
-        assert!(reach(&[]).unwrap().is_cluster());
-        assert!(reach(&[""]).unwrap().is_cluster());
-        assert_eq!(reach(&["b", "a", "b"]).unwrap().0, ["a", "b"]);
+    fn namespaces_are_deduplicated_and_invalid_names_are_rejected() {
+        let scope =
+            |names: &[&str]| NamespaceScope::new(&names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>());
+        assert!(scope(&[]).unwrap().is_cluster_wide());
+        assert!(scope(&[""]).unwrap().is_cluster_wide());
+        assert_eq!(scope(&["b", "a", "b"]).unwrap().0, ["a", "b"]);
         for bad in ["A", "a.b", "*", "a b", "-a"] {
-            assert!(reach(&[bad]).unwrap_err().contains("--namespaces"), "{bad}");
+            assert!(scope(&[bad]).unwrap_err().contains("--namespaces"), "{bad}");
         }
     }
 }

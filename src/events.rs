@@ -1,12 +1,12 @@
-//! Kubernetes Events about our objects.
+//! Kubernetes Events about pull secrets, generators and this replica's Pod.
 //!
-//! kube's recorder counts repetitions up by one call each; a refusal that every Pod of a burst meets is
-//! told once in a while instead.
+//! kube's recorder makes one call for each repetition of an Event, to increase its count. A refusal that every Pod of a
+//! burst causes is emitted once per [`DEDUP_WINDOW`] instead.
 
 use crate::{
-    foreign::{self, Foreign},
     kubernetes,
     telemetry::FIELD_MANAGER,
+    untrusted::{self, UntrustedText},
 };
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
@@ -20,35 +20,34 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// The same about the same object is not told again before this.
-const QUIET: Duration = Duration::from_secs(300);
-/// The API takes at most 1 KiB, the mark of a cut included.
+/// An Event with the same object and reason is not emitted again within this time.
+const DEDUP_WINDOW: Duration = Duration::from_secs(300);
+/// The API limits notes to 1 KiB, which includes the mark of a truncation.
 const MAX_NOTE: usize = 1000;
-/// Beyond this, what is remembered is looked through for what is old.
-const MANY: usize = 4096;
+/// Above this number of remembered Events, those older than [`DEDUP_WINDOW`] are removed.
+const PRUNE_ABOVE: usize = 4096;
 
-/// Tells Events; clones share what was told.
+/// Emits Events. Clones share the record of what was emitted.
 #[derive(Clone)]
 pub struct Events(Arc<Inner>);
 
 struct Inner {
     recorder: Recorder,
-    /// This replica's Pod, where the program runs in one.
+    /// This replica's Pod, if the program runs in a Pod.
     own_pod: Option<ObjectReference>,
-    told: Mutex<HashMap<(String, String), Instant>>,
+    /// When an Event was last emitted, by object and reason.
+    last_emitted: Mutex<HashMap<(String, String), Instant>>,
 }
 
-// === impl Events ===
-
 impl Events {
-    /// Events in this client's cluster, reported by this replica.
+    /// Emits Events in the cluster of this client, with this replica as their source.
     pub fn new(client: Client) -> Self {
         let pod = std::env::var("POD_NAME").ok();
         let own_pod = |name: String| {
             Some(ObjectReference {
                 api_version: Some("v1".to_owned()),
                 kind: Some("Pod".to_owned()),
-                namespace: Some(kubernetes::own_namespace("POD_NAME", None).ok()?),
+                namespace: Some(kubernetes::namespace_of_this_pod()?),
                 name: Some(name),
                 ..ObjectReference::default()
             })
@@ -61,41 +60,45 @@ impl Events {
         Self(Arc::new(Inner {
             recorder: Recorder::new(client, reporter),
             own_pod,
-            told: Mutex::default(),
+            last_emitted: Mutex::default(),
         }))
     }
 
-    /// Tells that something is wrong with this object.
+    /// Emits a Warning about this object.
     pub fn warn(&self, about: ObjectReference, reason: &'static str, note: &str) {
-        self.tell(about, EventType::Warning, reason, note);
+        self.emit(about, EventType::Warning, reason, note);
     }
 
-    /// Tells of this object what somebody may want to know.
+    /// Emits a Normal Event about this object.
     pub fn note(&self, about: ObjectReference, reason: &'static str, note: &str) {
-        self.tell(about, EventType::Normal, reason, note);
+        self.emit(about, EventType::Normal, reason, note);
     }
 
-    /// Reports that something is wrong with this replica, where it runs in a Pod. `subject` tells one trouble from another.
-    pub fn warn_of_this_replica(&self, subject: &'static str, reason: &'static str, note: &str) {
+    /// Emits a Warning about this replica's Pod, if the program runs in a Pod. Warnings with different `subject`s do
+    /// not suppress each other.
+    pub fn warn_about_own_pod(&self, subject: &'static str, reason: &'static str, note: &str) {
         if let Some(pod) = &self.0.own_pod
-            && self.0.is_news(subject, reason)
+            && self.0.should_emit(subject, reason)
         {
             self.publish(pod.clone(), EventType::Warning, reason, note);
         }
     }
 
-    /// In the background: nobody waits for an Event, and its loss is no failure.
-    fn tell(&self, about: ObjectReference, type_: EventType, reason: &'static str, note: &str) {
-        if self.0.is_news(about.uid.as_deref().unwrap_or_default(), reason) {
+    fn emit(&self, about: ObjectReference, type_: EventType, reason: &'static str, note: &str) {
+        if self
+            .0
+            .should_emit(about.uid.as_deref().unwrap_or_default(), reason)
+        {
             self.publish(about, type_, reason, note);
         }
     }
 
+    /// Publishes in the background: nobody waits for an Event, and losing one is not a failure.
     fn publish(&self, about: ObjectReference, type_: EventType, reason: &'static str, note: &str) {
         let event = Event {
             type_,
             reason: reason.to_owned(),
-            note: Some(foreign::message(note.to_owned(), MAX_NOTE)),
+            note: Some(untrusted::sanitize(note.to_owned(), MAX_NOTE)),
             action: "Issue".to_owned(),
             secondary: None,
         };
@@ -104,8 +107,8 @@ impl Events {
             if let Err(error) = inner.recorder.publish(&event, &about).await {
                 tracing::debug!(
                     reason,
-                    error = %Foreign::new(&error.to_string()),
-                    "an Event was not written"
+                    error = %UntrustedText::new(&error.to_string()),
+                    "an Event could not be written"
                 );
             }
         });
@@ -113,17 +116,20 @@ impl Events {
 }
 
 impl Inner {
-    fn is_news(&self, about: &str, reason: &str) -> bool {
+    fn should_emit(&self, about: &str, reason: &str) -> bool {
         let key = (about.to_owned(), reason.to_owned());
         let now = Instant::now();
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.get(&key).is_some_and(|before| now - *before < QUIET) {
+        let mut last_emitted = self.last_emitted.lock().unwrap_or_else(PoisonError::into_inner);
+        if last_emitted
+            .get(&key)
+            .is_some_and(|last| now - *last < DEDUP_WINDOW)
+        {
             return false;
         }
-        if told.len() >= MANY {
-            told.retain(|_, before| now - *before < QUIET);
+        if last_emitted.len() >= PRUNE_ABOVE {
+            last_emitted.retain(|_, last| now - *last < DEDUP_WINDOW);
         }
-        told.insert(key, now);
+        last_emitted.insert(key, now);
         true
     }
 }

@@ -1,12 +1,11 @@
-//! Who asks Entra, and the token Entra gives: to a service account by its assertion
-//! (TokenRequest API), to a service principal by its client secret, to a managed identity
-//! by the endpoint of its machine; each by `azure_identity`.
+//! Gets Entra tokens through `azure_identity`: for a service account with an assertion (TokenRequest API), for a
+//! service principal with its client secret, and for a managed identity from the endpoint of its node.
 
-mod advice;
 mod assertion;
 mod client_secret;
 mod cloud;
 mod entra;
+mod entra_caller;
 mod entra_error;
 mod entra_transport;
 mod managed;
@@ -14,7 +13,7 @@ mod managed_transport;
 mod source;
 
 pub use assertion::{Assertion, AssertionSource};
-pub use client_secret::ClientSecrets;
+pub use client_secret::ClientSecretReader;
 pub use cloud::{Cloud, CloudEndpoints, CloudSetting, Clouds, DEFAULT_ACR_AUDIENCE};
 pub use entra::EntraClient;
 pub use managed::ManagedIdentityClient;
@@ -26,104 +25,16 @@ pub(crate) use {entra_transport::fuzz as fuzz_entra, managed_transport::fuzz as 
 use serde::Serialize;
 use std::fmt;
 
-/// Who asks Entra.
+/// The identity that requests an Entra token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Identity {
-    /// A service account, by its assertion.
+    /// A service account, which authenticates with an assertion.
     Workload(WorkloadIdentity),
-    /// An application, by its client secret.
+    /// An Entra application, which authenticates with its client secret.
     ServicePrincipal(ServicePrincipal),
-    /// The webhook's own managed identity.
+    /// A managed identity of the node that the webhook runs on.
     Managed(ManagedIdentity),
 }
-
-/// A workload identity: a service account, and the Entra application that trusts it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct WorkloadIdentity {
-    /// The namespace of the service account.
-    pub namespace: String,
-    /// The service account that the assertion is made for.
-    pub service_account: String,
-    /// The Entra application (client) id.
-    pub client_id: String,
-    /// The annotation that says so.
-    #[serde(skip)]
-    pub client_id_annotation: &'static str,
-    /// The Entra tenant id.
-    pub tenant_id: String,
-    /// What says so.
-    #[serde(skip)]
-    pub tenant_from: TenantFrom,
-    /// The audiences of the assertion.
-    pub audiences: Vec<String>,
-    /// Whose Entra is asked, and for which audience.
-    pub cloud: CloudEndpoints,
-}
-
-/// A service principal: an application whose id and secret are kept in Secrets.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ServicePrincipal {
-    /// Where the client id is kept.
-    pub client_id: SecretKey,
-    /// Where the client secret is kept.
-    pub client_secret: SecretKey,
-    /// The Entra tenant id.
-    pub tenant_id: String,
-    /// What says so.
-    #[serde(skip)]
-    pub tenant_from: TenantFrom,
-    /// Whose Entra is asked, and for which audience.
-    pub cloud: CloudEndpoints,
-}
-
-/// One value of a Secret.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct SecretKey {
-    /// The namespace of the Secret.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// The key in it.
-    pub key: String,
-}
-
-/// A managed identity of the machine that the webhook runs on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ManagedIdentity {
-    /// Which one.
-    pub id: ManagedIdentityId,
-    /// Its Entra tenant id, where the generator names one; only the registry is told.
-    pub tenant_id: Option<String>,
-    /// The audience of a token for a registry.
-    pub acr_audience: String,
-}
-
-/// Which of a machine's managed identities.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub enum ManagedIdentityId {
-    /// The machine's own.
-    SystemAssigned,
-    /// A user-assigned one, by its client id.
-    ClientId(String),
-    /// A user-assigned one, by its Azure resource id.
-    ResourceId(String),
-}
-
-/// What names the tenant.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TenantFrom {
-    /// This annotation of the service account.
-    Annotation(&'static str),
-    /// The generator's `spec.tenantId`.
-    Generator {
-        /// The command that changes it.
-        command: String,
-    },
-    /// The webhook's `--tenant-id`.
-    Flag,
-}
-
-// === impl Identity ===
 
 impl Identity {
     /// The kind of identity.
@@ -135,7 +46,7 @@ impl Identity {
         }
     }
 
-    /// The workload identity, where it is one.
+    /// The workload identity, if this is one.
     pub fn workload(&self) -> Option<&WorkloadIdentity> {
         match self {
             Identity::Workload(workload) => Some(workload),
@@ -143,7 +54,7 @@ impl Identity {
         }
     }
 
-    /// The Entra tenant id, where it is known.
+    /// The Entra tenant id, if it is known.
     pub fn tenant_id(&self) -> Option<&str> {
         match self {
             Identity::Workload(workload) => Some(&workload.tenant_id),
@@ -170,6 +81,83 @@ impl fmt::Display for Identity {
     }
 }
 
+/// A service account, and the Entra application that trusts it by a federated credential.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WorkloadIdentity {
+    /// The namespace of the service account.
+    pub namespace: String,
+    /// The service account that the assertion is issued for.
+    pub service_account: String,
+    /// The client id of the Entra application.
+    pub client_id: String,
+    /// The service account's annotation that holds the client id.
+    #[serde(skip)]
+    pub client_id_annotation: &'static str,
+    /// The Entra tenant id.
+    pub tenant_id: String,
+    /// Where the tenant id is configured.
+    #[serde(skip)]
+    pub tenant_id_source: TenantIdSource,
+    /// The audiences of the assertion.
+    pub audiences: Vec<String>,
+    /// The cloud's Entra host, and the audience of its registries.
+    pub cloud: CloudEndpoints,
+}
+
+impl WorkloadIdentity {
+    /// The subject of the assertion.
+    pub fn subject(&self) -> String {
+        format!(
+            "system:serviceaccount:{}:{}",
+            self.namespace, self.service_account
+        )
+    }
+}
+
+/// A service principal: an Entra application whose client id and client secret are stored in Secrets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ServicePrincipal {
+    /// Where the client id is stored.
+    pub client_id: SecretKey,
+    /// Where the client secret is stored.
+    pub client_secret: SecretKey,
+    /// The Entra tenant id.
+    pub tenant_id: String,
+    /// Where the tenant id is configured.
+    #[serde(skip)]
+    pub tenant_id_source: TenantIdSource,
+    /// The cloud's Entra host, and the audience of its registries.
+    pub cloud: CloudEndpoints,
+}
+
+/// A reference to one value of a Secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SecretKey {
+    /// The namespace of the Secret.
+    pub namespace: String,
+    /// The name of the Secret.
+    pub name: String,
+    /// The key of the value in the Secret's data.
+    pub key: String,
+}
+
+impl fmt::Display for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "key {:?} of Secret {}/{}", self.key, self.namespace, self.name)
+    }
+}
+
+/// A managed identity of the node that the webhook runs on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ManagedIdentity {
+    /// Which of the node's managed identities this is.
+    pub id: ManagedIdentityId,
+    /// The Entra tenant id, if the generator sets one. Only the registry receives it.
+    pub tenant_id: Option<String>,
+    /// The audience of the Entra token.
+    pub acr_audience: String,
+}
+
 impl fmt::Display for ManagedIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.id {
@@ -180,27 +168,32 @@ impl fmt::Display for ManagedIdentity {
     }
 }
 
-// === impl WorkloadIdentity ===
-
-impl WorkloadIdentity {
-    /// The subject that Entra sees.
-    pub fn subject(&self) -> String {
-        format!(
-            "system:serviceaccount:{}:{}",
-            self.namespace, self.service_account
-        )
-    }
+/// Selects one of a node's managed identities.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum ManagedIdentityId {
+    /// The system-assigned identity.
+    SystemAssigned,
+    /// A user-assigned identity, by its client id.
+    ClientId(String),
+    /// A user-assigned identity, by its Azure resource id.
+    ResourceId(String),
 }
 
-// === impl SecretKey ===
-
-impl fmt::Display for SecretKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "key {:?} of Secret {}/{}", self.key, self.namespace, self.name)
-    }
+/// Where a tenant id is configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TenantIdSource {
+    /// In this annotation of the service account.
+    Annotation(&'static str),
+    /// In the generator's `spec.tenantId`.
+    Generator {
+        /// The command that changes it.
+        command: String,
+    },
+    /// In the webhook's `--tenant-id` flag.
+    Flag,
 }
 
-/// Whether this is a GUID as Azure writes them.
+/// Whether `text` is a GUID in the form that Azure writes.
 pub fn is_guid(text: &str) -> bool {
     text.split('-').map(str::len).eq([8, 4, 4, 4, 12])
         && text.bytes().all(|b| b == b'-' || b.is_ascii_hexdigit())

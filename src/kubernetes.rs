@@ -1,129 +1,47 @@
-//! Calls to our own API server: each bounded in time, each error told in one way.
+//! Calls to the Kubernetes API server. Each call has a time-out, and all errors are described in the same way.
 
 use crate::{
-    foreign::Foreign,
     problem::{Problem, Reason},
     telemetry::FIELD_MANAGER,
-    watch::{self, Item, Watched},
+    untrusted::UntrustedText,
 };
-use k8s_openapi::api::core::v1::LocalObjectReference;
-use kube::{
-    Client, Config, Resource,
-    core::{ObjectMeta, Status},
-};
-use serde::{
-    Deserialize, Deserializer,
-    de::{DeserializeOwned, IgnoredAny},
-};
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use kube::{Client, Config, core::Status};
+use serde::de::DeserializeOwned;
+use std::{collections::BTreeMap, fmt, path::Path, time::Duration};
 
-/// Where Kubernetes tells a Pod its own namespace.
+/// The file that contains a Pod's own namespace.
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
-/// Bounds one call. kube's own default is to wait for ever.
+/// The time-out of one call. By default kube waits for ever.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A connection on which we have asked and heard nothing for so long is lost; longer than any watch lasts. kube bounds
-/// the silence in a watch, but not the one before it.
-const SILENCE: Duration = Duration::from_secs(20);
-/// kube's own is half a minute.
+/// A connection is lost if it has an open request and receives nothing for this long, which is longer than any watch
+/// lasts. kube limits the silence during a watch, but not before it.
+const READ_TIMEOUT: Duration = Duration::from_secs(20);
+/// The time-out of a connection attempt. kube's default is 30 seconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The annotation of a Pod that shows what a kubelet runs by itself.
-pub const MIRROR: &str = "kubernetes.io/config.mirror";
-
-/// A Pod, of which nothing else is read: the whole of it is a great deal of code.
-#[derive(Clone, Debug, Resource)]
-#[resource(inherit = "k8s_openapi::api::core::v1::Pod")]
-pub struct Pod {
-    /// Its name and annotations.
-    pub metadata: ObjectMeta,
-    /// How it runs.
-    pub spec: PodSpec,
-    /// What its node says of it.
-    pub status: Option<PodStatus>,
-}
-
-impl Watched for Pod {
-    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
-        #[derive(Deserialize)]
-        struct Body {
-            spec: PodSpec,
-            status: Option<PodStatus>,
-        }
-        watch::read(deserializer, |metadata, Body { spec, status }| Self {
-            metadata,
-            spec,
-            status,
-        })
-    }
-}
-
-/// What a node says of a Pod.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PodStatus {
-    container_statuses: Option<Vec<ContainerStatus>>,
-    init_container_statuses: Option<Vec<ContainerStatus>>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct ContainerStatus {
-    #[serde(default)]
-    image: String,
-    state: Option<ContainerState>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct ContainerState {
-    waiting: Option<Waiting>,
-    running: Option<IgnoredAny>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct Waiting {
-    reason: Option<String>,
-}
-
-/// How a Pod runs.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PodSpec {
-    /// Whose identity it has.
-    pub service_account_name: Option<String>,
-    /// With what it pulls.
-    pub image_pull_secrets: Option<Vec<LocalObjectReference>>,
-}
-
-/// Why a call did not succeed.
-pub enum CallError {
-    /// The API server answered with a Status.
-    Api(Box<Status>),
-    /// There was no answer.
-    Transport(String),
-}
-
-/// The client of the API server, without kube's own retries: they outlive any admission.
+/// The client of the API server. kube's own retries are off, because they take longer than any admission.
 pub async fn client() -> Result<Client, String> {
     let mut config = Config::infer().await.map_err(|e| {
         format!("no Kubernetes configuration was found ({e}); run in a Pod, or set KUBECONFIG")
     })?;
     config.default_retry = false;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
-    config.read_timeout = Some(SILENCE);
+    config.read_timeout = Some(READ_TIMEOUT);
     config.reset_reader_on_write = true;
-    // HTTPS_PROXY is for Azure. kube would send the API server's traffic there too.
+    // HTTPS_PROXY is meant for Azure. kube would use the proxy for the API server too.
     config.proxy_url = None;
     Client::try_from(config).map_err(|e| format!("the Kubernetes client cannot be built: {e}"))
 }
 
-/// The namespace that a flag names, else the Pod's own; an error is a sentence for the operator.
-pub fn own_namespace(flag: &str, value: Option<&str>) -> Result<String, String> {
+/// The namespace from a flag, or else the Pod's own namespace. The error is a message for the operator.
+pub fn namespace_from_flag(flag: &str, value: Option<&str>) -> Result<String, String> {
     namespace(flag, value, Path::new(NAMESPACE_FILE))
 }
 
-/// The Pod's own namespace, where this runs in a Pod.
-pub fn pods_namespace() -> Option<String> {
+/// The Pod's own namespace, if the webhook runs in a Pod.
+pub fn namespace_of_this_pod() -> Option<String> {
     namespace("", None, Path::new(NAMESPACE_FILE)).ok()
 }
 
@@ -134,84 +52,77 @@ fn namespace(flag: &str, value: Option<&str>, file: &Path) -> Result<String, Str
     match std::fs::read_to_string(file) {
         Ok(own) if !own.trim().is_empty() => Ok(own.trim().to_owned()),
         _ => Err(format!(
-            "{flag} names no namespace, and {} does not tell the Pod's own; name one",
+            "{flag} does not set a namespace, and the Pod's own namespace cannot be read from {}; set the namespace in {flag}",
             file.display()
         )),
     }
 }
 
-// === impl Pod ===
+/// Why a call failed.
+#[derive(Debug)]
+pub enum CallError {
+    /// The API server returned a Status.
+    Api(Box<Status>),
+    /// The response has more than this many bytes.
+    TooLarge(usize),
+    /// There was no response, or the response could not be decoded.
+    Transport(String),
+}
 
-impl Pod {
-    /// Whether all its containers run, so that none of them waits for an image.
-    pub fn runs(&self) -> bool {
-        let containers = self
-            .status
-            .iter()
-            .flat_map(|status| status.container_statuses.iter().flatten());
-        let running = |container: &ContainerStatus| {
-            container
-                .state
-                .as_ref()
-                .is_some_and(|state| state.running.is_some())
-        };
-        containers.clone().next().is_some() && containers.into_iter().all(running)
-    }
-
-    /// Whether one of its containers waits for an image of this registry, which could not be pulled.
-    pub fn waits_for_image_of(&self, registry: &str) -> bool {
-        let of = |status: &PodStatus| {
-            [
-                status.container_statuses.clone(),
-                status.init_container_statuses.clone(),
-            ]
-        };
-        let containers = self.status.iter().flat_map(of).flatten().flatten();
-        containers.into_iter().any(|container| {
-            let waiting = container.state.and_then(|state| state.waiting?.reason);
-            let pulls = matches!(waiting.as_deref(), Some("ErrImagePull" | "ImagePullBackOff"));
-            pulls
-                && container
-                    .image
-                    .strip_prefix(registry)
-                    .is_some_and(|rest| rest.starts_with('/'))
-        })
+impl From<kube::Error> for CallError {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => Self::Api(status),
+            error => Self::Transport(error.to_string()),
+        }
     }
 }
 
-/// Runs one call with the time-out.
-pub async fn bounded<T>(
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Api(status) => write!(f, "{} {}: {}", status.code, status.reason, status.message),
+            Self::TooLarge(bytes) => write!(f, "the response has more than {bytes} bytes"),
+            Self::Transport(cause) => f.write_str(cause),
+        }
+    }
+}
+
+/// Runs one call with [`CALL_TIMEOUT`].
+pub async fn try_call<T>(
     what: &str,
     call: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, CallError> {
-    bounded_by(CALL_TIMEOUT, what, call).await
+    try_call_within(CALL_TIMEOUT, what, call).await
 }
 
-/// The same with another time-out.
-pub async fn bounded_by<T>(
+/// Runs one call with the time-out `limit`.
+pub async fn try_call_within<T>(
     limit: Duration,
     what: &str,
     call: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, CallError> {
     match tokio::time::timeout(limit, call).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(kube::Error::Api(status))) => Err(CallError::Api(status)),
         Ok(Err(error)) => {
-            tracing::debug!(what, %error, "a call to the API server failed");
-            Err(CallError::Transport(error.to_string()))
+            let error = CallError::from(error);
+            if let CallError::Transport(cause) = &error {
+                tracing::debug!(what, cause, "a call to the API server failed");
+            }
+            Err(error)
         }
-        Err(_) => Err(CallError::Transport(format!("no answer within {limit:?}"))),
+        Err(_) => Err(CallError::Transport(format!("no response within {limit:?}"))),
     }
 }
 
-/// Runs one call with the time-out, for a caller to whom every failure means the same.
+/// Runs one call with [`CALL_TIMEOUT`], for callers that do not distinguish errors.
 pub async fn call<T>(what: &str, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Problem> {
-    let answer = bounded(what, call).await;
-    answer.map_err(|error| api_problem(what, error))
+    let result = try_call(what, call).await;
+    result.map_err(|error| api_problem(what, error))
 }
 
-/// Whose object it is: a label that everything we make carries.
-pub fn managed_by() -> BTreeMap<String, String> {
+/// The label of all objects that the webhook creates.
+pub fn managed_by_label() -> BTreeMap<String, String> {
     [(
         "app.kubernetes.io/managed-by".to_owned(),
         FIELD_MANAGER.to_owned(),
@@ -219,48 +130,48 @@ pub fn managed_by() -> BTreeMap<String, String> {
     .into()
 }
 
-/// The problem behind a failed call that the caller has no better words for. What another try can mend is our API server's
-/// trouble; whatever else it answers is its refusal, with its words: a webhook that denies without a code is a 400, a
-/// ValidatingAdmissionPolicy that denies without a reason a 422.
+/// The problem behind a failed call, for errors that the caller does not describe itself. If a retry can succeed, the
+/// API server is unavailable. Every other status is a refusal, for example 400 from an admission webhook that denies
+/// without a code, or 422 from a ValidatingAdmissionPolicy that denies without a reason.
 pub fn api_problem(what: &str, error: CallError) -> Problem {
     match error {
         CallError::Api(s) if is_terminating(&s) => Problem::new(
             Reason::NamespaceTerminating,
             format!("{what} was refused because the namespace is being deleted"),
         ),
-        CallError::Api(s) if is_of_namespace_gone(&s) => Problem::new(
+        CallError::Api(s) if is_namespace_not_found(&s) => Problem::new(
             Reason::NamespaceTerminating,
-            format!("{what} was refused because the namespace does not exist any more"),
+            format!("{what} was refused because the namespace no longer exists"),
         ),
-        CallError::Api(s) if is_passing(s.code) => {
+        CallError::Api(s) if is_retryable(s.code) => {
             let seconds = s.details.as_ref().map_or(0, |d| d.retry_after_seconds);
-            let asked = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
+            let retry_after = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
             let message = format!(
                 "{what} failed with {} {}: {}",
                 s.code,
-                Foreign::new(&s.reason),
-                Foreign::new(&s.message)
+                UntrustedText::new(&s.reason),
+                UntrustedText::new(&s.message)
             );
-            Problem::new(Reason::ApiServerUnavailable, message).retry_after(asked)
+            Problem::new(Reason::ApiServerUnavailable, message).retry_after(retry_after)
         }
         CallError::Api(s) => Problem::new(
             Reason::WriteForbidden,
-            format!("{what} was refused: {}", Foreign::new(&s.message)),
+            format!("{what} was refused: {}", UntrustedText::new(&s.message)),
         ),
-        CallError::Transport(cause) => {
-            let cause = Foreign::new(&cause);
+        error @ (CallError::TooLarge(_) | CallError::Transport(_)) => {
+            let cause = UntrustedText::new(&error.to_string()).to_string();
             Problem::new(Reason::ApiServerUnavailable, format!("{what} failed: {cause}"))
         }
     }
 }
 
-/// Whether the same call may succeed later without anybody changing an object.
-pub fn is_passing(code: u16) -> bool {
+/// Whether the same call may succeed later although nobody changes an object.
+pub fn is_retryable(code: u16) -> bool {
     matches!(code, 401 | 408 | 409 | 429) || !(400..500).contains(&code)
 }
 
-/// Whether a write was refused because its namespace does not exist.
-fn is_of_namespace_gone(status: &Status) -> bool {
+/// Whether a call was refused because its namespace does not exist.
+fn is_namespace_not_found(status: &Status) -> bool {
     let kind = status
         .details
         .as_ref()
@@ -268,16 +179,16 @@ fn is_of_namespace_gone(status: &Status) -> bool {
     status.code == 404 && kind == "namespaces"
 }
 
-/// Sends a request and reads its answer by our own code: where kube cannot decode an answer it logs the whole of it, and this
-/// one holds a credential. The error does not quote the answer either.
-pub async fn decoded<T: DeserializeOwned>(
+/// Sends a request whose response contains a credential, and decodes the response. kube would log the whole response if
+/// it cannot decode it. The error of this function does not quote the response.
+pub async fn send_and_decode<T: DeserializeOwned>(
     client: &Client,
     request: http::Request<Vec<u8>>,
 ) -> Result<T, kube::Error> {
     let text = client.request_text(request).await?;
     serde_json::from_str(&text).map_err(|_| {
-        let unreadable = "the answer cannot be read";
-        kube::Error::SerdeError(serde::de::Error::custom(unreadable))
+        let why = "the response cannot be decoded";
+        kube::Error::SerdeError(serde::de::Error::custom(why))
     })
 }
 
@@ -290,7 +201,7 @@ pub fn is_terminating(status: &Status) -> bool {
         .any(|c| c.reason == "NamespaceTerminating")
 }
 
-/// A DNS subdomain (RFC 1123), as every object name.
+/// Whether `name` is a DNS subdomain (RFC 1123), which names of objects must be.
 pub fn is_subdomain(name: &str) -> bool {
     let alnum = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     name.len() <= 253
@@ -306,7 +217,7 @@ pub fn is_subdomain(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn answered(code: u16, kind: &str) -> Problem {
+    fn problem_of(code: u16, kind: &str) -> Problem {
         let status = serde_json::json!({
             "status": "Failure", "code": code, "reason": "X", "message": "because",
             "details": {"kind": kind, "retryAfterSeconds": 3},
@@ -316,26 +227,29 @@ mod tests {
     }
 
     #[test]
-    fn what_another_try_can_mend_is_told_apart_from_what_a_person_has_to() {
+    fn a_retryable_status_is_distinguished_from_a_refusal() {
         for code in [401, 408, 409, 429, 500, 502, 503, 504] {
-            let problem = answered(code, "");
+            let problem = problem_of(code, "");
             assert_eq!(problem.reason, Reason::ApiServerUnavailable, "{code}");
             assert_eq!(problem.retry_after, Some(Duration::from_secs(3)));
         }
         for code in [400, 403, 404, 405, 410, 413, 415, 422] {
-            let problem = answered(code, "");
+            let problem = problem_of(code, "");
             assert_eq!(problem.reason, Reason::WriteForbidden, "{code}");
             assert!(!problem.is_transient() && problem.message.contains("because"));
         }
-        assert_eq!(answered(404, "namespaces").reason, Reason::NamespaceTerminating);
+        assert_eq!(problem_of(404, "namespaces").reason, Reason::NamespaceTerminating);
     }
 
     #[test]
-    fn the_namespace_is_the_flags_else_the_pods_own_else_a_sentence() {
+    fn the_flag_overrides_the_pods_namespace_and_without_both_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("namespace");
         let refusal = namespace("--flag", None, &file).unwrap_err();
-        assert!(refusal.starts_with("--flag names no namespace"), "{refusal}");
+        assert!(
+            refusal.starts_with("--flag does not set a namespace"),
+            "{refusal}"
+        );
         std::fs::write(&file, "own\n").unwrap();
         assert_eq!(namespace("--flag", None, &file).unwrap(), "own");
         assert_eq!(namespace("--flag", Some(""), &file).unwrap(), "own");

@@ -13,9 +13,9 @@ pub use settings::{LeaderElectionArgs, Settings};
 pub use term::Term;
 
 use crate::{
-    foreign::Foreign,
-    kubernetes::{CALL_TIMEOUT, CallError, api_problem, bounded_by},
+    kubernetes::{CALL_TIMEOUT, CallError, api_problem, try_call_within},
     telemetry::Metrics,
+    untrusted::UntrustedText,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -195,14 +195,14 @@ impl Election {
             ..
         } = &self.settings;
         if !record::is_free(identity, self.seen.as_ref(), *lease_duration, Instant::now()) {
-            return Ok(Round::HeldBy(Foreign::new(self.holder()).to_string()));
+            return Ok(Round::HeldBy(UntrustedText::new(self.holder()).to_string()));
         }
         Ok(self.write().await?.map_or(Round::Contended, Round::Won))
     }
 
     /// Reads the Lease.
     async fn look(&mut self) -> Result<(), CallError> {
-        let found = bounded_by(self.limit(), "get Lease", self.leases.get_opt(LEASE)).await?;
+        let found = try_call_within(self.limit(), "get Lease", self.leases.get_opt(LEASE)).await?;
         // The instant after the answer: the holder's own count began before.
         let now = Instant::now();
         let before = self.seen.take();
@@ -237,7 +237,7 @@ impl Election {
                     },
                     spec: Some(spec),
                 };
-                bounded_by(self.limit(), "create Lease", self.leases.create(&params, &lease)).await
+                try_call_within(self.limit(), "create Lease", self.leases.create(&params, &lease)).await
             }
             Some(seen) => {
                 // Others' labels stay; the resourceVersion is in the metadata.
@@ -246,7 +246,7 @@ impl Election {
                     spec: Some(spec),
                 };
                 let call = self.leases.replace(LEASE, &params, &lease);
-                bounded_by(self.limit(), "replace Lease", call).await
+                try_call_within(self.limit(), "replace Lease", call).await
             }
         };
         match written {

@@ -1,4 +1,4 @@
-//! The `acr-pull-webhook` program.
+//! The program `acr-pull-webhook`.
 
 use acr_pull_webhook::{
     check,
@@ -11,8 +11,8 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(sentence) => {
-            eprintln!("acr-pull-webhook: {sentence}");
+        Err(error) => {
+            eprintln!("acr-pull-webhook: {error}");
             ExitCode::FAILURE
         }
     }
@@ -26,7 +26,7 @@ fn run(cli: Cli) -> Result<(), String> {
         }
         Command::Check(args) => {
             runtime()?.block_on(check::run(&args.namespace))?;
-            println!("the API server asks the webhook, and gets its answer");
+            println!("OK: the API server can call the webhook and trusts its certificate");
             Ok(())
         }
         Command::Serve(args) => {
@@ -39,6 +39,6 @@ fn run(cli: Cli) -> Result<(), String> {
 fn runtime() -> Result<tokio::runtime::Runtime, String> {
     rustls::crypto::ring::default_provider()
         .install_default()
-        .map_err(|_| "another TLS provider is installed already".to_owned())?;
-    tokio::runtime::Runtime::new().map_err(|e| format!("the runtime cannot be started: {e}"))
+        .map_err(|_| "another TLS provider is already installed".to_owned())?;
+    tokio::runtime::Runtime::new().map_err(|e| format!("cannot start the runtime: {e}"))
 }

@@ -1,4 +1,4 @@
-//! Certificate authorities that a flag names a file of.
+//! Reads certificate authorities from a file that a flag names.
 
 use rustls::{
     RootCertStore,
@@ -6,18 +6,19 @@ use rustls::{
 };
 use std::path::Path;
 
-/// Trusts all certificates of the file, at least one; an error is a sentence for the operator that names the flag.
-pub fn trust(roots: &mut RootCertStore, flag: &str, path: &Path) -> Result<(), String> {
+/// Adds all certificates of the file to `roots`. The file must contain at least one. The error is a message for the
+/// operator that names the flag.
+pub fn add_root_certificates(roots: &mut RootCertStore, flag: &str, path: &Path) -> Result<(), String> {
     let shown = path.display();
     let certificates = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|e| format!("{flag} {shown}: {e}; give a readable file of PEM certificates"))?;
+        .map_err(|e| format!("{flag} {shown}: {e}; set it to a readable file of PEM certificates"))?;
     if certificates.is_empty() {
-        return Err(format!("{flag} {shown} holds no PEM certificate"));
+        return Err(format!("{flag} {shown} contains no PEM certificate"));
     }
     certificates.into_iter().try_for_each(|certificate| {
         let added = roots.add(certificate);
-        added.map_err(|e| format!("{flag} {shown} holds a certificate that cannot be used: {e}"))
+        added.map_err(|e| format!("{flag} {shown} contains a certificate that cannot be used: {e}"))
     })
 }
 
@@ -26,24 +27,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_without_authorities_that_can_be_used_is_refused_by_flag_and_name() {
+    fn an_unusable_file_is_refused_with_the_flag_and_the_file_name() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("ca.crt");
-        let refusal = |text: Option<&str>| {
+        let error = |text: Option<&str>| {
             text.inspect(|text| std::fs::write(&file, text).unwrap());
-            trust(&mut RootCertStore::empty(), "--flag", &file).unwrap_err()
+            add_root_certificates(&mut RootCertStore::empty(), "--flag", &file).unwrap_err()
         };
         for (text, why) in [
-            (None, "give a readable file of PEM certificates"),
-            (Some("no PEM"), "holds no PEM certificate"),
+            (None, "set it to a readable file of PEM certificates"),
+            (Some("no PEM"), "contains no PEM certificate"),
             (
                 Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
-                "holds a certificate that cannot be used",
+                "contains a certificate that cannot be used",
             ),
         ] {
-            let refusal = refusal(text);
+            let error = error(text);
             let start = format!("--flag {}", file.display());
-            assert!(refusal.starts_with(&start) && refusal.contains(why), "{refusal}");
+            assert!(error.starts_with(&start) && error.contains(why), "{error}");
         }
     }
 }

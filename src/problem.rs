@@ -1,35 +1,77 @@
-//! What went wrong, in the three forms that everything downstream needs: whether
-//! trying again can help, a short stable reason, and a sentence for a person.
+//! The webhook's error type. It states whether a retry can succeed, a short stable reason, and a message for a person.
 
-use crate::foreign;
+use crate::untrusted;
 use std::{fmt, time::Duration};
 
-/// A longer message is cut. The longest of ours, the advice on a federated credential, has some 3 KiB.
-const MAX_MESSAGE: usize = 4096;
+/// Longer messages are truncated. The longest one, about a missing federated credential, has about 3 KiB.
+const MAX_MESSAGE_BYTES: usize = 4096;
 
-/// A failure on the way of a Pod to its pull secret.
+/// A failure that affects the pull secret of a Pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The stable word, the same in messages, metrics and conditions.
+    /// The stable reason, the same in messages, metrics and conditions.
     pub reason: Reason,
-    /// What is wrong, where, and what to do. Never holds a credential.
+    /// What is wrong, where, and what to do. The message never contains a credential.
     pub message: String,
-    /// How long the other side asked us to wait before the next try.
+    /// The wait before the next try that the called service asked for.
     pub retry_after: Option<Duration>,
-    /// Whether a host outside the cluster gave no answer at all.
+    /// Whether a host outside the cluster did not respond.
     pub unreachable: bool,
 }
 
-/// Who has to act before another try can succeed.
+impl Problem {
+    /// A problem with its message, which is truncated if necessary and printed on one line.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: untrusted::sanitize(message.into(), MAX_MESSAGE_BYTES),
+            retry_after: None,
+            unreachable: false,
+        }
+    }
+
+    /// The same problem, with the place where it occurred in front of its message.
+    pub fn at(self, place: impl fmt::Display) -> Self {
+        let message = untrusted::sanitize(format!("{place}: {}", self.message), MAX_MESSAGE_BYTES);
+        Self { message, ..self }
+    }
+
+    /// The same problem, with the wait that the called service asked for.
+    pub fn retry_after(mut self, wait: Option<Duration>) -> Self {
+        self.retry_after = wait;
+        self
+    }
+
+    /// The same problem, marked as caused by a host that did not respond.
+    pub fn unreachable(mut self) -> Self {
+        self.unreachable = true;
+        self
+    }
+
+    /// Whether a later try may succeed although nobody changes an object.
+    pub fn is_transient(&self) -> bool {
+        matches!(self.reason.class(), Class::Upstream | Class::ApiServer)
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.reason.as_str(), self.message)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+/// Who has to act before a retry can succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// The request names something invalid or missing: a person has to mend an object.
+    /// The request refers to something invalid or missing: a person has to correct an object.
     Invalid,
-    /// The request is understood and not permitted: a person has to grant something.
+    /// The request is valid and not permitted: a person has to grant something.
     Forbidden,
-    /// Azure is slow, throttling, down, or has not yet heard of a change: time may mend it.
+    /// Azure is slow, throttling or unavailable, or has not applied a change yet: a later try may succeed.
     Upstream,
-    /// The Kubernetes API server did not do its part: `failurePolicy` decides.
+    /// A call to the Kubernetes API server failed: `failurePolicy` decides.
     ApiServer,
 }
 
@@ -40,15 +82,15 @@ macro_rules! reasons {
         pub enum Reason { $($(#[$doc])* $name,)* }
 
         impl Reason {
-            /// Every reason.
+            /// All reasons.
             pub const ALL: &'static [Reason] = &[$(Reason::$name,)*];
 
-            /// The reason as metrics, conditions and messages spell it.
+            /// The reason as it is written in metrics, conditions and messages.
             pub fn as_str(self) -> &'static str {
                 match self { $(Reason::$name => stringify!($name),)* }
             }
 
-            /// Who has to act.
+            /// Who has to act before a retry can succeed.
             pub fn class(self) -> Class {
                 match self { $(Reason::$name => Class::$class,)* }
             }
@@ -57,79 +99,77 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// The AdmissionReview could not be understood.
+    /// The AdmissionReview cannot be parsed.
     InvalidReview => Invalid,
     /// The Pod's annotation does not follow the grammar.
     InvalidAnnotation => Invalid,
-    /// No generator of that name exists.
+    /// The generator that the Pod names does not exist.
     GeneratorNotFound => Invalid,
-    /// The generator exists and cannot be used as it is.
+    /// The generator exists, but its spec cannot be used.
     GeneratorInvalid => Invalid,
     /// The generator's `scope` does not follow the grammar.
     ScopeInvalid => Invalid,
     /// The service account does not exist.
     ServiceAccountNotFound => Invalid,
-    /// The service account names no Entra client id.
+    /// The service account has no Entra client id.
     ClientIdMissing => Invalid,
-    /// Nothing says which Entra tenant to ask.
+    /// No Entra tenant id is configured.
     TenantIdMissing => Invalid,
-    /// The client or tenant id is none.
+    /// The client id or the tenant id is malformed.
     IdentityInvalid => Invalid,
     /// The service principal's Secret does not exist.
     SecretNotFound => Invalid,
-    /// The service principal's Secret does not hold what it should.
+    /// The service principal's Secret does not hold a valid client id and client secret.
     SecretInvalid => Invalid,
     /// The webhook may not read the service principal's Secret.
     SecretReadForbidden => Forbidden,
-    /// The registry is not under a permitted suffix, or of another cloud.
+    /// The registry is not under a permitted suffix, or belongs to another cloud than the generator.
     RegistryNotAllowed => Forbidden,
-    /// The generator points at another namespace's service account.
+    /// The generator refers to a service account of another namespace, which does not allow it.
     CrossNamespaceNotAllowed => Forbidden,
     /// The namespace may not use the webhook's managed identity.
     ManagedIdentityNotAllowed => Forbidden,
-    /// The machine has no such managed identity.
+    /// The node does not have the managed identity.
     ManagedIdentityRefused => Forbidden,
-    /// No Pod of the namespace gets a pull secret.
+    /// The namespace is excluded from pull secrets.
     NamespaceExcluded => Forbidden,
-    /// A Secret of the pull secret's name belongs to somebody else.
+    /// A Secret with the pull secret's name exists, and the webhook does not manage it.
     SecretConflict => Forbidden,
-    /// The namespace has as many ACRPullSecrets as it may.
+    /// The namespace has the maximum number of ACRPullSecrets.
     TooManyPullSecrets => Forbidden,
-    /// A ResourceQuota, or another admission rule of the cluster, forbids the write.
+    /// The API server refused a call, for example because of a ResourceQuota or an admission policy.
     WriteForbidden => Forbidden,
     /// The namespace is being deleted.
     NamespaceTerminating => Forbidden,
-    /// The API server will not issue a token for the service account.
+    /// The API server refused to issue a token for the service account.
     TokenRequestForbidden => Forbidden,
-    /// Entra refused for good.
+    /// Entra refused the identity until somebody changes the configuration.
     EntraRefused => Forbidden,
     /// The registry refused the identity.
     RegistryRefused => Forbidden,
-    /// The registry gave a token that does not open all repositories of the generator's `scope`.
+    /// The registry issued a token that does not grant all of the generator's `scope`.
     ScopeNotGranted => Forbidden,
-    /// Entra knows no federated credential for the assertion (a fresh one takes minutes to spread).
+    /// Entra has no matching federated credential for the assertion. A new one takes effect after some minutes.
     FederatedCredentialNotFound => Upstream,
-    /// Entra asked us to slow down.
+    /// Entra is throttling requests.
     EntraThrottled => Upstream,
-    /// Entra was not reached, or did not answer properly.
+    /// Entra could not be reached, or its response has no usable content.
     EntraUnavailable => Upstream,
-    /// The machine's endpoint for managed identities was not reached, or did not answer properly.
+    /// The node's managed identity endpoint could not be reached, or its response has no usable content.
     ManagedIdentityUnavailable => Upstream,
-    /// The registry asked us to slow down.
+    /// The registry is throttling requests.
     RegistryThrottled => Upstream,
-    /// The registry was not reached, or did not answer properly.
+    /// The registry could not be reached, or its response has no usable content.
     RegistryUnavailable => Upstream,
-    /// The token was not there before the API server's time-out.
+    /// The token was not issued before the API server's time-out.
     UpstreamTimeout => Upstream,
-    /// A call to our own API server failed.
+    /// A call to the Kubernetes API server failed, and a retry may succeed.
     ApiServerUnavailable => ApiServer,
 }
 
-// === impl Reason ===
-
 impl Reason {
-    /// Whether the generator's own words are at fault, or what they point at.
-    pub fn is_of_generator(self) -> bool {
+    /// Whether the cause is the generator's spec, or an object that the spec refers to.
+    pub fn concerns_generator(self) -> bool {
         matches!(
             self,
             Self::GeneratorInvalid
@@ -145,75 +185,30 @@ impl Reason {
     }
 }
 
-// === impl Problem ===
-
-impl Problem {
-    /// A problem with its sentence. Whatever was put into it, the sentence is one line of a bounded length.
-    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self {
-            reason,
-            message: foreign::message(message.into(), MAX_MESSAGE),
-            retry_after: None,
-            unreachable: false,
-        }
-    }
-
-    /// The same problem, with the place before its sentence where it was met.
-    pub fn at(self, place: impl fmt::Display) -> Self {
-        let message = foreign::message(format!("{place}: {}", self.message), MAX_MESSAGE);
-        Self { message, ..self }
-    }
-
-    /// The same problem, with the wait that the other side asked for.
-    pub fn retry_after(mut self, wait: Option<Duration>) -> Self {
-        self.retry_after = wait;
-        self
-    }
-
-    /// The same problem, of a host that gave no answer at all.
-    pub fn unreachable(mut self) -> Self {
-        self.unreachable = true;
-        self
-    }
-
-    /// Whether waiting can help, without anybody changing an object.
-    pub fn is_transient(&self) -> bool {
-        matches!(self.reason.class(), Class::Upstream | Class::ApiServer)
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.reason.as_str(), self.message)
-    }
-}
-
-impl std::error::Error for Problem {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn every_message_is_one_line_of_a_bounded_length() {
+    fn every_message_is_one_line_of_limited_length() {
         let problem = Problem::new(Reason::EntraRefused, format!("a\n{}", "b".repeat(1 << 20)));
         assert!(problem.message.starts_with(r"a\nbb") && problem.message.ends_with('…'));
-        assert!(problem.message.len() < MAX_MESSAGE + 8);
+        assert!(problem.message.len() < MAX_MESSAGE_BYTES + 8);
         let wait = Some(Duration::from_secs(7));
         let placed = problem.retry_after(wait).at("in a\rplace");
         assert!(placed.message.starts_with(r"in a\rplace: a\nbb"));
-        assert!(placed.message.len() < MAX_MESSAGE + 8);
+        assert!(placed.message.len() < MAX_MESSAGE_BYTES + 8);
         assert_eq!(placed.retry_after, wait);
     }
 
     #[test]
     fn the_readme_explains_every_reason() {
-        // Only who calls the webhook by hand meets InvalidReview.
+        // Only a client other than the API server can get InvalidReview.
         let readme = std::fs::read_to_string("README.md").unwrap();
         for reason in Reason::ALL.iter().filter(|r| **r != Reason::InvalidReview) {
             assert!(
                 readme.contains(&format!("`{}`", reason.as_str())),
-                "README.md does not tell of {reason:?}"
+                "README.md does not explain {reason:?}"
             );
         }
     }

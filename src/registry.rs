@@ -1,5 +1,5 @@
-//! Azure Container Registry: which hosts may receive a token, the scope grammar,
-//! and the exchange of an Entra token for a pull token.
+//! Azure Container Registry: the hosts that may receive a token, the scope grammar, and the exchange of an Entra token
+//! for a pull token.
 
 mod clock;
 mod exchange;
@@ -7,12 +7,12 @@ mod host;
 mod scope;
 
 pub use exchange::{PullToken, RegistryClient};
-pub use host::{DEFAULT_SUFFIXES, MAX_LENGTH as MAX_HOST, RegistryHost, RegistrySuffixes, is_dns_name};
-pub use scope::{MAX_LENGTH as MAX_SCOPE, Scope};
+pub use host::{DEFAULT_SUFFIXES, MAX_HOST_LENGTH, RegistryHost, RegistrySuffixes, is_dns_name};
+pub use scope::{MAX_SCOPE_LENGTH, Scope};
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use exchange::fuzz;
 
-/// The user name that ACR expects beside a refresh or access token.
+/// The user name that ACR expects with a refresh token or an access token.
 /// Source: <https://github.com/Azure/acr/blob/main/docs/AAD-OAuth.md>.
 pub const TOKEN_USER: &str = "00000000-0000-0000-0000-000000000000";

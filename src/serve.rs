@@ -1,13 +1,15 @@
-//! Wiring: from flags to a running webhook.
+//! The subcommand `serve`: builds the webhook from its flags, runs it and shuts it down.
 
 use crate::{
     admission::{self, Admission},
     cli::ServeArgs,
-    cluster::{Cluster, Reach},
+    cluster::{Cluster, NamespaceScope},
     events::Events,
-    excluded::Excluded,
+    excluded::ExcludedNamespaces,
     generator::{NamespaceDefaults, ResolveRules},
-    identity::{AssertionSource, ClientSecrets, Clouds, EntraClient, ManagedIdentityClient, TokenSource},
+    identity::{
+        AssertionSource, ClientSecretReader, Clouds, EntraClient, ManagedIdentityClient, TokenSource,
+    },
     kubernetes, leader,
     pull_secret::{self, Issuer, Resolver},
     registry::RegistryClient,
@@ -25,18 +27,18 @@ use tokio::{
     task::JoinError,
 };
 
-/// Probes and scrapes are few. None of these is ever proven, so more would be of no use.
+/// Probes and scrapes are few. These connections never count as proven, so a higher limit would have no effect.
 const MAX_ADMIN_CONNECTIONS: usize = tls::UNPROVEN;
 
-/// Serves until SIGTERM or SIGINT; an error is a sentence for the operator.
+/// Serves until SIGTERM or SIGINT. The error is a message for the operator.
 pub async fn run(args: ServeArgs) -> Result<(), String> {
     let mut terminate =
-        signal(SignalKind::terminate()).map_err(|e| format!("SIGTERM cannot be awaited: {e}"))?;
+        signal(SignalKind::terminate()).map_err(|e| format!("cannot listen for SIGTERM: {e}"))?;
     let mut interrupt =
-        signal(SignalKind::interrupt()).map_err(|e| format!("SIGINT cannot be awaited: {e}"))?;
+        signal(SignalKind::interrupt()).map_err(|e| format!("cannot listen for SIGINT: {e}"))?;
     let election = args.leader_election.settings()?;
     let source = args.tls.source()?;
-    let reach = Reach::new(&args.namespaces)?;
+    let namespaces = NamespaceScope::new(&args.namespaces)?;
     let metrics = Metrics::new();
     let certificate = Serving::new(metrics.clone());
     let tls = certificate.config(args.tls.clients().as_ref())?;
@@ -49,7 +51,7 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
     let (tasks, mut ended) = tasks();
     let cluster = Cluster {
         client: client.clone(),
-        reach,
+        namespaces,
         readiness: readiness.clone(),
         metrics: metrics.clone(),
         events: Events::new(client.clone()),
@@ -61,15 +63,15 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
     }
     let paths = Paths::default();
     tasks.spawn(
-        "keeper of certificate and path",
+        "certificate manager",
         tls::keep(cluster.clone(), places, terms, certificate, paths.clone()),
     );
-    let (admission, upkeep) = parts(&args, &cluster, http, &metrics)?;
+    let (admission, upkeep) = build(&args, &cluster, http, &metrics)?;
 
     let (drain, draining) = watch::channel(Stage::Open);
     let health = Health::new(readiness.clone(), metrics.clone()).router();
-    // The health listener goes on to the very end; it is dropped with the process.
-    let (_stay, never) = watch::channel(Stage::Open);
+    // The admin listener serves until the process exits.
+    let (_keep_open, never) = watch::channel(Stage::Open);
     tasks.spawn(
         "listener of --admin-addr",
         tls::serve(admin, Door::Admin, MAX_ADMIN_CONNECTIONS, health, never),
@@ -84,27 +86,27 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
     let (resign, resigned) = oneshot::channel::<()>();
     let resigned = async move { drop(resigned.await) };
     let candidate = upkeep.clone();
-    let fit = move || candidate.is_fit();
-    let lead = move |term| upkeep.clone().work(term);
-    let mut election = tokio::spawn(leader::run(client, election, metrics, resigned, fit, lead));
+    let can_lead = move || candidate.can_lead();
+    let lead = move |term| upkeep.clone().run(term);
+    let mut election = tokio::spawn(leader::run(client, election, metrics, resigned, can_lead, lead));
     tracing::info!(%listen_addr, %admin_addr, version = env!("CARGO_PKG_VERSION"), "serving");
 
-    // Only by a fault of ours does a task end that lasts as long as the process. A new process is better than one that
-    // has gone half blind or never leads again.
+    // These tasks last as long as the process, so one that ends has a bug. A restart is better than a process whose
+    // watch has stopped or that never leads again.
     let fault = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
         ended = ended.first() => Some(ended),
-        ended = &mut election => Some(format!("the leader election {}", how(&ended))),
-        ended = &mut serving => Some(format!("the listener of --listen-addr {}", how(&ended))),
+        ended = &mut election => Some(format!("the leader election {}", how_it_ended(&ended))),
+        ended = &mut serving => Some(format!("the listener of --listen-addr {}", how_it_ended(&ended))),
     };
     if let Some(fault) = &fault {
-        tracing::error!(fault, "a task has ended that the process cannot do without");
+        tracing::error!(fault, "an essential task has ended; shutting down");
     }
     drop(resign);
-    // Not ready first: the API servers' proxies need a moment to send their requests elsewhere, and the connections
-    // that they keep go on to lead here.
-    readiness.wait_for("shutting down");
+    // Unready first: the API servers' proxies need a moment to send requests elsewhere, and existing connections still
+    // lead to this replica.
+    readiness.set_unready("shutting down");
     let _ = drain.send(Stage::Leaving);
     tracing::info!(delay = args.shutdown_delay, "shutting down");
     tokio::select! {
@@ -117,21 +119,21 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
     }
     serving
         .await
-        .map_err(|e| format!("the webhook listener ended badly: {e}"))?;
+        .map_err(|e| format!("the listener of --listen-addr failed: {e}"))?;
     election
         .await
-        .map_err(|e| format!("the leader election ended badly: {e}"))
+        .map_err(|e| format!("the leader election failed: {e}"))
 }
 
-fn how<T>(ended: &Result<T, JoinError>) -> &'static str {
+fn how_it_ended<T>(ended: &Result<T, JoinError>) -> &'static str {
     match ended {
         Ok(_) => "ended",
         Err(_) => "panicked",
     }
 }
 
-/// Admission, which every replica does, and upkeep, which the leader does.
-fn parts(
+/// Builds the admission, which every replica runs, and the upkeep, which only the leader runs.
+fn build(
     args: &ServeArgs,
     cluster: &Cluster,
     http: reqwest::Client,
@@ -143,7 +145,7 @@ fn parts(
     let tokens = TokenSource {
         gates: gates.clone(),
         assertions: AssertionSource::new(client.clone(), metrics.clone()),
-        client_secrets: ClientSecrets::new(client.clone()),
+        client_secrets: ClientSecretReader::new(client.clone()),
         entra: EntraClient::new(http.clone(), ahead.clone(), gates.clone(), metrics.clone()),
         managed_identities: ManagedIdentityClient::new(
             transport::machine_client()?,
@@ -158,7 +160,7 @@ fn parts(
         token_audiences: args.token_audiences.clone(),
         clouds: Clouds::new(&args.authority_host, &args.acr_audience),
         managed_identity_namespaces: args.managed_identity_namespaces.clone(),
-        excluded: Excluded::new(kubernetes::pods_namespace(), &args.excluded_namespaces)?,
+        excluded: ExcludedNamespaces::new(kubernetes::namespace_of_this_pod(), &args.excluded_namespaces)?,
     };
     let resolver = Arc::new(Resolver::new(cluster, rules, cluster.events.clone()));
     let issuer = Issuer::new(
@@ -195,9 +197,9 @@ fn parts(
     Ok((admission, upkeep))
 }
 
-/// Binds, and tells the address in use: port 0 asks for any free one.
+/// Binds the address. Returns the bound address too, because port 0 selects a free port.
 async fn listen(flag: &str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), String> {
-    let failed = |e| format!("{flag} {address} cannot be listened on: {e}");
+    let failed = |e| format!("{flag}: cannot listen on {address}: {e}");
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))

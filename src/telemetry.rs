@@ -1,4 +1,4 @@
-//! Metrics, logs and health: what an operator sees.
+//! Metrics, logs and health for operators.
 
 mod health;
 mod log;
@@ -6,7 +6,7 @@ mod metrics;
 
 pub use health::{Health, Outage, Readiness, WatchHealth};
 pub use log::{LogArgs, init as init_log};
-pub use metrics::{Hop, Metrics, Renewal};
+pub use metrics::{Metrics, RenewalOutcome, UpstreamCall};
 
-/// Our name wherever an API wants one: in `managedFields`, in Events, in labels.
+/// The name of this program in `managedFields`, Events and labels.
 pub const FIELD_MANAGER: &str = "acr-pull-webhook";

@@ -35,7 +35,7 @@ pub struct Reply {
 pub fn client(extra_ca: Option<&Path>) -> Result<reqwest::Client, String> {
     let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
     if let Some(path) = extra_ca {
-        pem::trust(&mut roots, "--extra-ca-file", path)?;
+        pem::add_root_certificates(&mut roots, "--extra-ca-file", path)?;
     }
     let mut tls = ClientConfig::builder()
         .with_root_certificates(roots)

@@ -1,11 +1,11 @@
-//! Life after admission, the leader's work: pull secrets that live Pods name are renewed and repaired,
-//! and those that none names for a while are collected.
+//! The leader's work: renews and repairs the pull secrets that live Pods name, and collects those that no Pod has named
+//! for a while.
 
 mod collection;
-mod complaint;
-mod life;
-mod pace;
+mod expiration;
+mod pull_failure;
 mod queue;
+mod rate_limiter;
 mod repair;
 mod schedule;
 mod usage;
@@ -17,14 +17,14 @@ use crate::{
     leader::Term,
     problem::Problem,
     pull_secret::{ACRPullSecret, Cause, Issuer, PullSecretRequest, Resolution, Resolver, WatchedPullSecret},
-    telemetry::{Metrics, Renewal},
+    telemetry::{Metrics, RenewalOutcome},
     watch::Item,
 };
 use futures::FutureExt;
 use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
-use pace::Pace;
 use queue::Queue;
+use rate_limiter::RateLimiter;
 use repair::Repairs;
 use std::{
     collections::HashMap,
@@ -33,138 +33,117 @@ use std::{
     time::Duration,
 };
 use tokio::{sync::Notify, time::Instant};
-use usage::{Usage, Use};
+use usage::{Usage, UsageIndex};
 
-/// How the leader goes about it.
+/// How long a pull secret without a token is left to the replica that admitted its Pod. If that replica dies during the
+/// admission, the Pod waits no longer than this.
+const ORPHAN_GRACE: Duration = Duration::from_secs(15);
+/// How long a new leader waits for the list of Pods before it renews pull secrets that may be unused.
+const POD_LIST_TIMEOUT: Duration = Duration::from_secs(20);
+/// The longest time until a pull secret is reconciled again. Bounded because the clock may be set.
+const MAX_REQUEUE: Duration = Duration::from_secs(600);
+
+/// Settings of the upkeep.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How long no Pod names a pull secret before its end is announced.
+    /// How long a pull secret is unused before its deletion is announced.
     pub unused_grace: Duration,
-    /// How long after that it is deleted.
+    /// How long after the announcement it is deleted.
     pub unused_notice: Duration,
-    /// The most pull secrets that are renewed at the same time.
+    /// The maximum number of concurrent renewals.
     pub concurrency: u16,
-    /// The most that are renewed in a second.
+    /// The maximum number of renewals per second.
     pub rate: u32,
 }
 
-/// All that the work needs, made once.
+/// The dependencies of the upkeep, which outlive a leadership.
 #[derive(Clone)]
 pub struct Upkeep {
-    /// Where Pods are.
+    /// The cluster with the Pods.
     pub cluster: Cluster,
-    /// Resolves what Pods asked for.
+    /// Resolves the requests of Pods.
     pub resolver: Arc<Resolver>,
-    /// Issues.
+    /// Issues pull secrets.
     pub issuer: Issuer,
-    /// Knows how Pods ask.
+    /// Reads the requests from Pods.
     pub admission: Admission,
-    /// How to go about it.
+    /// The settings.
     pub settings: Settings,
-    /// Counts.
+    /// The metrics.
     pub metrics: Metrics,
 }
 
-/// One term's work.
-struct Work {
-    upkeep: Upkeep,
-    term: Term,
-    began: Instant,
-    usage: Usage,
-    /// Rings when all Pods have been listed once.
-    pods_listed: Notify,
-    queue: Queue,
-    /// Of what is written.
-    pace: Pace,
-    /// Of the Pods that are read because somebody complained.
-    looks: Pace,
-    /// What failed is left alone until then.
-    troubles: Mutex<HashMap<Key, Trouble>>,
-    collection: collection::Collection,
-    repairs: Repairs,
+impl Upkeep {
+    /// Whether this replica may lead. It may not while its view of the pull secrets is outdated.
+    pub fn can_lead(&self) -> bool {
+        self.issuer.pull_secrets().is_current()
+    }
+
+    /// Reconciles pull secrets until the future is dropped, which is when the leadership ends.
+    pub async fn run(self, term: Term) {
+        let rate = self.settings.rate;
+        let reconciler = Reconciler {
+            write_limiter: RateLimiter::new(rate),
+            pod_read_limiter: RateLimiter::new(rate),
+            started: Instant::now(),
+            usage: UsageIndex::default(),
+            pods_listed: Notify::new(),
+            queue: Queue::default(),
+            term,
+            backoffs: Mutex::default(),
+            collection: collection::Collection::default(),
+            repairs: Repairs::default(),
+            upkeep: self,
+        };
+        let slots = reconciler.upkeep.settings.concurrency.into();
+        tokio::join!(
+            watches::pull_secrets(&reconciler),
+            watches::pods(&reconciler),
+            watches::failed_pulls(&reconciler),
+            expiration::report_first(&reconciler),
+            reconciler
+                .queue
+                .run(slots, |key| Box::pin(reconciler.reconcile(key))),
+        );
+    }
 }
 
 /// Namespace and name of a pull secret, or of a Pod.
 type Key = (String, String);
 
+/// The state of the upkeep during one leadership.
+struct Reconciler {
+    upkeep: Upkeep,
+    term: Term,
+    started: Instant,
+    usage: UsageIndex,
+    /// Notified when all Pods have been listed once.
+    pods_listed: Notify,
+    queue: Queue,
+    write_limiter: RateLimiter,
+    /// Limits reads of Pods that confirm a reported pull failure.
+    pod_read_limiter: RateLimiter,
+    /// The back-off of each key that failed.
+    backoffs: Mutex<HashMap<Key, Backoff>>,
+    collection: collection::Collection,
+    repairs: Repairs,
+}
+
 #[derive(Clone, Copy, Debug)]
-struct Trouble {
+struct Backoff {
     failures: u32,
     until: Instant,
 }
 
-/// A Pod does not wait for a replica that has died in the middle of its admission longer than this.
-const ADOPT: Duration = Duration::from_secs(15);
-/// So long a new leader waits for the list of Pods, before it renews what may be in use.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// Nothing is planned further ahead: clocks may be set.
-const FAR: Duration = Duration::from_secs(600);
-
-/// An Event, and all that is asked of what it claims.
-#[cfg(any(test, fuzzing))]
-pub(crate) fn fuzz_event(data: &[u8]) {
-    if let Ok(Item(Ok(event))) = serde_json::from_slice::<Item<complaint::Event>>(data)
-        && let Some(complaint) = complaint::Complaint::of(&event, Timestamp::UNIX_EPOCH)
-    {
-        complaint.is_about("acr-pull-contoso-app", Some("contoso.azurecr.io"));
-    }
-}
-
-/// When an object is due, whatever its times are.
-#[cfg(any(test, fuzzing))]
-pub(crate) fn fuzz_pull_secret(object: &ACRPullSecret) {
-    for now in [Timestamp::MIN, Timestamp::UNIX_EPOCH, Timestamp::MAX] {
-        schedule::until_due(object, ADOPT, now);
-    }
-}
-
-// === impl Upkeep ===
-
-impl Upkeep {
-    /// Whether this replica could do the work: it sees the pull secrets that exist. A replica of which that is not true does
-    /// not lead.
-    pub fn is_fit(&self) -> bool {
-        self.issuer.pull_secrets().is_current()
-    }
-
-    /// Works until it is dropped, which is when the term ends.
-    pub async fn work(self, term: Term) {
-        let rate = self.settings.rate;
-        let work = Work {
-            pace: Pace::new(rate),
-            looks: Pace::new(rate),
-            began: Instant::now(),
-            usage: Usage::default(),
-            pods_listed: Notify::new(),
-            queue: Queue::default(),
-            term,
-            troubles: Mutex::default(),
-            collection: collection::Collection::default(),
-            repairs: Repairs::default(),
-            upkeep: self,
-        };
-        let slots = work.upkeep.settings.concurrency.into();
-        tokio::join!(
-            watches::changes(&work),
-            watches::pods(&work),
-            watches::failed_pulls(&work),
-            life::measure(&work),
-            work.queue.run(slots, |key| Box::pin(work.attend(key))),
-        );
-    }
-}
-
-// === impl Work ===
-
-impl Work {
-    /// Does what there is to do for a pull secret; says after how long it is to be looked at again.
-    async fn attend(&self, key: Key) -> Option<Duration> {
+impl Reconciler {
+    /// Takes the next step for a pull secret. Returns the delay after which to reconcile it again.
+    async fn reconcile(&self, key: Key) -> Option<Duration> {
         if !self.term.still_leads() {
             return None;
         }
-        match caught(self.reconcile(&key)).await {
-            // What failed has been told where it happened.
-            Some(outcome) => outcome.unwrap_or_else(|problem| Some(self.after(&key, problem.retry_after))),
+        match catch_panic(self.try_reconcile(&key)).await {
+            // The failed step has logged the problem already.
+            Some(outcome) => outcome.unwrap_or_else(|problem| Some(self.on_error(&key, problem.retry_after))),
             None => {
                 let (namespace, name) = &key;
                 tracing::error!(
@@ -172,13 +151,13 @@ impl Work {
                     name,
                     "the upkeep of this pull secret panicked; please report this"
                 );
-                self.upkeep.metrics.upkeep_panicked();
-                Some(self.after(&key, None))
+                self.upkeep.metrics.count_upkeep_panic();
+                Some(self.on_error(&key, None))
             }
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Problem> {
+    async fn try_reconcile(&self, key: &Key) -> Result<Option<Duration>, Problem> {
         let Some(object) = self.upkeep.issuer.pull_secrets().get(&reference(key)) else {
             return self.reconcile_missing(key).await;
         };
@@ -188,59 +167,61 @@ impl Work {
         if owner.metadata.deletion_timestamp.is_some() {
             return Ok(None);
         }
-        match self.usage.of(key) {
-            Use::Unused(for_long) => self.collect(owner, key, for_long).await,
-            // Woken when the Pods are listed.
-            Use::Unknown if self.began.elapsed() < PATIENCE => Ok(Some(PATIENCE)),
-            // Where Pods are not known, a renewal too many harms nobody.
-            usage @ (Use::Used | Use::Unknown) => self.keep(&object, owner, key, usage).await,
+        match self.usage.usage_of(key) {
+            Usage::Unused(duration) => self.collect(owner, key, duration).await,
+            // The key is woken when the Pods have been listed.
+            Usage::Unknown if self.started.elapsed() < POD_LIST_TIMEOUT => Ok(Some(POD_LIST_TIMEOUT)),
+            // While the Pods are unknown, an unneeded renewal does no harm.
+            usage @ (Usage::Used | Usage::Unknown) => self.renew_or_repair(&object, owner, key, usage).await,
         }
     }
 
-    /// The `ACRPullSecret` is gone, or was never there.
+    /// Reconciles a key whose `ACRPullSecret` does not exist.
     async fn reconcile_missing(&self, key: &Key) -> Result<Option<Duration>, Problem> {
         self.usage.forget(key);
         self.collection.forget(key);
         let excluded = self.upkeep.resolver.excluded().contains(&key.0);
-        if self.usage.of(key) == Use::Used && !excluded {
+        if self.usage.usage_of(key) == Usage::Used && !excluded {
             return self.restore(key).await;
         }
         self.usage.forget(key);
-        self.recovered(key);
+        self.clear_backoff(key);
         self.repairs.forget(key);
         Ok(None)
     }
 
-    /// Repairs a pull secret in use where that is wanted, and renews it when it is time.
-    async fn keep(
+    /// Repairs a pull secret in use if that was requested, and renews it if it is due.
+    async fn renew_or_repair(
         &self,
         object: &Arc<WatchedPullSecret>,
         owner: &ACRPullSecret,
         key: &Key,
-        usage: Use,
+        usage: Usage,
     ) -> Result<Option<Duration>, Problem> {
-        if owner.is_marked_unused() && usage == Use::Used {
+        if owner.is_marked_unused() && usage == Usage::Used {
             self.upkeep.issuer.writer().mark_used(owner).await?;
         }
         self.collection.forget(key);
-        if let Some(wait) = self.trouble(key) {
-            return Ok(Some(wait));
+        if let Some(left) = self.backoff_left(key) {
+            return Ok(Some(left));
         }
-        let wait = schedule::until_due(owner, ADOPT, Timestamp::now());
-        if !wait.is_zero() {
-            let again = self.repair(owner, key).await?.unwrap_or(FAR);
-            return Ok(Some(wait.min(again).min(FAR)));
+        let due_in = schedule::until_due(owner, ORPHAN_GRACE, Timestamp::now());
+        if !due_in.is_zero() {
+            let repair_in = self.repair(owner, key).await?.unwrap_or(MAX_REQUEUE);
+            return Ok(Some(due_in.min(repair_in).min(MAX_REQUEUE)));
         }
-        self.pace.turn().await;
+        self.write_limiter.acquire().await;
         if !self.term.still_leads() {
             return Ok(None);
         }
         let outcome = self.renew(owner, Cause::Renewal(object.clone())).await;
-        self.upkeep.metrics.renewal(Renewal::Renewed, &outcome);
+        self.upkeep
+            .metrics
+            .count_renewal(RenewalOutcome::Renewed, &outcome);
         outcome?;
-        self.recovered(key);
-        // The watch shows what was written, and wakes it with its new time; this is for when it does not.
-        Ok(Some(FAR))
+        self.clear_backoff(key);
+        // A fallback: the watch reports the new status, and the key is woken with its new due time.
+        Ok(Some(MAX_REQUEUE))
     }
 
     async fn renew(&self, owner: &ACRPullSecret, cause: Cause) -> Result<(), Problem> {
@@ -254,7 +235,7 @@ impl Work {
                     return Err(problem);
                 }
             };
-            // Its Pods name it as it is called, whatever the generator would have new ones call it.
+            // The Pods refer to the existing name, even if the generator would now produce another one.
             let name = owner.metadata.name.as_deref().unwrap_or_default();
             if plan.name() != name {
                 Arc::make_mut(&mut plan).rename(name);
@@ -265,40 +246,41 @@ impl Work {
         outcome.inspect_err(|problem| resolver.warn_on_generator(&wish, problem))
     }
 
-    /// This pull secret, as it is known.
-    fn known(&self, key: &Key) -> Option<ACRPullSecret> {
+    /// The `ACRPullSecret` as the watch last reported it.
+    fn cached(&self, key: &Key) -> Option<ACRPullSecret> {
         let object = self.upkeep.issuer.pull_secrets().get(&reference(key))?;
         object.0.as_ref().ok().cloned()
     }
 
-    /// How long to wait after a failure.
-    fn after(&self, key: &Key, asked: Option<Duration>) -> Duration {
-        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
-        let failures = troubles.get(key).map_or(0, |t| t.failures);
-        let wait = schedule::back_off(failures, asked, &key.1);
-        let until = Instant::now() + wait;
+    /// Records a failure. Returns how long to wait before the next attempt.
+    fn on_error(&self, key: &Key, retry_after: Option<Duration>) -> Duration {
+        let mut backoffs = self.backoffs.lock().unwrap_or_else(PoisonError::into_inner);
+        let failures = backoffs.get(key).map_or(0, |backoff| backoff.failures);
+        let delay = schedule::backoff_delay(failures, retry_after, &key.1);
+        let until = Instant::now() + delay;
         let failures = failures.saturating_add(1);
-        troubles.insert(key.clone(), Trouble { failures, until });
-        wait
+        backoffs.insert(key.clone(), Backoff { failures, until });
+        delay
     }
 
-    fn trouble(&self, key: &Key) -> Option<Duration> {
-        let troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = troubles.get(key)?.until.saturating_duration_since(Instant::now());
+    /// The remaining back-off of this key.
+    fn backoff_left(&self, key: &Key) -> Option<Duration> {
+        let backoffs = self.backoffs.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = backoffs.get(key)?.until.saturating_duration_since(Instant::now());
         (!left.is_zero()).then_some(left)
     }
 
-    fn recovered(&self, key: &Key) {
-        self.troubles
+    fn clear_backoff(&self, key: &Key) {
+        self.backoffs
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(key);
     }
 }
 
-/// Nothing where the future panics: a panic is the trouble of one pull secret, not of all. The state that they share is only
-/// changed in steps that leave it whole.
-async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
+/// Returns `None` if the future panics, so that a panic affects one pull secret only. The shared state is safe to use
+/// afterwards: each change of it is a step that cannot be left half done.
+async fn catch_panic<T>(future: impl Future<Output = T>) -> Option<T> {
     AssertUnwindSafe(future).catch_unwind().await.ok()
 }
 
@@ -306,22 +288,41 @@ fn reference((namespace, name): &Key) -> ObjectRef<WatchedPullSecret> {
     ObjectRef::new(name).within(namespace)
 }
 
+/// Fuzzing: decodes an Event and evaluates the pull failure that it reports.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_event(data: &[u8]) {
+    if let Ok(Item(Ok(event))) = serde_json::from_slice::<Item<pull_failure::Event>>(data)
+        && let Some(failure) = pull_failure::PullFailure::from_event(&event, Timestamp::UNIX_EPOCH)
+    {
+        failure.concerns("acr-pull-contoso-app", Some("contoso.azurecr.io"));
+    }
+}
+
+/// Fuzzing: computes when a pull secret is due, with arbitrary times in its status.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_pull_secret(object: &ACRPullSecret) {
+    for now in [Timestamp::MIN, Timestamp::UNIX_EPOCH, Timestamp::MAX] {
+        schedule::until_due(object, ORPHAN_GRACE, now);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_panic_ends_one_future_and_not_the_queue() {
-        let (queue, seen) = (Queue::default(), Mutex::new(Vec::new()));
+    async fn a_panic_affects_one_key_and_not_the_queue() {
+        let queue = Queue::default();
+        let seen = Mutex::new(Vec::new());
         for name in ["panics", "works"] {
             queue.wake(("team-a".to_owned(), name.to_owned()));
         }
-        let attend = |key: Key| {
+        let reconcile = |key: Key| {
             let seen = &seen;
             async move {
-                let outcome = caught(async {
+                let outcome = catch_panic(async {
                     tokio::time::sleep(Duration::from_secs(1)).await;
-                    assert!(key.1 != "panics", "as asked");
+                    assert!(key.1 != "panics", "the test asked for a panic");
                 });
                 let outcome = outcome.await;
                 seen.lock().unwrap().push((key.1, outcome.is_some()));
@@ -329,7 +330,7 @@ mod tests {
             }
         };
         tokio::select! {
-            () = queue.run(1, attend) => {}
+            () = queue.run(1, reconcile) => {}
             () = tokio::time::sleep(Duration::from_secs(9)) => {}
         }
         let seen = seen.into_inner().unwrap();

@@ -1,17 +1,17 @@
-//! What the API server says of the objects of a kind, in one place or in several, with back-off and one log line for each
-//! change between failing and working; and stores that are filled by it.
+//! Watches one kind in one or more namespaces, with back-off, logging once when a watch breaks and once when it
+//! recovers; and stores that such a watch fills.
 
 mod item;
 mod list;
-mod member;
+mod scope;
 
-pub use item::{Item, MAX_VALUE, Unreadable, Watched, read};
-pub use list::{Failure, object, page};
+pub use item::{Item, MAX_VALUE_BYTES, Unreadable, Watched, decode};
+pub use list::{get_object, list_page};
 
 use crate::{
-    cluster::{Cluster, Places},
-    foreign::Foreign,
+    cluster::{Cluster, WatchScopes},
     telemetry::Metrics,
+    untrusted::UntrustedText,
 };
 use futures::{
     StreamExt,
@@ -24,27 +24,27 @@ use kube::{
         watcher::Event,
     },
 };
-use member::Member;
+use scope::ScopeWatch;
 use serde::de::DeserializeOwned;
 use std::{
     collections::{BTreeSet, HashSet},
     fmt::Debug,
 };
 
-/// What a watch reports.
+/// What a watch reports. A namespace of `None` stands for the whole cluster.
 pub enum Change<K: Resource> {
-    /// An object is there, new or old.
-    There(K),
-    /// It is there no more.
-    Gone(ObjectRef<K>),
-    /// These are all of this namespace, or of all namespaces. Whatever else was there is gone.
-    Listed(Option<String>, HashSet<ObjectRef<K>>),
-    /// Each place has been listed once, or taken for empty because the API server refuses its list.
-    Whole,
-    /// What is known of this namespace, or of all namespaces, may be outdated.
-    Fails(Option<String>),
-    /// What is known of this namespace, or of all namespaces, is up to date again.
-    Works(Option<String>),
+    /// An object was created or changed, or is part of a list.
+    Applied(K),
+    /// An object was deleted.
+    Deleted(ObjectRef<K>),
+    /// The complete list of a namespace. Every other object of the namespace has been deleted.
+    Relisted(Option<String>, HashSet<ObjectRef<K>>),
+    /// Every scope has been listed once, or counts as empty because the API server refuses to list it.
+    Synced,
+    /// The objects known in this namespace may be outdated: its watch fails.
+    Stale(Option<String>),
+    /// The objects known in this namespace are up to date again.
+    Recovered(Option<String>),
 }
 
 /// Which objects are watched.
@@ -54,190 +54,196 @@ pub struct Selector {
     fields: Option<String>,
 }
 
-/// A watch that lasts as long as it is polled.
-pub struct Watch<K: Resource> {
-    members: SelectAll<BoxStream<'static, (usize, Change<K>)>>,
-    /// The places that have not been listed yet.
-    missing: BTreeSet<usize>,
-    next: Option<Change<K>>,
-}
-
-/// What a store is seen to hold.
-pub enum Seen<'a, K: Resource> {
-    /// An object that is there, new or old.
-    There(&'a K),
-    /// One that is there no more, whether its end was seen or only noticed at the next list.
-    Gone(ObjectRef<K>),
-}
-
-/// Fills a store for the life of the process.
-///
-/// `trim` drops what nobody reads before an object is stored; `observe` sees everything, once the store holds it.
-pub fn store<K: Watched>(
-    what: &'static str,
-    cluster: &Cluster,
-    places: Places<Item<K>>,
-    selector: Selector,
-    trim: impl Fn(&mut K) + Send + 'static,
-    observe: impl Fn(Seen<'_, Item<K>>) + Send + 'static,
-) -> Store<Item<K>> {
-    let (store, mut writer) = reflector::store();
-    // kube's runtime waits for a store's first list as a whole. This one is filled object by object, and says by `readiness`
-    // when it is full.
-    writer.apply_watcher_event(&Event::Init);
-    writer.apply_watcher_event(&Event::InitDone);
-    cluster.readiness.wait_for(what);
-    let (readiness, view) = (cluster.readiness.clone(), store.clone());
-    let mut watch = Watch::start(what, cluster, places, selector);
-    let mut unreadable = Broken::new(what, cluster.metrics.clone());
-    cluster.tasks.spawn(what, async move {
-        while let Some(change) = watch.next().await {
-            match change {
-                Change::There(mut item) => {
-                    unreadable.take_in(&item);
-                    if let Ok(object) = &mut item.0 {
-                        trim(object);
-                    }
-                    let event = Event::Apply(item);
-                    writer.apply_watcher_event(&event);
-                    if let Event::Apply(item) = &event {
-                        observe(Seen::There(item));
-                    }
-                }
-                Change::Gone(gone) => {
-                    unreadable.forget(&gone);
-                    remove(&mut writer, &view, gone, &observe);
-                }
-                Change::Listed(namespace, all) => {
-                    for gone in view.state().iter().map(|object| ObjectRef::from_obj(&**object)) {
-                        if (namespace.is_none() || namespace == gone.namespace) && !all.contains(&gone) {
-                            unreadable.forget(&gone);
-                            remove(&mut writer, &view, gone, &observe);
-                        }
-                    }
-                }
-                // Not by the store's own `wait_until_ready`: of several that wait for one store, only the last is woken.
-                Change::Whole => readiness.done(what),
-                Change::Fails(_) | Change::Works(_) => {}
-            }
-        }
-    });
-    store
-}
-
-fn remove<K>(writer: &mut Writer<K>, view: &Store<K>, gone: ObjectRef<K>, observe: &impl Fn(Seen<'_, K>))
-where
-    K: Resource<DynamicType = ()> + Clone,
-{
-    if let Some(object) = view.get(&gone) {
-        writer.apply_watcher_event(&Event::Delete((*object).clone()));
-    }
-    observe(Seen::Gone(gone));
-}
-
-/// The objects of a watch that could not be decoded.
-struct Broken<K: Resource<DynamicType = ()>> {
-    what: &'static str,
-    metrics: Metrics,
-    objects: HashSet<ObjectRef<Item<K>>>,
-}
-
-// === impl Broken ===
-
-impl<K: Watched> Broken<K> {
-    fn new(what: &'static str, metrics: Metrics) -> Self {
-        let broken = Self {
-            what,
-            metrics,
-            objects: HashSet::new(),
-        };
-        broken.count();
-        broken
-    }
-
-    fn take_in(&mut self, item: &Item<K>) {
-        let reference = ObjectRef::from_obj(item);
-        let Err(Unreadable { error, .. }) = &item.0 else {
-            return self.forget(&reference);
-        };
-        let first = self.objects.is_empty();
-        let (namespace, name) = (reference.namespace.clone(), reference.name.clone());
-        if !self.objects.insert(reference) {
-            return;
-        }
-        self.count();
-        let (what, error) = (self.what, Foreign::new(error).to_string());
-        // Once while there is one: users make as many of them as they like, and the metric has their number.
-        match first {
-            true => tracing::warn!(
-                namespace,
-                name,
-                error,
-                "an object of the {what} cannot be read, and is skipped"
-            ),
-            false => tracing::debug!(
-                namespace,
-                name,
-                error,
-                "an object of the {what} cannot be read, and is skipped"
-            ),
-        }
-    }
-
-    fn forget(&mut self, reference: &ObjectRef<Item<K>>) {
-        if !self.objects.is_empty() && self.objects.remove(reference) {
-            self.count();
-        }
-    }
-
-    fn count(&self) {
-        self.metrics.unreadable_objects(self.what, self.objects.len());
-    }
-}
-
-// === impl Selector ===
-
 impl Selector {
-    /// Objects with these labels, as the API server's `labelSelector` has them.
+    /// Restricts the watch to objects that match this label selector.
     pub fn labels(mut self, labels: &str) -> Self {
         self.labels = Some(labels.to_owned());
         self
     }
 
-    /// Objects with these fields, as the API server's `fieldSelector` has them.
+    /// Restricts the watch to objects that match this field selector.
     pub fn fields(mut self, fields: &str) -> Self {
         self.fields = Some(fields.to_owned());
         self
     }
 }
 
-// === impl Watch ===
+/// A watch of one kind, which makes progress only while it is polled.
+pub struct Watch<K: Resource> {
+    changes: SelectAll<BoxStream<'static, (usize, Change<K>)>>,
+    /// The scopes that have not been listed yet.
+    unlisted: BTreeSet<usize>,
+    next: Option<Change<K>>,
+}
 
 impl<K> Watch<K>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    /// Watches these places.
-    pub fn start(what: &'static str, cluster: &Cluster, places: Places<K>, selector: Selector) -> Self {
-        let missing = (0..places.len()).collect();
-        let member =
-            |(n, (namespace, api))| Member::new(what, namespace, api, cluster, selector.clone()).changes(n);
+    /// Starts to watch these scopes. `name` identifies the watch in logs, metrics and readiness.
+    pub fn start(name: &'static str, cluster: &Cluster, scopes: WatchScopes<K>, selector: Selector) -> Self {
+        let unlisted = (0..scopes.len()).collect();
+        let changes = |(index, (namespace, api))| {
+            ScopeWatch::new(name, namespace, api, cluster, selector.clone()).changes(index)
+        };
         Self {
-            members: stream::select_all(places.into_iter().enumerate().map(member)),
-            missing,
+            changes: stream::select_all(scopes.into_iter().enumerate().map(changes)),
+            unlisted,
             next: None,
         }
     }
 
-    /// The next change; there always is one.
+    /// The next change. The stream of changes never ends.
     pub async fn next(&mut self) -> Option<Change<K>> {
         if let Some(next) = self.next.take() {
             return Some(next);
         }
-        let (n, change) = self.members.next().await?;
-        if matches!(change, Change::Listed(..)) && self.missing.remove(&n) && self.missing.is_empty() {
-            self.next = Some(Change::Whole);
+        let (index, change) = self.changes.next().await?;
+        if matches!(change, Change::Relisted(..)) && self.unlisted.remove(&index) && self.unlisted.is_empty()
+        {
+            self.next = Some(Change::Synced);
         }
         Some(change)
+    }
+}
+
+/// A change of the content of a store.
+pub enum StoreEvent<'a, K: Resource> {
+    /// An object was added or replaced.
+    Applied(&'a K),
+    /// An object was removed, because the watch reported its deletion or because it was missing from a new list.
+    Deleted(ObjectRef<K>),
+}
+
+/// Starts a watch that fills a store for the life of the process.
+///
+/// `trim` drops unused fields before an object is stored. `observe` is called for every event after the store was
+/// changed.
+pub fn store<K: Watched>(
+    name: &'static str,
+    cluster: &Cluster,
+    scopes: WatchScopes<Item<K>>,
+    selector: Selector,
+    trim: impl Fn(&mut K) + Send + 'static,
+    observe: impl Fn(StoreEvent<'_, Item<K>>) + Send + 'static,
+) -> Store<Item<K>> {
+    let (store, mut writer) = reflector::store();
+    // kube's runtime waits until a store holds its whole first list. This store is filled object by object, and
+    // `readiness` reports when it is complete.
+    writer.apply_watcher_event(&Event::Init);
+    writer.apply_watcher_event(&Event::InitDone);
+    cluster.readiness.set_unready(name);
+    let readiness = cluster.readiness.clone();
+    let view = store.clone();
+    let mut watch = Watch::start(name, cluster, scopes, selector);
+    let mut unreadable = UnreadableObjects::new(name, cluster.metrics.clone());
+    cluster.tasks.spawn(name, async move {
+        while let Some(change) = watch.next().await {
+            match change {
+                Change::Applied(mut item) => {
+                    unreadable.update(&item);
+                    if let Ok(object) = &mut item.0 {
+                        trim(object);
+                    }
+                    let event = Event::Apply(item);
+                    writer.apply_watcher_event(&event);
+                    if let Event::Apply(item) = &event {
+                        observe(StoreEvent::Applied(item));
+                    }
+                }
+                Change::Deleted(reference) => {
+                    unreadable.remove(&reference);
+                    remove(&mut writer, &view, reference, &observe);
+                }
+                Change::Relisted(namespace, all) => {
+                    for known in view.state().iter().map(|object| ObjectRef::from_obj(&**object)) {
+                        if (namespace.is_none() || namespace == known.namespace) && !all.contains(&known) {
+                            unreadable.remove(&known);
+                            remove(&mut writer, &view, known, &observe);
+                        }
+                    }
+                }
+                // The store's own `wait_until_ready` wakes only the last of several waiting tasks.
+                Change::Synced => readiness.clear(name),
+                Change::Stale(_) | Change::Recovered(_) => {}
+            }
+        }
+    });
+    store
+}
+
+fn remove<K>(
+    writer: &mut Writer<K>,
+    view: &Store<K>,
+    reference: ObjectRef<K>,
+    observe: &impl Fn(StoreEvent<'_, K>),
+) where
+    K: Resource<DynamicType = ()> + Clone,
+{
+    if let Some(object) = view.get(&reference) {
+        writer.apply_watcher_event(&Event::Delete((*object).clone()));
+    }
+    observe(StoreEvent::Deleted(reference));
+}
+
+/// The objects of a watch that could not be decoded.
+struct UnreadableObjects<K: Resource<DynamicType = ()>> {
+    watch: &'static str,
+    metrics: Metrics,
+    objects: HashSet<ObjectRef<Item<K>>>,
+}
+
+impl<K: Watched> UnreadableObjects<K> {
+    fn new(watch: &'static str, metrics: Metrics) -> Self {
+        let unreadable = Self {
+            watch,
+            metrics,
+            objects: HashSet::new(),
+        };
+        unreadable.update_metric();
+        unreadable
+    }
+
+    fn update(&mut self, item: &Item<K>) {
+        let reference = ObjectRef::from_obj(item);
+        let Err(Unreadable { error, .. }) = &item.0 else {
+            return self.remove(&reference);
+        };
+        let is_first = self.objects.is_empty();
+        let namespace = reference.namespace.clone();
+        let name = reference.name.clone();
+        if !self.objects.insert(reference) {
+            return;
+        }
+        self.update_metric();
+        let watch = self.watch;
+        let error = UntrustedText::new(error).to_string();
+        // One warning while any object is unreadable: users can create many of them, and the metric counts them.
+        if is_first {
+            tracing::warn!(
+                namespace,
+                name,
+                error,
+                "an object of the {watch} cannot be decoded and is skipped"
+            );
+        } else {
+            tracing::debug!(
+                namespace,
+                name,
+                error,
+                "an object of the {watch} cannot be decoded and is skipped"
+            );
+        }
+    }
+
+    fn remove(&mut self, reference: &ObjectRef<Item<K>>) {
+        if !self.objects.is_empty() && self.objects.remove(reference) {
+            self.update_metric();
+        }
+    }
+
+    fn update_metric(&self) {
+        self.metrics
+            .set_unreadable_objects(self.watch, self.objects.len());
     }
 }

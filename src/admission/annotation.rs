@@ -2,10 +2,10 @@
 //! because the value of a label cannot contain `/` or `,`.
 
 use crate::{
-    foreign::Foreign,
     generator::{DEFAULT_GENERATOR_LABEL, Kind, Reference},
     kubernetes::is_subdomain,
     problem::{Problem, Reason},
+    untrusted::UntrustedText,
 };
 
 /// The annotation of a Pod that references its generators.
@@ -41,7 +41,7 @@ pub fn parse_default_reference(label: &str) -> Result<Option<Reference<'_>>, Pro
         return Ok(None);
     }
     parse_reference(label, '.').map(Some).map_err(|why| {
-        let label = Foreign::quoted(label);
+        let label = UntrustedText::quoted(label);
         Problem::new(
             Reason::InvalidAnnotation,
             format!(
@@ -62,7 +62,7 @@ fn parse_reference(item: &str, separator: char) -> Result<Reference<'_>, String>
         Some((kind, _)) => {
             return Err(format!(
                 "{} is not a supported kind of generator",
-                Foreign::quoted(kind)
+                UntrustedText::quoted(kind)
             ));
         }
     };
@@ -71,7 +71,7 @@ fn parse_reference(item: &str, separator: char) -> Result<Reference<'_>, String>
     } else if item == OPT_OUT {
         Err("none cannot be combined with other references".to_owned())
     } else if !is_subdomain(name) {
-        let name = Foreign::quoted(name);
+        let name = UntrustedText::quoted(name);
         Err(format!(
             "{name} is not a valid object name: use lower-case letters, digits, '-' and '.'"
         ))
@@ -81,7 +81,7 @@ fn parse_reference(item: &str, separator: char) -> Result<Reference<'_>, String>
 }
 
 fn invalid(annotation: &str, why: &str) -> Problem {
-    let annotation = Foreign::quoted(annotation);
+    let annotation = UntrustedText::quoted(annotation);
     Problem::new(
         Reason::InvalidAnnotation,
         format!(

@@ -1,7 +1,7 @@
 //! The verdict about a Pod, and its `admission.k8s.io/v1` response.
 //!
-//! The types of kube are not used, because they serialize the patch as an array of numbers instead of base64 (kube#1781)
-//! and copy the whole object of the request.
+//! The types of kube are not used, because they serialize the patch as an array of numbers instead of base64
+//! (kube#1781) and copy the whole object of the request.
 
 use super::{
     review::{API_VERSION, KIND},

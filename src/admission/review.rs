@@ -1,14 +1,14 @@
-//! The request of an `admission.k8s.io/v1` AdmissionReview: a borrowed view of the fields that a decision needs. The Pod is
-//! not decoded as a whole. Source: <https://kubernetes.io/docs/reference/config-api/apiserver-admission.v1/>.
+//! The request of an `admission.k8s.io/v1` AdmissionReview: a borrowed view of the fields that a decision needs. The
+//! Pod is not decoded as a whole. Source: <https://kubernetes.io/docs/reference/config-api/apiserver-admission.v1/>.
 
 use super::{
     ACCESS_TOKEN_ANNOTATION,
     bounded_list::{BoundedList, ListItem},
 };
 use crate::{
-    foreign::Foreign,
     kubernetes::is_subdomain,
     problem::{Problem, Reason},
+    untrusted::UntrustedText,
 };
 use serde::Deserialize;
 use std::{borrow::Cow, collections::BTreeSet};
@@ -316,7 +316,7 @@ pub fn parse(body: &[u8]) -> Result<Request<'_>, (Option<String>, Problem)> {
             if let Some(name) = request.invalid_name() {
                 let why = format!(
                     "{} is not a valid name of a namespace or service account",
-                    Foreign::quoted(name)
+                    UntrustedText::quoted(name)
                 );
                 return Err((Some(request.uid.to_string()), invalid(why)));
             }
@@ -329,13 +329,13 @@ pub fn parse(body: &[u8]) -> Result<Request<'_>, (Option<String>, Problem)> {
             Some(review.request.uid.into_owned()),
             invalid(format!(
                 "it is {} {}, not {API_VERSION} {KIND}",
-                Foreign::quoted(&review.api_version),
-                Foreign::quoted(&review.kind)
+                UntrustedText::quoted(&review.api_version),
+                UntrustedText::quoted(&review.kind)
             )),
         )),
         Err(error) => Err((
             parse_uid(body),
-            invalid(Foreign::new(&error.to_string()).to_string()),
+            invalid(UntrustedText::new(&error.to_string()).to_string()),
         )),
     }
 }

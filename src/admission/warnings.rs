@@ -3,7 +3,7 @@
 //! Source:
 //! <https://github.com/kubernetes/kubernetes/blob/master/staging/src/k8s.io/apiserver/pkg/endpoints/filters/warning.go>.
 
-use crate::foreign;
+use crate::untrusted;
 
 /// The maximum total size of the warnings, which leaves some room for those of other webhooks.
 const MAX_TOTAL_BYTES: usize = 3500;
@@ -15,7 +15,7 @@ const MIN_WARNING_BYTES: usize = 250;
 pub fn bounded(all: impl IntoIterator<Item = String>) -> Vec<String> {
     let all: Vec<_> = all
         .into_iter()
-        .map(|warning| foreign::message(warning, MAX_TOTAL_BYTES))
+        .map(|warning| untrusted::sanitize(warning, MAX_TOTAL_BYTES))
         .collect();
     if all.iter().map(String::len).sum::<usize>() <= MAX_TOTAL_BYTES {
         return all;
@@ -33,7 +33,7 @@ pub fn bounded(all: impl IntoIterator<Item = String>) -> Vec<String> {
             ));
             break;
         }
-        let warning = foreign::message(warning, share);
+        let warning = untrusted::sanitize(warning, share);
         left = left.saturating_sub(warning.len());
         kept.push(warning);
     }

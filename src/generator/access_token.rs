@@ -2,7 +2,7 @@
 //! Source: <https://external-secrets.io/latest/api/generator/acr/>.
 
 use super::bounded;
-use crate::registry::{MAX_HOST, MAX_SCOPE};
+use crate::registry::{MAX_HOST_LENGTH, MAX_SCOPE_LENGTH};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -41,14 +41,14 @@ pub struct ACRAccessTokenSpec {
     #[schemars(length(max = 253))]
     pub tenant_id: Option<String>,
     /// The registry's login server, such as contoso.azurecr.io.
-    #[serde(deserialize_with = "bounded::required::<_, MAX_HOST>")]
+    #[serde(deserialize_with = "bounded::required::<_, MAX_HOST_LENGTH>")]
     #[schemars(length(max = 253))]
     pub registry: String,
     /// The scope of the token, such as repository:team/app:pull. Several scopes are separated by spaces; wildcards are not supported. Without a scope, the token covers everything that the identity may access.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "bounded::optional::<_, MAX_SCOPE>"
+        deserialize_with = "bounded::optional::<_, MAX_SCOPE_LENGTH>"
     )]
     #[schemars(length(max = 4096))]
     pub scope: Option<String>,

@@ -2,7 +2,7 @@
 //! the API server can select Pods by the labels of their Namespace and send only these to the webhook.
 
 use crate::{
-    cluster::{Cluster, everywhere},
+    cluster::{Cluster, cluster_wide},
     kubernetes,
     problem::Problem,
     watch::{self, Item, Selector},
@@ -60,12 +60,12 @@ impl NamespaceDefaults {
             };
         };
         let watch_labelled = || {
-            let places = everywhere(Api::all(cluster.client.clone()));
+            let scopes = cluster_wide(Api::all(cluster.client.clone()));
             let labelled = Selector::default().labels(DEFAULT_GENERATOR_LABEL);
-            watch::store("watch of Namespaces", cluster, places, labelled, trim, |_| ())
+            watch::store("watch of Namespaces", cluster, scopes, labelled, trim, |_| ())
         };
         Self {
-            store: cluster.reach.is_cluster().then(watch_labelled),
+            store: cluster.namespaces.is_cluster_wide().then(watch_labelled),
             client: cluster.client.clone(),
             unlabelled: Arc::default(),
         }

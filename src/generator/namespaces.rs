@@ -1,6 +1,6 @@
 //! Lists of namespaces: names separated by commas, or `*` for all namespaces.
 
-use crate::{foreign::Foreign, registry::is_dns_name};
+use crate::{registry::is_dns_name, untrusted::UntrustedText};
 use std::{fmt, str::FromStr};
 
 /// The annotation of a service account or a ClusterGenerator that lists the namespaces whose Pods may use it.
@@ -76,7 +76,7 @@ impl FromStr for NamespaceList {
         match entries.find(|entry| !(list.trim().is_empty() || *entry == "*" || is_name(entry))) {
             Some(invalid) => Err(format!(
                 "{} is neither the name of a namespace nor * for all namespaces",
-                Foreign::quoted(invalid)
+                UntrustedText::quoted(invalid)
             )),
             None => Ok(Self(list.to_owned())),
         }

@@ -17,12 +17,12 @@ use super::{
     reference::Kind,
 };
 use crate::{
-    excluded::Excluded,
-    foreign::Foreign,
-    identity::{Cloud, CloudEndpoints, Clouds, Identity, TenantFrom},
+    excluded::ExcludedNamespaces,
+    identity::{Cloud, CloudEndpoints, Clouds, Identity, TenantIdSource},
     kubernetes::is_subdomain,
     problem::{Problem, Reason},
     registry::{RegistryHost, RegistrySuffixes, Scope},
+    untrusted::UntrustedText,
 };
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -191,14 +191,14 @@ impl<'a> GeneratorInNamespace<'a> {
         }
         Err(self.invalid(&format!(
             "has an invalid {field}: {} is not a valid object name; correct it",
-            Foreign::quoted(name)
+            UntrustedText::quoted(name)
         )))
     }
 
     /// Where a tenant id is set that no annotation of a service account sets.
-    fn tenant_id_location(self, source: &TenantFrom) -> String {
+    fn tenant_id_location(self, source: &TenantIdSource) -> String {
         match source {
-            TenantFrom::Flag => "--tenant-id of the webhook".to_owned(),
+            TenantIdSource::Flag => "--tenant-id of the webhook".to_owned(),
             _ => format!("spec.tenantId of {}", self.reference),
         }
     }
@@ -226,7 +226,7 @@ pub struct ResolveRules {
     /// The namespaces whose Pods may use the webhook's managed identity.
     pub managed_identity_namespaces: NamespaceList,
     /// The namespaces whose service accounts may not be used.
-    pub excluded: Excluded,
+    pub excluded: ExcludedNamespaces,
 }
 
 impl ResolveRules {
@@ -251,7 +251,7 @@ impl ResolveRules {
             "service account",
             "serviceAccountRef.namespace",
         )?;
-        self.excluded.check_account(namespace, &reference.name)?;
+        self.excluded.check_service_account(namespace, &reference.name)?;
         Ok(ServiceAccount::Named {
             namespace,
             name: &reference.name,

@@ -7,10 +7,10 @@ use super::{
     reference::Kind,
 };
 use crate::{
-    cluster::{Cluster, Places, everywhere},
-    foreign::Foreign,
-    kubernetes::api_problem,
+    cluster::{Cluster, WatchScopes, cluster_wide},
+    kubernetes::{CallError, api_problem},
     problem::{Problem, Reason},
+    untrusted::UntrustedText,
     watch::{self, Item, Selector, Watched},
 };
 use k8s_openapi::{
@@ -39,12 +39,20 @@ impl Generators {
     /// Starts the watches.
     pub fn watch(cluster: &Cluster, revision: &Revision) -> Self {
         let watch_cluster_generators = || {
-            let places = everywhere(Api::all(cluster.client.clone()));
-            watch_generators("watch of ClusterGenerators", cluster, places, revision)
+            let scopes = cluster_wide(Api::all(cluster.client.clone()));
+            watch_generators("watch of ClusterGenerators", cluster, scopes, revision)
         };
         Self {
-            namespaced: watch_generators("watch of ACRAccessTokens", cluster, cluster.places(), revision),
-            cluster: cluster.reach.is_cluster().then(watch_cluster_generators),
+            namespaced: watch_generators(
+                "watch of ACRAccessTokens",
+                cluster,
+                cluster.watch_scopes(),
+                revision,
+            ),
+            cluster: cluster
+                .namespaces
+                .is_cluster_wide()
+                .then(watch_cluster_generators),
             client: cluster.client.clone(),
         }
     }
@@ -95,7 +103,7 @@ impl Generators {
 fn watch_generators<K: Watched>(
     what: &'static str,
     cluster: &Cluster,
-    places: Places<Item<K>>,
+    scopes: WatchScopes<Item<K>>,
     revision: &Revision,
 ) -> Store<Item<K>> {
     let trim = |generator: &mut K| {
@@ -104,7 +112,7 @@ fn watch_generators<K: Watched>(
         }
     };
     let revision = revision.clone();
-    watch::store(what, cluster, places, Selector::default(), trim, move |_| {
+    watch::store(what, cluster, scopes, Selector::default(), trim, move |_| {
         revision.bump()
     })
 }
@@ -115,7 +123,7 @@ async fn fetch<K: Watched>(
     location: &str,
 ) -> Result<Item<K>, Problem> {
     let what = format!("reading {reference} {location}");
-    match watch::object(api, reference.name).await {
+    match watch::get_object(api, reference.name).await {
         Ok(Some(found)) => Ok(found),
         Ok(None) => Err(Problem::new(
             Reason::GeneratorNotFound,
@@ -125,17 +133,17 @@ async fn fetch<K: Watched>(
                 reference.name
             ),
         )),
-        Err(watch::Failure::TooLarge(bytes)) => Err(Problem::new(
+        Err(CallError::TooLarge(bytes)) => Err(Problem::new(
             Reason::GeneratorInvalid,
             format!("{reference} cannot be used: it has more than {bytes} bytes of JSON; correct it"),
         )),
-        Err(error) => Err(api_problem(&what, error.call_error())),
+        Err(error) => Err(api_problem(&what, error)),
     }
 }
 
 impl Watched for ACRAccessToken {
-    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
-        watch::read(deserializer, |metadata, SpecOnly { spec }| Self {
+    fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
+        watch::decode(deserializer, |metadata, SpecOnly { spec }| Self {
             metadata,
             spec,
         })
@@ -143,8 +151,8 @@ impl Watched for ACRAccessToken {
 }
 
 impl Watched for ClusterGenerator {
-    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
-        watch::read(deserializer, |metadata, SpecOnly { spec }| Self {
+    fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
+        watch::decode(deserializer, |metadata, SpecOnly { spec }| Self {
             metadata,
             spec,
         })
@@ -183,7 +191,10 @@ impl Generator {
         let invalid = |why: &str| {
             Problem::new(
                 Reason::GeneratorInvalid,
-                format!("{reference} cannot be used: {}; correct it", Foreign::new(why)),
+                format!(
+                    "{reference} cannot be used: {}; correct it",
+                    UntrustedText::new(why)
+                ),
             )
         };
         match self {
@@ -193,7 +204,7 @@ impl Generator {
             },
             Generator::Cluster(item) => match &item.0 {
                 Ok(generator) if generator.spec.kind != Kind::AccessToken.as_str() => {
-                    let kind = Foreign::quoted(&generator.spec.kind);
+                    let kind = UntrustedText::quoted(&generator.spec.kind);
                     let supported = Kind::AccessToken.as_str();
                     Err(invalid(&format!("its spec.kind is {kind}, not {supported:?}")))
                 }
@@ -260,7 +271,7 @@ impl ServiceAccounts {
             store: watch::store(
                 "watch of ServiceAccounts",
                 cluster,
-                cluster.places(),
+                cluster.watch_scopes(),
                 Selector::default(),
                 trim,
                 move |_| revision.bump(),
@@ -279,7 +290,7 @@ impl ServiceAccounts {
     pub async fn fetch(&self, namespace: &str, name: &str) -> Result<ServiceAccountAnnotations, Problem> {
         let what = format!("reading service account {namespace}/{name}");
         let api = Api::<Item<PartialObjectMeta<ServiceAccount>>>::namespaced(self.client.clone(), namespace);
-        match watch::object(&api, name).await {
+        match watch::get_object(&api, name).await {
             Ok(Some(found)) => Ok(found.meta().annotations.clone().unwrap_or_default()),
             Ok(None) => Err(Problem::new(
                 Reason::ServiceAccountNotFound,
@@ -287,14 +298,14 @@ impl ServiceAccounts {
                     "service account {name:?} does not exist in namespace {namespace}; create it, or correct the name"
                 ),
             )),
-            Err(watch::Failure::TooLarge(bytes)) => Err(Problem::new(
+            Err(CallError::TooLarge(bytes)) => Err(Problem::new(
                 Reason::IdentityInvalid,
                 format!(
                     "service account {namespace}/{name} has more than {bytes} bytes of metadata; remove labels and \
                      annotations that are not needed"
                 ),
             )),
-            Err(error) => Err(api_problem(&what, error.call_error())),
+            Err(error) => Err(api_problem(&what, error)),
         }
     }
 }

@@ -1,12 +1,12 @@
-//! The assertion: a service account token from the TokenRequest API, for Entra's audience.
+//! The assertion: a service account token from the TokenRequest API, with Entra as its audience.
 //! Source: <https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-request-v1/>.
 
 use super::WorkloadIdentity;
 use crate::{
-    foreign::Foreign,
-    kubernetes::{self, CallError, api_problem, is_passing, is_terminating},
+    kubernetes::{self, CallError, api_problem, is_retryable, is_terminating},
     problem::{Problem, Reason},
-    telemetry::{Hop, Metrics},
+    telemetry::{Metrics, UpstreamCall},
+    untrusted::UntrustedText,
 };
 use azure_core::{error::ErrorKind, http::ClientMethodOptions};
 use azure_identity::ClientAssertion;
@@ -19,34 +19,23 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use std::fmt;
 
-/// The shortest life the API server grants; the assertion is used once, at once.
+/// The shortest lifetime that the API server permits. The assertion is used once and immediately.
 const EXPIRATION_SECONDS: i64 = 600;
 
-/// Asks the API server for assertions.
+/// Requests assertions from the API server.
 #[derive(Clone)]
 pub struct AssertionSource {
     client: Client,
     metrics: Metrics,
 }
 
-/// One assertion, in the form that azure_identity takes.
-pub struct Assertion(SecretString);
-
-/// What is read of an assertion.
-#[derive(Deserialize)]
-struct Claims {
-    iss: String,
-}
-
-// === impl AssertionSource ===
-
 impl AssertionSource {
-    /// A source of assertions.
+    /// A source that sends its requests with `client`.
     pub fn new(client: Client, metrics: Metrics) -> Self {
         Self { client, metrics }
     }
 
-    /// One assertion for the identity's service account.
+    /// Requests an assertion for the identity's service account.
     pub async fn assertion(&self, identity: &WorkloadIdentity) -> Result<Assertion, Problem> {
         let WorkloadIdentity {
             namespace,
@@ -68,48 +57,42 @@ impl AssertionSource {
             let request = Request::new(url)
                 .create_subresource("token", service_account, &PostParams::default(), body)
                 .map_err(kube::Error::BuildRequest)?;
-            kubernetes::decoded::<TokenRequest>(&self.client, request).await
+            kubernetes::send_and_decode::<TokenRequest>(&self.client, request).await
         };
         self.metrics
-            .hop(Hop::TokenRequest, async {
-                let reply = kubernetes::bounded(&what, call).await.map_err(|e| match e {
+            .upstream_call(UpstreamCall::TokenRequest, async {
+                let reply = kubernetes::try_call(&what, call).await.map_err(|e| match e {
                     CallError::Api(s) if s.code == 404 => Problem::new(
                         Reason::ServiceAccountNotFound,
                         format!("service account {service_account:?} does not exist in namespace {namespace}; create it, or correct the name"),
                     ),
-                    CallError::Api(s) if !is_passing(s.code) && !is_terminating(&s) => Problem::new(
+                    CallError::Api(s) if !is_retryable(s.code) && !is_terminating(&s) => Problem::new(
                         Reason::TokenRequestForbidden,
-                        format!("{what} was refused: {}", Foreign::new(&s.message)),
+                        format!("{what} was refused: {}", UntrustedText::new(&s.message)),
                     ),
                     other => api_problem(&what, other),
                 })?;
                 reply
                     .status
                     .map(|s| Assertion(s.token.into()))
-                    .ok_or_else(|| Problem::new(Reason::ApiServerUnavailable, format!("{what} was answered without a token")))
+                    .ok_or_else(|| Problem::new(Reason::ApiServerUnavailable, format!("{what} returned no token")))
             })
             .await
     }
 }
 
-/// Whether an issuer is a URL in which no shell reads anything special.
-fn is_plain(issuer: &str) -> bool {
-    issuer.len() <= 512
-        && issuer
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b":/.-_~%".contains(&b))
-}
-
-// === impl Assertion ===
+/// An assertion as a credential of azure_identity.
+pub struct Assertion(SecretString);
 
 impl Assertion {
-    /// Who signed it, for whoever has to enter it in Azure; unverified, as the API server has just made it.
+    /// The issuer, which a person has to enter in Azure. The signature is not verified, because the token comes
+    /// directly from the API server.
     pub fn issuer(&self) -> String {
-        let claims = crate::jwt::claims::<Claims>(self.0.expose_secret());
+        let claims = crate::jwt::unverified_claims::<Claims>(self.0.expose_secret());
         let issuer = claims.map(|claims| claims.iss);
-        // It goes into commands.
+        // The issuer becomes part of a command.
         issuer
-            .filter(|issuer| is_plain(issuer))
+            .filter(|issuer| is_shell_safe(issuer))
             .unwrap_or_else(|| "ISSUER".to_owned())
     }
 }
@@ -132,4 +115,18 @@ impl fmt::Debug for Assertion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Assertion([REDACTED])")
     }
+}
+
+/// The claims of an assertion that the webhook reads.
+#[derive(Deserialize)]
+struct Claims {
+    iss: String,
+}
+
+/// Whether the issuer is a URL without characters that are special to a shell.
+fn is_shell_safe(issuer: &str) -> bool {
+    issuer.len() <= 512
+        && issuer
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b":/.-_~%".contains(&b))
 }

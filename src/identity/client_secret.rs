@@ -1,5 +1,5 @@
-//! The client id and client secret of a service principal, read from their Secrets each time
-//! they are needed: by name, with a right that is given for each such Secret.
+//! Reads the client id and client secret of a service principal from their Secrets each time they are needed. Each
+//! Secret is read by name, with permission granted for that Secret only.
 
 use super::{SecretKey, ServicePrincipal};
 use crate::{
@@ -16,26 +16,16 @@ use secrecy::{ExposeSecret, SecretString};
 use std::sync::Arc;
 use tokio::sync::OnceCell;
 
-/// Reads client secrets.
+/// Reads the credentials of service principals.
 #[derive(Clone)]
-pub struct ClientSecrets {
+pub struct ClientSecretReader {
     client: Client,
-    /// Our own user name, asked for when a refusal has to name it.
+    /// The webhook's own user name, requested when a refusal has to contain it.
     user: Arc<OnceCell<String>>,
 }
 
-/// A service principal's proof.
-pub struct ClientSecret {
-    /// The Entra application (client) id.
-    pub client_id: String,
-    /// The client secret.
-    pub secret: SecretString,
-}
-
-// === impl ClientSecrets ===
-
-impl ClientSecrets {
-    /// A reader of client secrets.
+impl ClientSecretReader {
+    /// A reader that sends its requests with `client`.
     pub fn new(client: Client) -> Self {
         Self {
             client,
@@ -43,24 +33,24 @@ impl ClientSecrets {
         }
     }
 
-    /// Reads client id and client secret, which usually are in one Secret.
-    pub async fn read(&self, principal: &ServicePrincipal) -> Result<ClientSecret, Problem> {
+    /// Reads the client id and the client secret, which are usually in one Secret.
+    pub async fn read(&self, principal: &ServicePrincipal) -> Result<ClientCredentials, Problem> {
         let (id_key, secret_key) = (&principal.client_id, &principal.client_secret);
-        let holder = self.get(secret_key).await?;
-        let secret = value(&holder, secret_key)?;
+        let object = self.get(secret_key).await?;
+        let secret = read_value(&object, secret_key)?;
         let client_id = if (&id_key.namespace, &id_key.name) == (&secret_key.namespace, &secret_key.name) {
-            value(&holder, id_key)?
+            read_value(&object, id_key)?
         } else {
-            value(&self.get(id_key).await?, id_key)?
+            read_value(&self.get(id_key).await?, id_key)?
         };
-        // The value is not shown: the two keys are easily taken for one another.
+        // The message does not contain the value: it is the client secret if the two keys were swapped.
         if !super::is_guid(client_id.expose_secret()) {
             return Err(Problem::new(
                 Reason::SecretInvalid,
-                format!("{id_key} is not a client id, which is a GUID; correct it"),
+                format!("{id_key} does not hold a client id, which is a GUID; correct the value"),
             ));
         }
-        Ok(ClientSecret {
+        Ok(ClientCredentials {
             client_id: client_id.expose_secret().to_owned(),
             secret,
         })
@@ -73,15 +63,15 @@ impl ClientSecrets {
             let url = Secret::url_path(&(), Some(namespace));
             let request = Request::new(url).get(name, &GetParams::default());
             let request = request.map_err(kube::Error::BuildRequest)?;
-            kubernetes::decoded::<Secret>(&self.client, request).await
+            kubernetes::send_and_decode::<Secret>(&self.client, request).await
         };
-        match kubernetes::bounded(&what, call).await {
+        match kubernetes::try_call(&what, call).await {
             Ok(secret) => Ok(secret),
             Err(CallError::Api(s)) if s.code == 404 => Err(Problem::new(
                 Reason::SecretNotFound,
                 format!(
-                    "Secret {name:?}, which shall hold the service principal, does not exist in namespace {namespace}; \
-                     create it, or correct spec.auth.servicePrincipal.secretRef"
+                    "Secret {name:?}, referenced by spec.auth.servicePrincipal.secretRef, does not exist in namespace \
+                     {namespace}; create it, or correct the reference"
                 ),
             )),
             Err(CallError::Api(s)) if s.code == 403 => Err(self.forbidden(namespace, name).await),
@@ -89,38 +79,51 @@ impl ClientSecrets {
         }
     }
 
-    /// Tells the Role that is missing, ready to paste.
+    /// Describes the missing permission, with the commands that grant it.
     async fn forbidden(&self, namespace: &str, secret: &str) -> Problem {
-        let user = self.user.get_or_try_init(|| self.who_am_i()).await;
-        let subject = user.map_or_else(|_| "--user=USER".to_owned(), |user| subject(user));
+        let user = self.user.get_or_try_init(|| self.own_user()).await;
+        let subject = user.map_or_else(|_| "--user=USER".to_owned(), |user| subject_flag(user));
         let role = format!("acr-pull-webhook-reads-{secret}");
         Problem::new(
             Reason::SecretReadForbidden,
             format!(
-                "the webhook may not read Secret {namespace}/{secret}, which holds the service principal; whoever owns it \
-                 can allow that: kubectl create role {role} --namespace {namespace} --verb=get --resource=secrets \
+                "the webhook may not read Secret {namespace}/{secret}, which holds the service principal; the owner \
+                 of the Secret can allow that: kubectl create role {role} --namespace {namespace} --verb=get --resource=secrets \
                  --resource-name={secret} && kubectl create rolebinding {role} --namespace {namespace} --role={role} {subject}"
             ),
         )
     }
 
+    /// The webhook's own user name.
     /// Source: <https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/self-subject-review-v1/>.
-    async fn who_am_i(&self) -> Result<String, ()> {
+    async fn own_user(&self) -> Result<String, ()> {
         let api = Api::<SelfSubjectReview>::all(self.client.clone());
         let (params, review) = (PostParams::default(), SelfSubjectReview::default());
-        let reply = kubernetes::bounded("asking for our own name", api.create(&params, &review)).await;
+        let reply = kubernetes::try_call(
+            "reading the webhook's own user name",
+            api.create(&params, &review),
+        )
+        .await;
         let user = reply.ok().and_then(|review| review.status?.user_info?.username);
         user.ok_or(())
     }
 }
 
-/// The flag by which `kubectl create rolebinding` names this user.
-fn subject(user: &str) -> String {
+/// What a service principal authenticates with.
+pub struct ClientCredentials {
+    /// The client id of the Entra application.
+    pub client_id: String,
+    /// The client secret.
+    pub secret: SecretString,
+}
+
+/// The flag that makes this user the subject of `kubectl create rolebinding`.
+fn subject_flag(user: &str) -> String {
     let account = user
         .strip_prefix("system:serviceaccount:")
         .and_then(|rest| rest.split_once(':'));
     match account {
-        // It goes into a command.
+        // The user name becomes part of a command.
         _ if !user
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b":.-_@/".contains(&b)) =>
@@ -132,16 +135,16 @@ fn subject(user: &str) -> String {
     }
 }
 
-fn value(holder: &Secret, key: &SecretKey) -> Result<SecretString, Problem> {
+fn read_value(object: &Secret, key: &SecretKey) -> Result<SecretString, Problem> {
     let invalid = |why: &str| Problem::new(Reason::SecretInvalid, format!("{key} {why}"));
-    let data = holder.data.as_ref().and_then(|data| data.get(&key.key));
+    let data = object.data.as_ref().and_then(|data| data.get(&key.key));
     let bytes = data.ok_or_else(|| {
-        invalid("does not exist; add it, or correct spec.auth.servicePrincipal.secretRef of the generator")
+        invalid("does not exist; add it, or correct spec.auth.servicePrincipal.secretRef in the generator")
     })?;
-    let text = std::str::from_utf8(&bytes.0).map_err(|_| invalid("is not text; correct it"))?;
+    let text = std::str::from_utf8(&bytes.0).map_err(|_| invalid("is not UTF-8 text; correct the value"))?;
     match text.trim() {
-        "" => Err(invalid("is empty; set it")),
-        // What `echo` leaves at the end is no part of it.
+        "" => Err(invalid("is empty; set a value")),
+        // `echo` appends a line break, which is not part of the value.
         trimmed => Ok(trimmed.to_owned().into()),
     }
 }
@@ -160,22 +163,25 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_read_without_the_blanks_around_it_or_refused_without_being_shown() {
+    fn a_value_is_trimmed_and_an_invalid_value_is_refused_without_being_shown() {
         let data = [("good", "hunter2\n"), ("empty", " \n"), ("binary", "\u{0}")];
-        let mut holder = Secret {
+        let mut object = Secret {
             data: Some(data.map(|(k, v)| (k.to_owned(), ByteString(v.into()))).into()),
             ..Secret::default()
         };
-        if let Some(data) = &mut holder.data {
+        if let Some(data) = &mut object.data {
             data.insert("binary".to_owned(), ByteString(vec![0xff, 0xfe]));
         }
-        assert_eq!(value(&holder, &key("good")).unwrap().expose_secret(), "hunter2");
+        assert_eq!(
+            read_value(&object, &key("good")).unwrap().expose_secret(),
+            "hunter2"
+        );
         for (bad, why) in [
             ("empty", "is empty"),
-            ("binary", "is not text"),
+            ("binary", "is not UTF-8 text"),
             ("none", "does not exist"),
         ] {
-            let problem = value(&holder, &key(bad)).unwrap_err();
+            let problem = read_value(&object, &key(bad)).unwrap_err();
             assert_eq!(problem.reason, Reason::SecretInvalid);
             assert!(
                 problem.message.contains(why) && problem.message.contains("team-a/sp"),
@@ -185,12 +191,12 @@ mod tests {
     }
 
     #[test]
-    fn who_we_are_is_told_as_kubectl_wants_it() {
+    fn a_user_becomes_the_subject_flag_of_kubectl_or_a_placeholder() {
         assert_eq!(
-            subject("system:serviceaccount:acr-pull-webhook:webhook"),
+            subject_flag("system:serviceaccount:acr-pull-webhook:webhook"),
             "--serviceaccount=acr-pull-webhook:webhook"
         );
-        assert_eq!(subject("admin"), "--user=admin");
-        assert_eq!(subject("admin; id"), "--user=USER");
+        assert_eq!(subject_flag("admin"), "--user=admin");
+        assert_eq!(subject_flag("admin; id"), "--user=USER");
     }
 }

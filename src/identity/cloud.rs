@@ -1,14 +1,13 @@
-//! Azure's clouds: where each one's Entra listens, and for which audience its registries
-//! take a token.
+//! Azure's clouds: the host of each cloud's Entra, and the token audience that its registries accept.
 
 use azure_core::cloud::{CloudConfiguration, CustomConfiguration};
 use serde::Serialize;
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
-/// The audience that public sources name for registries of every cloud.
+/// The audience that public sources give for the registries of every cloud.
 pub const DEFAULT_ACR_AUDIENCE: &str = "https://containerregistry.azure.net";
 
-/// A cloud, as a generator's `environmentType` names it.
+/// An Azure cloud, the value of a generator's `environmentType`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cloud {
     /// The public cloud.
@@ -17,37 +16,11 @@ pub enum Cloud {
     UsGovernment,
     /// Azure operated by 21Vianet.
     China,
-    /// Azure Germany, closed in 2021; its names are kept for old generators.
+    /// Azure Germany, closed in 2021. Old generators still contain its name.
     Germany,
-    /// Azure Stack Hub, which is somewhere else for everybody.
+    /// Azure Stack Hub, which has other hosts in each installation.
     AzureStack,
 }
-
-/// What one cloud's Entra and registries are called.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct CloudEndpoints {
-    /// The host of Entra.
-    pub authority_host: String,
-    /// The audience of a token for a registry.
-    pub acr_audience: String,
-}
-
-/// The clouds as the administrator has them.
-#[derive(Clone, Debug, Default)]
-pub struct Clouds {
-    authority_hosts: BTreeMap<Cloud, String>,
-    acr_audiences: BTreeMap<Cloud, String>,
-    acr_audience: Option<String>,
-}
-
-/// `CLOUD=VALUE`, or a value alone.
-#[derive(Clone, Debug)]
-pub struct CloudSetting {
-    cloud: Option<Cloud>,
-    value: String,
-}
-
-// === impl Cloud ===
 
 impl Cloud {
     const NAMES: [(&'static str, Cloud); 5] = [
@@ -58,7 +31,7 @@ impl Cloud {
         ("AzureStackCloud", Cloud::AzureStack),
     ];
 
-    /// The cloud whose registries are under this host's domain, where it is one of Azure's own domains.
+    /// The cloud of a registry, if its host is in one of Azure's own domains.
     pub fn of_registry(host: &str) -> Option<Self> {
         const SUFFIXES: [(&str, Cloud); 4] = [
             (".azurecr.io", Cloud::Public),
@@ -88,11 +61,42 @@ impl fmt::Display for Cloud {
     }
 }
 
-// === impl Clouds ===
+/// The Entra host of a cloud, and the audience of its registries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CloudEndpoints {
+    /// The host of Entra.
+    pub authority_host: String,
+    /// The audience of a token for a registry.
+    pub acr_audience: String,
+}
+
+impl CloudEndpoints {
+    /// The configuration for azure_identity. It is always set, so that `AZURE_AUTHORITY_HOST` in the environment cannot
+    /// send one cloud's assertion to the Entra of another cloud.
+    pub fn configuration(&self) -> CloudConfiguration {
+        let mut custom = CustomConfiguration::default();
+        custom.authority_host = format!("https://{}", self.authority_host);
+        custom.into()
+    }
+}
+
+impl fmt::Display for CloudEndpoints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.authority_host)
+    }
+}
+
+/// The endpoints of the clouds, with the administrator's settings.
+#[derive(Clone, Debug, Default)]
+pub struct Clouds {
+    authority_hosts: BTreeMap<Cloud, String>,
+    acr_audiences: BTreeMap<Cloud, String>,
+    acr_audience: Option<String>,
+}
 
 impl Clouds {
-    /// Settings over the defaults; an authority host without a cloud is Azure Stack Hub's,
-    /// an audience without a cloud is every cloud's.
+    /// Applies the settings to the defaults. An authority host without a cloud is for Azure Stack Hub, an audience
+    /// without a cloud is for every cloud.
     pub fn new(authority_hosts: &[CloudSetting], acr_audiences: &[CloudSetting]) -> Self {
         let mut clouds = Self::default();
         for setting in authority_hosts {
@@ -110,7 +114,7 @@ impl Clouds {
         clouds
     }
 
-    /// The cloud's endpoints; none for Azure Stack Hub without an authority host.
+    /// The cloud's endpoints; `None` for Azure Stack Hub if it has no authority host.
     pub fn endpoints(&self, cloud: Cloud) -> Option<CloudEndpoints> {
         let authority_host = match self.authority_hosts.get(&cloud) {
             Some(host) => host,
@@ -126,19 +130,12 @@ impl Clouds {
     }
 }
 
-// === impl CloudEndpoints ===
-
-impl CloudEndpoints {
-    /// The same for azure_identity. Always set, so that `AZURE_AUTHORITY_HOST` in the
-    /// environment cannot send one cloud's assertion to another's Entra.
-    pub fn configuration(&self) -> CloudConfiguration {
-        let mut custom = CustomConfiguration::default();
-        custom.authority_host = format!("https://{}", self.authority_host);
-        custom.into()
-    }
+/// The value of a flag: `CLOUD=VALUE`, or a value without a cloud.
+#[derive(Clone, Debug)]
+pub struct CloudSetting {
+    cloud: Option<Cloud>,
+    value: String,
 }
-
-// === impl CloudSetting ===
 
 impl FromStr for CloudSetting {
     type Err = String;
@@ -150,7 +147,7 @@ impl FromStr for CloudSetting {
                 let known = Cloud::NAMES.iter().find(|(known, _)| *known == name.trim());
                 let names = Cloud::NAMES.map(|(name, _)| name).join(", ");
                 let (_, cloud) =
-                    known.ok_or_else(|| format!("{name:?} is not a cloud; the clouds are {names}"))?;
+                    known.ok_or_else(|| format!("{name:?} is not an Azure cloud; the clouds are {names}"))?;
                 (Some(*cloud), value)
             }
         };
@@ -159,12 +156,6 @@ impl FromStr for CloudSetting {
             return Err(format!("{text:?} has no value"));
         }
         Ok(Self { cloud, value })
-    }
-}
-
-impl fmt::Display for CloudEndpoints {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.authority_host)
     }
 }
 
@@ -178,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn each_cloud_has_its_own_authority_and_one_audience_unless_set() {
+    fn clouds_have_their_own_authority_and_a_common_audience_unless_set() {
         let defaults = clouds(&[], &[]);
         assert_eq!(
             defaults.endpoints(Cloud::UsGovernment).unwrap().authority_host,
@@ -213,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cloud_that_does_not_exist_is_refused_by_name() {
+    fn an_unknown_cloud_is_refused_with_its_name_and_the_valid_names() {
         let error = "MoonCloud=x".parse::<CloudSetting>().unwrap_err();
         assert!(
             error.contains("MoonCloud") && error.contains("ChinaCloud"),

@@ -1,12 +1,12 @@
-//! Entra, asked through azure_identity with our own transport, deadline and retries.
+//! Requests Entra tokens through azure_identity, with the webhook's own transport, deadline and retries.
 
 use super::{
-    Assertion, CloudEndpoints, EntraToken, ServicePrincipal, WorkloadIdentity, advice::Asker,
-    client_secret::ClientSecret, entra_transport::EntraTransport,
+    Assertion, CloudEndpoints, EntraToken, ServicePrincipal, WorkloadIdentity,
+    client_secret::ClientCredentials, entra_caller::EntraCaller, entra_transport::EntraTransport,
 };
 use crate::{
     problem::Problem,
-    telemetry::{Hop, Metrics},
+    telemetry::{Metrics, UpstreamCall},
     transport::{Ahead, Caller, Gates},
 };
 use azure_core::{
@@ -20,7 +20,7 @@ use azure_identity::{
 use secrecy::ExposeSecret;
 use std::sync::Arc;
 
-/// Asks Entra for access tokens.
+/// Requests access tokens from Entra.
 #[derive(Clone)]
 pub struct EntraClient {
     http: reqwest::Client,
@@ -29,11 +29,8 @@ pub struct EntraClient {
     metrics: Metrics,
 }
 
-// === impl EntraClient ===
-
-// One credential an exchange: its cache knows scopes, not identities.
 impl EntraClient {
-    /// A client over the shared transport.
+    /// A client that sends its requests with `http`.
     pub fn new(http: reqwest::Client, ahead: Ahead, gates: Gates, metrics: Metrics) -> Self {
         Self {
             http,
@@ -43,14 +40,15 @@ impl EntraClient {
         }
     }
 
-    /// The Entra of this cloud is about to be asked. What tells how to, is for anybody.
-    pub fn open(&self, cloud: &CloudEndpoints, tenant_id: &str) {
+    /// Opens a connection to this cloud's Entra, which will be called soon. The OpenID configuration needs no
+    /// credential.
+    pub fn preconnect(&self, cloud: &CloudEndpoints, tenant_id: &str) {
         let path = format!("/{tenant_id}/v2.0/.well-known/openid-configuration");
         self.ahead.open(&cloud.authority_host, &path);
     }
 
     /// Exchanges an assertion for an access token.
-    pub async fn by_assertion(
+    pub async fn exchange_assertion(
         &self,
         identity: &WorkloadIdentity,
         assertion: Assertion,
@@ -65,15 +63,15 @@ impl EntraClient {
                 client_options: self.options(&identity.cloud),
             }),
         );
-        self.ask(credential, &Asker::Workload { identity, issuer }, caller)
+        self.request_token(credential, &EntraCaller::Workload { identity, issuer }, caller)
             .await
     }
 
     /// Exchanges a client secret for an access token.
-    pub async fn by_secret(
+    pub async fn exchange_client_secret(
         &self,
         principal: &ServicePrincipal,
-        ClientSecret { client_id, secret }: ClientSecret,
+        ClientCredentials { client_id, secret }: ClientCredentials,
         caller: &Caller,
     ) -> Result<EntraToken, Problem> {
         let credential = ClientSecretCredential::new(
@@ -84,29 +82,37 @@ impl EntraClient {
                 client_options: self.options(&principal.cloud),
             }),
         );
-        self.ask(credential, &Asker::Principal { principal, client_id }, caller)
-            .await
+        self.request_token(
+            credential,
+            &EntraCaller::Principal { principal, client_id },
+            caller,
+        )
+        .await
     }
 
-    async fn ask<C: TokenCredential>(
+    /// Requests a token with a credential that is used once: azure_identity caches tokens by scope, not by identity.
+    async fn request_token<C: TokenCredential>(
         &self,
         credential: azure_core::Result<Arc<C>>,
-        asker: &Asker<'_>,
+        entra_caller: &EntraCaller<'_>,
         caller: &Caller,
     ) -> Result<EntraToken, Problem> {
-        let scope = format!("{}/.default", asker.cloud().acr_audience);
-        let credential = credential.map_err(|error| asker.problem(&error))?;
+        let scope = format!("{}/.default", entra_caller.cloud().acr_audience);
+        let credential = credential.map_err(|error| entra_caller.problem(&error))?;
         let call = || {
-            self.metrics.hop(Hop::Entra, async {
+            self.metrics.upstream_call(UpstreamCall::Entra, async {
                 match credential.get_token(&[&scope], None).await {
-                    Ok(token) => Ok(EntraToken::new(token.token, Some(asker.client_id().to_owned()))),
-                    Err(error) => Err(asker.problem(&error)),
+                    Ok(token) => Ok(EntraToken::new(
+                        token.token,
+                        Some(entra_caller.client_id().to_owned()),
+                    )),
+                    Err(error) => Err(entra_caller.problem(&error)),
                 }
             })
         };
-        let host = &asker.cloud().authority_host;
-        // What Entra throttles is an application in a tenant.
-        let subject = format!("{host}/{}/{}", asker.tenant_id(), asker.client_id());
+        let host = &entra_caller.cloud().authority_host;
+        // Entra throttles each application of a tenant separately.
+        let subject = format!("{host}/{}/{}", entra_caller.tenant_id(), entra_caller.client_id());
         self.gates.call(caller, host, &subject, call).await
     }
 

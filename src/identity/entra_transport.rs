@@ -1,8 +1,8 @@
-//! The HTTP transport under azure_identity's credentials.
+//! The HTTP transport for azure_identity's Entra credentials.
 //!
-//! azure_identity 1.0 cannot parse a description with JSON escapes, nor a quoted
-//! `expires_in`, and then loses status and code; so replies are read here, errors
-//! leave typed, and a token leaves in the one form that the crate understands.
+//! azure_identity 1.0 cannot parse a description with JSON escapes or a quoted `expires_in`, and then loses the status
+//! and the code. Therefore this transport parses the responses: it returns errors as [`EntraError`], and tokens in the
+//! one form that azure_identity can parse.
 
 use super::entra_error::EntraError;
 use crate::transport::{self, Reply};
@@ -12,33 +12,9 @@ use azure_core::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Sends azure_identity's requests through the shared client.
+/// Sends azure_identity's requests with the shared HTTP client.
 #[derive(Debug)]
 pub struct EntraTransport(reqwest::Client);
-
-#[derive(Deserialize)]
-struct TokenReply {
-    access_token: String,
-    #[serde(default)]
-    expires_in: Seconds,
-}
-
-/// Entra v2 sends a number, v1 and managed identity endpoints a string.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Seconds {
-    Number(i64),
-    Text(String),
-}
-
-#[derive(Serialize)]
-struct CanonicalReply<'a> {
-    token_type: &'static str,
-    expires_in: i64,
-    access_token: &'a str,
-}
-
-// === impl EntraTransport ===
 
 impl EntraTransport {
     pub fn new(http: reqwest::Client) -> Self {
@@ -60,7 +36,9 @@ impl HttpClient for EntraTransport {
             send = send.header(name.as_str(), value.as_str());
         }
         match transport::send(send).await {
-            Ok(reply) => canonical(&reply).map_err(|e| azure_core::Error::new(ErrorKind::Credential, e)),
+            Ok(reply) => {
+                canonical_response(&reply).map_err(|e| azure_core::Error::new(ErrorKind::Credential, e))
+            }
             Err(cause) => Err(azure_core::Error::new(
                 ErrorKind::Io,
                 EntraError::unreachable(cause),
@@ -69,31 +47,20 @@ impl HttpClient for EntraTransport {
     }
 }
 
-fn canonical(reply: &Reply) -> Result<AsyncRawResponse, EntraError> {
-    let error = || EntraError::answered(reply.status.as_u16(), &reply.body, reply.retry_after);
-    if reply.status != reqwest::StatusCode::OK {
-        return Err(error());
-    }
-    let token: TokenReply = serde_json::from_slice(&reply.body).map_err(|_| error())?;
-    let body = serde_json::to_vec(&CanonicalReply {
-        token_type: "Bearer",
-        expires_in: token.expires_in.value(),
-        access_token: &token.access_token,
-    })
-    .map_err(|_| error())?;
-    Ok(AsyncRawResponse::from_bytes(StatusCode::Ok, Headers::new(), body))
+#[derive(Deserialize)]
+struct TokenResponse {
+    access_token: String,
+    #[serde(default)]
+    expires_in: Seconds,
 }
 
-/// A reply of Entra's, of a status that the first byte chooses: a token, or a fault of some class with its text.
-#[cfg(any(test, fuzzing))]
-pub(crate) fn fuzz(data: &[u8]) {
-    let Some(reply) = Reply::fuzz(data) else { return };
-    if let Err(error) = canonical(&reply) {
-        let _ = (error.fault(), error.to_string());
-    }
+/// Entra v2 sends a number. Entra v1 and the endpoints of managed identities send a string.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Seconds {
+    Number(i64),
+    Text(String),
 }
-
-// === impl Seconds ===
 
 impl Seconds {
     fn value(&self) -> i64 {
@@ -107,6 +74,38 @@ impl Seconds {
 impl Default for Seconds {
     fn default() -> Self {
         Seconds::Number(0)
+    }
+}
+
+/// A token response in the form that azure_identity can parse.
+#[derive(Serialize)]
+struct CanonicalResponse<'a> {
+    token_type: &'static str,
+    expires_in: i64,
+    access_token: &'a str,
+}
+
+fn canonical_response(reply: &Reply) -> Result<AsyncRawResponse, EntraError> {
+    let error = || EntraError::response(reply.status.as_u16(), &reply.body, reply.retry_after);
+    if reply.status != reqwest::StatusCode::OK {
+        return Err(error());
+    }
+    let token: TokenResponse = serde_json::from_slice(&reply.body).map_err(|_| error())?;
+    let body = serde_json::to_vec(&CanonicalResponse {
+        token_type: "Bearer",
+        expires_in: token.expires_in.value(),
+        access_token: &token.access_token,
+    })
+    .map_err(|_| error())?;
+    Ok(AsyncRawResponse::from_bytes(StatusCode::Ok, Headers::new(), body))
+}
+
+/// Parses `data` as a response of Entra. The first byte selects the HTTP status.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let Some(reply) = Reply::fuzz(data) else { return };
+    if let Err(error) = canonical_response(&reply) {
+        let _ = (error.kind(), error.to_string());
     }
 }
 
@@ -124,16 +123,16 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_taken_with_a_number_a_string_or_no_expiry() {
+    fn a_token_is_accepted_with_a_number_a_string_or_no_expiry() {
         for expires in [r#","expires_in":3599"#, r#","expires_in":"3599""#, ""] {
             let body = format!(r#"{{"token_type":"Bearer","access_token":"t"{expires},"extra":1}}"#);
-            assert!(canonical(&reply(200, &body)).is_ok(), "{body}");
+            assert!(canonical_response(&reply(200, &body)).is_ok(), "{body}");
         }
     }
 
     #[test]
-    fn neither_a_broken_body_nor_a_token_in_it_reaches_the_error() {
-        let error = canonical(&reply(200, r#"{"access_token":"very-secret","#)).unwrap_err();
+    fn an_error_quotes_neither_the_body_nor_a_token_in_it() {
+        let error = canonical_response(&reply(200, r#"{"access_token":"very-secret","#)).unwrap_err();
         assert!(!format!("{error} {error:?}").contains("very-secret"));
     }
 }

@@ -1,17 +1,17 @@
-//! The webhook's own managed identity, asked through azure_identity: at IMDS, or at the endpoint
-//! of `IDENTITY_ENDPOINT` and `IDENTITY_HEADER` in the form of App Service.
+//! Requests tokens for the node's managed identities through azure_identity: from IMDS, or from an endpoint with App
+//! Service's protocol, which `IDENTITY_ENDPOINT` and `IDENTITY_HEADER` configure.
 //! Sources: <https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token>,
 //! <https://learn.microsoft.com/azure/app-service/overview-managed-identity#rest-endpoint-reference>.
 
 use super::{
     EntraToken, ManagedIdentity, ManagedIdentityId,
-    managed_transport::{Answer, ManagedTransport},
+    managed_transport::{EndpointError, ManagedTransport},
 };
 use crate::{
-    foreign::Foreign,
     problem::{Problem, Reason},
-    telemetry::{Hop, Metrics},
+    telemetry::{Metrics, UpstreamCall},
     transport::{Caller, Gates},
+    untrusted::UntrustedText,
 };
 use azure_core::{
     credentials::TokenCredential,
@@ -20,10 +20,10 @@ use azure_core::{
 use azure_identity::{ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId};
 use std::{error::Error, sync::Arc};
 
-/// The machine has one, whatever its address; it throttles as a whole.
-const ENDPOINT: &str = "the machine's endpoint for managed identities";
+/// The name of the endpoint in messages and gates. A node has one endpoint, which throttles all identities together.
+const ENDPOINT: &str = "the node's managed identity endpoint";
 
-/// Asks the machine for tokens of its managed identities.
+/// Requests tokens for managed identities from the node's endpoint.
 #[derive(Clone)]
 pub struct ManagedIdentityClient {
     http: reqwest::Client,
@@ -31,19 +31,17 @@ pub struct ManagedIdentityClient {
     metrics: Metrics,
 }
 
-// === impl ManagedIdentityClient ===
-
 impl ManagedIdentityClient {
-    /// A client over the transport for the machine's own endpoint.
+    /// A client that sends its requests with `http`, which must not use a proxy.
     pub fn new(http: reqwest::Client, gates: Gates, metrics: Metrics) -> Self {
         Self { http, gates, metrics }
     }
 
-    /// An access token of this identity.
+    /// Requests an access token for this identity.
     pub async fn token(&self, identity: &ManagedIdentity, caller: &Caller) -> Result<EntraToken, Problem> {
         let scope = format!("{}/.default", identity.acr_audience);
         let exchange = async || {
-            // One credential an exchange, as at Entra; the machine keeps tokens itself.
+            // The credential is used once, because the endpoint caches tokens itself.
             let credential = ManagedIdentityCredential::new(Some(self.options(&identity.id)))?;
             credential.get_token(&[&scope], None).await
         };
@@ -52,7 +50,7 @@ impl ManagedIdentityClient {
             ManagedIdentityId::SystemAssigned | ManagedIdentityId::ResourceId(_) => None,
         };
         let call = || {
-            self.metrics.hop(Hop::ManagedIdentity, async {
+            self.metrics.upstream_call(UpstreamCall::ManagedIdentity, async {
                 match exchange().await {
                     Ok(token) => Ok(EntraToken::new(token.token, client_id)),
                     Err(error) => Err(problem(identity, &error)),
@@ -63,12 +61,13 @@ impl ManagedIdentityClient {
     }
 
     fn options(&self, id: &ManagedIdentityId) -> ManagedIdentityCredentialOptions {
-        let app_service = in_app_service();
+        let is_app_service = is_app_service();
         let (user_assigned_id, resource_id) = match id {
             ManagedIdentityId::SystemAssigned => (None, None),
             ManagedIdentityId::ClientId(id) => (Some(UserAssignedId::ClientId(id.clone())), None),
-            // azure_identity refuses resource ids for App Service, which takes them (azure-sdk-for-rust#2407).
-            ManagedIdentityId::ResourceId(id) if app_service => (None, Some(id.clone())),
+            // azure_identity rejects resource ids for App Service, although App Service accepts them
+            // (azure-sdk-for-rust#2407).
+            ManagedIdentityId::ResourceId(id) if is_app_service => (None, Some(id.clone())),
             ManagedIdentityId::ResourceId(id) => (Some(UserAssignedId::ResourceId(id.clone())), None),
         };
         let transport = ManagedTransport::new(self.http.clone(), resource_id);
@@ -83,75 +82,76 @@ impl ManagedIdentityClient {
     }
 }
 
-/// As azure_identity chooses.
-fn in_app_service() -> bool {
+/// Whether azure_identity uses App Service's protocol.
+fn is_app_service() -> bool {
     ["IDENTITY_ENDPOINT", "IDENTITY_HEADER"]
         .iter()
         .all(|name| std::env::var_os(name).is_some())
 }
 
-/// Finds our transport's answer under azure_identity's error, and puts it in words.
+/// Describes the [`EndpointError`] of our transport that azure_identity's error wraps.
 fn problem(identity: &ManagedIdentity, error: &azure_core::Error) -> Problem {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(current) = cause {
-        if let Some(answer) = current.downcast_ref::<Answer>() {
-            return answer.problem(identity);
+        if let Some(error) = current.downcast_ref::<EndpointError>() {
+            return error.problem(identity);
         }
         cause = current.source();
     }
     Problem::new(
         Reason::ManagedIdentityRefused,
-        format!("{identity} cannot be used: {}", Foreign::new(&error.to_string())),
+        format!(
+            "{identity} cannot be used: {}",
+            UntrustedText::new(&error.to_string())
+        ),
     )
 }
 
-impl Answer {
+impl EndpointError {
     fn problem(&self, identity: &ManagedIdentity) -> Problem {
-        let said = |words: &str| match words {
+        let in_brackets = |description: &str| match description {
             "" => String::new(),
-            words => format!(" ({})", Foreign::inert(words)),
+            description => format!(" ({})", UntrustedText::inert(description)),
         };
         match self {
-            Answer::None(cause) => Problem::new(
+            EndpointError::Unreachable(cause) => Problem::new(
                 Reason::ManagedIdentityUnavailable,
                 format!(
-                    "the machine's endpoint for managed identities was not reached: {}; it is there on Azure's machines \
-                     alone, and only where the webhook's Pods may reach 169.254.169.254 or IDENTITY_ENDPOINT",
-                    Foreign::new(cause)
+                    "{ENDPOINT} could not be reached: {}; it exists only on Azure VMs, and the webhook's Pods must be able to \
+                     reach 169.254.169.254 or IDENTITY_ENDPOINT",
+                    UntrustedText::new(cause)
                 ),
             )
             .unreachable(),
-            Answer::Unreadable(status) => Problem::new(
+            EndpointError::UnexpectedBody(status) => Problem::new(
                 Reason::ManagedIdentityUnavailable,
-                format!(
-                    "the machine's endpoint for managed identities answered {status} with a body that is not its own"
-                ),
+                format!("{ENDPOINT} returned HTTP {status} with an unexpected body; a proxy or firewall may have answered"),
             ),
-            Answer::Refused { status, words, .. } if is_refusal(*status) => Problem::new(
+            EndpointError::Refused {
+                status, description, ..
+            } if is_refusal(*status) => Problem::new(
                 Reason::ManagedIdentityRefused,
                 format!(
-                    "the machine has no token for {identity}: {status}{}; assign it to the machines (node pools) that run \
+                    "{ENDPOINT} refused a token for {identity}: HTTP {status}{}; assign the identity to the node pools that run \
                      the webhook: az vmss identity assign, or correct spec.auth.managedIdentity.identityId",
-                    said(words)
+                    in_brackets(description)
                 ),
             ),
-            Answer::Refused {
+            EndpointError::Refused {
                 status,
-                words,
+                description,
                 retry_after,
             } => Problem::new(
                 Reason::ManagedIdentityUnavailable,
-                format!(
-                    "the machine's endpoint for managed identities answered {status}{}",
-                    said(words)
-                ),
+                format!("{ENDPOINT} returned HTTP {status}{}", in_brackets(description)),
             )
             .retry_after(*retry_after),
         }
     }
 }
 
-/// 404 and 410 are said while the endpoint is being updated, and 429 when it is asked too often.
+/// Whether a retry cannot succeed. The endpoint returns 404 and 410 while it is being updated, and 429 when it is
+/// throttling.
 fn is_refusal(status: u16) -> bool {
     (400..500).contains(&status) && ![404, 408, 410, 429].contains(&status)
 }
@@ -162,31 +162,31 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_word_of_the_machines_is_in_a_command(words in crate::foreign::hostile::text(), status in 400u16..600) {
+        fn shell_characters_of_a_description_never_reach_a_command(description in crate::untrusted::hostile::text(), status in 400u16..600) {
             let identity = ManagedIdentity {
                 id: ManagedIdentityId::SystemAssigned,
                 tenant_id: None,
                 acr_audience: String::new(),
             };
-            let answer = Answer::Refused { status, words, retry_after: None };
-            crate::foreign::hostile::check(&answer.problem(&identity).message);
+            let error = EndpointError::Refused { status, description, retry_after: None };
+            crate::untrusted::hostile::check(&error.problem(&identity).message);
         }
     }
 
     #[test]
-    fn what_the_machine_refuses_is_told_apart_from_what_passes() {
+    fn a_refusal_is_distinguished_from_a_temporary_failure() {
         let identity = ManagedIdentity {
             id: ManagedIdentityId::SystemAssigned,
             tenant_id: None,
             acr_audience: String::new(),
         };
         let reason = |status| {
-            let answer = Answer::Refused {
+            let error = EndpointError::Refused {
                 status,
-                words: "words".to_owned(),
+                description: "description".to_owned(),
                 retry_after: None,
             };
-            answer.problem(&identity).reason
+            error.problem(&identity).reason
         };
         for status in [400, 401, 403] {
             assert_eq!(reason(status), Reason::ManagedIdentityRefused, "{status}");

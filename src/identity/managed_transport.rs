@@ -1,8 +1,8 @@
-//! The HTTP transport under azure_identity's managed identity credential.
+//! The HTTP transport for azure_identity's managed identity credential.
 //!
-//! The crate maps every 400 to one sentence, cannot read `expires_on` as a number, and repeats its
-//! tries for over a minute at IMDS whatever it is told; so answers are read here, and whatever is
-//! no token leaves as a typed error of a kind that it does not retry.
+//! azure_identity turns every 400 into one sentence, cannot parse `expires_on` as a number, and retries IMDS for more
+//! than a minute even if retries are disabled. Therefore this transport parses the responses. It returns failures as
+//! [`EndpointError`], with an error kind that azure_identity does not retry.
 
 use crate::transport::{self, Reply};
 use azure_core::{
@@ -12,64 +12,13 @@ use azure_core::{
 use serde::{Deserialize, Serialize};
 use std::{fmt, time::Duration};
 
-/// Sends azure_identity's requests to the machine's endpoint.
+/// Sends azure_identity's requests to the node's managed identity endpoint.
 #[derive(Debug)]
 pub struct ManagedTransport {
     http: reqwest::Client,
-    /// To be named in App Service's way.
+    /// The Azure resource id of the identity, if it has to be added to App Service's query.
     resource_id: Option<String>,
 }
-
-/// What the endpoint answered in place of a token.
-#[derive(Debug)]
-pub enum Answer {
-    /// Nothing.
-    None(String),
-    /// What is not its own.
-    Unreadable(u16),
-    /// Its error document.
-    Refused {
-        /// The HTTP status.
-        status: u16,
-        /// Its own words.
-        words: String,
-        /// The wait that it asked for.
-        retry_after: Option<Duration>,
-    },
-}
-
-#[derive(Deserialize)]
-struct TokenReply {
-    access_token: String,
-    expires_on: Epoch,
-}
-
-/// A string in every published sample, and a number from some proxies of the endpoint.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Epoch {
-    Number(i64),
-    Text(String),
-}
-
-#[derive(Serialize)]
-struct CanonicalReply<'a> {
-    token_type: &'static str,
-    resource: &'static str,
-    expires_on: String,
-    access_token: &'a str,
-}
-
-/// IMDS answers in OAuth's form, App Service in one of its own.
-#[derive(Deserialize)]
-struct ErrorReply {
-    #[serde(default)]
-    error: Option<String>,
-    #[serde(default, alias = "message")]
-    error_description: Option<String>,
-}
-
-// === impl ManagedTransport ===
 
 impl ManagedTransport {
     pub fn new(http: reqwest::Client, resource_id: Option<String>) -> Self {
@@ -92,103 +41,160 @@ impl HttpClient for ManagedTransport {
         for (name, value) in request.headers().iter() {
             send = send.header(name.as_str(), value.as_str());
         }
-        let reply = transport::send(send).await.map_err(Answer::None);
+        let reply = transport::send(send).await.map_err(EndpointError::Unreachable);
         reply
-            .and_then(|reply| canonical(&reply))
-            .map_err(|answer| azure_core::Error::new(ErrorKind::Credential, answer))
+            .and_then(|reply| canonical_response(&reply))
+            .map_err(|error| azure_core::Error::new(ErrorKind::Credential, error))
     }
 }
 
-fn canonical(reply: &Reply) -> Result<AsyncRawResponse, Answer> {
-    let status = reply.status.as_u16();
-    if reply.status != reqwest::StatusCode::OK {
-        let document: ErrorReply =
-            serde_json::from_slice(&reply.body).map_err(|_| Answer::Unreadable(status))?;
-        let words = document.error_description.or(document.error);
-        return Err(Answer::Refused {
-            status,
-            words: words.unwrap_or_default(),
-            retry_after: reply.retry_after,
-        });
-    }
-    let token: TokenReply = serde_json::from_slice(&reply.body).map_err(|_| Answer::Unreadable(status))?;
-    let body = serde_json::to_vec(&CanonicalReply {
-        token_type: "Bearer",
-        resource: "",
-        expires_on: token.expires_on.to_string(),
-        access_token: &token.access_token,
-    })
-    .map_err(|_| Answer::Unreadable(status))?;
-    Ok(AsyncRawResponse::from_bytes(StatusCode::Ok, Headers::new(), body))
+/// A failed token request: either there was no response, or the response contains no token.
+#[derive(Debug)]
+pub enum EndpointError {
+    /// There was no response.
+    Unreachable(String),
+    /// The response has this HTTP status, and its body is neither a token nor an error document.
+    UnexpectedBody(u16),
+    /// The response is an error document.
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// The description in the document.
+        description: String,
+        /// The wait that the endpoint asked for.
+        retry_after: Option<Duration>,
+    },
 }
 
-/// A reply of the machine's endpoint, of a status that the first byte chooses.
-#[cfg(any(test, fuzzing))]
-pub(crate) fn fuzz(data: &[u8]) {
-    if let Some(Err(answer)) = Reply::fuzz(data).map(|reply| canonical(&reply)) {
-        let _ = answer.to_string();
-    }
-}
-
-impl fmt::Display for Epoch {
+impl fmt::Display for EndpointError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Epoch::Number(seconds) => seconds.fmt(f),
-            Epoch::Text(seconds) => seconds.fmt(f),
-        }
-    }
-}
-
-// === impl Answer ===
-
-impl fmt::Display for Answer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Answer::None(cause) => f.write_str(cause),
-            Answer::Unreadable(status) | Answer::Refused { status, .. } => {
-                write!(f, "the endpoint for managed identities answered {status}")
+            EndpointError::Unreachable(cause) => f.write_str(cause),
+            EndpointError::UnexpectedBody(status) | EndpointError::Refused { status, .. } => {
+                write!(f, "the managed identity endpoint returned HTTP {status}")
             }
         }
     }
 }
 
-impl std::error::Error for Answer {}
+impl std::error::Error for EndpointError {}
+
+#[derive(Deserialize)]
+struct TokenResponse {
+    access_token: String,
+    expires_on: UnixSeconds,
+}
+
+/// A string in every published sample. Some proxies of the endpoint send a number.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum UnixSeconds {
+    Number(i64),
+    Text(String),
+}
+
+impl fmt::Display for UnixSeconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            UnixSeconds::Number(seconds) => seconds.fmt(f),
+            UnixSeconds::Text(seconds) => seconds.fmt(f),
+        }
+    }
+}
+
+/// A token response in the form that azure_identity can parse.
+#[derive(Serialize)]
+struct CanonicalResponse<'a> {
+    token_type: &'static str,
+    resource: &'static str,
+    expires_on: String,
+    access_token: &'a str,
+}
+
+/// An error document. IMDS sends OAuth's fields, App Service sends `message`.
+#[derive(Deserialize)]
+struct ErrorResponse {
+    #[serde(default)]
+    error: Option<String>,
+    #[serde(default, alias = "message")]
+    error_description: Option<String>,
+}
+
+fn canonical_response(reply: &Reply) -> Result<AsyncRawResponse, EndpointError> {
+    let status = reply.status.as_u16();
+    let unexpected_body = |_| EndpointError::UnexpectedBody(status);
+    if reply.status != reqwest::StatusCode::OK {
+        let document: ErrorResponse = serde_json::from_slice(&reply.body).map_err(unexpected_body)?;
+        let description = document.error_description.or(document.error);
+        return Err(EndpointError::Refused {
+            status,
+            description: description.unwrap_or_default(),
+            retry_after: reply.retry_after,
+        });
+    }
+    let token: TokenResponse = serde_json::from_slice(&reply.body).map_err(unexpected_body)?;
+    let body = serde_json::to_vec(&CanonicalResponse {
+        token_type: "Bearer",
+        resource: "",
+        expires_on: token.expires_on.to_string(),
+        access_token: &token.access_token,
+    })
+    .map_err(unexpected_body)?;
+    Ok(AsyncRawResponse::from_bytes(StatusCode::Ok, Headers::new(), body))
+}
+
+/// Parses `data` as a response of the managed identity endpoint. The first byte selects the HTTP status.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    if let Some(Err(error)) = Reply::fuzz(data).map(|reply| canonical_response(&reply)) {
+        let _ = error.to_string();
+    }
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn answer(status: u16, body: &str) -> Result<(), Answer> {
+    fn parse(status: u16, body: &str) -> Result<(), EndpointError> {
         let reply = Reply {
             status: reqwest::StatusCode::from_u16(status).unwrap(),
             retry_after: None,
             date: None,
             body: body.into(),
         };
-        canonical(&reply).map(drop)
+        canonical_response(&reply).map(drop)
     }
 
     #[test]
-    fn a_token_is_taken_with_its_expiry_as_a_string_or_a_number() {
+    fn a_token_is_accepted_with_its_expiry_as_a_string_or_a_number() {
         for expires_on in [r#""1586984735""#, "1586984735"] {
             let body =
                 format!(r#"{{"access_token":"t","expires_on":{expires_on},"resource":"r","extra":1}}"#);
-            assert!(answer(200, &body).is_ok(), "{body}");
+            assert!(parse(200, &body).is_ok(), "{body}");
         }
-        assert!(matches!(answer(200, "<html>"), Err(Answer::Unreadable(200))));
+        assert!(matches!(
+            parse(200, "<html>"),
+            Err(EndpointError::UnexpectedBody(200))
+        ));
     }
 
     #[test]
-    fn the_error_documents_of_both_forms_are_read() {
+    fn the_error_documents_of_imds_and_app_service_are_parsed() {
         for body in [
             r#"{"error":"invalid_request","error_description":"Identity not found"}"#,
             r#"{"statusCode":400,"message":"Identity not found","correlationId":"1"}"#,
         ] {
-            let Err(Answer::Refused { status, words, .. }) = answer(400, body) else {
+            let Err(EndpointError::Refused {
+                status, description, ..
+            }) = parse(400, body)
+            else {
                 panic!("{body}");
             };
-            assert_eq!((status, words.as_str()), (400, "Identity not found"));
+            assert_eq!((status, description.as_str()), (400, "Identity not found"));
         }
-        assert!(matches!(answer(502, "<html>"), Err(Answer::Unreadable(502))));
+        assert!(matches!(
+            parse(502, "<html>"),
+            Err(EndpointError::UnexpectedBody(502))
+        ));
     }
 }

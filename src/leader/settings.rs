@@ -1,7 +1,7 @@
 //! The flags of the leader election, and what they must fulfil.
 
 use super::record::MAX_LEASE_DURATION;
-use crate::{deadline::duration, kubernetes::own_namespace};
+use crate::{deadline::duration, kubernetes::namespace_from_flag};
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
     time::Duration,
@@ -70,7 +70,7 @@ impl LeaderElectionArgs {
     pub fn settings(&self) -> Result<Settings, String> {
         self.check()?;
         Ok(Settings {
-            namespace: own_namespace("--leader-election-namespace", self.namespace.as_deref())?,
+            namespace: namespace_from_flag("--leader-election-namespace", self.namespace.as_deref())?,
             identity: identity(),
             lease_duration: self.lease_duration,
             renew_deadline: self.renew_deadline,

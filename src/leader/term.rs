@@ -30,7 +30,7 @@ impl Term {
 impl Tenure {
     /// A term until this moment.
     pub fn begin(until: Instant, metrics: Metrics) -> Self {
-        metrics.leads_until(Some(until));
+        metrics.set_leading_until(Some(until));
         Self {
             until: watch::Sender::new(until),
             metrics,
@@ -57,7 +57,7 @@ impl Tenure {
             lasts
         });
         if extended {
-            self.metrics.leads_until(Some(until));
+            self.metrics.set_leading_until(Some(until));
         }
         extended
     }
@@ -66,7 +66,7 @@ impl Tenure {
 impl Drop for Tenure {
     fn drop(&mut self) {
         self.until.send_replace(Instant::now());
-        self.metrics.leads_until(None);
+        self.metrics.set_leading_until(None);
     }
 }
 

@@ -70,7 +70,7 @@ impl Issuance {
             },
             place,
         };
-        let issuing = self.metrics.issuing();
+        let issuing = self.metrics.track_issuing();
         let result = self.issue_as(plan, cause, was_refused, &caller).await;
         drop(issuing);
         log(plan, &result);
@@ -165,7 +165,7 @@ impl Issuance {
             scope,
         } = &plan.inputs;
         // The connection to the registry is opened while Entra is asked.
-        self.registry.open(registry);
+        self.registry.preconnect(registry);
         let entra = self.tokens.token(identity, caller).await?;
         let tenant = identity.tenant_id();
         let token = self
@@ -222,7 +222,7 @@ impl Issuance {
         let Some(token) = written else {
             return Ok(None);
         };
-        if let Some(problem) = token.lacks {
+        if let Some(problem) = token.scope_problem {
             if is_news(owner, &problem) {
                 let reason = problem.reason.as_str();
                 self.events.warn(owner.object_ref(&()), reason, &problem.message);

@@ -233,7 +233,7 @@ fn status(
         secret_resource_version: version.resource_version.clone(),
         unused_since: None,
     };
-    let (ready, reason, message) = match &token.lacks {
+    let (ready, reason, message) = match &token.scope_problem {
         None => (true, ISSUED, "the Secret holds a token"),
         Some(problem) => (false, problem.reason.as_str(), problem.message.as_str()),
     };

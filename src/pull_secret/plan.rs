@@ -89,7 +89,7 @@ mod tests {
     use crate::{
         generator::{Kind, Reference},
         identity::{
-            CloudEndpoints, Identity, ManagedIdentity, ManagedIdentityId, TenantFrom, WorkloadIdentity,
+            CloudEndpoints, Identity, ManagedIdentity, ManagedIdentityId, TenantIdSource, WorkloadIdentity,
         },
         registry::{RegistrySuffixes, Scope},
     };
@@ -110,7 +110,7 @@ mod tests {
             client_id: "11111111-1111-1111-1111-111111111111".to_owned(),
             client_id_annotation: "azure.workload.identity/client-id",
             tenant_id: "22222222-2222-2222-2222-222222222222".to_owned(),
-            tenant_from: TenantFrom::Flag,
+            tenant_id_source: TenantIdSource::Flag,
             audiences: vec!["api://AzureADTokenExchange".to_owned()],
             cloud: CloudEndpoints {
                 authority_host: "login.microsoftonline.com".to_owned(),

@@ -2,10 +2,10 @@
 
 use super::{ACRPullSecret, AccountOf, GeneratorReference, name};
 use crate::{
-    foreign::Foreign,
     generator::{Kind, Reference, ServiceAccount},
     kubernetes::is_subdomain,
     problem::{Problem, Reason},
+    untrusted::UntrustedText,
 };
 
 /// The service account of a Pod that names none.
@@ -43,7 +43,7 @@ impl PullSecretRequest {
         let kind = known.ok_or_else(|| {
             invalid(format!(
                 "{} is not a kind of generator that this webhook supports",
-                Foreign::quoted(kind)
+                UntrustedText::quoted(kind)
             ))
         })?;
         let service_account = owner.spec.service_account_name.as_deref();
@@ -52,7 +52,7 @@ impl PullSecretRequest {
         if let Some(bad) = names.into_iter().flatten().find(|name| !is_subdomain(name)) {
             return Err(invalid(format!(
                 "{} in its spec is not the name of an object",
-                Foreign::quoted(bad)
+                UntrustedText::quoted(bad)
             )));
         }
         let namespace = owner.metadata.namespace.as_deref().unwrap_or_default();

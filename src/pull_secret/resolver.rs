@@ -8,7 +8,7 @@ use super::{
 use crate::{
     cluster::Cluster,
     events::Events,
-    excluded::Excluded,
+    excluded::ExcludedNamespaces,
     generator::{
         Generator, GeneratorInNamespace, Generators, ResolveRules, Revision, SERVICE_ACCOUNT_ANNOTATIONS,
         ServiceAccount, ServiceAccountAnnotations, ServiceAccounts,
@@ -139,14 +139,14 @@ impl Resolver {
     }
 
     /// The namespaces whose Pods get no pull secret.
-    pub fn excluded(&self) -> &Excluded {
+    pub fn excluded(&self) -> &ExcludedNamespaces {
         &self.rules.excluded
     }
 
     /// Reports a problem as an Event about the generator where the generator is at fault: its owner may never see the
     /// Pods.
     pub fn warn_on_generator(&self, request: &PullSecretRequest, problem: &Problem) {
-        if problem.reason.is_of_generator()
+        if problem.reason.concerns_generator()
             && let Some(generator) = self.generators.cached(request.namespace(), request.reference())
         {
             let about = generator.object_reference();

@@ -136,13 +136,13 @@ pub const READY: &str = "Ready";
 pub const RENEWED: &str = "Renewed";
 
 impl Watched for ACRPullSecret {
-    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
+    fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
         #[derive(Deserialize)]
         struct Body {
             spec: ACRPullSecretSpec,
             status: Option<ACRPullSecretStatus>,
         }
-        watch::read(deserializer, |metadata, Body { spec, status }| Self {
+        watch::decode(deserializer, |metadata, Body { spec, status }| Self {
             metadata,
             spec,
             status,

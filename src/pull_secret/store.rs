@@ -9,7 +9,7 @@ use crate::{
     cluster::Cluster,
     problem::Problem,
     telemetry::Readiness,
-    watch::{self, Item, Seen, Selector},
+    watch::{self, Item, Selector, StoreEvent},
 };
 use kube::{
     Resource,
@@ -40,22 +40,22 @@ impl PullSecrets {
     ) -> Self {
         let (changes, census) = (Changes::default(), Census::default());
         let (changed, counted) = (changes.clone(), census.clone());
-        let on_change = move |seen: Seen<'_, WatchedPullSecret>| {
+        let on_change = move |seen: StoreEvent<'_, WatchedPullSecret>| {
             let reference = match &seen {
-                Seen::There(object) => ObjectRef::from_obj(*object),
-                Seen::Gone(reference) => reference.clone(),
+                StoreEvent::Applied(object) => ObjectRef::from_obj(*object),
+                StoreEvent::Deleted(reference) => reference.clone(),
             };
             let namespace = reference.namespace.as_deref().unwrap_or_default();
             match seen {
-                Seen::There(_) => counted.add(namespace, &reference.name),
-                Seen::Gone(_) => {
+                StoreEvent::Applied(_) => counted.add(namespace, &reference.name),
+                StoreEvent::Deleted(_) => {
                     on_deleted(&reference);
                     counted.remove(namespace, &reference.name);
                 }
             }
             changed.add(reference.namespace.unwrap_or_default(), reference.name);
         };
-        let places = cluster.places::<WatchedPullSecret>();
+        let places = cluster.watch_scopes::<WatchedPullSecret>();
         Self {
             store: watch::store(WATCH, cluster, places, Selector::default(), trim, on_change),
             changes,
@@ -81,7 +81,7 @@ impl PullSecrets {
 
     /// Whether the watch shows the objects as they were a moment ago.
     pub fn is_current(&self) -> bool {
-        self.readiness.sees(WATCH)
+        self.readiness.watch_is_current(WATCH)
     }
 
     /// Counts a pull secret that is about to be made, if its namespace has room for it.

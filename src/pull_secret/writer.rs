@@ -70,7 +70,7 @@ impl Writer {
     pub async fn apply_owner(&self, plan: &PullSecretPlan) -> Result<ACRPullSecret, Problem> {
         let what = format!("writing ACRPullSecret {}/{}", plan.namespace(), plan.name());
         let mut owner = ACRPullSecret::new(plan.name(), plan.spec());
-        owner.metadata.labels = Some(kubernetes::managed_by());
+        owner.metadata.labels = Some(kubernetes::managed_by_label());
         let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), plan.namespace());
         let params = PatchParams::apply(FIELD_MANAGER).force();
         kubernetes::call(&what, api.patch(plan.name(), &params, &Patch::Apply(&owner))).await
@@ -152,7 +152,7 @@ impl Writer {
             request.headers_mut().insert(http::header::ACCEPT, METADATA_ONLY);
             self.0.request::<PartialObjectMeta<Secret>>(request).await
         };
-        let written = kubernetes::bounded("writing a Secret", call).await?;
+        let written = kubernetes::try_call("writing a Secret", call).await?;
         Ok(Version {
             uid: written.metadata.uid.unwrap_or_default(),
             resource_version: written.metadata.resource_version,
@@ -177,7 +177,7 @@ impl Writer {
         // The uid binds the mark to this object: a recreated object has its own.
         let body = json!({"metadata": {"uid": owner.metadata.uid}, "status": {"unusedSince": since}});
         let (params, patch) = (PatchParams::default(), Patch::Merge(&body));
-        match kubernetes::bounded(&what, api.patch_status(&name, &params, &patch)).await {
+        match kubernetes::try_call(&what, api.patch_status(&name, &params, &patch)).await {
             Ok(_) => Ok(true),
             Err(CallError::Api(s)) if s.code == 404 || s.code == 409 => Ok(false),
             Err(error) => Err(api_problem(&what, error)),
@@ -197,7 +197,7 @@ impl Writer {
             }),
             ..DeleteParams::default()
         };
-        match kubernetes::bounded(&what, api.delete(&name, &params)).await {
+        match kubernetes::try_call(&what, api.delete(&name, &params)).await {
             Ok(_) => Ok(true),
             Err(CallError::Api(s)) if s.code == 404 => Ok(true),
             Err(CallError::Api(s)) if s.code == 409 => Ok(false),
@@ -225,7 +225,7 @@ impl Writer {
             "status": status,
         });
         let patch = Patch::Apply(&body);
-        match kubernetes::bounded(&what, api.patch_status(&name, &params, &patch)).await {
+        match kubernetes::try_call(&what, api.patch_status(&name, &params, &patch)).await {
             Ok(_) => Ok(true),
             Err(CallError::Api(s)) if s.code == 404 || s.code == 409 => Ok(false),
             Err(error) => Err(api_problem(&what, error)),
@@ -239,7 +239,7 @@ fn secret(owner: &ACRPullSecret, plan: &PullSecretPlan, token: &PullToken) -> Se
     Secret {
         metadata: ObjectMeta {
             name: Some(plan.name().to_owned()),
-            labels: Some(kubernetes::managed_by()),
+            labels: Some(kubernetes::managed_by_label()),
             owner_references: Some(vec![owner_reference(owner)]),
             ..ObjectMeta::default()
         },

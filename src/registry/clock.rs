@@ -1,4 +1,5 @@
-//! Azure's clock against ours. Tokens end by theirs, and renewals are planned by ours.
+//! Compares Azure's clock with this machine's. Tokens expire by Azure's clock, and renewals are scheduled by this
+//! machine's.
 
 use crate::telemetry::Metrics;
 use jiff::{SignedDuration, Timestamp};
@@ -10,67 +11,67 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Entra bears five minutes between its clock and that of the API server, which signs assertions. A machine whose clock is off by
-/// so much is often not the only one.
-const WORTH_A_WARNING: SignedDuration = SignedDuration::from_secs(60);
-/// `Date` tells whole seconds.
-const WITHIN_RESOLUTION: SignedDuration = SignedDuration::from_secs(1);
+/// The clock skew that is logged as a warning. Entra accepts five minutes of skew between its clock and the clock of
+/// the API server, which signs assertions. If one machine's clock is wrong, the clocks of other machines often are too.
+const WARNING_SKEW: SignedDuration = SignedDuration::from_secs(60);
+/// The resolution of the `Date` header.
+const DATE_RESOLUTION: SignedDuration = SignedDuration::from_secs(1);
 
-/// Registries are named by users, and one may say what it likes: it changes our mind in the log no more often than this.
-const TOLD_ONCE_IN: Duration = Duration::from_secs(60);
+/// The shortest time between two log lines. Users choose the registries, and a registry may send any date.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What was last seen of Azure's clock; clones share it.
+/// Converts Azure's times to this machine's, and logs clock skew. Clones share their state.
 #[derive(Clone)]
 pub struct AzureClock {
-    is_off: Arc<AtomicBool>,
-    told: Arc<Mutex<Option<Instant>>>,
+    is_skewed: Arc<AtomicBool>,
+    last_logged: Arc<Mutex<Option<Instant>>>,
     metrics: Metrics,
 }
 
-// === impl AzureClock ===
-
 impl AzureClock {
-    /// A clock that nobody has seen yet.
+    /// A clock whose skew is not known yet.
     pub fn new(metrics: Metrics) -> Self {
         Self {
-            is_off: Arc::default(),
-            told: Arc::default(),
+            is_skewed: Arc::default(),
+            last_logged: Arc::default(),
             metrics,
         }
     }
 
-    /// When a token ends by our clock, that ends at `expires` by Azure's, which showed `date` in the answer to what we
-    /// sent at `sent`. Too early rather than too late, by as long as the answer took.
-    pub fn ours(&self, expires: Timestamp, sent: Timestamp, date: Option<Timestamp>) -> Timestamp {
+    /// Converts the expiry of a token from Azure's clock to this machine's. `date` is Azure's time in the response to a
+    /// request sent at `sent`. The result is too early rather than too late, by the duration of the call.
+    pub fn local_expiry(&self, expires: Timestamp, sent: Timestamp, date: Option<Timestamp>) -> Timestamp {
         let Some(date) = date else {
             return expires;
         };
         let ahead = date.duration_since(sent);
-        self.metrics.azure_clock_ahead(ahead);
-        let off = ahead.abs() >= WORTH_A_WARNING;
-        if self.is_off.load(Ordering::Relaxed) != off && self.may_tell() {
-            self.is_off.store(off, Ordering::Relaxed);
-            match off {
-                true => tracing::warn!(
+        self.metrics.set_azure_clock_ahead(ahead);
+        let is_skewed = ahead.abs() >= WARNING_SKEW;
+        if self.is_skewed.load(Ordering::Relaxed) != is_skewed && self.may_log() {
+            self.is_skewed.store(is_skewed, Ordering::Relaxed);
+            if is_skewed {
+                tracing::warn!(
                     seconds = ahead.as_secs(),
-                    "Azure's clock is ahead of this machine's by so many seconds (behind, where negative): tokens are \
-                     renewed in time all the same; synchronize the clocks of nodes and control plane, for beyond five minutes Entra \
-                     refuses what the API server signs"
-                ),
-                false => tracing::info!("Azure's clock and this machine's agree again"),
+                    "Azure's clock is ahead of this machine's clock by this number of seconds (behind, if negative): tokens are \
+                     still renewed in time; synchronize the clocks of nodes and control plane, because beyond five \
+                     minutes Entra rejects the tokens that the API server signs"
+                );
+            } else {
+                tracing::info!("Azure's clock and this machine's clock agree again");
             }
         }
-        match ahead.abs() <= WITHIN_RESOLUTION {
-            true => expires,
-            false => expires.checked_sub(ahead).unwrap_or(expires),
+        if ahead.abs() <= DATE_RESOLUTION {
+            expires
+        } else {
+            expires.checked_sub(ahead).unwrap_or(expires)
         }
     }
 
-    fn may_tell(&self) -> bool {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let may = told.is_none_or(|told| told.elapsed() >= TOLD_ONCE_IN);
+    fn may_log(&self) -> bool {
+        let mut last_logged = self.last_logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = last_logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL);
         if may {
-            *told = Some(Instant::now());
+            *last_logged = Some(Instant::now());
         }
         may
     }
@@ -81,18 +82,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_of_a_token_is_told_by_our_clock_whatever_azures_says() {
+    fn a_token_expires_by_the_local_clock_whatever_the_clock_skew() {
         let clock = AzureClock::new(Metrics::new());
         let at = |second| Timestamp::from_second(second).unwrap();
         for ahead in [-86_400, -600, -2, 0, 2, 600, 86_400] {
             let now = 1_700_000_000;
-            let expires = clock.ours(at(now + ahead + 10_800), at(now), Some(at(now + ahead)));
+            let expires = clock.local_expiry(at(now + ahead + 10_800), at(now), Some(at(now + ahead)));
             assert_eq!(expires, at(now + 10_800), "{ahead}");
         }
-        // Each of them was off or not in turn.
-        assert!(!clock.may_tell());
+        // The first skew was logged a moment ago.
+        assert!(!clock.may_log());
         for date in [None, Some(at(2)), Some(at(4))] {
-            assert_eq!(clock.ours(at(17), at(3), date), at(17));
+            assert_eq!(clock.local_expiry(at(17), at(3), date), at(17));
         }
     }
 }

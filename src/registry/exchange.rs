@@ -1,32 +1,32 @@
 //! ACR's token exchange: Entra token → refresh token (3 h) → access token (75 min, with a scope).
 //! Source: <https://github.com/Azure/acr/blob/main/docs/AAD-OAuth.md>.
 
-use super::{RegistryHost, Scope, clock::AzureClock, scope::Granted};
+use super::{RegistryHost, Scope, clock::AzureClock, scope::GrantedAccess};
 use crate::{
-    foreign::Foreign,
     identity::EntraToken,
     jwt,
     problem::{Problem, Reason},
-    telemetry::{Hop, Metrics},
+    telemetry::{Metrics, UpstreamCall},
     transport::{self, Ahead, Caller, Gates, Reply},
+    untrusted::UntrustedText,
 };
 use jiff::Timestamp;
 use reqwest::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, de::DeserializeOwned};
 
-/// A token that pulls, and when it ends.
+/// The token of a pull secret, with its expiry.
 #[derive(Debug)]
 pub struct PullToken {
     /// The token.
     pub secret: SecretString,
-    /// Its own `exp`, by our clock.
+    /// The token's `exp` claim, converted to this machine's clock.
     pub expires: Timestamp,
-    /// What the token lacks of its scope, where it says what it opens.
-    pub lacks: Option<Problem>,
+    /// Set if the token's `access` claim does not grant all of the requested scope.
+    pub scope_problem: Option<Problem>,
 }
 
-/// Talks to the token endpoints of registries.
+/// Calls the token endpoints of registries.
 #[derive(Clone)]
 pub struct RegistryClient {
     http: reqwest::Client,
@@ -36,41 +36,8 @@ pub struct RegistryClient {
     metrics: Metrics,
 }
 
-/// What a token endpoint answered, and when.
-struct Answer<T> {
-    body: T,
-    sent: Timestamp,
-    date: Option<Timestamp>,
-}
-
-#[derive(Deserialize)]
-struct RefreshReply {
-    refresh_token: SecretString,
-}
-
-#[derive(Deserialize)]
-struct AccessReply {
-    access_token: SecretString,
-}
-
-/// ACR's error document: `{"errors":[{"code":…,"message":…}]}`.
-#[derive(Deserialize)]
-struct AcrErrors {
-    errors: Vec<AcrError>,
-}
-
-#[derive(Deserialize)]
-struct AcrError {
-    #[serde(default)]
-    code: String,
-    #[serde(default)]
-    message: String,
-}
-
-// === impl RegistryClient ===
-
 impl RegistryClient {
-    /// A client over the shared transport.
+    /// A client that sends its requests with `http`.
     pub fn new(http: reqwest::Client, ahead: Ahead, gates: Gates, metrics: Metrics) -> Self {
         Self {
             http,
@@ -81,8 +48,9 @@ impl RegistryClient {
         }
     }
 
-    /// This registry is about to be asked. Every client of a registry asks this first, and is told where tokens are.
-    pub fn open(&self, host: &RegistryHost) {
+    /// Opens a connection to the registry, which will be called soon. Every client of a registry requests `/v2/` first,
+    /// because the response contains the address of the token endpoint.
+    pub fn preconnect(&self, host: &RegistryHost) {
         self.ahead.open(host.as_str(), "/v2/");
     }
 
@@ -101,90 +69,99 @@ impl RegistryClient {
             ("access_token", entra.expose()),
         ];
         form.extend(tenant.map(|tenant| ("tenant", tenant)));
-        let answer: Answer<RefreshReply> = self
-            .post(caller, Hop::RegistryExchange, host, "/oauth2/exchange", &form)
+        let response: TokenResponse<RefreshTokenBody> = self
+            .post(
+                caller,
+                UpstreamCall::RegistryExchange,
+                host,
+                "/oauth2/exchange",
+                &form,
+            )
             .await?;
         let Some(scope) = scope else {
-            return self.token(host, answer, |reply| reply.refresh_token);
+            return self.token(host, response, |body| body.refresh_token);
         };
         let text = scope.to_string();
         let form = [
             ("grant_type", "refresh_token"),
             ("service", host.as_str()),
             ("scope", &text),
-            ("refresh_token", answer.body.refresh_token.expose_secret()),
+            ("refresh_token", response.body.refresh_token.expose_secret()),
         ];
-        let answer: Answer<AccessReply> = self
-            .post(caller, Hop::RegistryToken, host, "/oauth2/token", &form)
+        let response: TokenResponse<AccessTokenBody> = self
+            .post(caller, UpstreamCall::RegistryToken, host, "/oauth2/token", &form)
             .await?;
-        let token = self.token(host, answer, |reply| reply.access_token)?;
-        let lacks = lacking(scope, token.secret.expose_secret()).map(|repository| {
+        let token = self.token(host, response, |body| body.access_token)?;
+        let scope_problem = repository_not_granted(scope, token.secret.expose_secret()).map(|repository| {
             Problem::new(
                 Reason::ScopeNotGranted,
                 format!(
-                    "{host} gave a token that does not open repository {repository}, which spec.scope names; correct the name, \
-                     or let the identity pull from that repository"
+                    "{host} issued a token that cannot pull from repository {repository}, which spec.scope names; correct the \
+                     name, or grant the identity access to this repository"
                 ),
             )
         });
-        Ok(PullToken { lacks, ..token })
+        Ok(PullToken {
+            scope_problem,
+            ..token
+        })
     }
 
-    /// The token replies carry no `expires_in`; the time is in the token itself.
+    /// Reads the expiry from the token itself, because the responses of the token endpoints have no `expires_in`.
     fn token<T>(
         &self,
         host: &RegistryHost,
-        Answer { body, sent, date }: Answer<T>,
+        TokenResponse { body, sent, date }: TokenResponse<T>,
         secret: impl FnOnce(T) -> SecretString,
     ) -> Result<PullToken, Problem> {
         let secret = secret(body);
         let expires = expiry(secret.expose_secret()).ok_or_else(|| {
             Problem::new(
                 Reason::RegistryUnavailable,
-                format!("{host} answered with a token whose expiry cannot be read"),
+                format!("{host} issued a token whose expiry cannot be read"),
             )
         })?;
-        let expires = self.clock.ours(expires, sent, date);
+        let expires = self.clock.local_expiry(expires, sent, date);
         Ok(PullToken {
             secret,
             expires,
-            lacks: None,
+            scope_problem: None,
         })
     }
 
     async fn post<T: DeserializeOwned>(
         &self,
         caller: &Caller,
-        hop: Hop,
+        hop: UpstreamCall,
         host: &RegistryHost,
         path: &str,
         form: &[(&str, &str)],
-    ) -> Result<Answer<T>, Problem> {
+    ) -> Result<TokenResponse<T>, Problem> {
         let request = self.http.post(format!("https://{host}{path}")).form(form);
         let call = || {
-            self.metrics.hop(hop, async move {
+            self.metrics.upstream_call(hop, async move {
                 let sent = Timestamp::now();
                 let reply = transport::send(request).await.map_err(|cause| {
                     Problem::new(
                         Reason::RegistryUnavailable,
                         format!(
-                            "{host}{path} was not reached: {}; if this stays, check spec.registry",
-                            Foreign::new(&cause)
+                            "{host}{path} could not be reached: {}; if this persists, check spec.registry",
+                            UntrustedText::new(&cause)
                         ),
                     )
                     .unreachable()
                 })?;
                 if reply.status != StatusCode::OK {
-                    return Err(refusal(host, path, &reply));
+                    return Err(error_problem(host, path, &reply));
                 }
-                // serde's own words could quote the token, so they are not passed on.
+                // serde's error could quote the token, so it is discarded.
                 let body = serde_json::from_slice(&reply.body).map_err(|_| {
                     Problem::new(
                         Reason::RegistryUnavailable,
-                        format!("{host}{path} answered 200 without a token"),
+                        format!("{host}{path} returned HTTP 200 without a token"),
                     )
                 })?;
-                Ok(Answer {
+                Ok(TokenResponse {
                     body,
                     sent,
                     date: reply.date,
@@ -196,55 +173,99 @@ impl RegistryClient {
     }
 }
 
+/// A successful response of a token endpoint.
+struct TokenResponse<T> {
+    body: T,
+    /// When the request was sent, by this machine's clock.
+    sent: Timestamp,
+    /// The `Date` header of the response.
+    date: Option<Timestamp>,
+}
+
+#[derive(Deserialize)]
+struct RefreshTokenBody {
+    refresh_token: SecretString,
+}
+
+#[derive(Deserialize)]
+struct AccessTokenBody {
+    access_token: SecretString,
+}
+
+/// ACR's error document: `{"errors":[{"code":…,"message":…}]}`.
+#[derive(Deserialize)]
+struct AcrErrors {
+    errors: Vec<AcrError>,
+}
+
+#[derive(Deserialize)]
+struct AcrError {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
+}
+
 fn expiry(token: &str) -> Option<Timestamp> {
     #[derive(Deserialize)]
     struct Claims {
-        /// A number, of which RFC 7519 does not say that it is whole.
+        /// RFC 7519 permits a fraction.
         exp: f64,
     }
-    let claims = jwt::claims::<Claims>(token)?;
+    let claims = jwt::unverified_claims::<Claims>(token)?;
     Timestamp::from_second(claims.exp as i64).ok()
 }
 
-/// The first repository of the scope that the token does not open, where the token says what it opens.
-fn lacking<'a>(scope: &'a Scope, token: &str) -> Option<&'a str> {
+/// The first repository of the scope that the token cannot pull from. `None` if the token has no readable `access`
+/// claim.
+fn repository_not_granted<'a>(scope: &'a Scope, token: &str) -> Option<&'a str> {
     #[derive(Deserialize)]
     struct Claims {
-        access: Vec<Granted>,
+        access: Vec<GrantedAccess>,
     }
-    scope.not_granted(&jwt::claims::<Claims>(token)?.access)
+    scope.first_not_granted(&jwt::unverified_claims::<Claims>(token)?.access)
 }
 
-/// What a reply other than 200 means, and what to do about it.
-fn refusal(host: &RegistryHost, path: &str, reply: &Reply) -> Problem {
+/// The problem behind a response with a status other than 200.
+fn error_problem(host: &RegistryHost, path: &str, reply: &Reply) -> Problem {
     let status = reply.status.as_u16();
-    let said = serde_json::from_slice::<AcrErrors>(&reply.body)
+    let details = serde_json::from_slice::<AcrErrors>(&reply.body)
         .ok()
         .and_then(|e| e.errors.into_iter().next())
-        .map(|e| format!(" ({}: {})", Foreign::new(&e.code), Foreign::new(&e.message)))
+        .map(|e| {
+            format!(
+                " ({}: {})",
+                UntrustedText::new(&e.code),
+                UntrustedText::new(&e.message)
+            )
+        })
         .unwrap_or_default();
     let (reason, hint) = match status {
         401 => (
             Reason::RegistryRefused,
-            "; grant the identity AcrPull on the registry (Container Registry Repository Reader where it uses ABAC), \
+            "; grant the identity AcrPull on the registry (Container Registry Repository Reader if the registry uses ABAC), \
              and check that the registry belongs to the tenant",
         ),
         403 => (
             Reason::RegistryRefused,
-            "; the registry's network rules may refuse the webhook's address",
+            "; the registry's network rules may block the webhook's address",
         ),
         404 => (
             Reason::RegistryRefused,
-            "; check spec.registry: this host has no such token endpoint",
+            "; check spec.registry: this host has no token endpoint",
         ),
         400 | 405..=407 | 410..=428 => (Reason::RegistryRefused, ""),
-        429 => (Reason::RegistryThrottled, "; it asks us to slow down"),
+        429 => (Reason::RegistryThrottled, "; the registry is throttling requests"),
         _ => (Reason::RegistryUnavailable, ""),
     };
-    Problem::new(reason, format!("{host}{path} answered {status}{said}{hint}")).retry_after(reply.retry_after)
+    Problem::new(
+        reason,
+        format!("{host}{path} returned HTTP {status}{details}{hint}"),
+    )
+    .retry_after(reply.retry_after)
 }
 
-/// A reply of a registry's token endpoints, of a status that the first byte chooses.
+/// Parses `data` as a response of a registry's token endpoint. The first byte selects the HTTP status.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz(data: &[u8]) {
     let permitted = super::DEFAULT_SUFFIXES.parse::<super::RegistrySuffixes>();
@@ -254,16 +275,20 @@ pub(crate) fn fuzz(data: &[u8]) {
     let (Some(host), Some(reply)) = (permitted, Reply::fuzz(data)) else {
         return;
     };
-    let problem = refusal(&host, "/oauth2/exchange", &reply);
+    let problem = error_problem(&host, "/oauth2/exchange", &reply);
     assert!(problem.message.len() < 8 * 1024, "a message is bounded");
     let clock = AzureClock::new(Metrics::new());
-    if let Ok(reply) = serde_json::from_slice::<RefreshReply>(&reply.body)
-        && let Some(expires) = expiry(reply.refresh_token.expose_secret())
+    if let Ok(body) = serde_json::from_slice::<RefreshTokenBody>(&reply.body)
+        && let Some(expires) = expiry(body.refresh_token.expose_secret())
     {
         let scope = Scope::parse("repository:team/app:pull");
-        drop(scope.map(|scope| lacking(&scope, reply.refresh_token.expose_secret()).map(str::len)));
+        drop(
+            scope.map(|scope| {
+                repository_not_granted(&scope, body.refresh_token.expose_secret()).map(str::len)
+            }),
+        );
         for date in [None, Some(Timestamp::MIN), Some(Timestamp::MAX), Some(expires)] {
-            clock.ours(expires, Timestamp::UNIX_EPOCH, date);
+            clock.local_expiry(expires, Timestamp::UNIX_EPOCH, date);
         }
     }
 }
@@ -275,7 +300,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn the_expiry_is_read_from_the_token_or_not_at_all() {
+    fn only_a_numeric_exp_claim_is_read_as_expiry() {
         use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
         let token = |json: &str| format!("e30.{}.sig", URL_SAFE_NO_PAD.encode(json));
         assert_eq!(
@@ -288,14 +313,14 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_opens_less_than_its_scope_is_noticed_and_one_that_does_not_say_is_believed() {
+    fn a_repository_missing_in_a_readable_access_claim_is_reported() {
         use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
         let scope =
             Scope::parse("repository:team/app:pull,push repository:team/db:push repository:team/web:pull")
                 .unwrap();
-        let lacks = |claims: serde_json::Value| {
+        let not_granted = |claims: serde_json::Value| {
             let token = format!("e30.{}.sig", URL_SAFE_NO_PAD.encode(claims.to_string()));
-            lacking(&scope, &token)
+            repository_not_granted(&scope, &token)
         };
         let access = |entries: &[(&str, &str, &str)]| {
             let entries = entries.iter();
@@ -307,35 +332,35 @@ mod tests {
             ("repository", "team/app", "pull"),
             ("repository", "team/web", "pull"),
         );
-        assert_eq!(lacks(access(&[app, web])), None);
-        assert_eq!(lacks(access(&[web])), Some("team/app"));
+        assert_eq!(not_granted(access(&[app, web])), None);
+        assert_eq!(not_granted(access(&[web])), Some("team/app"));
         assert_eq!(
-            lacks(access(&[app, ("repository", "team/web", "push")])),
+            not_granted(access(&[app, ("repository", "team/web", "push")])),
             Some("team/web")
         );
         assert_eq!(
-            lacks(access(&[app, ("registry", "team/web", "pull")])),
+            not_granted(access(&[app, ("registry", "team/web", "pull")])),
             Some("team/web")
         );
-        assert_eq!(lacks(access(&[])), Some("team/app"));
+        assert_eq!(not_granted(access(&[])), Some("team/app"));
         for unknown in [
             json!({}),
             json!({"access": "all"}),
             access(&[("repository", "team/*", "pull")]),
         ] {
-            assert_eq!(lacks(unknown.clone()), None, "{unknown}");
+            assert_eq!(not_granted(unknown.clone()), None, "{unknown}");
         }
     }
 
     #[test]
-    fn a_refusal_is_told_apart_from_an_outage() {
+    fn a_refusal_is_distinguished_from_throttling_and_an_outage() {
         let host = "azurecr.io"
             .parse::<RegistrySuffixes>()
             .unwrap()
             .permit("contoso.azurecr.io")
             .unwrap();
         let classify = |status: u16, body: &str| {
-            refusal(
+            error_problem(
                 &host,
                 "/oauth2/token",
                 &Reply {

@@ -1,44 +1,39 @@
 //! Registry host names, and the suffixes that may receive an Entra token.
 
 use crate::{
-    foreign::Foreign,
     problem::{Problem, Reason},
+    untrusted::UntrustedText,
 };
 use serde::Serialize;
 use std::{fmt, str::FromStr};
 
-/// The login servers of Azure's clouds. Not azurecr.de: that cloud closed in 2021, and whoever bought its domains would be sent
-/// tokens.
+/// The domain suffixes of the login servers in Azure's clouds. azurecr.de is not among them: that cloud closed in 2021,
+/// and a later owner of the domain would receive tokens.
 pub const DEFAULT_SUFFIXES: &str = "azurecr.io,azurecr.cn,azurecr.us";
 
-/// The domain suffixes under which a registry must lie to be sent a token.
+/// The longest DNS name, in bytes.
+pub const MAX_HOST_LENGTH: usize = 253;
+
+/// The domain suffixes of the registries that may receive a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegistrySuffixes(Vec<String>);
-
-/// A registry's login server, lower case, under a permitted suffix.
-///
-/// Only [`RegistrySuffixes::permit`] makes one, so whoever holds one may send it a token.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct RegistryHost(String);
-
-// === impl RegistrySuffixes ===
 
 impl RegistrySuffixes {
     /// Checks the generator's `spec.registry`.
     pub fn permit(&self, registry: &str) -> Result<RegistryHost, Problem> {
-        let shown = Foreign::quoted(registry);
-        // Before it is copied: a name has a length.
+        let shown = UntrustedText::quoted(registry);
+        // This check bounds the length before the name is copied.
         if !is_dns_name(registry) {
             return Err(Problem::new(
                 Reason::RegistryNotAllowed,
                 format!(
-                    "spec.registry {shown} is not a plain host name; write the login server alone, \
+                    "spec.registry {shown} is not a plain host name; write only the login server, \
                      such as contoso.azurecr.io, without scheme, port or path"
                 ),
             ));
         }
         let host = registry.to_ascii_lowercase();
-        // A suffix that is a registry's own name permits that one; azurecr.io itself is none.
+        // A suffix may be the name of one registry, which it then permits. azurecr.io is not the name of a registry.
         let is_registry = |suffix: &str| suffix.matches('.').count() >= 2;
         let permitted = self.0.iter().any(|suffix| {
             host.strip_suffix(suffix)
@@ -64,7 +59,7 @@ impl FromStr for RegistrySuffixes {
         list.split(',')
             .map(|item| {
                 let suffix = item.trim().trim_start_matches('.').to_ascii_lowercase();
-                // A top-level domain as suffix would permit nearly every host.
+                // A top-level domain as a suffix would permit nearly every host.
                 if is_dns_name(&suffix) && suffix.contains('.') {
                     Ok(suffix)
                 } else {
@@ -82,7 +77,11 @@ impl fmt::Display for RegistrySuffixes {
     }
 }
 
-// === impl RegistryHost ===
+/// A registry's login server, lower case, under a permitted suffix.
+///
+/// Only [`RegistrySuffixes::permit`] creates one, so code that has a `RegistryHost` may send a token to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RegistryHost(String);
 
 impl RegistryHost {
     /// The host name.
@@ -97,10 +96,7 @@ impl fmt::Display for RegistryHost {
     }
 }
 
-/// The longest DNS name, in bytes.
-pub const MAX_LENGTH: usize = 253;
-
-/// RFC 1123 labels separated by dots, at most 253 characters.
+/// Whether `name` consists of RFC 1123 labels separated by dots, and has at most 253 characters.
 pub fn is_dns_name(name: &str) -> bool {
     let label = |l: &str| {
         (1..=63).contains(&l.len())
@@ -108,7 +104,7 @@ pub fn is_dns_name(name: &str) -> bool {
             && !l.starts_with('-')
             && !l.ends_with('-')
     };
-    name.len() <= MAX_LENGTH && name.split('.').all(label)
+    name.len() <= MAX_HOST_LENGTH && name.split('.').all(label)
 }
 
 #[cfg(test)]
@@ -167,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registrys_own_name_permits_that_registry_alone() {
+    fn a_suffix_that_is_a_registry_name_permits_only_that_registry() {
         let suffixes: RegistrySuffixes = "contoso.azurecr.io".parse().unwrap();
         assert!(suffixes.permit("contoso.azurecr.io").is_ok());
         for other in ["fabrikam.azurecr.io", "evilcontoso.azurecr.io", "azurecr.io"] {
@@ -176,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_top_level_domain_is_no_suffix() {
+    fn a_top_level_domain_is_not_a_valid_suffix() {
         assert!("io".parse::<RegistrySuffixes>().is_err());
         assert!("".parse::<RegistrySuffixes>().is_err());
         assert!("azurecr.io,".parse::<RegistrySuffixes>().is_err());

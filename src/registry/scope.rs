@@ -1,103 +1,83 @@
-//! The scope grammar of the distribution token protocol, as far as ACR takes it:
-//! `repository:team/app:pull,push`, several separated by blanks, no wildcards.
+//! The part of the distribution token protocol's scope grammar that ACR accepts: `repository:team/app:pull,push`.
+//! Several scopes are separated by spaces. Wildcards are not supported.
 //! Source: <https://distribution.github.io/distribution/spec/auth/scope/>.
 
 use crate::{
-    foreign::Foreign,
     problem::{Problem, Reason},
+    untrusted::UntrustedText,
 };
 use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
 
-/// What an ACR access token shall open; checked, in the order written, with one blank between its parts. Kept as text: it is
-/// remembered for each service account that uses the generator.
+const PULL: &str = "pull";
+/// The only resource type that a Pod can pull from.
+const REPOSITORY: &str = "repository";
+/// The longest scope, in bytes. The scope is sent to the registry and stored in a status.
+pub const MAX_SCOPE_LENGTH: usize = 4096;
+/// The highest number of repositories in one scope.
+const MAX_REPOSITORIES: usize = 64;
+
+/// The access that an ACR access token is requested for: a checked scope with one space between its parts, in their
+/// original order. It is kept as text, because the cache keeps one for each service account that uses the generator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope(Box<str>);
 
-/// One part of a scope.
-#[derive(Serialize)]
-struct Access<'a> {
-    name: &'a str,
-    actions: Vec<&'a str>,
-}
-
-/// One entry of an access token's `access` claim.
-/// Source: <https://distribution.github.io/distribution/spec/auth/jwt/>.
-#[derive(Debug, Deserialize)]
-pub struct Granted {
-    #[serde(rename = "type")]
-    kind: String,
-    name: String,
-    actions: Vec<String>,
-}
-
-const PULL: &str = "pull";
-/// The only resource type of which a Pod can pull.
-const TYPE: &str = "repository";
-/// The longest scope, in bytes. It is sent to the registry and kept in a status.
-pub const MAX_LENGTH: usize = 4096;
-/// The most repositories in one.
-const MAX_PARTS: usize = 64;
-
-// === impl Scope ===
-
 impl Scope {
-    /// Parses a generator's `spec.scope`. What is too long is refused before any of it is read.
+    /// Parses a generator's `spec.scope`. A scope that is too long is rejected before it is parsed.
     pub fn parse(text: &str) -> Result<Self, Problem> {
-        if text.len() > MAX_LENGTH {
+        if text.len() > MAX_SCOPE_LENGTH {
             return Err(Problem::new(
                 Reason::ScopeInvalid,
                 format!(
-                    "spec.scope is longer than {MAX_LENGTH} bytes; name fewer repositories, or leave it out"
+                    "spec.scope is longer than {MAX_SCOPE_LENGTH} bytes; name fewer repositories, or remove it"
                 ),
             ));
         }
         let mut checked = String::with_capacity(text.len());
         for (number, part) in text.split_ascii_whitespace().enumerate() {
-            if number == MAX_PARTS {
-                let why = format!("it names more than {MAX_PARTS} repositories");
+            if number == MAX_REPOSITORIES {
+                let why = format!("it names more than {MAX_REPOSITORIES} repositories");
                 return Err(invalid(text, part, &why));
             }
-            Access::parse(text, part)?;
+            RequestedAccess::parse(text, part)?;
             if number > 0 {
                 checked.push(' ');
             }
             checked.push_str(part);
         }
-        match checked.is_empty() {
-            true => Err(invalid(
-                text,
-                text,
-                "it is empty; leave it out for an unscoped token",
-            )),
-            false => Ok(Self(checked.into_boxed_str())),
+        if checked.is_empty() {
+            let why = "it is empty; remove it to get an unscoped token";
+            return Err(invalid(text, text, why));
         }
+        Ok(Self(checked.into_boxed_str()))
     }
 
-    /// The first repository that is to be pulled from and that a token with this `access` claim does not open. A claim with a
-    /// wildcard in it is not judged: no public source says how ACR means one.
-    pub fn not_granted(&self, access: &[Granted]) -> Option<&str> {
+    /// The first repository with the `pull` action that a token with this `access` claim cannot pull from. `None` if
+    /// the claim contains a wildcard, because no public source documents how ACR interprets one.
+    pub fn first_not_granted(&self, access: &[GrantedAccess]) -> Option<&str> {
         if access.iter().any(|granted| granted.name.contains('*')) {
             return None;
         }
-        let opens = |name: &str| {
+        let can_pull = |name: &str| {
             access.iter().any(|granted| {
-                granted.kind == TYPE && granted.name == name && granted.actions.iter().any(|a| a == PULL)
+                granted.kind == REPOSITORY
+                    && granted.name == name
+                    && granted.actions.iter().any(|a| a == PULL)
             })
         };
         let mut pulls = self.parts().filter(|part| part.actions.contains(&PULL));
-        pulls.find(|part| !opens(part.name)).map(|part| part.name)
+        pulls.find(|part| !can_pull(part.name)).map(|part| part.name)
     }
 
-    fn parts(&self) -> impl Iterator<Item = Access<'_>> {
-        // Each was parsed before.
+    fn parts(&self) -> impl Iterator<Item = RequestedAccess<'_>> {
+        // `parse` accepted every part, so none is dropped here.
         self.0
             .split(' ')
-            .filter_map(|part| Access::parse(&self.0, part).ok())
+            .filter_map(|part| RequestedAccess::parse(&self.0, part).ok())
     }
 }
 
-/// As a list, which is what the fingerprints of pull secrets are made of.
+/// Serializes the scope as a list, because the fingerprints of pull secrets are computed from this form.
 impl Serialize for Scope {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.parts())
@@ -110,25 +90,30 @@ impl fmt::Display for Scope {
     }
 }
 
-// === impl Access ===
+/// One part of a scope.
+#[derive(Serialize)]
+struct RequestedAccess<'a> {
+    name: &'a str,
+    actions: Vec<&'a str>,
+}
 
-impl<'a> Access<'a> {
+impl<'a> RequestedAccess<'a> {
     fn parse(text: &str, entry: &'a str) -> Result<Self, Problem> {
         let (kind, rest) = entry
             .split_once(':')
             .ok_or_else(|| invalid(text, entry, "expected repository:NAME:ACTIONS"))?;
-        if kind != TYPE {
-            return Err(invalid(text, kind, "the only type is \"repository\""));
+        if kind != REPOSITORY {
+            return Err(invalid(text, kind, "the resource type must be \"repository\""));
         }
         let (name, actions) = rest
             .rsplit_once(':')
-            .ok_or_else(|| invalid(text, rest, "expected the actions after it, such as :pull"))?;
+            .ok_or_else(|| invalid(text, rest, "expected actions after the name, such as :pull"))?;
         if entry.contains('*') {
             let star = &entry[entry.find('*').unwrap_or(0)..];
             return Err(invalid(
                 text,
                 star,
-                "wildcards are not available; name each repository and action",
+                "wildcards are not supported; name each repository and action",
             ));
         }
         for component in name.split('/') {
@@ -137,7 +122,7 @@ impl<'a> Access<'a> {
                 return Err(invalid(
                     text,
                     at,
-                    "a repository name is lower-case letters and digits, separated by '.', '_', '__' or '-', in parts separated by '/'",
+                    "a repository name consists of lower-case letters and digits, joined by '.', '_', '__' or '-', in parts separated by '/'",
                 ));
             }
         }
@@ -147,7 +132,7 @@ impl<'a> Access<'a> {
                 return Err(invalid(
                     text,
                     at,
-                    "actions are words such as pull or push, separated by ','",
+                    "actions are names such as pull or push, separated by ','",
                 ));
             }
         }
@@ -158,19 +143,29 @@ impl<'a> Access<'a> {
     }
 }
 
-/// `part` is a slice of `text`, so its place can be told by address.
+/// One entry of an access token's `access` claim.
+/// Source: <https://distribution.github.io/distribution/spec/auth/jwt/>.
+#[derive(Debug, Deserialize)]
+pub struct GrantedAccess {
+    #[serde(rename = "type")]
+    kind: String,
+    name: String,
+    actions: Vec<String>,
+}
+
+/// The problem of an invalid scope. `part` is a slice of `text`, so the addresses of the two give its position.
 fn invalid(text: &str, part: &str, why: &str) -> Problem {
     let offset = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
     let column = text.get(..offset).map_or(0, |before| before.chars().count()) + 1;
-    let text = Foreign::quoted(text);
+    let text = UntrustedText::quoted(text);
     Problem::new(
         Reason::ScopeInvalid,
         format!("spec.scope {text} is invalid at character {column}: {why}"),
     )
 }
 
-/// One part of a repository name in the reference grammar of distribution:
-/// alphanumeric runs joined by one `.`, one or two `_`, or any number of `-`.
+/// Whether `part` is a path component of a repository name in distribution's reference grammar: alphanumeric runs
+/// joined by one `.`, one or two `_`, or any number of `-`.
 fn is_path_component(part: &str) -> bool {
     let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = part.as_bytes();
@@ -190,7 +185,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn several_scopes_and_nested_names_are_kept_as_written() {
+    fn several_scopes_with_nested_names_are_kept_as_written() {
         let text = "repository:team/app:pull repository:a-b/c__d.e/f:pull,push";
         assert_eq!(Scope::parse(text).unwrap().to_string(), text);
     }
@@ -220,14 +215,14 @@ mod tests {
     }
 
     #[test]
-    fn a_scope_has_a_bound_and_is_not_read_beyond_it() {
+    fn a_scope_with_too_many_bytes_or_repositories_is_refused() {
         let part = |n: usize| format!("repository:r{n}:pull");
-        let most = (0..MAX_PARTS).map(part).collect::<Vec<_>>().join(" ");
-        assert!(Scope::parse(&most).is_ok());
-        let more = format!("{most} {}", part(MAX_PARTS));
+        let longest = (0..MAX_REPOSITORIES).map(part).collect::<Vec<_>>().join(" ");
+        assert!(Scope::parse(&longest).is_ok());
+        let more = format!("{longest} {}", part(MAX_REPOSITORIES));
         let problem = Scope::parse(&more).unwrap_err();
         assert!(problem.message.contains("more than 64 repositories"), "{problem}");
-        let long = format!("repository:{}:pull", "a".repeat(MAX_LENGTH));
+        let long = format!("repository:{}:pull", "a".repeat(MAX_SCOPE_LENGTH));
         for text in [long, "repository:app:pull ".repeat(1 << 16)] {
             let problem = Scope::parse(&text).unwrap_err();
             assert_eq!(problem.reason, Reason::ScopeInvalid);
@@ -237,8 +232,8 @@ mod tests {
     }
 
     #[test]
-    fn its_part_of_a_fingerprint_stays_as_it_was() {
-        // Pull secrets in clusters were made with this.
+    fn the_serialized_form_never_changes() {
+        // The stored fingerprints of existing pull secrets depend on it.
         let scope = Scope::parse(" repository:team/app:pull  repository:b:pull,push").unwrap();
         assert_eq!(
             serde_json::to_string(&scope).unwrap(),
@@ -248,12 +243,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_input_panics(text in ".*") {
+        fn parsing_never_panics(text in ".*") {
             let _ = Scope::parse(&text);
         }
 
         #[test]
-        fn what_parses_round_trips(names in prop::collection::vec("[a-z0-9]{1,5}([._-][a-z0-9]{1,5}){0,2}(/[a-z0-9]{1,4}){0,3}:(pull|push|pull,push)", 1..4)) {
+        fn a_valid_scope_is_printed_as_it_was_written(names in prop::collection::vec("[a-z0-9]{1,5}([._-][a-z0-9]{1,5}){0,2}(/[a-z0-9]{1,4}){0,3}:(pull|push|pull,push)", 1..4)) {
             let text = names.iter().map(|n| format!("repository:{n}")).collect::<Vec<_>>().join(" ");
             let scope = Scope::parse(&text).unwrap();
             prop_assert_eq!(scope.to_string(), text);

@@ -1,4 +1,4 @@
-//! Liveness and readiness, and the plain-HTTP listener that tells them.
+//! Liveness and readiness, and the plain-HTTP routes that report them.
 
 use super::Metrics;
 use axum::{
@@ -18,172 +18,167 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// What must still happen before requests may be sent here, and whether the API server is seen.
+/// How long a replica stays ready while none of its watches reaches the API server, which may be restarting.
+const OUTAGE_TOLERANCE: Duration = Duration::from_secs(20);
+/// The reason of a replica that does not reach the API server.
+const API_SERVER_UNREACHABLE: &str = "API server unreachable";
+
+/// Whether this replica is ready for requests, and how its watches work.
 ///
-/// Unready means that another replica could answer better. A watch that fails after its first list makes no replica
-/// unready: what was known answers most Pods, and a live look-up the others. Only a replica all of whose watches get no
-/// answer may be alone with that.
+/// A replica is unready if another one is likely to answer better. A watch that fails after its first list makes no
+/// replica unready: most Pods are admitted with the objects already known, and the others after a live read. A replica
+/// whose watches all fail to reach the API server may be the only one that is cut off.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// What must still happen.
-    waiting: Mutex<BTreeSet<&'static str>>,
-    /// Every watched place.
-    watches: Mutex<HashMap<u64, Place>>,
-    /// The next place's number.
-    next: AtomicU64,
+    unready_reasons: Mutex<BTreeSet<&'static str>>,
+    /// The watch of each scope, by number.
+    watches: Mutex<HashMap<u64, WatchState>>,
+    next_number: AtomicU64,
 }
 
-/// A watched place.
+/// The state of the watch of one scope.
 #[derive(Clone, Copy, Debug)]
-struct Place {
-    what: &'static str,
-    /// Since when the API server has not answered for it.
-    unanswered: Option<Instant>,
-    /// Since when it cannot be watched.
-    failing: Option<Instant>,
+struct WatchState {
+    name: &'static str,
+    unreachable_since: Option<Instant>,
+    failing_since: Option<Instant>,
 }
-
-/// How a watch fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outage {
-    /// The API server answers that it will not serve this watch.
-    Refused,
-    /// The API server does not answer, or not properly.
-    Unreachable,
-}
-
-/// One watched place, for as long as it is watched.
-#[derive(Debug)]
-pub struct WatchHealth {
-    readiness: Readiness,
-    number: u64,
-    what: &'static str,
-    metrics: Metrics,
-    failing: bool,
-}
-
-/// How long a replica stays ready whose watches all get no answer: the API server may be on its way back.
-const BENEFIT_OF_THE_DOUBT: Duration = Duration::from_secs(20);
-/// What a replica waits for that gets no answer.
-const API_SERVER: &str = "answer of the API server";
-
-/// What the listener answers from.
-#[derive(Clone)]
-pub struct Health {
-    readiness: Readiness,
-    metrics: Metrics,
-}
-
-// === impl Readiness ===
 
 impl Readiness {
-    /// From now on not ready, until this is done.
-    pub fn wait_for(&self, what: &'static str) {
-        lock(&self.0.waiting).insert(what);
+    /// Makes the replica unready for this reason, until [`Self::clear`] is called with it.
+    pub fn set_unready(&self, reason: &'static str) {
+        lock(&self.0.unready_reasons).insert(reason);
     }
 
-    /// This is done.
-    pub fn done(&self, what: &'static str) {
-        lock(&self.0.waiting).remove(what);
+    /// Removes this reason.
+    pub fn clear(&self, reason: &'static str) {
+        lock(&self.0.unready_reasons).remove(reason);
     }
 
-    /// What is still waited for.
-    pub fn waiting(&self) -> Vec<&'static str> {
-        let mut waiting: Vec<_> = lock(&self.0.waiting).iter().copied().collect();
-        if self.is_alone() {
-            waiting.push(API_SERVER);
+    /// Why the replica is unready. Empty if it is ready.
+    pub fn unready_reasons(&self) -> Vec<&'static str> {
+        let mut reasons: Vec<_> = lock(&self.0.unready_reasons).iter().copied().collect();
+        if self.is_cut_off() {
+            reasons.push(API_SERVER_UNREACHABLE);
         }
-        waiting
+        reasons
     }
 
-    /// One more watched place, which works until it says otherwise.
-    pub fn watch(&self, what: &'static str, metrics: &Metrics) -> WatchHealth {
-        let number = self.0.next.fetch_add(1, Ordering::Relaxed);
-        let place = Place {
-            what,
-            unanswered: None,
-            failing: None,
+    /// Registers the watch of one scope, which counts as working until it reports a failure.
+    pub fn register_watch(&self, name: &'static str, metrics: &Metrics) -> WatchHealth {
+        let number = self.0.next_number.fetch_add(1, Ordering::Relaxed);
+        let state = WatchState {
+            name,
+            unreachable_since: None,
+            failing_since: None,
         };
-        lock(&self.0.watches).insert(number, place);
-        metrics.watch_failing(what, 0);
+        lock(&self.0.watches).insert(number, state);
+        metrics.add_failing_watches(name, 0);
         WatchHealth {
             readiness: self.clone(),
             number,
-            what,
+            name,
             metrics: metrics.clone(),
             failing: false,
         }
     }
 
-    /// Whether what this watches is known, and was seen in some place a moment ago.
-    pub fn sees(&self, what: &'static str) -> bool {
+    /// Whether this watch has been listed, and works in at least one scope or failed there only recently.
+    pub fn watch_is_current(&self, name: &'static str) -> bool {
         let watches = lock(&self.0.watches);
-        let mut places = watches.values().filter(|place| place.what == what);
-        !lock(&self.0.waiting).contains(what) && places.any(|place| !is_long(place.failing))
+        let mut scopes = watches.values().filter(|scope| scope.name == name);
+        !lock(&self.0.unready_reasons).contains(name)
+            && scopes.any(|scope| !exceeds_tolerance(scope.failing_since))
     }
 
-    /// Whether no watch has had an answer for long.
-    fn is_alone(&self) -> bool {
+    /// Whether all watches have failed to reach the API server for longer than is tolerated.
+    fn is_cut_off(&self) -> bool {
         let watches = lock(&self.0.watches);
-        !watches.is_empty() && watches.values().all(|place| is_long(place.unanswered))
+        !watches.is_empty()
+            && watches
+                .values()
+                .all(|scope| exceeds_tolerance(scope.unreachable_since))
     }
 }
 
-fn is_long(since: Option<Instant>) -> bool {
-    since.is_some_and(|since| since.elapsed() >= BENEFIT_OF_THE_DOUBT)
+fn exceeds_tolerance(since: Option<Instant>) -> bool {
+    since.is_some_and(|since| since.elapsed() >= OUTAGE_TOLERANCE)
 }
 
-// === impl WatchHealth ===
+/// How a watch fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outage {
+    /// The API server refuses this watch.
+    Refused,
+    /// The API server does not answer, or answers with a server error.
+    Unreachable,
+}
+
+/// Reports the state of the watch of one scope. Dropping it removes the watch.
+#[derive(Debug)]
+pub struct WatchHealth {
+    readiness: Readiness,
+    number: u64,
+    name: &'static str,
+    metrics: Metrics,
+    failing: bool,
+}
 
 impl WatchHealth {
-    /// The place cannot be watched just now.
-    pub fn fails(&mut self, how: Outage) {
-        if let Some(place) = lock(&self.readiness.0.watches).get_mut(&self.number) {
+    /// Reports that the watch fails.
+    pub fn set_failing(&mut self, outage: Outage) {
+        if let Some(scope) = lock(&self.readiness.0.watches).get_mut(&self.number) {
             let now = Instant::now();
-            place.failing.get_or_insert(now);
-            place.unanswered = match how {
+            scope.failing_since.get_or_insert(now);
+            scope.unreachable_since = match outage {
                 Outage::Refused => None,
-                Outage::Unreachable => Some(place.unanswered.unwrap_or(now)),
+                Outage::Unreachable => Some(scope.unreachable_since.unwrap_or(now)),
             };
         }
-        self.set_failing(true);
+        self.update_metric(true);
     }
 
-    /// The place is watched.
-    pub fn works(&mut self) {
-        if let Some(place) = lock(&self.readiness.0.watches).get_mut(&self.number) {
-            (place.unanswered, place.failing) = (None, None);
+    /// Reports that the watch works.
+    pub fn set_working(&mut self) {
+        if let Some(scope) = lock(&self.readiness.0.watches).get_mut(&self.number) {
+            scope.unreachable_since = None;
+            scope.failing_since = None;
         }
-        self.set_failing(false);
+        self.update_metric(false);
     }
 
-    fn set_failing(&mut self, failing: bool) {
+    fn update_metric(&mut self, failing: bool) {
         if std::mem::replace(&mut self.failing, failing) != failing {
             self.metrics
-                .watch_failing(self.what, if failing { 1 } else { -1 });
+                .add_failing_watches(self.name, if failing { 1 } else { -1 });
         }
     }
 }
 
 impl Drop for WatchHealth {
     fn drop(&mut self) {
-        self.set_failing(false);
+        self.update_metric(false);
         lock(&self.readiness.0.watches).remove(&self.number);
     }
 }
 
-/// A panic elsewhere leaves these whole.
+/// Ignores poisoning: each update is a single step, so a panic leaves no partial update.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-// === impl Health ===
+/// The routes of the admin listener.
+#[derive(Clone)]
+pub struct Health {
+    readiness: Readiness,
+    metrics: Metrics,
+}
 
 impl Health {
-    /// The routes over this state.
+    /// Serves this state.
     pub fn new(readiness: Readiness, metrics: Metrics) -> Self {
         Self { readiness, metrics }
     }
@@ -199,11 +194,11 @@ impl Health {
 }
 
 async fn readyz(State(health): State<Health>) -> Response {
-    let waiting = health.readiness.waiting();
-    if waiting.is_empty() {
+    let reasons = health.readiness.unready_reasons();
+    if reasons.is_empty() {
         "ok".into_response()
     } else {
-        let body = format!("not ready: {}\n", waiting.join(", "));
+        let body = format!("not ready: {}\n", reasons.join(", "));
         (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
     }
 }
@@ -221,58 +216,63 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_watched_is_seen_once_it_is_listed_until_it_fails_in_all_places_for_long() {
-        let (readiness, metrics) = (Readiness::default(), Metrics::new());
-        assert!(!readiness.sees("one"));
-        readiness.wait_for("one");
-        let places = [readiness.watch("one", &metrics), readiness.watch("one", &metrics)];
-        let mut other = readiness.watch("other", &metrics);
-        assert!(!readiness.sees("one"));
-        readiness.done("one");
-        assert!(readiness.sees("one"));
-        let [mut here, mut there] = places;
-        for how in [Outage::Refused, Outage::Unreachable] {
-            here.fails(how);
-            other.fails(how);
-            tokio::time::advance(BENEFIT_OF_THE_DOUBT).await;
-            assert!(readiness.sees("one") && !readiness.sees("other"));
-            there.fails(how);
-            tokio::time::advance(BENEFIT_OF_THE_DOUBT - Duration::from_secs(1)).await;
-            there.fails(how);
-            assert!(readiness.sees("one"));
+    async fn a_watch_is_current_until_all_its_scopes_fail_beyond_the_tolerance() {
+        let readiness = Readiness::default();
+        let metrics = Metrics::new();
+        assert!(!readiness.watch_is_current("one"));
+        readiness.set_unready("one");
+        let scopes = [
+            readiness.register_watch("one", &metrics),
+            readiness.register_watch("one", &metrics),
+        ];
+        let mut other = readiness.register_watch("other", &metrics);
+        assert!(!readiness.watch_is_current("one"));
+        readiness.clear("one");
+        assert!(readiness.watch_is_current("one"));
+        let [mut first, mut second] = scopes;
+        for outage in [Outage::Refused, Outage::Unreachable] {
+            first.set_failing(outage);
+            other.set_failing(outage);
+            tokio::time::advance(OUTAGE_TOLERANCE).await;
+            assert!(readiness.watch_is_current("one") && !readiness.watch_is_current("other"));
+            second.set_failing(outage);
+            tokio::time::advance(OUTAGE_TOLERANCE - Duration::from_secs(1)).await;
+            second.set_failing(outage);
+            assert!(readiness.watch_is_current("one"));
             tokio::time::advance(Duration::from_secs(1)).await;
-            assert!(!readiness.sees("one"));
-            there.works();
-            assert!(readiness.sees("one"));
+            assert!(!readiness.watch_is_current("one"));
+            second.set_working();
+            assert!(readiness.watch_is_current("one"));
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_a_replica_all_of_whose_watches_get_no_answer_for_long_is_not_ready() {
-        let (readiness, metrics) = (Readiness::default(), Metrics::new());
-        let mut one = readiness.watch("one", &metrics);
-        let mut other = readiness.watch("other", &metrics);
-        one.fails(Outage::Unreachable);
-        tokio::time::advance(BENEFIT_OF_THE_DOUBT).await;
-        one.fails(Outage::Unreachable);
-        assert!(readiness.waiting().is_empty());
-        other.fails(Outage::Refused);
-        tokio::time::advance(BENEFIT_OF_THE_DOUBT).await;
-        assert!(readiness.waiting().is_empty(), "the API server answers");
-        other.fails(Outage::Unreachable);
-        tokio::time::advance(BENEFIT_OF_THE_DOUBT - Duration::from_secs(1)).await;
-        assert!(readiness.waiting().is_empty());
+    async fn a_replica_is_unready_once_all_its_watches_are_unreachable_for_long() {
+        let readiness = Readiness::default();
+        let metrics = Metrics::new();
+        let mut one = readiness.register_watch("one", &metrics);
+        let mut other = readiness.register_watch("other", &metrics);
+        one.set_failing(Outage::Unreachable);
+        tokio::time::advance(OUTAGE_TOLERANCE).await;
+        one.set_failing(Outage::Unreachable);
+        assert!(readiness.unready_reasons().is_empty());
+        other.set_failing(Outage::Refused);
+        tokio::time::advance(OUTAGE_TOLERANCE).await;
+        assert!(readiness.unready_reasons().is_empty(), "the API server answers");
+        other.set_failing(Outage::Unreachable);
+        tokio::time::advance(OUTAGE_TOLERANCE - Duration::from_secs(1)).await;
+        assert!(readiness.unready_reasons().is_empty());
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(readiness.waiting(), [API_SERVER]);
-        other.works();
-        assert!(readiness.waiting().is_empty());
-        other.fails(Outage::Unreachable);
-        tokio::time::advance(BENEFIT_OF_THE_DOUBT).await;
-        assert_eq!(readiness.waiting(), [API_SERVER]);
+        assert_eq!(readiness.unready_reasons(), [API_SERVER_UNREACHABLE]);
+        other.set_working();
+        assert!(readiness.unready_reasons().is_empty());
+        other.set_failing(Outage::Unreachable);
+        tokio::time::advance(OUTAGE_TOLERANCE).await;
+        assert_eq!(readiness.unready_reasons(), [API_SERVER_UNREACHABLE]);
         drop((one, other));
         assert!(
-            readiness.waiting().is_empty(),
-            "a watch that has ended does not count"
+            readiness.unready_reasons().is_empty(),
+            "a dropped watch does not count"
         );
     }
 }

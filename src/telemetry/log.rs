@@ -8,10 +8,10 @@ use tracing_subscriber::{
     registry,
 };
 
-/// How to log.
+/// Logging flags.
 #[derive(Clone, Debug, clap::Args)]
 pub struct LogArgs {
-    /// Verbosity: off, error, warn, info, debug or trace; of single modules too, as in warn,kube_client=debug
+    /// Log level: off, error, warn, info, debug or trace; also per module, as in warn,kube_client=debug
     #[arg(
         long,
         env = "ACR_PULL_WEBHOOK_LOG_LEVEL",
@@ -20,7 +20,7 @@ pub struct LogArgs {
     )]
     pub log_level: String,
 
-    /// Log as text for people, or as one JSON object a line
+    /// Log as plain text, or as one JSON object per line
     #[arg(
         long,
         env = "ACR_PULL_WEBHOOK_LOG_FORMAT",
@@ -30,18 +30,18 @@ pub struct LogArgs {
     pub log_format: LogFormat,
 }
 
-/// The form of a log line.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 pub enum LogFormat {
-    /// Text for people.
+    /// Plain text.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
 /// Starts logging.
 pub fn init(args: &LogArgs) -> Result<(), String> {
-    // At info, libraries tell of each call what we tell of the whole.
+    // At info, libraries log each of their calls. The webhook's own lines already report the whole operation.
     let directives = match args.log_level.as_str() {
         "info" => "warn,acr_pull_webhook=info",
         other => other,
@@ -53,18 +53,19 @@ pub fn init(args: &LogArgs) -> Result<(), String> {
         LogFormat::Text => lines.with_ansi(false).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    let lines = lines.with_filter(filter_fn(|line| !may_hold_a_body(line)));
+    let lines = lines.with_filter(filter_fn(|line| !may_contain_a_body(line)));
     let started = registry().with(lines).with(filter).try_init();
     started.map_err(|e| format!("logging cannot be started: {e}"))
 }
 
-/// Whether a line may hold the whole body of an answer. kube's client logs an answer that it cannot decode at WARN, with
-/// its body: of a TokenRequest that is a token, of a list all objects.
-fn may_hold_a_body(line: &Metadata<'_>) -> bool {
+/// Whether a line may contain a response body. kube's client logs the body of a response that it cannot decode at WARN;
+/// the body may be the token of a TokenRequest, or all objects of a list.
+fn may_contain_a_body(line: &Metadata<'_>) -> bool {
     line.target() == "kube_client::client" && *line.level() <= Level::WARN
 }
 
-/// Levels and `target=level`, of which the last of a target counts; of a target alone, everything is told.
+/// Parses a list of levels and `target=level` directives. The last directive for a target applies; a target without a
+/// level logs everything.
 fn filter(directives: &str) -> Result<Targets, String> {
     let mut all = directives
         .split(',')
@@ -85,11 +86,12 @@ fn filter(directives: &str) -> Result<Targets, String> {
                 (target, level.map_err(|e| format!("{directive:?}: {e}"))?)
             }
         };
-        // As Rust names its modules: whatever else is there would silently be no target of anybody.
-        let named = |c: char| c.is_alphanumeric() || matches!(c, '_' | ':' | '-' | '.');
-        match !target.is_empty() && target.chars().all(named) {
-            true => Ok(filter.with_target(target, level)),
-            false => Err(format!("{directive:?} is neither a level nor target=level")),
+        // Only characters of Rust module paths: a target with any other character would silently match nothing.
+        let is_valid = |c: char| c.is_alphanumeric() || matches!(c, '_' | ':' | '-' | '.');
+        if !target.is_empty() && target.chars().all(is_valid) {
+            Ok(filter.with_target(target, level))
+        } else {
+            Err(format!("{directive:?} is neither a level nor target=level"))
         }
     })
 }
@@ -100,7 +102,7 @@ mod tests {
     use tracing::Level;
 
     #[test]
-    fn a_filter_is_a_level_or_levels_of_targets() {
+    fn a_filter_is_a_level_or_a_level_per_target() {
         let would =
             |directives: &str, target: &str, level| filter(directives).unwrap().would_enable(target, &level);
         for (directives, target, level, expected) in [
@@ -135,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_filter_is_refused_by_its_own_words() {
+    fn an_invalid_directive_is_quoted_in_the_error() {
         for bad in [
             "kube_client=loud",
             "[request]=debug",

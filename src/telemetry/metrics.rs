@@ -12,126 +12,58 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The metrics; clones share them.
+/// Histogram buckets in seconds, from an answer without upstream calls to the API server's longest webhook time-out.
+const LATENCY_BUCKETS: [f64; 14] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0,
+];
+/// The value of the label `reason` where there is no problem.
+const OK: &str = "Ok";
+
+/// The metrics. Clones share their values.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
     admissions: Family<AdmissionLabels, Counter>,
     admission_seconds: Family<OutcomeLabels, Histogram>,
-    hops: Family<HopLabels, Counter>,
-    hop_seconds: Family<HopOnly, Histogram>,
+    upstream_calls: Family<CallResultLabels, Counter>,
+    upstream_call_seconds: Family<CallLabels, Histogram>,
     issuing: Gauge,
-    waiting: Gauge,
+    waiting_calls: Gauge,
     renewals: Family<RenewalLabels, Counter>,
     collected: Counter,
     upkeep_panics: Counter,
-    /// Not a number where nothing is known.
+    /// NaN if unknown.
     first_expiration: Gauge<f64, AtomicU64>,
     azure_clock_ahead: Gauge<f64, AtomicU64>,
-    certificate_ends: Gauge,
+    certificate_expiration: Gauge,
     leader: Gauge,
-    watches_failing: Family<WatchLabels, Gauge>,
+    failing_watches: Family<WatchLabels, Gauge>,
     unreadable_objects: Family<WatchLabels, Gauge>,
-    leads_until: Arc<Mutex<Option<tokio::time::Instant>>>,
+    leading_until: Arc<Mutex<Option<tokio::time::Instant>>>,
 }
-
-/// Counts as one pull secret being issued for as long as it lives, however that ends.
-pub struct Issuing(Gauge);
-
-/// Counts as one call that waits for its turn for as long as it lives.
-pub struct Waiting(Gauge);
-
-/// A call on the way to a pull token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum Hop {
-    /// Our API server's TokenRequest.
-    TokenRequest,
-    /// Entra's token endpoint.
-    Entra,
-    /// The machine's endpoint for managed identities.
-    ManagedIdentity,
-    /// The registry's `/oauth2/exchange`.
-    RegistryExchange,
-    /// The registry's `/oauth2/token`.
-    RegistryToken,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct AdmissionLabels {
-    outcome: &'static str,
-    reason: &'static str,
-}
-
-/// What became of a pull secret that it was time to make anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum Renewal {
-    /// It has a new token.
-    Renewed,
-    /// The same, because a kubelet complained or its `ACRPullSecret` was deleted.
-    Repaired,
-    /// No Pod agreed that it needs a new token.
-    NothingToDo,
-    /// It has not.
-    Failed,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RenewalLabels {
-    outcome: Renewal,
-    reason: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabels {
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct HopLabels {
-    hop: Hop,
-    reason: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct HopOnly {
-    hop: Hop,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct WatchLabels {
-    watch: &'static str,
-}
-
-/// From a warm answer (microseconds) to the API server's longest time-out.
-const SECONDS: [f64; 14] = [
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0,
-];
-const OK: &str = "Ok";
-
-// === impl Metrics ===
 
 impl Metrics {
-    /// Fresh metrics.
+    /// Metrics without any samples.
     pub fn new() -> Self {
-        let histogram: fn() -> Histogram = || Histogram::new(SECONDS);
+        let histogram: fn() -> Histogram = || Histogram::new(LATENCY_BUCKETS);
         let metrics = Self {
             registry: Arc::new(Mutex::new(Registry::with_prefix("acr_pull_webhook"))),
             admissions: Family::default(),
             admission_seconds: Family::new_with_constructor(histogram),
-            hops: Family::default(),
-            hop_seconds: Family::new_with_constructor(histogram),
+            upstream_calls: Family::default(),
+            upstream_call_seconds: Family::new_with_constructor(histogram),
             issuing: Gauge::default(),
-            waiting: Gauge::default(),
+            waiting_calls: Gauge::default(),
             renewals: Family::default(),
             collected: Counter::default(),
             upkeep_panics: Counter::default(),
             first_expiration: Gauge::default(),
             azure_clock_ahead: Gauge::default(),
-            certificate_ends: Gauge::default(),
+            certificate_expiration: Gauge::default(),
             leader: Gauge::default(),
-            watches_failing: Family::default(),
+            failing_watches: Family::default(),
             unreadable_objects: Family::default(),
-            leads_until: Arc::default(),
+            leading_until: Arc::default(),
         };
         let mut registry = metrics.registry.lock().unwrap_or_else(PoisonError::into_inner);
         registry.register(
@@ -141,63 +73,63 @@ impl Metrics {
         );
         registry.register_with_unit(
             "admission_duration",
-            "Time to the answer of an admission request",
+            "Time from an admission request to its response",
             Unit::Seconds,
             metrics.admission_seconds.clone(),
         );
         registry.register(
             "upstream_requests",
-            "Calls on the way to a pull token, by hop and result",
-            metrics.hops.clone(),
+            "Calls made to obtain registry tokens, by hop and reason",
+            metrics.upstream_calls.clone(),
         );
         registry.register_with_unit(
             "upstream_request_duration",
-            "Time of a call on the way to a pull token",
+            "Duration of the calls made to obtain registry tokens, by hop",
             Unit::Seconds,
-            metrics.hop_seconds.clone(),
+            metrics.upstream_call_seconds.clone(),
         );
         registry.register(
             "pull_secrets_issuing",
-            "Pull secrets whose token is being got right now, with those that wait for their turn",
+            "Token requests in flight, including those that wait for their turn",
             metrics.issuing.clone(),
         );
         registry.register(
             "calls_waiting",
-            "Calls on the way to a pull token that wait for their turn at a host or at the API server",
-            metrics.waiting.clone(),
+            "Calls to obtain registry tokens that wait for their turn at a host or at the API server",
+            metrics.waiting_calls.clone(),
         );
         registry.register(
             "renewals",
-            "Pull secrets that the leader made anew or failed to, by outcome and reason",
+            "Renewals and repairs of pull secrets by the leader, by outcome and reason",
             metrics.renewals.clone(),
         );
         registry.register(
             "pull_secrets_collected",
-            "Pull secrets that the leader deleted because no Pod named them",
+            "Pull secrets that the leader deleted because no Pod used them",
             metrics.collected.clone(),
         );
         registry.register(
             "upkeep_panics",
-            "Pull secrets that the leader failed to look after by a fault of the program",
+            "Panics of the leader while it reconciled a pull secret; each is a bug",
             metrics.upkeep_panics.clone(),
         );
         registry.register_with_unit(
             "pull_secrets_first_expiration_timestamp",
-            "When the first token ends of those in use that work, since 1970; NaN where nothing is known, as on replicas that do not lead",
+            "Unix time of the earliest token expiration among ready pull secrets in use; NaN if unknown, as on replicas that do not lead",
             Unit::Seconds,
             metrics.first_expiration.clone(),
         );
         registry.register_with_unit(
             "azure_clock_ahead",
-            "How far Azure's clock was ahead of this machine's when it last answered; behind, where negative",
+            "How far Azure's clock was ahead of this machine's at its last response; negative if it was behind",
             Unit::Seconds,
             metrics.azure_clock_ahead.clone(),
         );
         registry.register_with_unit(
             "certificate_expiration_timestamp",
-            "When the certificate that is served ends, since 1970",
+            "Unix time at which the serving certificate expires",
             Unit::Seconds,
-            metrics.certificate_ends.clone(),
+            metrics.certificate_expiration.clone(),
         );
         registry.register(
             "leader",
@@ -206,21 +138,21 @@ impl Metrics {
         );
         registry.register(
             "watches_failing",
-            "Places whose watch of this kind fails just now; a place is a namespace of --namespaces, or the cluster",
-            metrics.watches_failing.clone(),
+            "Scopes in which this watch fails; a scope is a namespace of --namespaces, or the cluster",
+            metrics.failing_watches.clone(),
         );
         registry.register(
             "unreadable_objects",
-            "Objects of this kind that exist and cannot be decoded, and so are skipped",
+            "Objects of this watch that cannot be decoded and are skipped",
             metrics.unreadable_objects.clone(),
         );
         drop(registry);
-        metrics.first_expiration(None);
+        metrics.set_first_expiration(None);
         metrics
     }
 
     /// Counts one answered admission request.
-    pub fn admission(&self, outcome: &'static str, problem: Option<&Problem>, took: Duration) {
+    pub fn count_admission(&self, outcome: &'static str, problem: Option<&Problem>, took: Duration) {
         let reason = problem.map_or(OK, |p| p.reason.as_str());
         self.admissions
             .get_or_create(&AdmissionLabels { outcome, reason })
@@ -231,94 +163,96 @@ impl Metrics {
     }
 
     /// Runs one call, counting and timing it.
-    pub async fn hop<T>(
+    pub async fn upstream_call<T>(
         &self,
-        hop: Hop,
+        hop: UpstreamCall,
         call: impl Future<Output = Result<T, Problem>>,
     ) -> Result<T, Problem> {
         let start = Instant::now();
         let result = call.await;
         let reason = result.as_ref().err().map_or(OK, |p| p.reason.as_str());
-        self.hops.get_or_create(&HopLabels { hop, reason }).inc();
-        self.hop_seconds
-            .get_or_create(&HopOnly { hop })
+        self.upstream_calls
+            .get_or_create(&CallResultLabels { hop, reason })
+            .inc();
+        self.upstream_call_seconds
+            .get_or_create(&CallLabels { hop })
             .observe(start.elapsed().as_secs_f64());
         result
     }
 
-    /// Counts what became of a renewal, which would be this if it succeeded.
-    pub fn renewal(&self, success: Renewal, result: &Result<(), Problem>) {
+    /// Counts a renewal or repair, with the outcome `success` if it did not fail.
+    pub fn count_renewal(&self, success: RenewalOutcome, result: &Result<(), Problem>) {
         let (outcome, reason) = match result {
             Ok(()) => (success, OK),
-            Err(problem) => (Renewal::Failed, problem.reason.as_str()),
+            Err(problem) => (RenewalOutcome::Failed, problem.reason.as_str()),
         };
         self.renewals
             .get_or_create(&RenewalLabels { outcome, reason })
             .inc();
     }
 
-    /// The certificate that is served from now on ends then.
-    pub fn certificate_ends(&self, ends: Timestamp) {
-        self.certificate_ends.set(ends.as_second());
+    /// Sets when the serving certificate expires.
+    pub fn set_certificate_expiration(&self, expires: Timestamp) {
+        self.certificate_expiration.set(expires.as_second());
     }
 
-    /// How far Azure's clock is ahead of ours.
-    pub fn azure_clock_ahead(&self, ahead: SignedDuration) {
+    /// Sets how far Azure's clock is ahead of the local clock.
+    pub fn set_azure_clock_ahead(&self, ahead: SignedDuration) {
         self.azure_clock_ahead.set(ahead.as_secs_f64());
     }
 
-    /// So many more places cannot be watched, or fewer.
-    pub fn watch_failing(&self, what: &'static str, more: i64) {
-        self.watches_failing
-            .get_or_create(&WatchLabels::of(what))
-            .inc_by(more);
+    /// Adds to the number of scopes in which the watch fails. The change may be negative.
+    pub fn add_failing_watches(&self, watch: &'static str, change: i64) {
+        self.failing_watches
+            .get_or_create(&WatchLabels::new(watch))
+            .inc_by(change);
     }
 
-    /// So many objects cannot be decoded.
-    pub fn unreadable_objects(&self, what: &'static str, number: usize) {
+    /// Sets how many objects of the watch cannot be decoded.
+    pub fn set_unreadable_objects(&self, watch: &'static str, number: usize) {
         let number = i64::try_from(number).unwrap_or(i64::MAX);
         self.unreadable_objects
-            .get_or_create(&WatchLabels::of(what))
+            .get_or_create(&WatchLabels::new(watch))
             .set(number);
     }
 
-    /// Counts a pull secret that was deleted.
-    pub fn collected(&self) {
+    /// Counts a pull secret that was deleted because it was unused.
+    pub fn count_collected(&self) {
         self.collected.inc();
     }
 
     /// Counts a panic in the upkeep of one pull secret.
-    pub fn upkeep_panicked(&self) {
+    pub fn count_upkeep_panic(&self) {
         self.upkeep_panics.inc();
     }
 
-    /// When the first token in use ends, if there is one and this replica knows.
-    pub fn first_expiration(&self, ends: Option<Timestamp>) {
-        let ends = ends.map_or(f64::NAN, |ends| ends.as_millisecond() as f64 / 1e3);
-        self.first_expiration.set(ends);
+    /// Sets the earliest expiration of the tokens in use, if this replica knows one.
+    pub fn set_first_expiration(&self, expires: Option<Timestamp>) {
+        let seconds = expires.map_or(f64::NAN, |expires| expires.as_millisecond() as f64 / 1e3);
+        self.first_expiration.set(seconds);
     }
 
-    /// Counts a pull secret as being issued until the result is dropped.
-    pub fn issuing(&self) -> Issuing {
+    /// Counts a token request as in flight until the guard is dropped.
+    pub fn track_issuing(&self) -> IssuingGuard {
         self.issuing.inc();
-        Issuing(self.issuing.clone())
+        IssuingGuard(self.issuing.clone())
     }
 
-    /// Counts a call as one that waits for its turn until the result is dropped.
-    pub fn waiting(&self) -> Waiting {
-        self.waiting.inc();
-        Waiting(self.waiting.clone())
+    /// Counts a call as waiting for its turn until the guard is dropped.
+    pub fn track_waiting_call(&self) -> WaitingGuard {
+        self.waiting_calls.inc();
+        WaitingGuard(self.waiting_calls.clone())
     }
 
-    /// From now until then this replica leads, or it does not.
-    pub fn leads_until(&self, until: Option<tokio::time::Instant>) {
-        *self.leads_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    /// Sets until when this replica leads; `None` if it does not lead.
+    pub fn set_leading_until(&self, until: Option<tokio::time::Instant>) {
+        *self.leading_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
 
-    /// The text that `/metrics` answers.
+    /// The response body of `/metrics`.
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
-        // By the clock: a process that was stopped is asked before it has found out that it leads no more.
-        let until = *self.leads_until.lock().unwrap_or_else(PoisonError::into_inner);
+        // Computed from the clock: a suspended process may be scraped before it notices that its lease has expired.
+        let until = *self.leading_until.lock().unwrap_or_else(PoisonError::into_inner);
         let leads = until.is_some_and(|until| tokio::time::Instant::now() < until);
         self.leader.set(leads.into());
         let mut text = String::new();
@@ -330,29 +264,96 @@ impl Metrics {
     }
 }
 
-impl WatchLabels {
-    /// Of a watch that is called this in the log.
-    fn of(what: &'static str) -> Self {
-        Self {
-            watch: what.strip_prefix("watch of ").unwrap_or(what),
-        }
-    }
-}
-
-impl Drop for Issuing {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// Counts one token request as in flight until it is dropped.
+pub struct IssuingGuard(Gauge);
+
+impl Drop for IssuingGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Counts one call as waiting for its turn until it is dropped.
+pub struct WaitingGuard(Gauge);
+
+impl Drop for WaitingGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// A call that is made to obtain a registry token; the label `hop`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum UpstreamCall {
+    /// The TokenRequest of the cluster's API server.
+    TokenRequest,
+    /// Entra's token endpoint.
+    Entra,
+    /// The node's endpoint for managed identities.
+    ManagedIdentity,
+    /// The registry's `/oauth2/exchange`.
+    RegistryExchange,
+    /// The registry's `/oauth2/token`.
+    RegistryToken,
+}
+
+/// The result of a renewal or repair; the label `outcome`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum RenewalOutcome {
+    /// A scheduled renewal issued a new token.
+    Renewed,
+    /// A repair issued a new token, because a kubelet reported a failed pull or the `ACRPullSecret` was deleted.
+    Repaired,
+    /// No Pod confirmed that a repair is needed.
+    NothingToDo,
+    /// No new token was issued.
+    Failed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AdmissionLabels {
+    outcome: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RenewalLabels {
+    outcome: RenewalOutcome,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallResultLabels {
+    hop: UpstreamCall,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    hop: UpstreamCall,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WatchLabels {
+    watch: &'static str,
+}
+
+impl WatchLabels {
+    /// The labels of the watch with this name; the label omits the prefix `watch of`.
+    fn new(name: &'static str) -> Self {
+        Self {
+            watch: name.strip_prefix("watch of ").unwrap_or(name),
+        }
     }
 }

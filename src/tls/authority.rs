@@ -3,7 +3,7 @@
 //!
 //! A rotation loses no request: the next authority is published beside the current one, and the next path is accepted;
 //! when API servers know both authorities and replicas both paths, the next certificate is served and the next path
-//! published; when that is known everywhere, the authority and the path of before are forgotten.
+//! published; when that is known cluster_wide, the authority and the path of before are forgotten.
 
 use super::{Pair, SecretPath};
 use jiff::{SignedDuration, Timestamp};

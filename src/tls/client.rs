@@ -39,7 +39,7 @@ impl Clients {
     /// For rustls; an error is a sentence for the operator.
     pub fn verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, String> {
         let mut roots = RootCertStore::empty();
-        pem::trust(&mut roots, "--client-ca-file", &self.authority)?;
+        pem::add_root_certificates(&mut roots, "--client-ca-file", &self.authority)?;
         let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build();
         let verifier = verifier.map_err(|e| self.wrong(&e.to_string()))?;
         if self.names.is_empty() {

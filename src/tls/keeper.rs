@@ -9,7 +9,7 @@ use super::{
     authority::{Issued, Kept, Step, Terms},
 };
 use crate::{
-    cluster::{Cluster, everywhere},
+    cluster::{Cluster, cluster_wide},
     kubernetes::{self, CallError},
     telemetry::FIELD_MANAGER,
     watch::{Change, Selector, Watch},
@@ -102,7 +102,7 @@ pub fn keep(
     serving: Serving,
     paths: Paths,
 ) -> impl Future<Output = ()> {
-    cluster.readiness.wait_for(NOT_YET);
+    cluster.readiness.set_unready(NOT_YET);
     let keeper = Keeper {
         client: cluster.client.clone(),
         cluster,
@@ -137,13 +137,13 @@ impl Keeper {
         let mut secrets = Watch::start(
             "watch of the certificates' Secret",
             &self.cluster,
-            everywhere(secrets),
+            cluster_wide(secrets),
             named(name),
         );
         let mut registrations = Watch::start(
             "watch of the webhook configuration",
             &self.cluster,
-            everywhere(registrations),
+            cluster_wide(registrations),
             named(&self.places.registration),
         );
         let mut wait = LOOK;
@@ -191,7 +191,7 @@ impl Keeper {
             tracing::info!(ends = %pair.ends, "serving certificate in use");
         }
         self.accept(&kept);
-        self.cluster.readiness.done(NOT_YET);
+        self.cluster.readiness.clear(NOT_YET);
         self.kept = Some(kept.clone());
         let Some(known) = self.publish(&kept).await? else {
             return Ok(AGAIN);
@@ -289,7 +289,7 @@ impl Keeper {
             metadata: ObjectMeta {
                 name: Some(name.clone()),
                 resource_version: version.clone(),
-                labels: Some(kubernetes::managed_by()),
+                labels: Some(kubernetes::managed_by_label()),
                 ..ObjectMeta::default()
             },
             data: Some(data),
@@ -300,8 +300,8 @@ impl Keeper {
             PostParams::default(),
         );
         let written = match version {
-            None => kubernetes::bounded(&what, api.create(&params, &secret)).await,
-            Some(_) => kubernetes::bounded(&what, api.replace(name, &params, &secret)).await,
+            None => kubernetes::try_call(&what, api.create(&params, &secret)).await,
+            Some(_) => kubernetes::try_call(&what, api.replace(name, &params, &secret)).await,
         };
         settled(&what, written)
     }
@@ -346,7 +346,7 @@ impl Keeper {
         };
         let patch = Patch::Json::<()>(patch);
         let call = api.patch(name, &params, &patch);
-        match kubernetes::bounded(&what, call).await {
+        match kubernetes::try_call(&what, call).await {
             // Its test has failed (RFC 6902, section 5).
             Err(CallError::Api(status)) if status.code == 422 && status.message.contains("testing value") => {
                 return Err(Setback::Overtaken);
@@ -404,11 +404,11 @@ fn settled<T>(what: &str, written: Result<T, CallError>) -> Result<(), Setback> 
 impl<K: Resource> Seen<K> {
     fn take(&mut self, change: Change<K>) {
         match change {
-            Change::There(object) => self.object = Some(Box::new(object)),
-            Change::Gone(_) => self.object = None,
-            Change::Listed(_, all) if all.is_empty() => self.object = None,
-            Change::Whole => self.known = true,
-            Change::Listed(..) | Change::Fails(_) | Change::Works(_) => {}
+            Change::Applied(object) => self.object = Some(Box::new(object)),
+            Change::Deleted(_) => self.object = None,
+            Change::Relisted(_, all) if all.is_empty() => self.object = None,
+            Change::Synced => self.known = true,
+            Change::Relisted(..) | Change::Stale(_) | Change::Recovered(_) => {}
         }
     }
 }

@@ -29,7 +29,7 @@ impl Serving {
 
     /// From the next handshake on, this one. Whether that is news.
     pub fn set(&self, pair: &Pair) -> bool {
-        self.metrics.certificate_ends(pair.ends);
+        self.metrics.set_certificate_expiration(pair.ends);
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let before = current.replace(pair.certified.clone());
         before.is_none_or(|before| before.cert != pair.certified.cert)

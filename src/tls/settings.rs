@@ -117,7 +117,7 @@ impl TlsArgs {
             Some((namespace, name)) => (Some(namespace), name),
             None => (None, self.tls_secret.as_str()),
         };
-        let namespace = kubernetes::own_namespace("--tls-secret", namespace)?;
+        let namespace = kubernetes::namespace_from_flag("--tls-secret", namespace)?;
         for name in [&namespace, name] {
             if !kubernetes::is_subdomain(name) {
                 return Err(format!(

@@ -142,7 +142,7 @@ impl Gates {
             place,
         } = caller;
         let waiting = (
-            self.0.metrics.waiting(),
+            self.0.metrics.track_waiting_call(),
             place.at(Stage::Queue(API_SERVER.into())),
         );
         let _turn = self.0.kubernetes.take(namespace, *lane).await;
@@ -224,7 +224,7 @@ impl Inner {
             lane,
             place,
         } = caller;
-        let _waiting = self.metrics.waiting();
+        let _waiting = self.metrics.track_waiting_call();
         let _staged = place.at(Stage::Queue(gate.name.clone()));
         let both = async {
             let host = gate.turns.take(namespace, *lane).await;

@@ -1,16 +1,18 @@
-//! Deleting what no live Pod names: first marked, so that admissions see it coming and take the mark back where a
-//! Pod needs it; then, after a while and one more look at the Pods themselves, deleted as it was marked.
+//! Deletes pull secrets that no live Pod names. A pull secret is first marked as unused, so that an admission whose Pod
+//! needs it can remove the mark. After the notice the Pods are listed once more, and the pull secret is deleted only if
+//! it has not changed since it was marked.
 //!
-//! The grace before the mark is counted by this leader alone, from when it saw the last Pod go or the pull secret first; with
-//! a new leader it begins again. To write its beginning into the status would cost a write at each end of a last Pod, and
-//! another one, on the way of an admission, at each next Pod.
+//! The grace before the mark is measured by the current leader, from the moment at which it saw the last Pod disappear
+//! or the pull secret for the first time; a new leader starts again. Storing its start in the status would cost one
+//! write whenever a last Pod disappears, and another write during the admission of the next Pod.
 
-use super::{FAR, Key, Work, schedule::chance};
+use super::{Key, MAX_REQUEUE, Reconciler, schedule::fraction};
 use crate::{
-    kubernetes::{CallError, Pod, api_problem},
+    kubernetes::{CallError, api_problem},
+    live_pod::LivePod,
     problem::Problem,
     pull_secret::ACRPullSecret,
-    watch::{self, Failure, Item},
+    watch::{self, Item},
 };
 use jiff::Timestamp;
 use kube::{Api, api::ListParams};
@@ -21,51 +23,39 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// The grace is longer by up to this part of it, the same for all pull secrets of a namespace: after a change of leaders
-/// namespaces come one after the other, and one list of the Pods of a namespace does for all its pull secrets.
-const SPREAD: f64 = 0.1;
-/// What is due in less is not waited for exactly.
-const SOON: Duration = Duration::from_secs(1);
-/// Until the watch shows what another one has written.
-const LAG: Duration = Duration::from_secs(30);
-/// The most Pods of a page.
-const PAGE: u32 = 100;
+/// Extends the grace by up to this fraction, equally for all pull secrets of a namespace. After a change of the leader
+/// the namespaces become due at different times, and one list of a namespace's Pods serves all its pull secrets.
+const GRACE_SPREAD: f64 = 0.1;
+/// The shortest time until a pull secret is reconciled again.
+const MIN_REQUEUE: Duration = Duration::from_secs(1);
+/// How long to wait for the watch to report the leader's own write.
+const WATCH_LAG: Duration = Duration::from_secs(30);
+/// The most Pods per list page.
+const PAGE_SIZE: u32 = 100;
 
-/// What is known of pull secrets whose end is announced.
+/// The pull secrets that are marked as unused.
 #[derive(Default)]
 pub struct Collection {
-    /// When this leader has seen each mark, by its own clock.
+    /// When this leader first saw each mark, by its own clock.
     marks: Mutex<HashMap<Key, Instant>>,
-    /// The last list of Pods. Locked while the next one is made: there is one at a time.
-    list: tokio::sync::Mutex<Option<Listed>>,
+    /// The last list of Pods. Locked during a list, so that there is only one at a time.
+    last_list: tokio::sync::Mutex<Option<NamedByPods>>,
 }
-
-/// The pull secrets that the Pods of a namespace name.
-struct Listed {
-    namespace: String,
-    began: Instant,
-    /// Of those that were marked.
-    named: HashSet<String>,
-    /// Of which this list tells.
-    marked: HashSet<String>,
-}
-
-// === impl Collection ===
 
 impl Collection {
-    /// When the mark was first seen.
-    fn seen(&self, key: &Key) -> Instant {
+    /// When the mark of this pull secret was first seen.
+    fn mark_seen_at(&self, key: &Key) -> Instant {
         *self.marks().entry(key.clone()).or_insert_with(Instant::now)
     }
 
-    /// The pull secrets of this namespace that are marked.
-    fn marked(&self, namespace: &str) -> HashSet<String> {
+    /// The names of the marked pull secrets of this namespace.
+    fn marked_in(&self, namespace: &str) -> HashSet<String> {
         let marks = self.marks();
-        let here = marks.keys().filter(|key| key.0 == namespace);
-        here.map(|key| key.1.clone()).collect()
+        let marked = marks.keys().filter(|key| key.0 == namespace);
+        marked.map(|key| key.1.clone()).collect()
     }
 
-    /// The mark is gone, or the pull secret is.
+    /// Forgets a pull secret that is no longer marked, or no longer exists.
     pub fn forget(&self, key: &Key) {
         self.marks().remove(key);
     }
@@ -75,8 +65,19 @@ impl Collection {
     }
 }
 
-impl Work {
-    /// The next step towards the end of a pull secret that nobody has named for so long.
+/// The marked pull secrets of a namespace that its Pods name.
+struct NamedByPods {
+    namespace: String,
+    /// When the list was started.
+    started: Instant,
+    /// The pull secrets that were marked at that time. The list covers only these.
+    marked: HashSet<String>,
+    /// Those of `marked` that a Pod names.
+    named: HashSet<String>,
+}
+
+impl Reconciler {
+    /// Takes the next step towards the deletion of a pull secret that has been unused for this duration.
     pub(super) async fn collect(
         &self,
         owner: &ACRPullSecret,
@@ -84,91 +85,90 @@ impl Work {
         unused: Duration,
     ) -> Result<Option<Duration>, Problem> {
         let grace = self.upkeep.settings.unused_grace;
-        let grace = grace + grace.mul_f64(SPREAD * chance(&key.0));
+        let grace = grace + grace.mul_f64(GRACE_SPREAD * fraction(&key.0));
         if unused < grace {
-            return Ok(Some((grace - unused).max(SOON).min(FAR)));
+            return Ok(Some((grace - unused).max(MIN_REQUEUE).min(MAX_REQUEUE)));
         }
-        if let Some(wait) = self.trouble(key) {
-            return Ok(Some(wait));
+        if let Some(left) = self.backoff_left(key) {
+            return Ok(Some(left));
         }
         let writer = self.upkeep.issuer.writer();
         if !owner.is_marked_unused() {
             self.collection.forget(key);
-            self.pace.turn().await;
+            self.write_limiter.acquire().await;
             if self.term.still_leads() {
                 writer.mark_unused(owner, Timestamp::now()).await?;
             }
-            // The watch shows the mark.
-            return Ok(Some(LAG));
+            // A fallback: the watch reports the mark and wakes the key.
+            return Ok(Some(WATCH_LAG));
         }
-        let announced = self.collection.seen(key) + self.upkeep.settings.unused_notice;
-        let left = announced.saturating_duration_since(Instant::now());
+        let notice_end = self.collection.mark_seen_at(key) + self.upkeep.settings.unused_notice;
+        let left = notice_end.saturating_duration_since(Instant::now());
         if !left.is_zero() {
-            return Ok(Some(left.max(SOON).min(FAR)));
+            return Ok(Some(left.max(MIN_REQUEUE).min(MAX_REQUEUE)));
         }
-        if self.is_named(key, announced).await? {
+        if self.is_named_by_a_pod(key, notice_end).await? {
             writer.mark_used(owner).await?;
-            return Ok(Some(grace.min(FAR)));
+            return Ok(Some(grace.min(MAX_REQUEUE)));
         }
-        self.pace.turn().await;
+        self.write_limiter.acquire().await;
         if !self.term.still_leads() {
             return Ok(None);
         }
-        // Bound to what was marked: whoever took the mark back meanwhile has changed it.
+        // Deletes only the version that was read here: an admission that removed the mark has changed the version.
         if writer.delete_as_known(owner).await? {
             let (namespace, name) = key;
             tracing::info!(
                 namespace,
                 name,
-                "pull secret collected: no Pod has named it for a while"
+                "unused pull secret deleted: no Pod has named it for a while"
             );
-            self.upkeep.metrics.collected();
+            self.upkeep.metrics.count_collected();
         }
-        Ok(Some(LAG))
+        Ok(Some(WATCH_LAG))
     }
 
-    /// Whether a Pod that is not finished names it, asked of the API server after this moment and of what the Pods really
-    /// name.
-    async fn is_named(&self, (namespace, name): &Key, after: Instant) -> Result<bool, Problem> {
-        let mut list = self.collection.list.lock().await;
-        let fresh =
-            |list: &Listed| list.namespace == *namespace && list.began >= after && list.marked.contains(name);
-        if let Some(list) = list.as_ref().filter(|list| fresh(list)) {
+    /// Whether an unfinished Pod names the pull secret in its spec, according to a list that was started after `after`.
+    async fn is_named_by_a_pod(&self, (namespace, name): &Key, after: Instant) -> Result<bool, Problem> {
+        let mut last_list = self.collection.last_list.lock().await;
+        let covers = |list: &NamedByPods| {
+            list.namespace == *namespace && list.started >= after && list.marked.contains(name)
+        };
+        if let Some(list) = last_list.as_ref().filter(|list| covers(list)) {
             return Ok(list.named.contains(name));
         }
-        let listed = self.list(namespace).await?;
-        let named = listed.named.contains(name);
-        *list = Some(listed);
+        let list = self.list_named(namespace).await?;
+        let named = list.named.contains(name);
+        *last_list = Some(list);
         Ok(named)
     }
 
-    /// Which of the marked pull secrets of a namespace its Pods name. Page by page, as there may be more Pods than memory.
-    async fn list(&self, namespace: &str) -> Result<Listed, Problem> {
+    /// Lists the Pods of a namespace for its marked pull secrets, page by page, as all Pods may not fit into memory.
+    async fn list_named(&self, namespace: &str) -> Result<NamedByPods, Problem> {
         let what = format!("listing the Pods of namespace {namespace}");
-        let api = Api::<Item<Pod>>::namespaced(self.upkeep.cluster.client.clone(), namespace);
-        let mut listed = Listed {
-            began: Instant::now(),
+        let api = Api::<Item<LivePod>>::namespaced(self.upkeep.cluster.client.clone(), namespace);
+        let mut list = NamedByPods {
+            started: Instant::now(),
             named: HashSet::new(),
-            marked: self.collection.marked(namespace),
+            marked: self.collection.marked_in(namespace),
             namespace: namespace.to_owned(),
         };
         let mut params = ListParams::default()
             .fields(super::watches::NOT_FINISHED)
-            .limit(PAGE);
-        while listed.named.len() < listed.marked.len() {
-            let page = match watch::page(&self.upkeep.cluster.client, &api, &params).await {
+            .limit(PAGE_SIZE);
+        while list.named.len() < list.marked.len() {
+            let page = match watch::list_page(&self.upkeep.cluster.client, &api, &params).await {
                 Ok(page) => page,
-                Err(Failure::TooLarge(_)) if params.limit > Some(1) => {
+                Err(CallError::TooLarge(_)) if params.limit > Some(1) => {
                     params.limit = params.limit.map(|limit| limit / 2);
                     continue;
                 }
-                Err(Failure::Api(status)) => return Err(api_problem(&what, CallError::Api(status))),
-                Err(failure) => return Err(api_problem(&what, CallError::Transport(failure.to_string()))),
+                Err(error) => return Err(api_problem(&what, error)),
             };
             for Item(pod) in page.items {
                 let Ok(pod) = pod else {
-                    // It may name each of them.
-                    listed.named.clone_from(&listed.marked);
+                    // An undecodable Pod may name any of them.
+                    list.named.clone_from(&list.marked);
                     break;
                 };
                 let named = pod
@@ -177,15 +177,13 @@ impl Work {
                     .into_iter()
                     .flatten()
                     .map(|secret| secret.name);
-                listed
-                    .named
-                    .extend(named.filter(|name| listed.marked.contains(name)));
+                list.named.extend(named.filter(|name| list.marked.contains(name)));
             }
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params = params.continue_token(&token),
                 None => break,
             }
         }
-        Ok(listed)
+        Ok(list)
     }
 }

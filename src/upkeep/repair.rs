@@ -1,15 +1,16 @@
-//! Making a Secret anew that a kubelet misses or that its registry refuses, and an `ACRPullSecret` that was deleted while a
-//! Pod names it.
+//! Repairs pull secrets: issues a new token for a Secret that a kubelet misses or its registry refuses, and restores an
+//! `ACRPullSecret` that was deleted while a Pod names it.
 
 use super::{
-    Key, Work,
-    complaint::{Complaint, What},
+    Key, Reconciler,
+    pull_failure::{FailureCause, PullFailure},
 };
 use crate::{
-    kubernetes::{self, MIRROR, Pod},
+    kubernetes,
+    live_pod::{LivePod, MIRROR_POD_ANNOTATION},
     problem::Problem,
     pull_secret::{ACRPullSecret, Cause},
-    telemetry::Renewal,
+    telemetry::RenewalOutcome,
     watch::Item,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -21,322 +22,326 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// A complaint comes again with each of the kubelet's tries, and its cause may be another one: an image that the
-/// identity may not pull is refused with every token.
-const MIN_BETWEEN: Duration = Duration::from_secs(10);
-const MAX_BETWEEN: Duration = Duration::from_secs(600);
-/// An Event that is older than a renewal is about the token before; the clocks of the two differ by less than this. The
-/// kubelet says it again with its next try.
-const CLOCKS: SignedDuration = SignedDuration::from_secs(5);
-/// A kubelet writes its Event a moment before the status of the Pod.
-const MAX_LOOKS: u32 = 2;
-/// So many of the Pods that name a pull secret are read before it is tried again later.
-const MAX_USERS: usize = 4;
+/// The shortest time between two repairs of a pull secret. A kubelet reports a failure again with each attempt, and a
+/// new token may not help: an image that the identity may not pull is refused with every token.
+const MIN_INTERVAL: Duration = Duration::from_secs(10);
+/// The longest time between two repairs of a pull secret.
+const MAX_INTERVAL: Duration = Duration::from_secs(600);
+/// An Event that is older than the last renewal concerns the previous token. The clocks of node and webhook differ by
+/// less than this. If the new token fails too, the kubelet reports that with its next attempt.
+const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(5);
+/// How often a Pod is read for one failure: a kubelet writes its Event shortly before the status of the Pod.
+const MAX_POD_READS: u32 = 2;
+/// How many of the Pods that name a pull secret are read per attempt to restore it.
+const MAX_PODS_PER_RESTORE: usize = 4;
 
-/// What repairs are wanted, and which have been made.
+/// The requested repairs, and the record of past ones.
 #[derive(Default)]
-pub struct Repairs(Mutex<HashMap<Key, Repair>>);
-
-#[derive(Default)]
-struct Repair {
-    /// The complaint that is not answered yet.
-    wanted: Option<Wanted>,
-    /// When the last repair was made, and how many before it in a row.
-    made: Option<(Instant, u32)>,
-    /// When a Pod was last read for it.
-    looked: Option<Instant>,
-    /// The last Pod that was read of those that name it.
-    read: Option<Arc<Key>>,
-}
-
-/// A complaint about a pull secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    pod: Key,
-    at: Timestamp,
-    /// Else it is missing.
-    refused: bool,
-    looks: u32,
-}
-
-/// How a repair ended that did not fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The pull secret was made anew.
-    Done,
-    /// There was nothing to do.
-    NothingToDo,
-}
-
-/// What the Pod says to a complaint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Agreement {
-    Agrees,
-    /// It may agree a moment later.
-    NotYet,
-    Disagrees,
-}
-
-// === impl Repairs ===
+pub struct Repairs(Mutex<HashMap<Key, RepairState>>);
 
 impl Repairs {
-    /// Notes a complaint, unless a later one is noted.
-    fn want(&self, key: Key, wanted: Wanted) {
+    /// Requests a repair, unless one is requested for a later failure.
+    fn request(&self, key: Key, request: RepairRequest) {
         let mut all = self.lock();
-        let repair = all.entry(key).or_default();
-        if repair.wanted.as_ref().is_none_or(|before| before.at < wanted.at) {
-            repair.wanted = Some(wanted);
-        }
-    }
-
-    /// The complaint about this pull secret, and how long it is to wait.
-    fn wanted(&self, key: &Key) -> Option<(Wanted, Duration)> {
-        let all = self.lock();
-        let repair = all.get(key)?;
-        let wanted = repair.wanted.clone()?;
-        Some((wanted, repair.wait(Instant::now())))
-    }
-
-    /// A Pod is read because of this complaint.
-    fn looked(&self, key: &Key) {
-        let mut all = self.lock();
-        let repair = all.entry(key.clone()).or_default();
-        repair.looked = Some(Instant::now());
-        if let Some(wanted) = &mut repair.wanted {
-            wanted.looks += 1;
-        }
-    }
-
-    /// This complaint, or an earlier one, is answered.
-    fn answered(&self, key: &Key, at: Timestamp) {
-        if let Some(repair) = self.lock().get_mut(key)
-            && repair.wanted.as_ref().is_some_and(|wanted| wanted.at <= at)
+        let state = all.entry(key).or_default();
+        if state
+            .request
+            .as_ref()
+            .is_none_or(|pending| pending.reported_at < request.reported_at)
         {
-            repair.wanted = None;
+            state.request = Some(request);
         }
     }
 
-    /// How long to wait before this one is made anew once more.
+    /// The pending request for this pull secret, and how long it must wait.
+    fn pending(&self, key: &Key) -> Option<(RepairRequest, Duration)> {
+        let all = self.lock();
+        let state = all.get(key)?;
+        let request = state.request.clone()?;
+        Some((request, state.wait(Instant::now())))
+    }
+
+    /// Records that a Pod is read for this pull secret.
+    fn record_pod_read(&self, key: &Key) {
+        let mut all = self.lock();
+        let state = all.entry(key.clone()).or_default();
+        state.last_pod_read = Some(Instant::now());
+        if let Some(request) = &mut state.request {
+            request.pod_reads += 1;
+        }
+    }
+
+    /// Removes the request if its failure was reported at this time or earlier.
+    fn resolve(&self, key: &Key, reported_at: Timestamp) {
+        if let Some(state) = self.lock().get_mut(key)
+            && state
+                .request
+                .as_ref()
+                .is_some_and(|request| request.reported_at <= reported_at)
+        {
+            state.request = None;
+        }
+    }
+
+    /// How long the next repair of this pull secret must wait.
     fn wait(&self, key: &Key) -> Duration {
         let all = self.lock();
         all.get(key)
-            .map_or(Duration::ZERO, |repair| repair.wait(Instant::now()))
+            .map_or(Duration::ZERO, |state| state.wait(Instant::now()))
     }
 
-    /// It was made anew.
-    fn made(&self, key: &Key) {
+    /// Records a completed repair.
+    fn record_repair(&self, key: &Key) {
         let mut all = self.lock();
-        let repair = all.entry(key.clone()).or_default();
+        let state = all.entry(key.clone()).or_default();
         let now = Instant::now();
-        // Long after, it is another matter.
-        let in_a_row = match repair.made {
-            Some((last, in_a_row)) if now - last <= MAX_BETWEEN * 2 => in_a_row + 1,
+        // A repair long after the last one is unrelated to it.
+        let previous = match state.last_repair {
+            Some((last, previous)) if now - last <= MAX_INTERVAL * 2 => previous + 1,
             _ => 0,
         };
-        repair.made = Some((now, in_a_row));
+        state.last_repair = Some((now, previous));
     }
 
-    /// The Pod of its users that was read last.
-    fn read(&self, key: &Key) -> Option<Arc<Key>> {
-        self.lock().get(key)?.read.clone()
+    /// The Pod that was last read to restore this pull secret.
+    fn last_pod(&self, key: &Key) -> Option<Arc<Key>> {
+        self.lock().get(key)?.last_pod.clone()
     }
 
-    fn set_read(&self, key: &Key, pod: Arc<Key>) {
-        self.lock().entry(key.clone()).or_default().read = Some(pod);
+    fn set_last_pod(&self, key: &Key, pod: Arc<Key>) {
+        self.lock().entry(key.clone()).or_default().last_pod = Some(pod);
     }
 
-    /// The pull secret is gone, and no Pod names it.
+    /// Forgets a pull secret that does not exist and that no Pod names.
     pub fn forget(&self, key: &Key) {
         self.lock().remove(key);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Repair>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, RepairState>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-// === impl Repair ===
+#[derive(Default)]
+struct RepairState {
+    request: Option<RepairRequest>,
+    /// When the last repair was completed, and how many consecutive repairs preceded it.
+    last_repair: Option<(Instant, u32)>,
+    /// When a Pod was last read for this pull secret.
+    last_pod_read: Option<Instant>,
+    /// The Pod that was last read to restore the pull secret.
+    last_pod: Option<Arc<Key>>,
+}
 
-impl Repair {
+impl RepairState {
     fn wait(&self, now: Instant) -> Duration {
-        let made = self.made.map_or(Duration::ZERO, |(last, in_a_row)| {
-            let between = MIN_BETWEEN.saturating_mul(2_u32.saturating_pow(in_a_row));
-            between.min(MAX_BETWEEN).saturating_sub(now - last)
+        let after_repair = self.last_repair.map_or(Duration::ZERO, |(last, previous)| {
+            let interval = MIN_INTERVAL.saturating_mul(2_u32.saturating_pow(previous));
+            interval.min(MAX_INTERVAL).saturating_sub(now - last)
         });
-        let looked = self
-            .looked
-            .map_or(Duration::ZERO, |last| MIN_BETWEEN.saturating_sub(now - last));
-        made.max(looked)
+        let after_read = self
+            .last_pod_read
+            .map_or(Duration::ZERO, |last| MIN_INTERVAL.saturating_sub(now - last));
+        after_repair.max(after_read)
     }
 }
 
-// === impl Wanted ===
+/// A request to repair a pull secret, because a kubelet reported a failed pull.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepairRequest {
+    pod: Key,
+    reported_at: Timestamp,
+    /// Whether the registry refused the token; otherwise the Secret is missing.
+    refused: bool,
+    pod_reads: u32,
+}
 
-impl Wanted {
-    /// Whether the token that was made then is newer than the complaint.
-    fn is_before(&self, renewed: Option<Timestamp>) -> bool {
-        renewed.is_some_and(|renewed| self.at.duration_since(renewed) <= CLOCKS)
+impl RepairRequest {
+    /// Whether the failure was reported before this renewal, and so concerns an earlier token.
+    fn precedes(&self, renewed: Option<Timestamp>) -> bool {
+        renewed.is_some_and(|renewed| self.reported_at.duration_since(renewed) <= CLOCK_SKEW)
     }
 
-    /// What the Pod says to it.
-    fn checked(&self, pod: Option<&Pod>, name: &str, registry: Option<&str>) -> Agreement {
-        let Some(pod) = pod.filter(|pod| asks_for(pod, name)) else {
-            return Agreement::Disagrees;
+    /// Whether the Pod confirms the failure.
+    fn check(&self, pod: Option<&LivePod>, name: &str, registry: Option<&str>) -> Verdict {
+        let Some(pod) = pod.filter(|pod| pulls_with(pod, name)) else {
+            return Verdict::Rejected;
         };
-        let agrees = match (self.refused, registry) {
-            (true, Some(registry)) => pod.waits_for_image_of(registry),
+        let confirmed = match (self.refused, registry) {
+            (true, Some(registry)) => pod.fails_to_pull_from(registry),
             (true, None) => false,
-            // Kubelets before 1.37 say so of Pods that run already.
-            (false, _) => !pod.runs(),
+            // Kubelets before 1.37 report a missing Secret for running Pods too.
+            (false, _) => !pod.all_containers_run(),
         };
-        match agrees {
-            true => Agreement::Agrees,
-            false if self.looks < MAX_LOOKS => Agreement::NotYet,
-            false => Agreement::Disagrees,
+        if confirmed {
+            Verdict::Confirmed
+        } else if self.pod_reads < MAX_POD_READS {
+            Verdict::NotYet
+        } else {
+            Verdict::Rejected
         }
     }
 }
 
-/// Whether the Pod pulls by the Secret of this name. What its annotation says can be written by who cannot create Pods.
-fn asks_for(pod: &Pod, name: &str) -> bool {
-    let mirror = pod
+/// Whether a Pod confirms a reported failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Confirmed,
+    /// The status of the Pod may confirm it a moment later.
+    NotYet,
+    Rejected,
+}
+
+/// Whether the Pod's spec names the Secret. Its annotation does not count: users who cannot create Pods may write it.
+fn pulls_with(pod: &LivePod, name: &str) -> bool {
+    let is_mirror = pod
         .metadata
         .annotations
         .as_ref()
-        .is_some_and(|all| all.contains_key(MIRROR));
-    let mut named = pod.spec.image_pull_secrets.iter().flatten();
-    !mirror && named.any(|secret| secret.name == name)
+        .is_some_and(|all| all.contains_key(MIRROR_POD_ANNOTATION));
+    let mut secrets = pod.spec.image_pull_secrets.iter().flatten();
+    !is_mirror && secrets.any(|secret| secret.name == name)
 }
 
-// === impl Work ===
+/// The result of a repair that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A new token was issued.
+    Repaired,
+    /// No Pod needs the repair.
+    NothingToDo,
+}
 
-impl Work {
-    /// Notes a complaint about the pull secrets of a Pod that it may be true of.
-    pub(super) fn complained(&self, complaint: &Complaint) {
-        for key in self.usage.named_by(&complaint.pod) {
-            let known = self.known(&key);
-            let status = known.as_ref().and_then(|owner| owner.status.as_ref());
+impl Reconciler {
+    /// Requests a repair of the Pod's pull secrets that this failure concerns.
+    pub(super) fn on_pull_failure(&self, failure: &PullFailure) {
+        for key in self.usage.named_by(&failure.pod) {
+            let owner = self.cached(&key);
+            let status = owner.as_ref().and_then(|owner| owner.status.as_ref());
             let registry = status.and_then(|status| status.registry.as_deref());
-            if !complaint.is_about(&key.1, registry) {
+            if !failure.concerns(&key.1, registry) {
                 continue;
             }
-            let wanted = Wanted {
-                pod: complaint.pod.clone(),
-                at: complaint.at,
-                refused: matches!(complaint.what, What::Refused(_)),
-                looks: 0,
+            let request = RepairRequest {
+                pod: failure.pod.clone(),
+                reported_at: failure.reported_at,
+                refused: matches!(failure.cause, FailureCause::Refused(_)),
+                pod_reads: 0,
             };
-            if !wanted.is_before(known.as_ref().and_then(renewed)) {
-                self.repairs.want(key.clone(), wanted);
+            if !request.precedes(owner.as_ref().and_then(last_renewal)) {
+                self.repairs.request(key.clone(), request);
                 self.queue.wake(key);
             }
         }
     }
 
-    /// Makes a pull secret anew that a kubelet complained of, where the Pod agrees; says how long that is to wait, if it is.
+    /// Repairs a pull secret if that is requested and the Pod confirms the failure. Returns a delay if it must wait.
     pub(super) async fn repair(&self, owner: &ACRPullSecret, key: &Key) -> Result<Option<Duration>, Problem> {
-        let Some((wanted, wait)) = self.repairs.wanted(key) else {
+        let Some((request, wait)) = self.repairs.pending(key) else {
             return Ok(None);
         };
-        if wanted.is_before(renewed(owner)) {
-            self.repairs.answered(key, wanted.at);
+        if request.precedes(last_renewal(owner)) {
+            self.repairs.resolve(key, request.reported_at);
             return Ok(None);
         }
         if !wait.is_zero() {
             return Ok(Some(wait));
         }
-        self.looks.turn().await;
-        self.repairs.looked(key);
+        self.pod_read_limiter.acquire().await;
+        self.repairs.record_pod_read(key);
         let registry = owner
             .status
             .as_ref()
             .and_then(|status| status.registry.as_deref());
-        let pod = self.read_pod(&wanted.pod).await?;
-        // This look included.
-        let wanted = Wanted {
-            looks: wanted.looks + 1,
-            ..wanted
+        let pod = self.read_pod(&request.pod).await?;
+        // The copy does not include the read that was just recorded.
+        let request = RepairRequest {
+            pod_reads: request.pod_reads + 1,
+            ..request
         };
-        match wanted.checked(pod.as_ref(), &key.1, registry) {
-            Agreement::Agrees => {}
-            Agreement::NotYet => return Ok(Some(MIN_BETWEEN)),
-            Agreement::Disagrees => {
-                self.repairs.answered(key, wanted.at);
-                self.tell(key, &Ok(Outcome::NothingToDo));
+        match request.check(pod.as_ref(), &key.1, registry) {
+            Verdict::Confirmed => {}
+            Verdict::NotYet => return Ok(Some(MIN_INTERVAL)),
+            Verdict::Rejected => {
+                self.repairs.resolve(key, request.reported_at);
+                self.record_outcome(key, &Ok(Outcome::NothingToDo));
                 return Ok(None);
             }
         }
-        self.pace.turn().await;
+        self.write_limiter.acquire().await;
         if !self.term.still_leads() {
             return Ok(None);
         }
         let outcome = self.renew(owner, Cause::Repair).await;
-        self.tell(key, &outcome.clone().map(|()| Outcome::Done));
+        self.record_outcome(key, &outcome.clone().map(|()| Outcome::Repaired));
         outcome?;
-        self.repairs.answered(key, wanted.at);
-        self.repairs.made(key);
+        self.repairs.resolve(key, request.reported_at);
+        self.repairs.record_repair(key);
         Ok(None)
     }
 
-    /// Makes a pull secret from a Pod that names it: its `ACRPullSecret` is gone.
+    /// Restores a deleted `ACRPullSecret` from a Pod that names it.
     pub(super) async fn restore(&self, key: &Key) -> Result<Option<Duration>, Problem> {
-        if let Some(wait) = self.trouble(key) {
-            return Ok(Some(wait));
+        if let Some(left) = self.backoff_left(key) {
+            return Ok(Some(left));
         }
         let wait = self.repairs.wait(key);
         if !wait.is_zero() {
             return Ok(Some(wait));
         }
-        self.pace.turn().await;
+        self.write_limiter.acquire().await;
         if !self.term.still_leads() {
             return Ok(None);
         }
         let (namespace, name) = key;
         let what = format!("looking for ACRPullSecret {namespace}/{name}");
         let api = Api::<ACRPullSecret>::namespaced(self.upkeep.cluster.client.clone(), namespace);
-        // The watch of Pods may be ahead of that of pull secrets.
+        // The watch of Pods may be ahead of the watch of pull secrets.
         if kubernetes::call(&what, api.get_opt(name)).await?.is_some() {
-            return Ok(Some(MIN_BETWEEN));
+            return Ok(Some(MIN_INTERVAL));
         }
-        self.repairs.looked(key);
-        let outcome = self.make_for_a_user(key).await;
-        self.tell(key, &outcome);
+        self.repairs.record_pod_read(key);
+        let outcome = self.restore_from_any_pod(key).await;
+        self.record_outcome(key, &outcome);
         match outcome? {
-            Outcome::Done => {
-                self.recovered(key);
-                self.repairs.made(key);
-                // The watch shows what was written, and wakes it; this is for when it does not.
-                Ok(Some(MAX_BETWEEN))
+            Outcome::Repaired => {
+                self.clear_backoff(key);
+                self.repairs.record_repair(key);
+                // A fallback: the watch reports the new object and wakes the key.
+                Ok(Some(MAX_INTERVAL))
             }
-            // Others of its Pods may agree.
-            Outcome::NothingToDo => Ok(Some(MAX_BETWEEN)),
+            // The next attempt reads other Pods that name it.
+            Outcome::NothingToDo => Ok(Some(MAX_INTERVAL)),
         }
     }
 
-    /// Makes it as the admission of one of its Pods would.
-    async fn make_for_a_user(&self, key: &Key) -> Result<Outcome, Problem> {
-        let after = self.repairs.read(key);
-        for user in self.usage.users_of(key, after.as_deref(), MAX_USERS) {
-            self.repairs.set_read(key, user.clone());
-            let Some(pod) = self.read_pod(&user).await?.filter(|pod| asks_for(pod, &key.1)) else {
+    async fn restore_from_any_pod(&self, key: &Key) -> Result<Outcome, Problem> {
+        let after = self.repairs.last_pod(key);
+        for pod_key in self
+            .usage
+            .pods_naming(key, after.as_deref(), MAX_PODS_PER_RESTORE)
+        {
+            self.repairs.set_last_pod(key, pod_key.clone());
+            let pod = self.read_pod(&pod_key).await?;
+            let Some(pod) = pod.filter(|pod| pulls_with(pod, &key.1)) else {
                 continue;
             };
-            if self.make_for(&pod, &key.1).await? == Outcome::Done {
-                return Ok(Outcome::Done);
+            if self.restore_from_pod(&pod, &key.1).await? == Outcome::Repaired {
+                return Ok(Outcome::Repaired);
             }
         }
         Ok(Outcome::NothingToDo)
     }
 
-    /// Makes the pull secret of this name as the admission of this Pod would. What else the Pod asks for does not matter.
-    async fn make_for(&self, pod: &Pod, name: &str) -> Result<Outcome, Problem> {
+    /// Issues the pull secret with this name as the admission of the Pod would, but none of its other pull secrets.
+    async fn restore_from_pod(&self, pod: &LivePod, name: &str) -> Result<Outcome, Problem> {
         let wishes = self.upkeep.admission.requests_of(pod).await?;
         let Some(wish) = wishes.into_iter().find(|wish| wish.can_be_named(name)) else {
             return Ok(Outcome::NothingToDo);
         };
         let outcome = async {
             let mut plan = self.upkeep.resolver.resolve(&wish).await?.plan;
-            // The Pod names it as it is called, whatever the generator would have new ones call it.
+            // The Pod refers to the existing name, even if the generator would now produce another one.
             if plan.name() != name {
                 Arc::make_mut(&mut plan).rename(name);
             }
@@ -344,46 +349,46 @@ impl Work {
                 return Ok(Outcome::NothingToDo);
             }
             self.upkeep.issuer.renew(plan, Cause::Repair).await?;
-            Ok(Outcome::Done)
+            Ok(Outcome::Repaired)
         };
         let outcome = outcome.await;
         outcome.inspect_err(|problem| self.upkeep.resolver.warn_on_generator(&wish, problem))
     }
 
-    async fn read_pod(&self, (namespace, name): &Key) -> Result<Option<Pod>, Problem> {
+    /// Reads a Pod. Returns `None` if it does not exist or cannot be decoded, as such a Pod confirms nothing.
+    async fn read_pod(&self, (namespace, name): &Key) -> Result<Option<LivePod>, Problem> {
         let what = format!("reading Pod {namespace}/{name}");
-        let api = Api::<Item<Pod>>::namespaced(self.upkeep.cluster.client.clone(), namespace);
+        let api = Api::<Item<LivePod>>::namespaced(self.upkeep.cluster.client.clone(), namespace);
         let found = kubernetes::call(&what, api.get_opt(name)).await?;
-        // What cannot be read agrees to nothing.
         Ok(found.and_then(|pod| pod.0.ok()))
     }
 
-    fn tell(&self, (namespace, name): &Key, outcome: &Result<Outcome, Problem>) {
+    fn record_outcome(&self, (namespace, name): &Key, outcome: &Result<Outcome, Problem>) {
         let success = match outcome {
-            Ok(Outcome::Done) => {
+            Ok(Outcome::Repaired) => {
                 tracing::info!(namespace, name, "pull secret repaired");
-                Renewal::Repaired
+                RenewalOutcome::Repaired
             }
             Ok(Outcome::NothingToDo) => {
                 tracing::debug!(
                     namespace,
                     name,
-                    "no Pod agrees that this pull secret needs a repair"
+                    "pull secret not repaired: no Pod confirms that it needs a repair"
                 );
-                Renewal::NothingToDo
+                RenewalOutcome::NothingToDo
             }
             Err(problem) => {
-                tracing::warn!(namespace, name, %problem, "pull secret not repaired");
-                Renewal::Failed
+                tracing::warn!(namespace, name, %problem, "pull secret could not be repaired");
+                RenewalOutcome::Failed
             }
         };
         self.upkeep
             .metrics
-            .renewal(success, &outcome.as_ref().map(drop).map_err(Clone::clone));
+            .count_renewal(success, &outcome.as_ref().map(drop).map_err(Clone::clone));
     }
 }
 
-fn renewed(owner: &ACRPullSecret) -> Option<Timestamp> {
+fn last_renewal(owner: &ACRPullSecret) -> Option<Timestamp> {
     Some(owner.status.as_ref()?.last_renewal_time.as_ref()?.0)
 }
 

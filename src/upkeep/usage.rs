@@ -1,13 +1,13 @@
 //! Which pull secrets live Pods name, from a watch of the Pods' metadata.
 //!
-//! What the metadata says is a claim of whoever may write Pods. It decides alone about what costs nobody else: the renewal
-//! and the end of an `ACRPullSecret` that exists in the namespace of the Pod. Before anything is made or repaired for a Pod,
-//! the Pod itself is read.
+//! The metadata is a claim of anybody who may write Pods. On its own it only decides whether an existing `ACRPullSecret`
+//! in the Pod's namespace is renewed or collected, which affects no other namespace. Before anything is issued or
+//! repaired for a Pod, the Pod itself is read.
 
 use super::Key;
 use crate::{
     admission::{MAX_REFERENCES, PULL_SECRETS_ANNOTATION},
-    kubernetes::MIRROR,
+    live_pod::MIRROR_POD_ANNOTATION,
     pull_secret::is_pull_secret,
     watch::{Change, Item},
 };
@@ -21,103 +21,82 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Who uses what; nothing is known until the watch has been filled once.
-#[derive(Default)]
-pub struct Usage(Mutex<Index>);
-
 /// Whether a pull secret is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Use {
-    /// The watch is not filled, or has not been since it failed.
+pub enum Usage {
+    /// The Pods are not known: they have not been listed yet, or their watch fails.
     Unknown,
     /// Live Pods name it.
     Used,
-    /// No live Pod has named it for so long: since its last Pod went, else since this was first asked.
+    /// No live Pod has named it for this duration, since its last Pod disappeared or since this was first asked.
     Unused(Duration),
 }
 
-/// A Pod's metadata.
-type Labelled = Item<PartialObjectMeta<Pod>>;
-
-type Names = Box<[String]>;
-
+/// An index of the pull secrets that Pods name.
 #[derive(Default)]
-struct Index {
-    /// Each Pod's pull secrets.
-    pods: HashMap<Arc<Key>, Names>,
-    /// The Pods that name each pull secret.
-    users: HashMap<Key, BTreeSet<Arc<Key>>>,
-    /// Since when no Pod names it, of each pull secret that was asked about.
-    unused: HashMap<Key, Instant>,
-    /// Whether all Pods have been known once.
-    filled: bool,
-    /// The namespaces whose Pods may be others than those known; none stands for all.
-    failing: HashSet<Option<String>>,
-}
+pub struct UsageIndex(Mutex<Index>);
 
-// === impl Usage ===
-
-impl Usage {
-    /// Takes in a change; returns the pull secrets that have come into use or gone out of it.
-    pub fn observe(&self, change: &Change<Labelled>) -> Vec<Key> {
+impl UsageIndex {
+    /// Applies a change. Returns the pull secrets whose use begins or ends.
+    pub fn observe(&self, change: &Change<PodItem>) -> Vec<Key> {
         let mut index = self.lock();
         match change {
-            Change::There(pod) => index.set(key(pod), names(pod)),
-            Change::Gone(pod) => index.set(key_of(pod), Names::default()),
-            Change::Listed(namespace, all) => index.listed(namespace.as_deref(), all),
-            Change::Whole => {
-                index.filled = true;
+            Change::Applied(pod) => index.set(pod_key(pod), pull_secrets(pod)),
+            Change::Deleted(pod) => index.set(reference_key(pod), Names::default()),
+            Change::Relisted(namespace, all) => index.retain(namespace.as_deref(), all),
+            Change::Synced => {
+                index.synced = true;
                 Vec::new()
             }
-            Change::Fails(namespace) => {
-                index.failing.insert(namespace.clone());
+            Change::Stale(namespace) => {
+                index.stale.insert(namespace.clone());
                 Vec::new()
             }
-            Change::Works(namespace) => {
-                index.failing.remove(namespace);
+            Change::Recovered(namespace) => {
+                index.stale.remove(namespace);
                 Vec::new()
             }
         }
     }
 
     /// Whether this pull secret is in use.
-    pub fn of(&self, pull_secret: &Key) -> Use {
+    pub fn usage_of(&self, pull_secret: &Key) -> Usage {
         let mut index = self.lock();
-        if index.users.contains_key(pull_secret) {
-            return Use::Used;
+        if index.pods_by_secret.contains_key(pull_secret) {
+            return Usage::Used;
         }
-        if !index.filled || index.fails(&pull_secret.0) {
-            return Use::Unknown;
+        if !index.synced || index.is_stale(&pull_secret.0) {
+            return Usage::Unknown;
         }
-        // The age of a pull secret that never had a Pod begins when it is first seen, not when this process began.
+        // A pull secret that never had a Pod is unused since this was first asked, not since the process started.
         let since = index
-            .unused
+            .unused_since
             .entry(pull_secret.clone())
             .or_insert_with(Instant::now);
-        Use::Unused(since.elapsed())
+        Usage::Unused(since.elapsed())
     }
 
     /// The pull secrets that a live Pod names.
     pub fn named_by(&self, pod: &Key) -> Vec<Key> {
         let index = self.lock();
-        let names = index.pods.get(pod).into_iter().flatten();
+        let names = index.secrets_by_pod.get(pod).into_iter().flatten();
         names.map(|name| (pod.0.clone(), name.clone())).collect()
     }
 
-    /// At most so many live Pods that name this pull secret: those after this one, or else the first.
-    pub fn users_of(&self, pull_secret: &Key, after: Option<&Key>, most: usize) -> Vec<Arc<Key>> {
+    /// At most `limit` live Pods that name this pull secret, in cyclic order from the one after `after`.
+    pub fn pods_naming(&self, pull_secret: &Key, after: Option<&Key>, limit: usize) -> Vec<Arc<Key>> {
         let index = self.lock();
-        let Some(users) = index.users.get(pull_secret) else {
+        let Some(pods) = index.pods_by_secret.get(pull_secret) else {
             return Vec::new();
         };
-        let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let rest = users.range::<Key, _>((begin, Bound::Unbounded));
-        rest.chain(users).take(most.min(users.len())).cloned().collect()
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = pods.range::<Key, _>((start, Bound::Unbounded));
+        rest.chain(pods).take(limit.min(pods.len())).cloned().collect()
     }
 
-    /// The pull secret is gone.
+    /// Forgets since when a pull secret that no longer exists is unused.
     pub fn forget(&self, pull_secret: &Key) {
-        self.lock().unused.remove(pull_secret);
+        self.lock().unused_since.remove(pull_secret);
     }
 
     fn lock(&self) -> MutexGuard<'_, Index> {
@@ -125,19 +104,36 @@ impl Usage {
     }
 }
 
-// === impl Index ===
+/// The metadata of a Pod.
+type PodItem = Item<PartialObjectMeta<Pod>>;
+
+type Names = Box<[String]>;
+
+#[derive(Default)]
+struct Index {
+    secrets_by_pod: HashMap<Arc<Key>, Names>,
+    pods_by_secret: HashMap<Key, BTreeSet<Arc<Key>>>,
+    /// Since when no Pod names a pull secret.
+    unused_since: HashMap<Key, Instant>,
+    /// Whether all Pods have been listed once.
+    synced: bool,
+    /// The namespaces in which the watch fails; `None` stands for the whole cluster.
+    stale: HashSet<Option<String>>,
+}
 
 impl Index {
-    fn fails(&self, namespace: &str) -> bool {
-        let all = self.failing.contains(&None);
-        all || (!self.failing.is_empty() && self.failing.contains(&Some(namespace.to_owned())))
+    fn is_stale(&self, namespace: &str) -> bool {
+        self.stale.contains(&None)
+            || (!self.stale.is_empty() && self.stale.contains(&Some(namespace.to_owned())))
     }
 
+    /// Replaces the pull secrets of a Pod. Returns the pull secrets whose use begins or ends.
     fn set(&mut self, pod: Key, names: Names) -> Vec<Key> {
         let pod = Arc::new(pod);
-        let before = match names.is_empty() {
-            true => self.pods.remove(&pod),
-            false => self.pods.insert(pod.clone(), names.clone()),
+        let before = if names.is_empty() {
+            self.secrets_by_pod.remove(&pod)
+        } else {
+            self.secrets_by_pod.insert(pod.clone(), names.clone())
         };
         let before = before.unwrap_or_default();
         if before == names {
@@ -146,19 +142,19 @@ impl Index {
         let key = |name: &String| (pod.0.clone(), name.clone());
         let mut changed = Vec::new();
         for key in names.iter().filter(|name| !before.contains(name)).map(key) {
-            let users = self.users.entry(key.clone()).or_default();
-            users.insert(pod.clone());
-            if users.len() == 1 {
-                self.unused.remove(&key);
+            let pods = self.pods_by_secret.entry(key.clone()).or_default();
+            pods.insert(pod.clone());
+            if pods.len() == 1 {
+                self.unused_since.remove(&key);
                 changed.push(key);
             }
         }
         for key in before.iter().filter(|name| !names.contains(name)).map(key) {
-            if let Some(users) = self.users.get_mut(&key) {
-                users.remove(&pod);
-                if users.is_empty() {
-                    self.users.remove(&key);
-                    self.unused.insert(key.clone(), Instant::now());
+            if let Some(pods) = self.pods_by_secret.get_mut(&key) {
+                pods.remove(&pod);
+                if pods.is_empty() {
+                    self.pods_by_secret.remove(&key);
+                    self.unused_since.insert(key.clone(), Instant::now());
                     changed.push(key);
                 }
             }
@@ -166,36 +162,36 @@ impl Index {
         changed
     }
 
-    /// Whatever is not in the list went while nobody looked.
-    fn listed(&mut self, namespace: Option<&str>, all: &HashSet<ObjectRef<Labelled>>) -> Vec<Key> {
-        let here = |pod: &&Arc<Key>| namespace.is_none_or(|namespace| pod.0 == namespace);
-        let gone: Vec<_> = self
-            .pods
+    /// Removes the Pods of the namespace that are not in the list: they were deleted while the watch was interrupted.
+    fn retain(&mut self, namespace: Option<&str>, listed: &HashSet<ObjectRef<PodItem>>) -> Vec<Key> {
+        let deleted: Vec<_> = self
+            .secrets_by_pod
             .keys()
-            .filter(here)
-            .filter(|pod| !all.contains(&ObjectRef::new(&pod.1).within(&pod.0)))
+            .filter(|pod| namespace.is_none_or(|namespace| pod.0 == namespace))
+            .filter(|pod| !listed.contains(&ObjectRef::new(&pod.1).within(&pod.0)))
             .map(|pod| (**pod).clone())
             .collect();
-        gone.into_iter()
+        deleted
+            .into_iter()
             .flat_map(|pod| self.set(pod, Names::default()))
             .collect()
     }
 }
 
-fn key_of(pod: &ObjectRef<Labelled>) -> Key {
+fn reference_key(pod: &ObjectRef<PodItem>) -> Key {
     (pod.namespace.clone().unwrap_or_default(), pod.name.clone())
 }
 
-fn key(pod: &Labelled) -> Key {
+fn pod_key(pod: &PodItem) -> Key {
     (pod.namespace().unwrap_or_default(), pod.name_any())
 }
 
-/// The pull secrets of ours that the Pod's annotation names, each once. Anybody who may write Pods writes the annotation:
-/// at most so many items of it are looked at as the webhook writes. The mirror of a static Pod names none, for a kubelet may
-/// create it in any namespace, and it cannot pull by a Secret.
-fn names(pod: &Labelled) -> Names {
+/// The webhook's pull secrets that the Pod's annotation names, without duplicates. Anybody who may write Pods can write
+/// the annotation, so only as many of its items are read as the webhook itself writes. The mirror Pod of a static Pod
+/// names none: a kubelet may create it in any namespace, and it cannot pull with a Secret.
+fn pull_secrets(pod: &PodItem) -> Names {
     let annotations = pod.annotations();
-    if annotations.contains_key(MIRROR) {
+    if annotations.contains_key(MIRROR_POD_ANNOTATION) {
         return Names::default();
     }
     let list = annotations

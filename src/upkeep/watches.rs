@@ -1,9 +1,9 @@
-//! What the leader looks at: the Pods that we patched, the kubelets' complaints, the pull secrets themselves. Each only wakes
-//! the pull secrets that it is about.
+//! The leader's watches: the Pods that the webhook patched, the kubelets' Events about failed pulls, and the pull
+//! secrets. Each watch wakes only the pull secrets that a change concerns.
 
 use super::{
-    Work,
-    complaint::{Complaint, Event},
+    Reconciler,
+    pull_failure::{Event, PullFailure},
 };
 use crate::{
     admission::INJECTED_LABEL,
@@ -13,64 +13,67 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt, core::PartialObjectMeta};
 
-/// Finished Pods pull no more.
+/// Excludes finished Pods, which pull no images.
 pub const NOT_FINISHED: &str = "status.phase!=Succeeded,status.phase!=Failed";
 
-/// Follows the Pods, and wakes what they begin or cease to use.
-pub async fn pods(work: &Work) {
-    let places = work.upkeep.cluster.places::<Item<PartialObjectMeta<Pod>>>();
+/// Watches the Pods, and wakes the pull secrets whose use begins or ends.
+pub async fn pods(reconciler: &Reconciler) {
+    let scopes = reconciler
+        .upkeep
+        .cluster
+        .watch_scopes::<Item<PartialObjectMeta<Pod>>>();
     let selector = Selector::default()
         .labels(&format!("{INJECTED_LABEL}=true"))
         .fields(NOT_FINISHED);
-    let mut watch = Watch::start("watch of Pods", &work.upkeep.cluster, places, selector);
+    let mut watch = Watch::start("watch of Pods", &reconciler.upkeep.cluster, scopes, selector);
     while let Some(change) = watch.next().await {
-        for key in work.usage.observe(&change) {
-            work.queue.wake(key);
+        for key in reconciler.usage.observe(&change) {
+            reconciler.queue.wake(key);
         }
-        if matches!(change, Change::Whole | Change::Works(_)) {
-            // Those that are not in use have waited for this, and so have complaints.
-            work.pods_listed.notify_one();
-            wake_all(work);
+        if matches!(change, Change::Synced | Change::Recovered(_)) {
+            // Unused pull secrets and the watch of Events wait for the list of Pods.
+            reconciler.pods_listed.notify_one();
+            wake_all(reconciler);
         }
     }
 }
 
-fn wake_all(work: &Work) {
-    for object in work.upkeep.issuer.pull_secrets().all() {
+fn wake_all(reconciler: &Reconciler) {
+    for object in reconciler.upkeep.issuer.pull_secrets().all() {
         let key = (object.namespace().unwrap_or_default(), object.name_any());
-        work.queue.wake(key);
+        reconciler.queue.wake(key);
     }
 }
 
-/// Follows the pull secrets themselves.
-pub async fn changes(work: &Work) {
-    let changes = work.upkeep.issuer.pull_secrets().listen();
-    wake_all(work);
+/// Wakes the pull secrets that change.
+pub async fn pull_secrets(reconciler: &Reconciler) {
+    let changes = reconciler.upkeep.issuer.pull_secrets().listen();
+    wake_all(reconciler);
     loop {
         for key in changes.next().await {
-            work.queue.wake(key);
+            reconciler.queue.wake(key);
         }
     }
 }
 
-/// Follows the kubelets' Events about pulls that fail.
-pub async fn failed_pulls(work: &Work) {
-    // A complaint about a Pod that is not known is about none of ours.
-    work.pods_listed.notified().await;
-    let follow = async |what, reason: &str| {
+/// Watches the kubelets' Events about failed pulls.
+pub async fn failed_pulls(reconciler: &Reconciler) {
+    // Events about unknown Pods are ignored, so the Pods must be known first.
+    reconciler.pods_listed.notified().await;
+    let follow = async |name, reason: &str| {
         let fields = format!("involvedObject.kind=Pod,type=Warning,reason={reason}");
-        let places = work.upkeep.cluster.places::<Item<Event>>();
+        let scopes = reconciler.upkeep.cluster.watch_scopes::<Item<Event>>();
         let mut watch = Watch::start(
-            what,
-            &work.upkeep.cluster,
-            places,
+            name,
+            &reconciler.upkeep.cluster,
+            scopes,
             Selector::default().fields(&fields),
         );
         while let Some(change) = watch.next().await {
-            if let Change::There(Item(Ok(event))) = change
-                && let Some(complaint) = Complaint::of(&event, Timestamp::now())
+            if let Change::Applied(Item(Ok(event))) = change
+                && let Some(failure) = PullFailure::from_event(&event, Timestamp::now())
             {
-                work.complained(&complaint);
+                reconciler.on_pull_failure(&failure);
             }
         }
     };

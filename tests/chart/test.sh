@@ -341,6 +341,7 @@ check its_version_is_the_programs
 check every_good_value_renders
 check every_bad_value_is_refused_by_its_path
 check a_large_number_stays_one
+check egress_has_the_destinations_that_are_named
 check what_is_excluded_is_excluded_everywhere
 check the_rights_of_the_test_go_with_it
 check a_ca_is_text_or_a_config_map_not_both

@@ -18,7 +18,7 @@ async fn it_succeeds_where_the_webhook_is_called_and_says_why_not_where_it_is_no
     assert_eq!(code, Some(1));
     assert!(
         sentence.starts_with(
-            "acr-pull-webhook: the API server has not asked the webhook about a Pod in namespace default"
+            "acr-pull-webhook: the API server did not call the webhook for a Pod in namespace default"
         ),
         "{sentence}"
     );

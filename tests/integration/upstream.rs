@@ -190,7 +190,10 @@ async fn each_odd_answer_of_entra_ends_in_its_class_and_its_words_in_time() {
             r#"{"aadsts": 90033}"#,
             Warned("EntraUnavailable", &["AADSTS90033"]),
         ),
-        (r#"{"aadsts": 90055}"#, Warned("EntraThrottled", &["slow down"])),
+        (
+            r#"{"aadsts": 90055}"#,
+            Warned("EntraThrottled", &["throttling requests"]),
+        ),
         (
             r#"{"aadsts": 123456}"#,
             Refused("EntraRefused", &["AADSTS123456"]),
@@ -209,13 +212,19 @@ async fn each_odd_answer_of_entra_ends_in_its_class_and_its_words_in_time() {
         (r#"{"body": "empty"}"#, Warned("EntraUnavailable", &["200"])),
         (
             r#"{"reset": true}"#,
-            Warned("EntraUnavailable", &["login.microsoftonline.com was not reached"]),
+            Warned(
+                "EntraUnavailable",
+                &["login.microsoftonline.com could not be reached"],
+            ),
         ),
         (
             r#"{"redirect": "https://fabrikam.azurecr.io/"}"#,
             Warned("EntraUnavailable", &["307"]),
         ),
-        (r#"{"status": 429}"#, Warned("EntraThrottled", &["slow down"])),
+        (
+            r#"{"status": 429}"#,
+            Warned("EntraThrottled", &["throttling requests"]),
+        ),
         // Right answers, oddly written.
         (r#"{"expiresIn": "quoted"}"#, Fine),
         (r#"{"expiresIn": "missing"}"#, Fine),
@@ -224,7 +233,7 @@ async fn each_odd_answer_of_entra_ends_in_its_class_and_its_words_in_time() {
         // The last one: the application is not asked again for so long.
         (
             r#"{"status": 429, "retryAfter": 60}"#,
-            Warned("EntraThrottled", &["slow down"]),
+            Warned("EntraThrottled", &["throttling requests"]),
         ),
     ]
     .into_iter()
@@ -319,7 +328,7 @@ async fn a_token_that_opens_less_than_its_scope_is_written_and_warned_of() {
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     for part in [
         "ScopeNotGranted",
-        "does not open repository team-a/typo",
+        "cannot pull from repository team-a/typo",
         REGISTRY,
     ] {
         assert!(warnings[0].contains(part), "{part}: {warnings:?}");

@@ -1,4 +1,4 @@
-{{/* One cluster has one acr-pull-webhook: the name does not depend on the release's. */}}
+{{/* A cluster has only one acr-pull-webhook, so the name does not depend on the release name. */}}
 {{- define "acr-pull-webhook.name" -}}
 {{ .Values.fullnameOverride | default .Chart.Name }}
 {{- end }}
@@ -28,7 +28,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
-{{/* The name and labels of an object of ours; its namespace too, unless it belongs to the cluster. */}}
+{{/* Name and labels of an object, and its namespace unless the object is cluster-scoped. */}}
 {{- define "acr-pull-webhook.clusterMetadata" -}}
 name: {{ include "acr-pull-webhook.name" . }}
 labels:
@@ -46,7 +46,7 @@ subjects:
     namespace: {{ .Release.Namespace }}
 {{- end }}
 
-{{/* A list that YAML and CEL read alike. */}}
+{{/* A list in JSON, which both YAML and CEL can parse. */}}
 {{- define "acr-pull-webhook.excludedNamespaces" -}}
 {{ concat (list "kube-system" .Release.Namespace) .Values.webhook.excludedNamespaces | uniq | toJson }}
 {{- end }}
@@ -55,7 +55,7 @@ subjects:
 {{ .Values.certificates.selfManaged.secretName | default (printf "%s-certificates" (include "acr-pull-webhook.name" .)) }}
 {{- end }}
 
-{{/* The Secret with files of a certificate; none where the webhook makes its own. */}}
+{{/* The Secret with the files of a certificate; empty if the webhook issues its own. */}}
 {{- define "acr-pull-webhook.tlsSecret" -}}
 {{- if eq .Values.certificates.mode "provided" -}}
 {{ .Values.certificates.provided.secretName }}
@@ -64,67 +64,67 @@ subjects:
 {{- end }}
 {{- end }}
 
-{{/* The program's options as variables; what is empty is left to the program. */}}
+{{/* The program's options as environment variables; for an empty value the program uses its default. */}}
 {{- define "acr-pull-webhook.settings" -}}
 {{- $name := include "acr-pull-webhook.name" . }}
-{{- $ours := dict }}
+{{- $options := dict }}
 {{- with .Values }}
-{{- $_ := set $ours "REGISTRY_SUFFIXES" (join "," .azure.registrySuffixes) }}
-{{- $_ := set $ours "AUTHORITY_HOST" (join "," .azure.authorityHosts) }}
-{{- $_ := set $ours "ACR_AUDIENCE" (join "," .azure.acrAudiences) }}
-{{- $_ := set $ours "MANAGED_IDENTITY_NAMESPACES" (join "," .azure.managedIdentityNamespaces) }}
+{{- $_ := set $options "REGISTRY_SUFFIXES" (join "," .azure.registrySuffixes) }}
+{{- $_ := set $options "AUTHORITY_HOST" (join "," .azure.authorityHosts) }}
+{{- $_ := set $options "ACR_AUDIENCE" (join "," .azure.acrAudiences) }}
+{{- $_ := set $options "MANAGED_IDENTITY_NAMESPACES" (join "," .azure.managedIdentityNamespaces) }}
 {{- if ne (join "," .azure.tokenAudiences) "api://AzureADTokenExchange" }}
-{{- $_ := set $ours "TOKEN_AUDIENCES" (join "," .azure.tokenAudiences) }}
+{{- $_ := set $options "TOKEN_AUDIENCES" (join "," .azure.tokenAudiences) }}
 {{- end }}
-{{- $_ := set $ours "NAMESPACES" (join "," .namespaces) }}
-{{- $_ := set $ours "EXCLUDED_NAMESPACES" (join "," .webhook.excludedNamespaces) }}
-{{- $_ := set $ours "ON_UPSTREAM_FAILURE" .webhook.onUpstreamFailure }}
-{{- $_ := set $ours "MAX_CONNECTIONS" .webhook.maxConnections }}
-{{- $_ := set $ours "SHUTDOWN_DELAY" .webhook.shutdownDelay }}
-{{- $_ := set $ours "ISSUE_CONCURRENCY" .pullSecrets.issueConcurrency }}
-{{- $_ := set $ours "MAX_PULL_SECRETS_PER_NAMESPACE" .pullSecrets.maxPerNamespace }}
-{{- $_ := set $ours "UNUSED_GRACE" .pullSecrets.unusedGrace }}
-{{- $_ := set $ours "UNUSED_NOTICE" .pullSecrets.unusedNotice }}
-{{- $_ := set $ours "RENEWAL_CONCURRENCY" .pullSecrets.renewalConcurrency }}
-{{- $_ := set $ours "RENEWAL_RATE" .pullSecrets.renewalRate }}
-{{- $_ := set $ours "LEADER_ELECTION_LEASE_DURATION" .leaderElection.leaseDuration }}
-{{- $_ := set $ours "LEADER_ELECTION_RENEW_DEADLINE" .leaderElection.renewDeadline }}
-{{- $_ := set $ours "LEADER_ELECTION_RETRY_PERIOD" .leaderElection.retryPeriod }}
-{{- $_ := set $ours "LEADER_ELECTION_NAMESPACE" .leaderElection.namespace }}
-{{- $_ := set $ours "LOG_LEVEL" .log.level }}
-{{- $_ := set $ours "LOG_FORMAT" .log.format }}
+{{- $_ := set $options "NAMESPACES" (join "," .namespaces) }}
+{{- $_ := set $options "EXCLUDED_NAMESPACES" (join "," .webhook.excludedNamespaces) }}
+{{- $_ := set $options "ON_UPSTREAM_FAILURE" .webhook.onUpstreamFailure }}
+{{- $_ := set $options "MAX_CONNECTIONS" .webhook.maxConnections }}
+{{- $_ := set $options "SHUTDOWN_DELAY" .webhook.shutdownDelay }}
+{{- $_ := set $options "ISSUE_CONCURRENCY" .pullSecrets.issueConcurrency }}
+{{- $_ := set $options "MAX_PULL_SECRETS_PER_NAMESPACE" .pullSecrets.maxPerNamespace }}
+{{- $_ := set $options "UNUSED_GRACE" .pullSecrets.unusedGrace }}
+{{- $_ := set $options "UNUSED_NOTICE" .pullSecrets.unusedNotice }}
+{{- $_ := set $options "RENEWAL_CONCURRENCY" .pullSecrets.renewalConcurrency }}
+{{- $_ := set $options "RENEWAL_RATE" .pullSecrets.renewalRate }}
+{{- $_ := set $options "LEADER_ELECTION_LEASE_DURATION" .leaderElection.leaseDuration }}
+{{- $_ := set $options "LEADER_ELECTION_RENEW_DEADLINE" .leaderElection.renewDeadline }}
+{{- $_ := set $options "LEADER_ELECTION_RETRY_PERIOD" .leaderElection.retryPeriod }}
+{{- $_ := set $options "LEADER_ELECTION_NAMESPACE" .leaderElection.namespace }}
+{{- $_ := set $options "LOG_LEVEL" .log.level }}
+{{- $_ := set $options "LOG_FORMAT" .log.format }}
 {{- if or .extraCa.pem .extraCa.configMap }}
-{{- $_ := set $ours "EXTRA_CA_FILE" (printf "/etc/acr-pull-webhook/extra-ca/%s" .extraCa.key) }}
+{{- $_ := set $options "EXTRA_CA_FILE" (printf "/etc/acr-pull-webhook/extra-ca/%s" .extraCa.key) }}
 {{- end }}
 {{- if or .webhook.clientCa.pem .webhook.clientCa.configMap }}
-{{- $_ := set $ours "CLIENT_CA_FILE" (printf "/etc/acr-pull-webhook/client-ca/%s" .webhook.clientCa.key) }}
-{{- $_ := set $ours "CLIENT_NAMES" (join "," .webhook.clientCa.names) }}
+{{- $_ := set $options "CLIENT_CA_FILE" (printf "/etc/acr-pull-webhook/client-ca/%s" .webhook.clientCa.key) }}
+{{- $_ := set $options "CLIENT_NAMES" (join "," .webhook.clientCa.names) }}
 {{- else if .webhook.clientCa.names }}
-{{- fail "webhook.clientCa.names: there is no authority; set webhook.clientCa.pem or webhook.clientCa.configMap" }}
+{{- fail "webhook.clientCa.names: requires a CA; set webhook.clientCa.pem or webhook.clientCa.configMap" }}
 {{- end }}
 {{- $secret := include "acr-pull-webhook.certificatesSecret" $ }}
 {{- if eq $secret (include "acr-pull-webhook.tlsSecret" $) }}
-{{- fail (printf "certificates.provided.secretName: the webhook keeps its secret path in Secret %s and would overwrite your certificate there; give your Secret another name" $secret) }}
+{{- fail (printf "certificates.provided.secretName: the webhook stores its secret path in Secret %s and would overwrite your certificate; use another name" $secret) }}
 {{- end }}
 {{- if ne $secret "acr-pull-webhook-certificates" }}
-{{- $_ := set $ours "TLS_SECRET" $secret }}
+{{- $_ := set $options "TLS_SECRET" $secret }}
 {{- end }}
 {{- if ne $name "acr-pull-webhook" }}
-{{- $_ := set $ours "WEBHOOK_CONFIGURATION" $name }}
+{{- $_ := set $options "WEBHOOK_CONFIGURATION" $name }}
 {{- end }}
 {{- if eq .certificates.mode "self-managed" }}
-{{- $_ := set $ours "CERTIFICATE_LIFETIME" .certificates.selfManaged.lifetime }}
+{{- $_ := set $options "CERTIFICATE_LIFETIME" .certificates.selfManaged.lifetime }}
 {{- if ne $name "acr-pull-webhook" }}
-{{- $_ := set $ours "TLS_NAMES" (printf "%s.%s.svc" $name $.Release.Namespace) }}
+{{- $_ := set $options "TLS_NAMES" (printf "%s.%s.svc" $name $.Release.Namespace) }}
 {{- end }}
 {{- end }}
 {{- $settings := dict "AZURE_TENANT_ID" .azure.tenantId "HTTPS_PROXY" .proxy.https "NO_PROXY" (join "," .proxy.noProxy) }}
-{{- range $key, $value := $ours }}
+{{- range $key, $value := $options }}
 {{- $_ := set $settings (printf "ACR_PULL_WEBHOOK_%s" $key) $value }}
 {{- end }}
 {{- range $key, $value := $settings }}
 {{- if not (or (kindIs "invalid" $value) (eq (toString $value) "")) }}
-{{- /* A number from a file is a float, which would be written as 2e+06. */}}
+{{- /* Helm reads numbers in a file as floats, which would be printed as 2e+06. */}}
 {{ $key }}: {{ kindIs "float64" $value | ternary (int64 $value) $value | toString | quote }}
 {{- end }}
 {{- end }}

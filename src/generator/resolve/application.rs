@@ -2,11 +2,11 @@
 
 use super::{GeneratorInNamespace, ResolveRules};
 use crate::{
-    foreign::Foreign,
     generator::access_token::MAX_NAME_LENGTH,
-    identity::{TenantFrom, is_guid},
+    identity::{TenantIdSource, is_guid},
     problem::{Problem, Reason},
     registry::is_dns_name,
+    untrusted::UntrustedText,
 };
 
 impl ResolveRules {
@@ -15,14 +15,14 @@ impl ResolveRules {
     pub(super) fn tenant_id<'a>(
         &'a self,
         generator: GeneratorInNamespace<'a>,
-    ) -> Option<(&'a str, TenantFrom)> {
+    ) -> Option<(&'a str, TenantIdSource)> {
         let of_generator = generator.spec.tenant_id.as_deref().map(trimmed);
         let of_generator = of_generator.filter(|id| !id.is_empty());
         if let Some(id) = of_generator {
             let command = generator.patch_command(r#""tenantId":"TENANT_ID""#);
-            return Some((id, TenantFrom::Generator { command }));
+            return Some((id, TenantIdSource::Generator { command }));
         }
-        Some((self.tenant_id.as_deref()?, TenantFrom::Flag))
+        Some((self.tenant_id.as_deref()?, TenantIdSource::Flag))
     }
 }
 
@@ -53,7 +53,7 @@ pub(super) fn check_tenant_id(id: &str, location: &str) -> Result<(), Problem> {
 }
 
 fn invalid(what: &str, id: &str, why: &str, location: &str) -> Problem {
-    let id = Foreign::quoted(id);
+    let id = UntrustedText::quoted(id);
     Problem::new(
         Reason::IdentityInvalid,
         format!("{what} {id} {why}; correct {location}"),

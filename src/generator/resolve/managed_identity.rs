@@ -5,10 +5,10 @@ use super::{
     application::{check_client_id, check_tenant_id},
 };
 use crate::{
-    foreign::Foreign,
     generator::access_token::MAX_IDENTITY_ID_LENGTH,
-    identity::{CloudEndpoints, ManagedIdentity, ManagedIdentityId, TenantFrom},
+    identity::{CloudEndpoints, ManagedIdentity, ManagedIdentityId, TenantIdSource},
     problem::{Problem, Reason},
+    untrusted::UntrustedText,
 };
 
 /// The first segment of every resource id.
@@ -47,7 +47,7 @@ impl ResolveRules {
                     return Err(generator.invalid(&format!(
                         "has an invalid resource id {} in spec.auth.managedIdentity.identityId: it does not start with \
                          {RESOURCE_ID_PREFIX}, or contains a character that resource ids cannot contain; correct it",
-                        Foreign::quoted(id)
+                        UntrustedText::quoted(id)
                     )));
                 }
                 ManagedIdentityId::ResourceId(id.to_owned())
@@ -61,7 +61,7 @@ impl ResolveRules {
         // --tenant-id does not apply: the node's tenant may differ from the Pods' tenant, and the registry does not
         // need it.
         let tenant_id = match self.tenant_id(generator) {
-            Some((id, source @ TenantFrom::Generator { .. })) => {
+            Some((id, source @ TenantIdSource::Generator { .. })) => {
                 check_tenant_id(id, &generator.tenant_id_location(&source))?;
                 Some(id.to_owned())
             }

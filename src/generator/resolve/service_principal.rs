@@ -2,10 +2,10 @@
 
 use super::{GeneratorInNamespace, ResolveRules, application::check_tenant_id};
 use crate::{
-    foreign::Foreign,
     generator::access_token::{MAX_NAME_LENGTH, SecretKeySelector, ServicePrincipalAuth},
     identity::{CloudEndpoints, SecretKey, ServicePrincipal},
     problem::{Problem, Reason},
+    untrusted::UntrustedText,
 };
 
 /// Stands for an absent selector, so that the message names its first missing field.
@@ -27,7 +27,7 @@ impl ResolveRules {
         };
         let client_id = key(&auth.secret_ref.client_id, "clientId")?;
         let client_secret = key(&auth.secret_ref.client_secret, "clientSecret")?;
-        let (tenant_id, tenant_from) = self.tenant_id(generator).ok_or_else(|| {
+        let (tenant_id, tenant_id_source) = self.tenant_id(generator).ok_or_else(|| {
             Problem::new(
                 Reason::TenantIdMissing,
                 format!(
@@ -37,12 +37,12 @@ impl ResolveRules {
                 ),
             )
         })?;
-        check_tenant_id(tenant_id, &generator.tenant_id_location(&tenant_from))?;
+        check_tenant_id(tenant_id, &generator.tenant_id_location(&tenant_id_source))?;
         Ok(ServicePrincipal {
             client_id,
             client_secret,
             tenant_id: tenant_id.to_owned(),
-            tenant_from,
+            tenant_id_source,
             cloud,
         })
     }
@@ -67,7 +67,7 @@ impl<'a> GeneratorInNamespace<'a> {
         if key.len() > MAX_NAME_LENGTH || !key.bytes().all(is_key_byte) {
             return Err(self.invalid(&format!(
                 "has an invalid {path}.key: {} is not a valid key of a Secret; correct it",
-                Foreign::quoted(key)
+                UntrustedText::quoted(key)
             )));
         }
         Ok(SecretKey {

@@ -18,7 +18,7 @@ fn rules() -> ResolveRules {
         token_audiences: vec![AUDIENCE.to_owned(), OTHER_AUDIENCE.to_owned()],
         clouds: Clouds::default(),
         managed_identity_namespaces: NamespaceList::default(),
-        excluded: Excluded::new(None, &["infra".to_owned()]).unwrap(),
+        excluded: ExcludedNamespaces::new(None, &["infra".to_owned()]).unwrap(),
     }
 }
 
@@ -236,10 +236,10 @@ fn the_most_specific_client_and_tenant_ids_win() {
     )]);
     let identity = workload(resolve(&generator, &client_id_only)).unwrap();
     assert_eq!(
-        (identity.tenant_id.as_str(), identity.tenant_from),
+        (identity.tenant_id.as_str(), identity.tenant_id_source),
         (
             "contoso.onmicrosoft.com",
-            TenantFrom::Generator {
+            TenantIdSource::Generator {
                 command: "kubectl patch acraccesstoken contoso --namespace team-a --type merge --patch \
                           '{\"spec\":{\"tenantId\":\"TENANT_ID\"}}'"
                     .to_owned()
@@ -255,8 +255,8 @@ fn the_most_specific_client_and_tenant_ids_win() {
     let account = with_default.service_account(referenced, "app").unwrap();
     let identity = workload(with_default.resolve(referenced, account, &client_id_only)).unwrap();
     assert_eq!(
-        (identity.tenant_id.as_str(), identity.tenant_from),
-        ("44444444-0000-0000-0000-000000000004", TenantFrom::Flag)
+        (identity.tenant_id.as_str(), identity.tenant_id_source),
+        ("44444444-0000-0000-0000-000000000004", TenantIdSource::Flag)
     );
     let all = annotations(&[
         IDS[0],
@@ -272,8 +272,8 @@ fn the_most_specific_client_and_tenant_ids_win() {
     ]);
     let identity = workload(resolve(&generator, &all)).unwrap();
     assert_eq!(
-        identity.tenant_from,
-        TenantFrom::Annotation("kubernetes.azure.com/acr-tenant-id")
+        identity.tenant_id_source,
+        TenantIdSource::Annotation("kubernetes.azure.com/acr-tenant-id")
     );
     assert_eq!(
         identity.client_id_annotation,
@@ -331,7 +331,7 @@ fn the_fingerprint_depends_on_every_input_and_on_nothing_else() {
     // The source of an id is not an input, because the token does not depend on it.
     let mut moved = base.clone();
     if let Identity::Workload(identity) = &mut moved.identity {
-        identity.tenant_from = TenantFrom::Flag;
+        identity.tenant_id_source = TenantIdSource::Flag;
         identity.client_id_annotation = "elsewhere";
     }
     assert_eq!(moved.fingerprint(), base.fingerprint());

@@ -5,13 +5,13 @@ use super::{
     application::{check_client_id, check_tenant_id, trimmed},
 };
 use crate::{
-    foreign::Foreign,
     generator::{
         access_token::{MAX_AUDIENCE_LENGTH, MAX_AUDIENCES},
         namespaces::{self, ALLOWED_NAMESPACES},
     },
-    identity::{CloudEndpoints, TenantFrom, WorkloadIdentity},
+    identity::{CloudEndpoints, TenantIdSource, WorkloadIdentity},
     problem::{Problem, Reason},
+    untrusted::UntrustedText,
 };
 
 /// The annotations of a service account that set the client id: the annotation of the kubelet credential provider takes
@@ -63,8 +63,8 @@ impl ResolveRules {
                 ),
             )
         })?;
-        let (tenant_id, tenant_from) = first_annotation(TENANT_ID_ANNOTATIONS)
-            .map(|(id, key)| (id, TenantFrom::Annotation(key)))
+        let (tenant_id, tenant_id_source) = first_annotation(TENANT_ID_ANNOTATIONS)
+            .map(|(id, key)| (id, TenantIdSource::Annotation(key)))
             .or_else(|| self.tenant_id(generator))
             .ok_or_else(|| {
                 Problem::new(
@@ -78,8 +78,8 @@ impl ResolveRules {
             })?;
         let annotation = |key| format!("annotation {key} of service account {namespace}/{service_account}");
         check_client_id(client_id, &annotation(client_id_annotation))?;
-        let tenant_id_location = match &tenant_from {
-            TenantFrom::Annotation(key) => annotation(key),
+        let tenant_id_location = match &tenant_id_source {
+            TenantIdSource::Annotation(key) => annotation(key),
             source => generator.tenant_id_location(source),
         };
         check_tenant_id(tenant_id, &tenant_id_location)?;
@@ -89,7 +89,7 @@ impl ResolveRules {
             client_id: client_id.to_owned(),
             client_id_annotation,
             tenant_id: tenant_id.to_owned(),
-            tenant_from,
+            tenant_id_source,
             audiences: self.audiences(generator, auth)?,
             cloud,
         })
@@ -116,7 +116,7 @@ impl ResolveRules {
         }
         for audience in requested {
             if !self.token_audiences.contains(audience) {
-                let audience = Foreign::quoted(audience);
+                let audience = UntrustedText::quoted(audience);
                 return Err(generator.invalid(&format!(
                     "requests the audience {audience} in serviceAccountRef.audiences, but only the audiences of \
                      --token-audiences are permitted ({}); remove it",

@@ -12,16 +12,16 @@ fn key() -> Key {
     ("team-a".to_owned(), NAME.to_owned())
 }
 
-fn wanted(second: i64, refused: bool) -> Wanted {
-    Wanted {
+fn request(second: i64, refused: bool) -> RepairRequest {
+    RepairRequest {
         pod: ("team-a".to_owned(), "app".to_owned()),
-        at: at(second),
+        reported_at: at(second),
         refused,
-        looks: MAX_LOOKS,
+        pod_reads: MAX_POD_READS,
     }
 }
 
-fn pod(annotations: Value, secrets: &[&str], status: Value) -> Pod {
+fn pod(annotations: Value, secrets: &[&str], status: Value) -> LivePod {
     let secrets: Vec<_> = secrets.iter().map(|name| json!({"name": name})).collect();
     let pod = json!({
         "metadata": {"name": "app", "annotations": annotations},
@@ -29,7 +29,7 @@ fn pod(annotations: Value, secrets: &[&str], status: Value) -> Pod {
         "status": status,
     });
     let Item(Ok(pod)) = serde_json::from_str(&pod.to_string()).unwrap() else {
-        panic!("the Pod is readable")
+        panic!("the Pod cannot be decoded")
     };
     pod
 }
@@ -51,105 +51,113 @@ fn running() -> Value {
     json!({"running": {"startedAt": "2026-05-05T12:00:00Z"}})
 }
 
-fn agrees(refused: bool, pod: &Pod) -> bool {
-    wanted(0, refused).checked(Some(pod), NAME, Some(REGISTRY)) == Agreement::Agrees
+fn confirms(refused: bool, pod: &LivePod) -> bool {
+    request(0, refused).check(Some(pod), NAME, Some(REGISTRY)) == Verdict::Confirmed
 }
 
 #[test]
-fn a_complaint_is_believed_where_the_pod_names_the_secret_and_its_status_agrees() {
+fn a_failure_is_confirmed_by_a_pod_that_names_the_secret_and_waits() {
     let failing = containers(&[running(), waiting("ImagePullBackOff")]);
     let runs = containers(&[running(), running()]);
     let crashes = containers(&[waiting("CrashLoopBackOff")]);
     let named = |status: &Value| pod(json!({}), &["regcred", NAME], status.clone());
-    assert!(agrees(true, &named(&failing)) && agrees(false, &named(&failing)));
-    assert!(agrees(true, &named(&containers(&[waiting("ErrImagePull")]))));
-    // A Pod that has only just come has no status yet.
-    assert!(!agrees(true, &named(&Value::Null)) && agrees(false, &named(&Value::Null)));
-    assert!(!agrees(true, &named(&runs)) && !agrees(false, &named(&runs)));
-    assert!(!agrees(true, &named(&crashes)));
+    assert!(confirms(true, &named(&failing)) && confirms(false, &named(&failing)));
+    assert!(confirms(true, &named(&containers(&[waiting("ErrImagePull")]))));
+    // A new Pod has no status yet.
+    assert!(!confirms(true, &named(&Value::Null)) && confirms(false, &named(&Value::Null)));
+    assert!(!confirms(true, &named(&runs)) && !confirms(false, &named(&runs)));
+    assert!(!confirms(true, &named(&crashes)));
     let init = json!({"initContainerStatuses": failing["containerStatuses"], "containerStatuses": []});
-    assert!(agrees(true, &named(&init)));
+    assert!(confirms(true, &named(&init)));
 
-    let other = wanted(0, true).checked(Some(&named(&failing)), NAME, Some("fabrikam.azurecr.io"));
-    assert_eq!(other, Agreement::Disagrees);
-    let longer = wanted(0, true).checked(Some(&named(&failing)), NAME, Some("contoso.azurecr"));
-    assert_eq!(longer, Agreement::Disagrees);
+    let other = request(0, true).check(Some(&named(&failing)), NAME, Some("fabrikam.azurecr.io"));
+    assert_eq!(other, Verdict::Rejected);
+    let longer = request(0, true).check(Some(&named(&failing)), NAME, Some("contoso.azurecr"));
+    assert_eq!(longer, Verdict::Rejected);
     assert!(
-        !agrees(true, &pod(json!({}), &["regcred"], failing.clone())),
-        "it does not name it"
+        !confirms(true, &pod(json!({}), &["regcred"], failing.clone())),
+        "the Pod does not name the Secret"
     );
-    let mirror = pod(json!({MIRROR: "x"}), &[NAME], failing.clone());
-    assert!(!agrees(true, &mirror) && !agrees(false, &mirror));
+    let mirror = pod(json!({MIRROR_POD_ANNOTATION: "x"}), &[NAME], failing.clone());
+    assert!(!confirms(true, &mirror) && !confirms(false, &mirror));
     assert_eq!(
-        wanted(0, false).checked(None, NAME, Some(REGISTRY)),
-        Agreement::Disagrees
+        request(0, false).check(None, NAME, Some(REGISTRY)),
+        Verdict::Rejected
     );
-    let early = Wanted {
-        looks: 1,
-        ..wanted(0, true)
+    let early = RepairRequest {
+        pod_reads: 1,
+        ..request(0, true)
     };
     assert_eq!(
-        early.checked(Some(&named(&runs)), NAME, Some(REGISTRY)),
-        Agreement::NotYet
+        early.check(Some(&named(&runs)), NAME, Some(REGISTRY)),
+        Verdict::NotYet
     );
 }
 
 #[test]
-fn a_complaint_about_the_token_before_is_none() {
-    assert!(wanted(100, true).is_before(Some(at(100))));
-    assert!(wanted(100, true).is_before(Some(at(500))));
-    assert!(wanted(100, true).is_before(Some(Timestamp::MAX)));
-    assert!(!wanted(100, true).is_before(Some(at(90))));
-    assert!(!wanted(100, true).is_before(Some(Timestamp::MIN)));
-    assert!(!wanted(100, true).is_before(None));
+fn a_failure_before_the_last_renewal_is_ignored() {
+    assert!(request(100, true).precedes(Some(at(100))));
+    assert!(request(100, true).precedes(Some(at(500))));
+    assert!(request(100, true).precedes(Some(Timestamp::MAX)));
+    assert!(!request(100, true).precedes(Some(at(90))));
+    assert!(!request(100, true).precedes(Some(Timestamp::MIN)));
+    assert!(!request(100, true).precedes(None));
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_same_complaint_again_and_again_becomes_no_loop_of_either_kind() {
+async fn repeated_failures_are_repaired_at_growing_intervals() {
     for refused in [true, false] {
-        let (repairs, mut made) = (Repairs::default(), 0);
+        let repairs = Repairs::default();
+        let mut repairs_made = 0;
         for second in 0..3600 {
-            repairs.want(key(), wanted(second, refused));
-            if repairs.wanted(&key()).unwrap().1.is_zero() {
-                repairs.looked(&key());
-                repairs.answered(&key(), at(second));
-                repairs.made(&key());
-                made += 1;
+            repairs.request(key(), request(second, refused));
+            if repairs.pending(&key()).unwrap().1.is_zero() {
+                repairs.record_pod_read(&key());
+                repairs.resolve(&key(), at(second));
+                repairs.record_repair(&key());
+                repairs_made += 1;
             }
             tokio::time::advance(Duration::from_secs(1)).await;
         }
-        assert!((8..=14).contains(&made), "{made} in an hour");
-        tokio::time::advance(MAX_BETWEEN * 2 + Duration::from_secs(1)).await;
-        repairs.made(&key());
-        tokio::time::advance(MIN_BETWEEN).await;
-        assert!(repairs.wait(&key()).is_zero(), "long after, it is another matter");
+        assert!(
+            (8..=14).contains(&repairs_made),
+            "{repairs_made} repairs in an hour"
+        );
+        tokio::time::advance(MAX_INTERVAL * 2 + Duration::from_secs(1)).await;
+        repairs.record_repair(&key());
+        tokio::time::advance(MIN_INTERVAL).await;
+        assert!(
+            repairs.wait(&key()).is_zero(),
+            "after a long pause the interval starts again"
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_is_read_for_a_complaint_every_ten_seconds_at_most() {
-    let (repairs, mut looks) = (Repairs::default(), 0);
+async fn a_pod_is_read_for_a_failure_at_most_every_ten_seconds() {
+    let repairs = Repairs::default();
+    let mut reads = 0;
     for second in 0..600 {
-        repairs.want(key(), wanted(second, false));
-        if repairs.wanted(&key()).unwrap().1.is_zero() {
-            repairs.looked(&key());
-            repairs.answered(&key(), at(second));
-            looks += 1;
+        repairs.request(key(), request(second, false));
+        if repairs.pending(&key()).unwrap().1.is_zero() {
+            repairs.record_pod_read(&key());
+            repairs.resolve(&key(), at(second));
+            reads += 1;
         }
         tokio::time::advance(Duration::from_secs(1)).await;
     }
-    assert_eq!(looks, 60);
+    assert_eq!(reads, 60);
     repairs.forget(&key());
-    assert!(repairs.wanted(&key()).is_none());
-    repairs.want(key(), wanted(2, false));
-    repairs.want(key(), wanted(1, false));
+    assert!(repairs.pending(&key()).is_none());
+    repairs.request(key(), request(2, false));
+    repairs.request(key(), request(1, false));
     assert_eq!(
-        repairs.wanted(&key()).unwrap().0.at,
+        repairs.pending(&key()).unwrap().0.reported_at,
         at(2),
-        "the later one counts"
+        "the later failure counts"
     );
-    repairs.answered(&key(), at(1));
-    assert!(repairs.wanted(&key()).is_some());
+    repairs.resolve(&key(), at(1));
+    assert!(repairs.pending(&key()).is_some());
     repairs.forget(&key());
-    assert!(repairs.wanted(&key()).is_none());
+    assert!(repairs.pending(&key()).is_none());
 }

@@ -5,9 +5,9 @@ use kube::core::{ObjectList, WatchEvent};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-type Account = Item<PartialObjectMeta<ServiceAccount>>;
+type ServiceAccountItem = Item<PartialObjectMeta<ServiceAccount>>;
 
-/// The last time that RFC 3339 can write, which `jiff` cannot hold.
+/// The latest time that RFC 3339 can express, which `jiff` cannot represent.
 const LATEST: &str = "9999-12-31T23:59:59Z";
 
 fn decode<K: Watched>(object: &Value) -> Item<K> {
@@ -21,22 +21,25 @@ fn generator(name: &str, spec: Value) -> Value {
 #[test]
 fn managed_fields_are_never_decoded() {
     for fields in [json!([{"time": LATEST}]), json!({"not": "a list"}), json!(7)] {
-        let account: Account = decode(&json!({"metadata": {"name": "app", "managedFields": fields}}));
+        let account: ServiceAccountItem =
+            decode(&json!({"metadata": {"name": "app", "managedFields": fields}}));
         assert_eq!(account.meta().name.as_deref(), Some("app"));
         assert_eq!(account.meta().managed_fields, None);
     }
 }
 
 #[test]
-fn an_object_that_is_being_deleted_at_an_absurd_time_is_being_deleted() {
-    let account: Account = decode(&json!({"metadata": {"name": "app", "deletionTimestamp": LATEST}}));
+fn an_unparsable_deletion_timestamp_still_marks_an_object_as_deleted() {
+    let account: ServiceAccountItem =
+        decode(&json!({"metadata": {"name": "app", "deletionTimestamp": LATEST}}));
     assert!(account.meta().deletion_timestamp.is_some());
-    let account: Account = decode(&json!({"metadata": {"name": "app", "creationTimestamp": LATEST}}));
+    let account: ServiceAccountItem =
+        decode(&json!({"metadata": {"name": "app", "creationTimestamp": LATEST}}));
     assert_eq!(account.meta().creation_timestamp, None);
 }
 
 #[test]
-fn only_the_labels_and_annotations_that_are_read_are_kept_and_no_more_of_them_than_a_bound() {
+fn only_known_labels_and_annotations_are_kept_up_to_a_limit() {
     let mut all = serde_json::Map::new();
     all.insert(
         "kubectl.kubernetes.io/last-applied-configuration".to_owned(),
@@ -46,38 +49,39 @@ fn only_the_labels_and_annotations_that_are_read_are_kept_and_no_more_of_them_th
         "acr-pull.dev/allowed-namespaces".to_owned(),
         "é".repeat(200_000).into(),
     );
-    let account: Account = decode(&json!({"metadata": {"name": "app", "annotations": all, "labels": null}}));
+    let account: ServiceAccountItem =
+        decode(&json!({"metadata": {"name": "app", "annotations": all, "labels": null}}));
     let kept = account.meta().annotations.clone().unwrap();
     assert_eq!(kept.len(), 1);
     let value = &kept["acr-pull.dev/allowed-namespaces"];
     assert!(
-        value.len() > MAX_VALUE && value.len() <= MAX_VALUE + 4,
+        value.len() > MAX_VALUE_BYTES && value.len() <= MAX_VALUE_BYTES + 4,
         "{}",
         value.len()
     );
     let many: serde_json::Map<_, _> = (0..1000)
         .map(|n| (format!("acr-pull.dev/{n}"), "x".into()))
         .collect();
-    let account: Account = decode(&json!({"metadata": {"name": "app", "labels": many}}));
+    let account: ServiceAccountItem = decode(&json!({"metadata": {"name": "app", "labels": many}}));
     assert_eq!(account.meta().labels.as_ref().unwrap().len(), MAX_ENTRIES);
 }
 
 #[test]
-fn what_resolving_reads_of_a_service_account_is_kept() {
+fn all_labels_and_annotations_that_the_program_reads_are_kept() {
     for key in crate::generator::SERVICE_ACCOUNT_ANNOTATIONS {
-        assert!(PREFIXES.iter().any(|prefix| key.starts_with(prefix)), "{key}");
+        assert!(KEY_PREFIXES.iter().any(|prefix| key.starts_with(prefix)), "{key}");
     }
     for key in [
         crate::admission::PULL_SECRETS_ANNOTATION,
         crate::admission::INJECTED_LABEL,
         crate::admission::ACCESS_TOKEN_ANNOTATION,
     ] {
-        assert!(PREFIXES.iter().any(|prefix| key.starts_with(prefix)), "{key}");
+        assert!(KEY_PREFIXES.iter().any(|prefix| key.starts_with(prefix)), "{key}");
     }
 }
 
 #[test]
-fn one_broken_object_of_a_list_is_an_error_with_its_name_and_the_others_are_decoded() {
+fn an_undecodable_object_keeps_its_metadata_and_does_not_fail_the_list() {
     let good = json!({"registry": "contoso.azurecr.io", "auth": {}});
     let list = json!({
         "metadata": {"resourceVersion": "9"},
@@ -105,14 +109,14 @@ fn an_object_that_is_too_large_is_not_decoded() {
 }
 
 #[test]
-fn an_event_of_a_watch_is_decoded_as_an_item_of_a_list_is() {
+fn watch_events_are_decoded_like_list_items() {
     let event = format!(
         r#"{{"type":"ADDED","object":{}}}"#,
         generator("broken", json!([]))
     );
     let WatchEvent::Added(item) = serde_json::from_str::<WatchEvent<Item<ACRAccessToken>>>(&event).unwrap()
     else {
-        panic!("it was added");
+        panic!("the event is not ADDED");
     };
     assert_eq!(item.meta().name.as_deref(), Some("broken"));
     assert!(item.0.is_err());
@@ -141,7 +145,7 @@ fn any_json() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn no_spec_status_or_managed_fields_stop_a_list(
+    fn no_spec_status_or_managed_fields_fail_a_list(
         spec in any_json(), status in any_json(), fields in any_json(), finalizers in any_json(),
     ) {
         let object = json!({
@@ -154,7 +158,7 @@ proptest! {
         prop_assert!(generators.items[1].0.is_ok());
         let pull_secrets: ObjectList<Item<ACRPullSecret>> = serde_json::from_str(&list.to_string()).unwrap();
         prop_assert_eq!(pull_secrets.items[0].meta().name.as_deref(), Some("x"));
-        let accounts: ObjectList<Account> = serde_json::from_str(&list.to_string()).unwrap();
+        let accounts: ObjectList<ServiceAccountItem> = serde_json::from_str(&list.to_string()).unwrap();
         prop_assert!(accounts.items[0].0.is_ok());
     }
 }

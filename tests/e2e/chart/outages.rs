@@ -30,8 +30,11 @@ async fn without_replicas_only_pods_that_ask_are_refused_or_with_ignore_admitted
     release.upgrade(json!({"replicas": 0})).await;
     replaced(&client, 0).await;
     for (policy, tells) in [
-        ("Fail", "the API server gets no answer from the webhook"),
-        ("Ignore", "the API server has not asked the webhook"),
+        (
+            "Fail",
+            "the API server did not receive the expected answer from the webhook",
+        ),
+        ("Ignore", "the API server did not call the webhook"),
     ] {
         // The default first.
         if policy != "Fail" {

@@ -4,6 +4,7 @@ use crate::{
     cluster::everything,
     release::{Release, delete, is_patched},
 };
+use acr_pull_webhook::pull_secret::ACRPullSecret;
 use e2e::{
     client, eventually,
     team::{Settled, TEAMS},
@@ -12,7 +13,10 @@ use k8s_openapi::{
     api::core::v1::{Namespace, Secret},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
-use kube::{Api, Client};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, PostParams},
+};
 use serde_json::json;
 use std::{cell::RefCell, collections::BTreeSet, time::Duration};
 use tokio::time::timeout;
@@ -39,6 +43,7 @@ async fn an_uninstallation_with_its_kind_leaves_no_pull_secret_and_nothing_in_th
     release.test().await;
     let team = release.serves(TEAMS[6]).await;
     let pull_secret = team.pull_secret().await.metadata.name.unwrap();
+    collector_knows_pull_secrets(&team).await;
 
     release.uninstall().await;
     is_not_in_the_way(&team).await;
@@ -58,6 +63,7 @@ async fn an_uninstallation_keeps_pull_secrets_until_their_kind_is_deleted() {
     release.install(json!({})).await;
     let team = release.serves(TEAMS[7]).await;
     let pull_secret = team.pull_secret().await.metadata.name.unwrap();
+    collector_knows_pull_secrets(&team).await;
 
     release.uninstall().await;
     is_not_in_the_way(&team).await;
@@ -80,6 +86,28 @@ async fn is_not_in_the_way(team: &Settled) {
         .create_pod("after", &team.team.image(), Some("contoso"))
         .await;
     assert!(!is_patched(&pod));
+}
+
+/// Waits until Kubernetes' garbage collector watches the kind. It looks for new kinds each 30 s, and never deletes what objects
+/// owned whose kind was deleted before that.
+async fn collector_knows_pull_secrets(team: &Settled) {
+    let pull_secrets = team.api::<ACRPullSecret>();
+    let probe = ACRPullSecret::new("acr-pull-probe", team.pull_secret().await.spec);
+    pull_secrets.create(&PostParams::default(), &probe).await.unwrap();
+    // Nobody else ends such a deletion.
+    pull_secrets
+        .delete("acr-pull-probe", &DeleteParams::foreground())
+        .await
+        .unwrap();
+    eventually("the garbage collector ends a deletion", async || {
+        pull_secrets
+            .get_opt("acr-pull-probe")
+            .await
+            .unwrap()
+            .is_none()
+            .then_some(())
+    })
+    .await;
 }
 
 async fn goes(team: &Settled, secret: &str) {

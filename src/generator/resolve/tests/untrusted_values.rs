@@ -1,7 +1,7 @@
 //! Invalid and oversized values, and hostile text in messages.
 
 use super::*;
-use crate::foreign::hostile;
+use crate::untrusted::hostile;
 use proptest::prelude::*;
 
 #[test]

@@ -1,4 +1,4 @@
-//! A bound on how often something is done.
+//! A limit on the rate of an operation.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -6,14 +6,14 @@ use std::{
 };
 use tokio::time::{Instant, sleep_until};
 
-/// Hands out turns at an even pace; turns that nobody took are not saved up.
-pub struct Pace {
+/// Grants permits at regular intervals. Unused permits are not saved, so there are no bursts.
+pub struct RateLimiter {
     interval: Duration,
     next: Mutex<Instant>,
 }
 
-impl Pace {
-    /// At most so many turns a second.
+impl RateLimiter {
+    /// Grants at most this number of permits per second.
     pub fn new(per_second: u32) -> Self {
         Self {
             interval: Duration::from_secs(1) / per_second.max(1),
@@ -21,15 +21,15 @@ impl Pace {
         }
     }
 
-    /// Waits for a turn.
-    pub async fn turn(&self) {
-        let mine = {
+    /// Waits for a permit.
+    pub async fn acquire(&self) {
+        let granted_at = {
             let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-            let mine = (*next).max(Instant::now());
-            *next = mine + self.interval;
-            mine
+            let granted_at = (*next).max(Instant::now());
+            *next = granted_at + self.interval;
+            granted_at
         };
-        sleep_until(mine).await;
+        sleep_until(granted_at).await;
     }
 }
 
@@ -38,12 +38,12 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn turns_come_at_the_pace_and_are_not_saved_up() {
-        let pace = Pace::new(10);
+    async fn permits_are_granted_at_the_rate_and_not_saved() {
+        let limiter = RateLimiter::new(10);
         tokio::time::advance(Duration::from_secs(5)).await;
         let start = Instant::now();
         for _ in 0..11 {
-            pace.turn().await;
+            limiter.acquire().await;
         }
         let took = start.elapsed();
         assert!(

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{foreign::hostile, identity::SecretKey};
+use crate::{identity::SecretKey, untrusted::hostile};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -13,31 +13,31 @@ fn cloud() -> CloudEndpoints {
     }
 }
 
-fn workload(tenant_from: TenantFrom) -> WorkloadIdentity {
+fn workload(tenant_id_source: TenantIdSource) -> WorkloadIdentity {
     WorkloadIdentity {
         namespace: "team-a".to_owned(),
         service_account: "app".to_owned(),
         client_id: CLIENT.to_owned(),
         client_id_annotation: "azure.workload.identity/client-id",
         tenant_id: "contoso.example".to_owned(),
-        tenant_from,
+        tenant_id_source,
         audiences: vec!["api://AzureADTokenExchange".to_owned()],
         cloud: cloud(),
     }
 }
 
-/// The problem of a service account that met this code.
-fn told(code: u32, tenant_from: TenantFrom, issuer: &str) -> Problem {
-    let identity = workload(tenant_from);
-    let asker = Asker::Workload {
+/// The problem of a service account that Entra refuses with this code.
+fn workload_problem(code: u32, tenant_id_source: TenantIdSource, issuer: &str) -> Problem {
+    let identity = workload(tenant_id_source);
+    let caller = EntraCaller::Workload {
         identity: &identity,
         issuer: issuer.to_owned(),
     };
-    asker.answered(&met(code))
+    caller.problem_of(&error(code))
 }
 
-/// The same of a service principal.
-fn told_principal(code: u32) -> Problem {
+/// The problem of a service principal that Entra refuses with this code.
+fn principal_problem(code: u32) -> Problem {
     let key = |key: &str| SecretKey {
         namespace: "team-a".to_owned(),
         name: "sp".to_owned(),
@@ -47,33 +47,33 @@ fn told_principal(code: u32) -> Problem {
         client_id: key("id"),
         client_secret: key("secret"),
         tenant_id: "contoso.example".to_owned(),
-        tenant_from: TenantFrom::Flag,
+        tenant_id_source: TenantIdSource::Flag,
         cloud: cloud(),
     };
-    let asker = Asker::Principal {
+    let caller = EntraCaller::Principal {
         principal: &principal,
         client_id: CLIENT.to_owned(),
     };
-    asker.answered(&met(code))
+    caller.problem_of(&error(code))
 }
 
-fn met(code: u32) -> EntraError {
-    said(code, "Entra's words.\r\nTrace ID: 1")
+fn error(code: u32) -> EntraError {
+    error_with(code, "Entra's description.\r\nTrace ID: 1")
 }
 
-fn said(code: u32, words: &str) -> EntraError {
+fn error_with(code: u32, description: &str) -> EntraError {
     let body = json!({
         "error": "invalid_client",
-        "error_description": format!("AADSTS{code}: {words}"),
+        "error_description": format!("AADSTS{code}: {description}"),
         "error_codes": [code],
     });
-    EntraError::answered(401, body.to_string().as_bytes(), None)
+    EntraError::response(401, body.to_string().as_bytes(), None)
 }
 
-const ANNOTATION: TenantFrom = TenantFrom::Annotation("azure.workload.identity/tenant-id");
+const ANNOTATION: TenantIdSource = TenantIdSource::Annotation("azure.workload.identity/tenant-id");
 
 #[test]
-fn each_code_names_the_object_and_the_command_that_mends_it() {
+fn each_code_names_the_object_and_the_command_that_fixes_it() {
     for (code, reason, parts) in [
         (
             70_021,
@@ -169,7 +169,7 @@ fn each_code_names_the_object_and_the_command_that_mends_it() {
         (90_014, Reason::EntraRefused, &["report it"]),
         (900_144, Reason::EntraRefused, &["report it"]),
     ] {
-        let problem = told(code, ANNOTATION, ISSUER);
+        let problem = workload_problem(code, ANNOTATION, ISSUER);
         assert_eq!(problem.reason, reason, "{problem}");
         for part in parts
             .iter()
@@ -183,9 +183,9 @@ fn each_code_names_the_object_and_the_command_that_mends_it() {
 }
 
 #[test]
-fn a_bad_client_secret_is_told_with_the_key_that_holds_it() {
+fn a_bad_client_secret_is_reported_with_its_secret_key() {
     for code in [7_000_215, 7_000_222] {
-        let problem = told_principal(code);
+        let problem = principal_problem(code);
         assert_eq!(problem.reason, Reason::EntraRefused);
         for part in [
             "key \"secret\" of Secret team-a/sp",
@@ -196,49 +196,49 @@ fn a_bad_client_secret_is_told_with_the_key_that_holds_it() {
         }
     }
     assert!(
-        told_principal(700_016)
+        principal_problem(700_016)
             .message
             .contains("correct key \"id\" of Secret team-a/sp: kubectl patch secret --namespace team-a sp ")
     );
 }
 
 #[test]
-fn a_wrong_tenant_is_mended_where_it_stands() {
-    let message = |from| told(90_002, from, ISSUER).message;
+fn a_wrong_tenant_id_is_reported_with_the_place_that_configures_it() {
+    let message = |from| workload_problem(90_002, from, ISSUER).message;
     let command = "kubectl patch acraccesstoken contoso".to_owned();
     assert!(
-        message(TenantFrom::Generator { command })
+        message(TenantIdSource::Generator { command })
             .contains("correct the tenant id: kubectl patch acraccesstoken contoso")
     );
-    assert!(message(TenantFrom::Flag).contains("--tenant-id"));
+    assert!(message(TenantIdSource::Flag).contains("--tenant-id"));
 }
 
 #[test]
-fn an_issuer_that_entra_cannot_reach_is_told_as_such() {
+fn a_cluster_internal_issuer_is_reported_as_unreachable_for_entra() {
     for code in [700_211, 90_061] {
-        let message = |issuer| told(code, ANNOTATION, issuer).message;
+        let message = |issuer| workload_problem(code, ANNOTATION, issuer).message;
         assert!(message("https://kubernetes.default.svc.cluster.local").contains("Entra cannot reach"));
         assert!(!message(ISSUER).contains("Entra cannot reach"));
     }
 }
 
 #[test]
-fn words_without_a_command_beside_them_are_told_as_they_are() {
-    let problem = told(50_000, ANNOTATION, ISSUER);
+fn a_description_without_a_command_is_printed_unchanged() {
+    let problem = workload_problem(50_000, ANNOTATION, ISSUER);
     assert!(
-        problem.message.ends_with("AADSTS50000: Entra's words"),
+        problem.message.ends_with("AADSTS50000: Entra's description"),
         "{problem}"
     );
 }
 
 proptest! {
     #[test]
-    fn no_word_of_entras_is_in_a_command(
+    fn shell_characters_of_a_description_never_reach_a_command(
         code in prop::sample::select(&[70_021, 700_212, 700_016, 7_000_112, 7_000_215, 90_002, 500_011, 50_027, 1][..]),
-        words in hostile::text(),
+        description in hostile::text(),
     ) {
         let identity = workload(ANNOTATION);
-        let asker = Asker::Workload { identity: &identity, issuer: ISSUER.to_owned() };
-        hostile::check(&asker.answered(&said(code, &words)).message);
+        let caller = EntraCaller::Workload { identity: &identity, issuer: ISSUER.to_owned() };
+        hostile::check(&caller.problem_of(&error_with(code, &description)).message);
     }
 }

@@ -3,14 +3,14 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 const NOW: &str = "2026-05-05T12:00:00Z";
-const OURS: &str = "acr-pull-contoso-app-7a2226b454";
+const PULL_SECRET: &str = "acr-pull-contoso-app-7a2226b454";
 const REGISTRY: &str = "contoso.azurecr.io";
 
-fn read(event: Value) -> Option<Complaint> {
+fn pull_failure(event: Value) -> Option<PullFailure> {
     let Item(Ok(event)) = serde_json::from_str(&event.to_string()).unwrap() else {
-        panic!("the Event is readable")
+        panic!("the Event cannot be decoded")
     };
-    Complaint::of(&event, NOW.parse().unwrap())
+    PullFailure::from_event(&event, NOW.parse().unwrap())
 }
 
 fn event(reason: &str, message: &str) -> Value {
@@ -26,45 +26,45 @@ fn event(reason: &str, message: &str) -> Value {
 }
 
 fn is_refused(message: &str) -> bool {
-    read(event("Failed", message)).is_some_and(|complaint| {
-        assert_eq!(complaint.pod, ("team-a".to_owned(), "app".to_owned()));
-        complaint.is_about(OURS, Some(REGISTRY))
+    pull_failure(event("Failed", message)).is_some_and(|failure| {
+        assert_eq!(failure.pod, ("team-a".to_owned(), "app".to_owned()));
+        failure.concerns(PULL_SECRET, Some(REGISTRY))
     })
 }
 
 #[test]
-fn a_missing_secret_is_one_of_those_that_the_kubelet_names() {
+fn missing_secrets_are_read_from_the_names_in_parentheses() {
     let missing = |names: &str| {
         let message = format!(
             "Unable to retrieve some image pull secrets ({names}); attempting to pull the image may not succeed."
         );
-        read(event("FailedToRetrieveImagePullSecret", &message))
+        pull_failure(event("FailedToRetrieveImagePullSecret", &message))
     };
-    for ours in [
-        OURS.to_owned(),
-        format!("regcred, {OURS}"),
-        format!("{OURS}, acr-pull-x"),
+    for names in [
+        PULL_SECRET.to_owned(),
+        format!("regcred, {PULL_SECRET}"),
+        format!("{PULL_SECRET}, acr-pull-x"),
     ] {
-        let complaint = missing(&ours).unwrap();
-        assert!(complaint.is_about(OURS, None), "{ours}");
-        assert!(!complaint.is_about("acr-pull-other", None));
+        let failure = missing(&names).unwrap();
+        assert!(failure.concerns(PULL_SECRET, None), "{names}");
+        assert!(!failure.concerns("acr-pull-other", None));
     }
     for foreign in ["regcred", "", "acr-pull-", "regcred, acr-pull-X"] {
         assert_eq!(missing(foreign), None, "{foreign}");
     }
-    assert_eq!(read(event("FailedToRetrieveImagePullSecret", "")), None);
+    assert_eq!(pull_failure(event("FailedToRetrieveImagePullSecret", "")), None);
     let many = (0..500)
         .map(|n| format!("acr-pull-{n}"))
         .collect::<Vec<_>>()
         .join(", ");
-    let What::Missing(names) = missing(&many).unwrap().what else {
-        panic!("something is missing")
+    let FailureCause::SecretsMissing(names) = missing(&many).unwrap().cause else {
+        panic!("the cause is not a missing Secret")
     };
     assert_eq!(names.len(), 16);
 }
 
 #[test]
-fn a_refusal_names_the_registry_of_the_pull_secret_and_refuses_after_it() {
+fn a_refusal_concerns_a_pull_secret_if_it_follows_its_registry() {
     for refused in [
         r#"Failed to pull image "contoso.azurecr.io/app:1": failed to authorize: failed to fetch oauth token: unexpected status from GET request to https://contoso.azurecr.io/oauth2/token: 401 Unauthorized"#,
         r#"Failed to pull image "contoso.azurecr.io/app:1": rpc error: code = Unknown desc = pull access denied, repository does not exist or may require authorization: server message: insufficient_scope: authorization failed"#,
@@ -89,36 +89,37 @@ fn a_refusal_names_the_registry_of_the_pull_secret_and_refuses_after_it() {
     ] {
         assert!(!is_refused(other), "{other}");
     }
-    let complaint = read(event(
+    let failure = pull_failure(event(
         "Failed",
         r#"Failed to pull image "contoso.azurecr.io/app:1": 401 Unauthorized"#,
     ));
-    assert!(!complaint.unwrap().is_about(OURS, None));
+    assert!(!failure.unwrap().concerns(PULL_SECRET, None));
 }
 
 #[test]
-fn an_event_is_about_a_pod_of_its_own_namespace() {
-    let mut foreign = event("FailedToRetrieveImagePullSecret", &format!("({OURS})"));
-    assert!(read(foreign.clone()).is_some());
+fn an_event_about_a_pod_of_another_namespace_is_ignored() {
+    let mut foreign = event("FailedToRetrieveImagePullSecret", &format!("({PULL_SECRET})"));
+    assert!(pull_failure(foreign.clone()).is_some());
     foreign["involvedObject"]["namespace"] = json!("team-b");
-    assert_eq!(read(foreign.clone()), None);
+    assert_eq!(pull_failure(foreign.clone()), None);
     foreign["involvedObject"] = json!({"kind": "Pod"});
-    assert_eq!(read(foreign), None);
+    assert_eq!(pull_failure(foreign), None);
 }
 
 #[test]
-fn the_time_of_an_event_is_the_last_that_it_tells_and_an_absurd_one_is_none() {
+fn the_latest_time_counts_and_events_without_a_valid_time_are_ignored() {
     let at = |times: Value| {
-        let mut event = event("FailedToRetrieveImagePullSecret", &format!("({OURS})"));
+        let mut event = event("FailedToRetrieveImagePullSecret", &format!("({PULL_SECRET})"));
         for field in ["firstTimestamp", "lastTimestamp"] {
             event[field] = Value::Null;
         }
         for (key, value) in times.as_object().unwrap() {
             event[key] = value.clone();
         }
-        read(event).map(|complaint| complaint.at.to_string())
+        pull_failure(event).map(|failure| failure.reported_at.to_string())
     };
-    let (early, late) = ("2026-05-05T11:00:00Z", "2026-05-05T11:30:00Z");
+    let early = "2026-05-05T11:00:00Z";
+    let late = "2026-05-05T11:30:00Z";
     assert_eq!(at(json!({"firstTimestamp": early})).as_deref(), Some(early));
     assert_eq!(
         at(json!({"firstTimestamp": early, "lastTimestamp": late})).as_deref(),
@@ -128,35 +129,35 @@ fn the_time_of_an_event_is_the_last_that_it_tells_and_an_absurd_one_is_none() {
         at(json!({"eventTime": early, "series": {"count": 2, "lastObservedTime": late}})).as_deref(),
         Some(late)
     );
-    for absurd in [
+    for invalid in [
         json!({}),
         json!({"eventTime": "9999-12-31T23:59:59Z"}),
         json!({"eventTime": "2026-05-05T12:06:00Z"}),
         json!({"eventTime": "yesterday"}),
     ] {
-        assert_eq!(at(absurd.clone()), None, "{absurd}");
+        assert_eq!(at(invalid.clone()), None, "{invalid}");
     }
 }
 
 #[test]
-fn of_a_long_message_only_the_beginning_is_kept() {
+fn a_long_message_is_truncated() {
     let long = format!(
         r#"Failed to pull image "contoso.azurecr.io/app:1": 401 Unauthorized {}"#,
         "ü".repeat(1 << 16)
     );
-    let What::Refused(kept) = read(event("Failed", &long)).unwrap().what else {
-        panic!("it is a refusal")
+    let FailureCause::Refused(kept) = pull_failure(event("Failed", &long)).unwrap().cause else {
+        panic!("the cause is not a refusal")
     };
-    assert!(kept.len() <= MAX_MESSAGE);
+    assert!(kept.len() <= MAX_MESSAGE_BYTES);
 }
 
 proptest! {
     #[test]
-    fn no_event_makes_it_panic(reason in "Failed(ToRetrieveImagePullSecret)?", message in ".{0,300}", time in ".{0,40}") {
+    fn no_event_causes_a_panic(reason in "Failed(ToRetrieveImagePullSecret)?", message in ".{0,300}", time in ".{0,40}") {
         let mut event = event(&reason, &format!("pull {message}"));
         event["lastTimestamp"] = json!(time);
-        if let Some(complaint) = read(event) {
-            complaint.is_about(OURS, Some(REGISTRY));
+        if let Some(failure) = pull_failure(event) {
+            failure.concerns(PULL_SECRET, Some(REGISTRY));
         }
     }
 }
