@@ -1,4 +1,4 @@
-//! One target of `acr_pull_webhook::fuzz`: that of this program's name.
+//! Runs the target of `acr_pull_webhook::fuzz` that has the name of this binary.
 
 #![no_main]
 

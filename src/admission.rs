@@ -1,15 +1,18 @@
-//! The decision about one Pod.
+//! Decides about Pods: which pull secrets a Pod needs, and the response to its AdmissionReview.
 
 mod annotation;
+mod bounded_list;
 mod http;
 mod patch;
+mod response;
 mod review;
 mod warnings;
 
-pub use annotation::{ACCESS_TOKEN, MAX_REFERENCES, default_reference, references};
+pub use annotation::{ACCESS_TOKEN_ANNOTATION, MAX_REFERENCES, parse_default_reference, parse_references};
 pub use http::router;
-pub use patch::{INJECTED, PULL_SECRETS, patch};
-pub use review::{Answer, PodView, Request, Verdict, Wanted, parse};
+pub use patch::{INJECTED_LABEL, PULL_SECRETS_ANNOTATION, patch};
+pub use response::{AdmissionResponse, Verdict};
+pub use review::{PodView, ReferenceSource, Request, parse};
 
 use crate::{
     deadline::Deadline,
@@ -23,7 +26,7 @@ use crate::{
 use futures::future::join_all;
 use std::{sync::Arc, time::Instant};
 
-/// Decides about Pods; clones share everything.
+/// Decides about Pods. Clones share all state.
 #[derive(Clone)]
 pub struct Admission(Arc<Inner>);
 
@@ -34,10 +37,8 @@ struct Inner {
     metrics: Metrics,
 }
 
-// === impl Admission ===
-
 impl Admission {
-    /// The decision over these parts.
+    /// Creates the admission from its parts.
     pub fn new(
         resolver: Arc<Resolver>,
         defaults: NamespaceDefaults,
@@ -52,7 +53,7 @@ impl Admission {
         }))
     }
 
-    /// Decides, and counts the decision.
+    /// Decides about a Pod, and counts and logs the verdict.
     pub async fn decide(&self, request: &Request<'_>, deadline: Deadline) -> Verdict {
         let start = Instant::now();
         let verdict = deadline
@@ -61,7 +62,7 @@ impl Admission {
             .unwrap_or_else(|| {
                 Verdict::Failed(Problem::new(
                     Reason::ApiServerUnavailable,
-                    "the API server did not answer the webhook before its time-out",
+                    "timed out waiting for the Kubernetes API server",
                 ))
             });
         let (outcome, problem) = match &verdict {
@@ -81,30 +82,27 @@ impl Admission {
                 object,
                 ..
             } = request;
-            // Where a certificate of the caller is not asked for, nobody has checked these.
-            let (uid, pod) = (UntrustedText::new(uid), UntrustedText::new(object.name()));
+            // Without client certificates, the review may come from anybody, and these fields are untrusted.
+            let uid = UntrustedText::new(uid);
+            let pod = UntrustedText::new(object.name());
             tracing::info!(%uid, %namespace, %pod, outcome, %problem, "admission");
         }
         verdict
     }
-}
 
-impl Admission {
-    /// What a Pod that exists asks for, as it did when it was admitted.
-    pub async fn wishes_of(&self, pod: &LivePod) -> Result<Vec<PullSecretRequest>, Problem> {
+    /// The pull secrets that an existing Pod requests, by the rules of its admission.
+    pub async fn requests_of(&self, pod: &LivePod) -> Result<Vec<PullSecretRequest>, Problem> {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let service_account = pod.spec.service_account_name.as_deref();
         let annotations = pod.metadata.annotations.as_ref();
-        let Some(annotation) = annotations.and_then(|all| all.get(ACCESS_TOKEN)) else {
-            let wish = self.0.default_wish(namespace, service_account).await?;
-            return Ok(wish.into_iter().collect());
+        let Some(annotation) = annotations.and_then(|all| all.get(ACCESS_TOKEN_ANNOTATION)) else {
+            let default = self.0.fetch_default(namespace, service_account).await?;
+            return Ok(default.into_iter().collect());
         };
-        let wish = |reference| PullSecretRequest::new(namespace, reference, service_account);
-        Ok(references(annotation)?.into_iter().map(wish).collect())
+        let request = |reference| PullSecretRequest::new(namespace, reference, service_account);
+        Ok(parse_references(annotation)?.into_iter().map(request).collect())
     }
 }
-
-// === impl Inner ===
 
 impl Inner {
     async fn decide(self: &Arc<Self>, request: &Request<'_>, deadline: Deadline) -> Verdict {
@@ -120,31 +118,33 @@ impl Inner {
         request: &Request<'_>,
         deadline: Deadline,
     ) -> Result<Verdict, Problem> {
-        let wishes = match request.wanted() {
+        let requests = match request.reference_source() {
             None => Vec::new(),
-            Some(Wanted::Annotation(annotation)) => references(annotation)?
+            Some(ReferenceSource::PodAnnotation(annotation)) => parse_references(annotation)?
                 .into_iter()
-                .map(|reference| wish(request, reference))
+                .map(|reference| pull_secret_request(request, reference))
                 .collect(),
-            Some(Wanted::Default) => self.wish_by_default(request).await?.into_iter().collect(),
+            Some(ReferenceSource::NamespaceLabel) => {
+                self.default_request(request).await?.into_iter().collect()
+            }
         };
-        if wishes.is_empty() {
+        if requests.is_empty() {
             return Ok(Verdict::Untouched);
         }
-        // Every request is resolved before anything is made: a refusal leaves nothing behind.
-        let mut plans = Vec::with_capacity(wishes.len());
-        let mut notes = Vec::new();
-        for wish in wishes {
-            let resolved = self.resolver.resolve(&wish).await;
+        // Every request is resolved before anything is created: a refusal leaves nothing behind.
+        let mut plans = Vec::with_capacity(requests.len());
+        let mut warnings = Vec::new();
+        for pull_secret in requests {
+            let resolved = self.resolver.resolve(&pull_secret).await;
             let Resolution { plan, warning } = resolved.inspect_err(|problem| {
                 if !request.dry_run {
-                    self.resolver.warn_on_generator(&wish, problem);
+                    self.resolver.warn_on_generator(&pull_secret, problem);
                 }
             })?;
-            notes.extend(warning);
+            warnings.extend(warning);
             let registry = plan.inputs.registry.as_str();
             if !request.object.pulls_from(registry) {
-                notes.push(format!(
+                warnings.push(format!(
                     "no container image comes from {registry}, the registry of {}",
                     plan.request.reference()
                 ));
@@ -164,7 +164,7 @@ impl Inner {
                     match ensured? {
                         Ensured::Issued => {}
                         Ensured::Pending(problem) => pending.push(problem),
-                        Ensured::Incomplete(problem) => notes.push(problem.to_string()),
+                        Ensured::Incomplete(problem) => warnings.push(problem.to_string()),
                     }
                 }
             }
@@ -172,17 +172,17 @@ impl Inner {
         Ok(Verdict::Patched {
             patch,
             pending,
-            notes,
+            warnings,
         })
     }
 
-    /// What the Namespace's label wishes for a Pod that says nothing: something only where an image comes
-    /// from that registry, for the Pod itself did not ask.
-    async fn wish_by_default(&self, request: &Request<'_>) -> Result<Option<PullSecretRequest>, Problem> {
+    /// The pull secret that the label of the Namespace requests for a Pod without the annotation. It is requested only
+    /// for a Pod with an image from the registry of the generator, because the Pod itself requested nothing.
+    async fn default_request(&self, request: &Request<'_>) -> Result<Option<PullSecretRequest>, Problem> {
         let Request {
             namespace, object, ..
         } = request;
-        // Whatever the label says, be it right or wrong, is no matter of a Pod that no generator could serve.
+        // An invalid label must not affect Pods that could not use any generator.
         if self.resolver.excluded().contains(namespace)
             || !object
                 .registries()
@@ -190,36 +190,39 @@ impl Inner {
         {
             return Ok(None);
         }
-        if let Some(label) = self.defaults.known(namespace)
-            && let Ok(Some(reference)) = default_reference(&label)
-            && let wish = wish(request, reference)
-            && let Some(registry) = self.resolver.known_registry(&wish)
+        if let Some(label) = self.defaults.cached(namespace)
+            && let Ok(Some(reference)) = parse_default_reference(&label)
+            && let pull_secret = pull_secret_request(request, reference)
+            && let Some(registry) = self.resolver.known_registry(&pull_secret)
             && object.pulls_from(registry.as_str())
         {
-            return Ok(Some(wish));
+            return Ok(Some(pull_secret));
         }
-        // A Pod left alone cannot be helped later, so that is not decided by what a watch has seen so far. Apart, as it is
-        // large: each admission would carry it along.
-        Box::pin(self.ask_for_default(request)).await
+        // A Pod that is admitted unpatched cannot be patched later, so the watches alone must not decide that.
+        // Boxed so that the future of a warm admission stays small.
+        Box::pin(self.fetch_default_request(request)).await
     }
 
-    async fn ask_for_default(&self, request: &Request<'_>) -> Result<Option<PullSecretRequest>, Problem> {
+    async fn fetch_default_request(
+        &self,
+        request: &Request<'_>,
+    ) -> Result<Option<PullSecretRequest>, Problem> {
         let Request {
             namespace, object, ..
         } = request;
-        let Some(wish) = self.default_wish(namespace, object.service_account()).await? else {
+        let Some(default) = self.fetch_default(namespace, object.service_account()).await? else {
             return Ok(None);
         };
         let registry = self
             .resolver
-            .fetch_registry(&wish)
+            .fetch_registry(&default)
             .await
-            .map_err(|problem| problem.at(format_args!("by default of namespace {namespace}")))?;
-        Ok(object.pulls_from(registry.as_str()).then_some(wish))
+            .map_err(|problem| problem.at(format_args!("default generator of namespace {namespace}")))?;
+        Ok(object.pulls_from(registry.as_str()).then_some(default))
     }
 
-    /// What the Namespace's label wishes, as the API server has it.
-    async fn default_wish(
+    /// The pull secret that the label of the Namespace requests, as the API server has the label.
+    async fn fetch_default(
         &self,
         namespace: &str,
         service_account: Option<&str>,
@@ -227,11 +230,11 @@ impl Inner {
         let Some(label) = self.defaults.fetch(namespace).await? else {
             return Ok(None);
         };
-        let reference = default_reference(&label)?;
+        let reference = parse_default_reference(&label)?;
         Ok(reference.map(|reference| PullSecretRequest::new(namespace, reference, service_account)))
     }
 }
 
-fn wish(request: &Request<'_>, reference: Reference<'_>) -> PullSecretRequest {
+fn pull_secret_request(request: &Request<'_>, reference: Reference<'_>) -> PullSecretRequest {
     PullSecretRequest::new(&request.namespace, reference, request.object.service_account())
 }

@@ -1,7 +1,7 @@
 //! The subcommand `check`: verifies that the API server calls the webhook, trusts its certificate and receives its
 //! answer.
 
-use crate::{admission::ACCESS_TOKEN, kubernetes, problem::Reason, untrusted::UntrustedText};
+use crate::{admission::ACCESS_TOKEN_ANNOTATION, kubernetes, problem::Reason, untrusted::UntrustedText};
 use kube::{
     Api, Resource,
     api::{ObjectMeta, PostParams},
@@ -25,7 +25,7 @@ struct Pod {
 pub async fn run(namespace: &str) -> Result<(), String> {
     let client = kubernetes::client().await?;
     let pod = json!({
-        "metadata": {"generateName": "acr-pull-webhook-check-", "annotations": {ACCESS_TOKEN: MISSING_GENERATOR}},
+        "metadata": {"generateName": "acr-pull-webhook-check-", "annotations": {ACCESS_TOKEN_ANNOTATION: MISSING_GENERATOR}},
         "spec": {"containers": [{"name": "check", "image": "check"}]},
     });
     let pod: Pod = serde_json::from_value(pod).map_err(|e| format!("the test Pod is invalid: {e}"))?;

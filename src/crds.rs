@@ -10,8 +10,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 use serde_json::json;
 
-/// The kinds as one YAML stream: our own, and unless they are left out, the generators'. They are the manifests, which a test
-/// compares with the types: what makes them of these is no part of the program.
+/// The CRDs as one YAML stream: `ACRPullSecret` and, unless they are left out, the generators. The YAML is included
+/// from the manifests, so that the program contains no code to generate it; a test compares the manifests with the
+/// types.
 pub fn yaml(without_generators: bool) -> String {
     let own = include_str!("../deploy/kustomize/crds/acrpullsecrets.yaml");
     let generators = [
@@ -26,21 +27,22 @@ pub fn yaml(without_generators: bool) -> String {
         .collect()
 }
 
-/// Our own kind.
+/// The CRD of `ACRPullSecret`.
 pub fn own() -> Vec<CustomResourceDefinition> {
-    vec![labelled(ACRPullSecret::crd())]
+    vec![with_label(ACRPullSecret::crd())]
 }
 
-/// The two kinds of External Secrets Operator.
+/// The CRDs of the two generators, whose API is External Secrets Operator's.
 pub fn generators() -> Vec<CustomResourceDefinition> {
     vec![
-        labelled(with_status(ACRAccessToken::crd())),
-        labelled(with_status(ClusterGenerator::crd())),
+        with_label(with_status(ACRAccessToken::crd())),
+        with_label(with_status(ClusterGenerator::crd())),
     ]
 }
 
-/// By this label `deploy/crds.sh` knows our copies from External Secrets Operator's.
-fn labelled(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+/// Adds the label by which `deploy/crds.sh` distinguishes these CRDs from those that External Secrets Operator
+/// installed.
+fn with_label(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let label = (
         "app.kubernetes.io/part-of".to_owned(),
         "acr-pull-webhook".to_owned(),
@@ -49,7 +51,7 @@ fn labelled(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     crd
 }
 
-/// External Secrets Operator's kinds have a status, without a schema.
+/// Adds the status subresource, which External Secrets Operator's CRDs have without a schema.
 fn with_status(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
         version.subresources = Some(CustomResourceSubresources {
@@ -66,7 +68,7 @@ mod tests {
     use serde_json::Value;
 
     #[test]
-    fn the_manifests_are_those_of_the_types_and_all_are_printed() {
+    fn the_manifests_match_the_types_and_all_are_printed() {
         let mut printed = String::new();
         for (folder, crds) in [("crds", own()), ("generators", generators())] {
             for crd in crds {
@@ -74,7 +76,7 @@ mod tests {
                 let manifest = std::fs::read_to_string(&path).unwrap_or_default();
                 assert!(
                     manifest == serde_saphyr::to_string(&crd).unwrap(),
-                    "{path} is not what the types say: run `make crds` and look at what changed"
+                    "{path} does not match the types: run `make crds` and review the diff"
                 );
                 printed.push_str(&format!("---\n{manifest}"));
             }
@@ -89,9 +91,9 @@ mod tests {
         assert!(yaml(true).contains("acrpullsecrets.acr-pull.dev"));
     }
 
-    /// External Secrets Operator's `ACRAccessToken`, as its API reference has it: each field below `spec` with its type, `!`
-    /// where it is required.
-    const OPERATORS: &[(&str, &str)] = &[
+    /// The fields of External Secrets Operator's `ACRAccessToken` below `spec` and their types, from its API reference.
+    /// `!` marks a required field.
+    const OPERATOR_FIELDS: &[(&str, &str)] = &[
         ("auth", "object!"),
         ("auth.servicePrincipal", "object"),
         ("auth.servicePrincipal.secretRef", "object!"),
@@ -116,8 +118,8 @@ mod tests {
         ("environmentType", "string"),
     ];
 
-    /// Each field of a schema with its type, as above.
-    fn fields(schema: &Value, path: &str, found: &mut Vec<(String, String)>) {
+    /// Collects the fields of a schema and their types in the same form.
+    fn collect_fields(schema: &Value, path: &str, found: &mut Vec<(String, String)>) {
         let required = |name: &str| {
             let all = schema["required"].as_array();
             all.is_some_and(|all| all.iter().any(|r| r == name))
@@ -130,15 +132,15 @@ mod tests {
             };
             let mark = if required(name) { "!" } else { "" };
             found.push((path.clone(), format!("{}{mark}", field["type"].as_str().unwrap())));
-            fields(field, &path, found);
+            collect_fields(field, &path, found);
         }
     }
 
     #[test]
-    fn the_generators_are_external_secrets_operators_field_for_field() {
-        let mut expected: Vec<_> = OPERATORS
+    fn the_generators_have_the_fields_of_external_secrets_operator() {
+        let mut expected: Vec<_> = OPERATOR_FIELDS
             .iter()
-            .map(|(path, what)| ((*path).to_owned(), (*what).to_owned()))
+            .map(|(path, field_type)| ((*path).to_owned(), (*field_type).to_owned()))
             .collect();
         expected.sort();
         let crds: Vec<_> = generators()
@@ -154,7 +156,7 @@ mod tests {
             &cluster["properties"]["generator"]["properties"]["acrAccessTokenSpec"],
         ] {
             let mut found = Vec::new();
-            fields(schema, "", &mut found);
+            collect_fields(schema, "", &mut found);
             found.sort();
             assert_eq!(found, expected);
             let environment = &schema["properties"]["environmentType"];

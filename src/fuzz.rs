@@ -1,5 +1,5 @@
-//! Every parser of bytes that strangers choose, each as a function that a fuzzer drives: `make fuzz` by libFuzzer, the unit
-//! test below for a second each. A target fails by a panic.
+//! Fuzz targets for every parser of untrusted bytes. `make fuzz` runs them with libFuzzer; the unit test below runs
+//! each for a second. A target reports a fault by a panic.
 
 use crate::{
     admission, deadline, generator, identity, jwt,
@@ -12,10 +12,10 @@ use crate::{
 use k8s_openapi::api::core::v1::Pod;
 use kube::core::{ObjectList, PartialObjectMeta};
 
-/// A target, by its name and the name of its folder in `fuzz/corpus`.
+/// A target, and its name, which is also the name of its folder in `fuzz/corpus`.
 type Target = (&'static str, fn(&[u8]));
 
-/// Every target.
+/// All targets.
 pub const TARGETS: &[Target] = &[
     ("review", review),
     ("timeout", |data| {
@@ -24,10 +24,10 @@ pub const TARGETS: &[Target] = &[
         })
     }),
     ("annotation", |data| {
-        text(data, |text| drop(admission::references(text)))
+        text(data, |text| drop(admission::parse_references(text)))
     }),
     ("label", |data| {
-        text(data, |text| drop(admission::default_reference(text)))
+        text(data, |text| drop(admission::parse_default_reference(text)))
     }),
     ("scope", |data| text(data, scope)),
     ("registry", |data| text(data, registry)),
@@ -53,7 +53,7 @@ pub const TARGETS: &[Target] = &[
 ///
 /// # Panics
 ///
-/// Where there is no such target, and where the target has found a fault.
+/// Panics if the target does not exist, or if it finds a fault.
 #[allow(clippy::panic)]
 pub fn run(target: &str, data: &[u8]) {
     match TARGETS.iter().find(|(name, _)| *name == target) {
@@ -68,7 +68,7 @@ fn text(data: &[u8], parse: impl FnOnce(&str)) {
     }
 }
 
-/// A review that is read is answered too.
+/// Parses a review, and serializes the response.
 fn review(data: &[u8]) {
     let (uid, verdict) = match admission::parse(data) {
         Ok(request) => {
@@ -76,20 +76,20 @@ fn review(data: &[u8]) {
             let verdict = admission::Verdict::Patched {
                 patch,
                 pending: Vec::new(),
-                notes: Vec::new(),
+                warnings: Vec::new(),
             };
             (request.uid.into_owned(), verdict)
         }
         Err((uid, problem)) => (uid.unwrap_or_default(), admission::Verdict::Denied(problem)),
     };
-    let answer = serde_json::to_string(&admission::Answer::new(&uid, &verdict));
+    let response = serde_json::to_string(&admission::AdmissionResponse::new(&uid, &verdict));
     assert!(
-        answer.is_ok_and(|answer| answer.len() < 16 * 1024),
-        "an answer is bounded"
+        response.is_ok_and(|response| response.len() < 16 * 1024),
+        "the size of a response is limited"
     );
 }
 
-/// What parses is printed as it is parsed again.
+/// The text of a valid scope parses to the same scope.
 fn scope(text: &str) {
     if let Ok(scope) = Scope::parse(text) {
         let printed = scope.to_string();
@@ -97,7 +97,7 @@ fn scope(text: &str) {
     }
 }
 
-/// What is permitted is a host under the suffix, and nothing else that an URL could hold.
+/// A permitted registry is a host with the suffix, without any other part of a URL.
 fn registry(text: &str) {
     let Ok(suffixes) = "azurecr.io".parse::<RegistrySuffixes>() else {
         return;
@@ -111,13 +111,13 @@ fn registry(text: &str) {
     }
 }
 
-/// A list of objects with metadata alone.
+/// A list of objects and a single object, both with metadata only.
 fn metadata(data: &[u8]) {
     let _ = serde_json::from_slice::<ObjectList<Item<PartialObjectMeta<Pod>>>>(data);
     let _ = serde_json::from_slice::<Item<PartialObjectMeta<Pod>>>(data);
 }
 
-/// An object of ours, and all that is computed of its times.
+/// An ACRPullSecret, and everything that is computed from its times.
 fn pull_secret(data: &[u8]) {
     if let Ok(Item(Ok(object))) = serde_json::from_slice::<Item<ACRPullSecret>>(data) {
         crate::pull_secret::fuzz(&object);
@@ -139,9 +139,10 @@ mod tests {
         time::{Duration, Instant},
     };
 
-    /// How long each target is driven here; `make fuzz` drives it longer, and knows which code an input has reached.
-    const EACH: Duration = Duration::from_secs(1);
-    const PIECES: [&str; 14] = [
+    /// The time per target. `make fuzz` runs each target for longer, guided by code coverage.
+    const TIME_PER_TARGET: Duration = Duration::from_secs(1);
+    /// Texts that a mutation inserts.
+    const FRAGMENTS: [&str; 14] = [
         "\"",
         "{}",
         "[]",
@@ -158,10 +159,10 @@ mod tests {
         "\n",
     ];
 
-    /// Numbers that are always the same (xorshift64): a test that fails fails again.
-    struct Numbers(u64);
+    /// A generator of pseudo-random numbers (xorshift64) with a fixed seed, so that a failure can be reproduced.
+    struct Random(u64);
 
-    impl Numbers {
+    impl Random {
         fn below(&mut self, end: usize) -> usize {
             self.0 ^= self.0 << 13;
             self.0 ^= self.0 >> 7;
@@ -175,53 +176,52 @@ mod tests {
         let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{folder}: {error}"));
         let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
         files.sort();
-        assert!(!files.is_empty(), "{folder} has an input");
+        assert!(!files.is_empty(), "{folder} is empty");
         files.iter().map(|file| fs::read(file).unwrap()).collect()
     }
 
-    fn mutate(input: &mut Vec<u8>, other: &[u8], numbers: &mut Numbers) {
-        let at = numbers.below(input.len() + 1);
-        match numbers.below(6) {
+    fn mutate(input: &mut Vec<u8>, other: &[u8], random: &mut Random) {
+        let at = random.below(input.len() + 1);
+        match random.below(6) {
             0 => {
                 if let Some(byte) = input.get_mut(at) {
-                    *byte ^= 1 << numbers.below(8);
+                    *byte ^= 1 << random.below(8);
                 }
             }
             1 => input.truncate(at),
-            2 => drop(input.splice(at..at, PIECES[numbers.below(PIECES.len())].bytes())),
+            2 => drop(input.splice(at..at, FRAGMENTS[random.below(FRAGMENTS.len())].bytes())),
             3 => {
-                let from = numbers.below(other.len() + 1);
+                let from = random.below(other.len() + 1);
                 input.truncate(at);
                 input.extend_from_slice(&other[from..]);
             }
             4 => {
-                let to = (at + numbers.below(16)).min(input.len());
+                let to = (at + random.below(16)).min(input.len());
                 input.drain(at..to);
             }
             _ => {
-                let to = (at + numbers.below(64)).min(input.len());
+                let to = (at + random.below(64)).min(input.len());
                 let piece = input[at..to].to_vec();
                 input.splice(
                     at..at,
-                    piece.iter().copied().cycle().take(piece.len() * numbers.below(8)),
+                    piece.iter().copied().cycle().take(piece.len() * random.below(8)),
                 );
             }
         }
     }
 
-    /// Each target bears its corpus, and for a second what is made of it at random.
     #[test]
-    fn each_target_bears_its_corpus_and_what_is_made_of_it() {
-        let mut numbers = Numbers(0x5eed);
+    fn no_target_panics_on_its_corpus_or_on_mutations_of_it() {
+        let mut random = Random(0x5eed);
         for (target, run) in TARGETS {
             let corpus = corpus(target);
             corpus.iter().for_each(|input| run(input));
-            let end = Instant::now() + EACH;
+            let end = Instant::now() + TIME_PER_TARGET;
             while Instant::now() < end {
-                let mut input = corpus[numbers.below(corpus.len())].clone();
-                for _ in 0..=numbers.below(4) {
-                    let other = &corpus[numbers.below(corpus.len())];
-                    mutate(&mut input, other, &mut numbers);
+                let mut input = corpus[random.below(corpus.len())].clone();
+                for _ in 0..=random.below(4) {
+                    let other = &corpus[random.below(corpus.len())];
+                    mutate(&mut input, other, &mut random);
                 }
                 run(&input);
             }
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn each_target_is_one_of_cargo_fuzz_too() {
+    fn each_target_is_in_the_manifest_of_cargo_fuzz() {
         let manifest = fs::read_to_string("fuzz/Cargo.toml").unwrap();
         for (target, _) in TARGETS {
             assert!(manifest.contains(&format!("name = \"{target}\"")), "{target}");

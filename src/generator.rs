@@ -1,21 +1,23 @@
-//! Generators: External Secrets Operator's `ACRAccessToken` and `ClusterGenerator`, the store
-//! of those that exist, and their resolution to one plain value.
+//! Generators: the kinds `ACRAccessToken` and `ClusterGenerator` of External Secrets Operator, the watched stores of these
+//! objects, and their resolution to the inputs of a token.
 
 mod access_token;
 mod bounded;
 mod cluster_generator;
 mod defaults;
-mod epoch;
 mod namespaces;
 mod reference;
 mod resolve;
+mod revision;
 mod store;
 
 pub use access_token::{ACRAccessToken, ACRAccessTokenSpec};
 pub use cluster_generator::{ClusterGenerator, ClusterGeneratorSpec};
-pub use defaults::NamespaceDefaults;
-pub use epoch::Epoch;
+pub use defaults::{DEFAULT_GENERATOR_LABEL, NamespaceDefaults};
 pub use namespaces::NamespaceList;
 pub use reference::{Kind, Reference};
-pub use resolve::{ANNOTATIONS, Account, Referenced, Resolved, Resolver};
-pub use store::{Generator, Generators, ServiceAccountView, ServiceAccounts};
+pub use resolve::{
+    GeneratorInNamespace, ResolveRules, SERVICE_ACCOUNT_ANNOTATIONS, ServiceAccount, TokenInputs,
+};
+pub use revision::Revision;
+pub use store::{Generator, Generators, ServiceAccountAnnotations, ServiceAccounts};

@@ -6,7 +6,7 @@ use crate::{
     cluster::{Cluster, NamespaceScope},
     events::Events,
     excluded::ExcludedNamespaces,
-    generator::{NamespaceDefaults, Resolver as ResolveRules},
+    generator::{NamespaceDefaults, ResolveRules},
     identity::{
         AssertionSource, ClientSecretReader, Clouds, EntraClient, ManagedIdentityClient, TokenSource,
     },
@@ -155,7 +155,7 @@ fn build(
     };
     let registry = RegistryClient::new(http, ahead, gates.clone(), metrics.clone());
     let rules = ResolveRules {
-        suffixes: args.registry_suffixes.clone(),
+        registry_suffixes: args.registry_suffixes.clone(),
         tenant_id: args.tenant_id.clone().filter(|id| !id.is_empty()),
         token_audiences: args.token_audiences.clone(),
         clouds: Clouds::new(&args.authority_host, &args.acr_audience),

@@ -1,33 +1,33 @@
-//! The two grammars of references to generators: that of the Pod annotation, and that of the Namespace
-//! label, whose values hold neither `/` nor `,`.
+//! Parses references to generators in the annotation of a Pod and in the label of a Namespace. The two grammars differ,
+//! because the value of a label cannot contain `/` or `,`.
 
 use crate::{
-    generator::{Kind, Reference},
+    generator::{DEFAULT_GENERATOR_LABEL, Kind, Reference},
     kubernetes::is_subdomain,
     problem::{Problem, Reason},
     untrusted::UntrustedText,
 };
 
-/// The annotation by which a Pod asks for pull secrets.
-pub const ACCESS_TOKEN: &str = "acr-pull.dev/access-token";
-/// The value that opts out.
-const NONE: &str = "none";
-/// Each is a token of its own, all asked for at once.
+/// The annotation of a Pod that references its generators.
+pub const ACCESS_TOKEN_ANNOTATION: &str = "acr-pull.dev/access-token";
+/// The value of the annotation or the label that requests no pull secret.
+const OPT_OUT: &str = "none";
+/// The maximum number of references. Each needs a token of its own, and all tokens are requested concurrently.
 pub const MAX_REFERENCES: usize = 16;
 
-/// The generators that the annotation names, each once, in the order written.
-pub fn references(annotation: &str) -> Result<Vec<Reference<'_>>, Problem> {
-    if annotation.trim() == NONE {
+/// The references in the annotation of a Pod, without duplicates, in their order.
+pub fn parse_references(annotation: &str) -> Result<Vec<Reference<'_>>, Problem> {
+    if annotation.trim() == OPT_OUT {
         return Ok(Vec::new());
     }
     let items = annotation.split(',');
     if items.clone().count() > MAX_REFERENCES {
-        let why = format!("it names more than {MAX_REFERENCES} generators");
+        let why = format!("it references more than {MAX_REFERENCES} generators");
         return Err(invalid(annotation, &why));
     }
     let mut references = Vec::new();
     for item in items {
-        let reference = reference(item.trim(), '/').map_err(|why| invalid(annotation, &why))?;
+        let reference = parse_reference(item.trim(), '/').map_err(|why| invalid(annotation, &why))?;
         if !references.contains(&reference) {
             references.push(reference);
         }
@@ -35,44 +35,45 @@ pub fn references(annotation: &str) -> Result<Vec<Reference<'_>>, Problem> {
     Ok(references)
 }
 
-/// The generator that a Namespace's label names, if it is not `none`.
-pub fn default_reference(label: &str) -> Result<Option<Reference<'_>>, Problem> {
-    if label == NONE {
+/// The reference in the label of a Namespace, unless it is `none`.
+pub fn parse_default_reference(label: &str) -> Result<Option<Reference<'_>>, Problem> {
+    if label == OPT_OUT {
         return Ok(None);
     }
-    reference(label, '.').map(Some).map_err(|why| {
+    parse_reference(label, '.').map(Some).map_err(|why| {
         let label = UntrustedText::quoted(label);
         Problem::new(
             Reason::InvalidAnnotation,
             format!(
-                "label {ACCESS_TOKEN} of the Namespace is {label}: {why}; write the name of an ACRAccessToken, \
-                 or ClusterGenerator.NAME, or none"
+                "label {DEFAULT_GENERATOR_LABEL} of the Namespace is {label}: {why}; set it to the name of an ACRAccessToken, \
+                 to ClusterGenerator.NAME, or to none"
             ),
         )
     })
 }
 
-/// `separator` stands between kind and name. No name begins with a capital letter, so that a `.` can do.
-fn reference(item: &str, separator: char) -> Result<Reference<'_>, String> {
+/// Parses a reference with `separator` between kind and name. The separator `.` is unambiguous, because kinds start
+/// with an upper-case letter and names do not.
+fn parse_reference(item: &str, separator: char) -> Result<Reference<'_>, String> {
     let is_kind = |kind: &str| separator == '/' || kind.starts_with(|c: char| c.is_ascii_uppercase());
     let (kind, name) = match item.split_once(separator).filter(|(kind, _)| is_kind(kind)) {
         None => (Kind::AccessToken, item),
         Some((kind, name)) if kind == Kind::ClusterGenerator.as_str() => (Kind::ClusterGenerator, name),
         Some((kind, _)) => {
             return Err(format!(
-                "{} is not a kind of generator that is served here",
+                "{} is not a supported kind of generator",
                 UntrustedText::quoted(kind)
             ));
         }
     };
     if name.is_empty() {
-        Err("a name is missing".to_owned())
-    } else if item == NONE {
-        Err("none stands alone".to_owned())
+        Err("a name is empty".to_owned())
+    } else if item == OPT_OUT {
+        Err("none cannot be combined with other references".to_owned())
     } else if !is_subdomain(name) {
         let name = UntrustedText::quoted(name);
         Err(format!(
-            "{name} is not a name: use lower-case letters, digits, '-' and '.'"
+            "{name} is not a valid object name: use lower-case letters, digits, '-' and '.'"
         ))
     } else {
         Ok(Reference { kind, name })
@@ -84,8 +85,8 @@ fn invalid(annotation: &str, why: &str) -> Problem {
     Problem::new(
         Reason::InvalidAnnotation,
         format!(
-            "annotation {ACCESS_TOKEN} of the Pod is {annotation}: {why}; write the names of ACRAccessTokens, \
-             or ClusterGenerator/NAME, separated by commas, or none"
+            "annotation {ACCESS_TOKEN_ANNOTATION} of the Pod is {annotation}: {why}; set it to names of ACRAccessTokens or \
+             ClusterGenerator/NAME, separated by commas, or to none"
         ),
     )
 }
@@ -95,9 +96,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// References as text, to compare.
-    fn written(annotation: &str) -> Vec<String> {
-        references(annotation)
+    fn parsed(annotation: &str) -> Vec<String> {
+        parse_references(annotation)
             .unwrap()
             .iter()
             .map(ToString::to_string)
@@ -105,21 +105,21 @@ mod tests {
     }
 
     #[test]
-    fn references_are_separated_by_commas_and_counted_once() {
-        assert_eq!(written("contoso"), ["ACRAccessToken contoso"]);
-        assert_eq!(written(" a, b.c ,a"), ["ACRAccessToken a", "ACRAccessToken b.c"]);
+    fn references_are_separated_by_commas_and_deduplicated() {
+        assert_eq!(parsed("contoso"), ["ACRAccessToken contoso"]);
+        assert_eq!(parsed(" a, b.c ,a"), ["ACRAccessToken a", "ACRAccessToken b.c"]);
         assert_eq!(
-            written("a,ClusterGenerator/a"),
+            parsed("a,ClusterGenerator/a"),
             ["ACRAccessToken a", "ClusterGenerator a"]
         );
-        assert!(written("none").is_empty());
+        assert!(parsed("none").is_empty());
     }
 
     #[test]
-    fn a_bad_annotation_says_what_to_write() {
+    fn invalid_annotations_are_refused() {
         let long = "a".repeat(254);
         let many = (0..17).map(|n| format!("a{n}")).collect::<Vec<_>>().join(",");
-        for bad in [
+        for invalid in [
             "",
             ",",
             "a,",
@@ -135,27 +135,27 @@ mod tests {
             &long,
             &many,
         ] {
-            let problem = references(bad).unwrap_err();
-            assert_eq!(problem.reason, Reason::InvalidAnnotation, "{bad:?}");
-            assert!(problem.message.contains(ACCESS_TOKEN));
+            let problem = parse_references(invalid).unwrap_err();
+            assert_eq!(problem.reason, Reason::InvalidAnnotation, "{invalid:?}");
+            assert!(problem.message.contains(ACCESS_TOKEN_ANNOTATION));
         }
     }
 
     #[test]
-    fn a_namespaces_label_names_one_generator_of_either_kind() {
-        let read = |label| {
-            default_reference(label)
+    fn a_label_references_one_generator_of_either_kind() {
+        let parsed = |label| {
+            parse_default_reference(label)
                 .unwrap()
                 .map(|reference| reference.to_string())
         };
-        assert_eq!(read("contoso").as_deref(), Some("ACRAccessToken contoso"));
-        assert_eq!(read("contoso.x").as_deref(), Some("ACRAccessToken contoso.x"));
+        assert_eq!(parsed("contoso").as_deref(), Some("ACRAccessToken contoso"));
+        assert_eq!(parsed("contoso.x").as_deref(), Some("ACRAccessToken contoso.x"));
         assert_eq!(
-            read("ClusterGenerator.contoso.x").as_deref(),
+            parsed("ClusterGenerator.contoso.x").as_deref(),
             Some("ClusterGenerator contoso.x")
         );
-        assert_eq!(read("none"), None);
-        for bad in [
+        assert_eq!(parsed("none"), None);
+        for invalid in [
             "",
             "a_b",
             "Contoso",
@@ -164,8 +164,8 @@ mod tests {
             "ClusterGenerator",
             "a,b",
         ] {
-            let problem = default_reference(bad).unwrap_err();
-            assert_eq!(problem.reason, Reason::InvalidAnnotation, "{bad:?}");
+            let problem = parse_default_reference(invalid).unwrap_err();
+            assert_eq!(problem.reason, Reason::InvalidAnnotation, "{invalid:?}");
             assert!(
                 problem
                     .message
@@ -178,25 +178,25 @@ mod tests {
     proptest! {
         #[test]
         fn no_input_panics(text in ".*") {
-            let _ = references(&text);
-            let _ = default_reference(&text);
+            let _ = parse_references(&text);
+            let _ = parse_default_reference(&text);
         }
 
         #[test]
-        fn a_label_that_is_written_is_read_back(name in "[a-m]([-a-z0-9]{0,10}[a-z0-9])?(\\.[a-z0-9]{1,3})?") {
-            let read = |label: &str| default_reference(label).unwrap().map(|r| (r.kind, r.name.to_owned()));
-            prop_assert_eq!(read(&name), Some((Kind::AccessToken, name.clone())));
-            prop_assert_eq!(read(&format!("ClusterGenerator.{name}")), Some((Kind::ClusterGenerator, name)));
+        fn every_valid_label_is_parsed(name in "[a-m]([-a-z0-9]{0,10}[a-z0-9])?(\\.[a-z0-9]{1,3})?") {
+            let parsed = |label: &str| parse_default_reference(label).unwrap().map(|r| (r.kind, r.name.to_owned()));
+            prop_assert_eq!(parsed(&name), Some((Kind::AccessToken, name.clone())));
+            prop_assert_eq!(parsed(&format!("ClusterGenerator.{name}")), Some((Kind::ClusterGenerator, name)));
         }
 
         #[test]
-        fn what_is_written_is_read_back(all in prop::collection::hash_set("(ClusterGenerator/)?[a-m]([-a-z0-9]{0,10}[a-z0-9])?", 1..5)) {
+        fn every_valid_annotation_is_parsed(all in prop::collection::hash_set("(ClusterGenerator/)?[a-m]([-a-z0-9]{0,10}[a-z0-9])?", 1..5)) {
             let all: Vec<_> = all.into_iter().collect();
-            let read: Vec<_> = all.iter().map(|text| match text.strip_prefix("ClusterGenerator/") {
+            let expected: Vec<_> = all.iter().map(|text| match text.strip_prefix("ClusterGenerator/") {
                 Some(name) => format!("ClusterGenerator {name}"),
                 None => format!("ACRAccessToken {text}"),
             }).collect();
-            prop_assert_eq!(written(&all.join(", ")), read);
+            prop_assert_eq!(parsed(&all.join(", ")), expected);
         }
     }
 }

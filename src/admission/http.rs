@@ -1,6 +1,6 @@
 //! The HTTPS endpoint that the API server calls.
 
-use super::{Admission, Answer, Verdict, parse};
+use super::{Admission, AdmissionResponse, Verdict, parse};
 use crate::{
     deadline::Deadline,
     problem::{Problem, Reason},
@@ -17,54 +17,118 @@ use serde_json::json;
 use std::{borrow::Cow, sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// An object in etcd has at most 1.5 MiB by default, and a review holds one; the API
-/// server itself takes no request over 3 MiB.
-const MAX_BODY: usize = 3 * 1024 * 1024;
-/// A body of this size needs no room: as many as there are connections are no harm.
-const SMALL: usize = 16 * 1024;
-/// Reviews of Pods with much in them. A body of no more than this is a medium one, beyond it is a large one.
-const MEDIUM: usize = 256 * 1024;
-/// Medium bodies that are held at the same time.
-const MEDIUM_ROOMS: usize = 32;
-/// Large bodies that are held at the same time.
-const LARGE_ROOMS: usize = 2;
-/// From the head to the end of the body, the wait for a room included.
+/// The maximum size of a body. A review contains an object, which etcd limits to 1.5 MiB by default, and the API server
+/// itself accepts no request of more than 3 MiB.
+const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
+/// The maximum size of a small body. Small bodies need no permit, because one body per connection is harmless.
+const SMALL_BODY_BYTES: usize = 16 * 1024;
+/// The maximum size of a medium body, for the review of an unusually large Pod. Anything above is a large body.
+const MEDIUM_BODY_BYTES: usize = 256 * 1024;
+/// The maximum number of medium bodies in memory.
+const MEDIUM_BODY_PERMITS: usize = 32;
+/// The maximum number of large bodies in memory.
+const LARGE_BODY_PERMITS: usize = 2;
+/// The time limit for reading a body after its headers, including the wait for a permit.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// An answer with a patch in it has this many bytes and no more, as a rule.
-const ANSWER: usize = 1024;
+/// The typical size of a response with a patch.
+const TYPICAL_RESPONSE_BYTES: usize = 1024;
 const JSON: &str = "application/json";
 
 #[derive(Clone)]
 struct Endpoint {
     admission: Admission,
-    rooms: Rooms,
+    permits: BodyPermits,
 }
 
-/// Memory for bodies. A body takes a room when more of it has come than fits in a smaller one, whatever it declares: who
-/// declares much and sends little holds nothing. Each room is for a body's whole class, and nobody who has a large one waits
-/// for another, so that bodies which are read in part never wait for each other.
+/// Limits the memory for bodies. A body acquires a permit when more bytes have arrived than a small body has, so that a
+/// client that announces a large body and sends little holds no permit. A permit covers the largest body of its class,
+/// and a body with a large permit waits for no other permit, so bodies that have arrived in part cannot deadlock.
 #[derive(Clone)]
-struct Rooms {
+struct BodyPermits {
     medium: Arc<Semaphore>,
     large: Arc<Semaphore>,
 }
 
-/// A whole body, and its room.
-struct Whole {
-    bytes: Bytes,
-    room: Option<OwnedSemaphorePermit>,
+impl BodyPermits {
+    fn new() -> Self {
+        Self {
+            medium: Arc::new(Semaphore::new(MEDIUM_BODY_PERMITS)),
+            large: Arc::new(Semaphore::new(LARGE_BODY_PERMITS)),
+        }
+    }
+
+    /// Reads a body and acquires its permit. The `Content-Length` is only trusted if it is above the limit.
+    async fn read(&self, content_length: Option<usize>, body: Body) -> Result<CompleteBody, Response> {
+        let mut chunks = body.into_data_stream();
+        if content_length.is_some_and(|length| length > MAX_BODY_BYTES) {
+            // A client does not read the response while it is sending, so the rest of its body is read until the time
+            // limit.
+            chunks.for_each(|_| std::future::ready(())).await;
+            return Err(too_long());
+        }
+        let Some(first) = chunks.next().await else {
+            return Ok(CompleteBody {
+                bytes: Bytes::new(),
+                permit: None,
+            });
+        };
+        let first = first.map_err(|_| incomplete())?;
+        if content_length == Some(first.len()) && first.len() <= SMALL_BODY_BYTES {
+            return Ok(CompleteBody {
+                bytes: first,
+                permit: None,
+            });
+        }
+        let mut bytes = Vec::with_capacity(content_length.unwrap_or_default().min(SMALL_BODY_BYTES));
+        let mut permit = None;
+        let mut permitted_bytes = SMALL_BODY_BYTES;
+        let mut next = Some(Ok(first));
+        while let Some(chunk) = next {
+            let chunk = chunk.map_err(|_| incomplete())?;
+            let length = bytes.len() + chunk.len();
+            if length > MAX_BODY_BYTES {
+                return Err(too_long());
+            }
+            if length > permitted_bytes {
+                // A body that will be large waits for a large permit now, while it occupies little memory, and does not
+                // acquire a medium permit first.
+                let (class_bytes, permits) = match length.max(content_length.unwrap_or_default()) {
+                    ..=MEDIUM_BODY_BYTES => (MEDIUM_BODY_BYTES, &self.medium),
+                    _ => (MAX_BODY_BYTES, &self.large),
+                };
+                let acquired = permits.clone().acquire_owned().await;
+                permit = Some(acquired.map_err(|_| incomplete())?);
+                permitted_bytes = class_bytes;
+                // Reserved once, and not by doubling. Unwritten pages take no memory.
+                let rest = content_length.unwrap_or(class_bytes).saturating_sub(bytes.len());
+                bytes.reserve_exact(rest);
+            }
+            bytes.extend_from_slice(&chunk);
+            next = chunks.next().await;
+        }
+        Ok(CompleteBody {
+            bytes: bytes.into(),
+            permit,
+        })
+    }
 }
 
-/// Answers whatever the listener lets in.
+/// A complete body, and its permit unless the body is small.
+struct CompleteBody {
+    bytes: Bytes,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// Handles every request that the listener accepts, whatever its path, because the listener checks the path.
 pub fn router(admission: Admission) -> Router {
-    let rooms = Rooms::new();
+    let permits = BodyPermits::new();
     Router::new()
         .fallback(mutate)
-        .with_state(Endpoint { admission, rooms })
+        .with_state(Endpoint { admission, permits })
 }
 
-/// The API server's own time-out, of the query.
+/// The time-out of the API server, which is a parameter of the query.
 fn timeout(query: Option<&str>) -> Option<Cow<'_, str>> {
     let mut parameters = form_urlencoded::parse(query?.as_bytes());
     parameters
@@ -76,147 +140,86 @@ async fn mutate(State(endpoint): State<Endpoint>, request: Request) -> Response 
     let (Parts { uri, headers, .. }, body) = request.into_parts();
     let deadline = Deadline::from_query(timeout(uri.query()).as_deref());
     if !is_json(&headers) {
-        return unreadable(
+        return invalid_review(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "the content type is not application/json".to_owned(),
         );
     }
-    let read = endpoint.rooms.read(declared(&headers), body);
+    let read = endpoint.permits.read(content_length(&headers), body);
     match deadline.at_most(BODY_TIMEOUT).bound(read).await {
-        Some(Ok(whole)) => review(&endpoint.admission, whole, deadline).await,
+        Some(Ok(body)) => review(&endpoint.admission, body, deadline).await,
         Some(Err(response)) => response,
-        // Not 408, whose words client-go does not keep.
-        None => unreadable(
+        // Not 408, because client-go discards the message of a 408.
+        None => invalid_review(
             StatusCode::INTERNAL_SERVER_ERROR,
-            format!("the body did not come within {} s", BODY_TIMEOUT.as_secs()),
+            format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs()),
         ),
     }
 }
 
-fn declared(headers: &HeaderMap) -> Option<usize> {
+fn content_length(headers: &HeaderMap) -> Option<usize> {
     let length = headers.get(header::CONTENT_LENGTH)?;
     length.to_str().ok()?.parse().ok()
 }
 
-// === impl Rooms ===
-
-impl Rooms {
-    fn new() -> Self {
-        Self {
-            medium: Arc::new(Semaphore::new(MEDIUM_ROOMS)),
-            large: Arc::new(Semaphore::new(LARGE_ROOMS)),
-        }
-    }
-
-    /// The whole body, in its room. What it declares is believed where it is too much, and nowhere else.
-    async fn read(&self, declared: Option<usize>, body: Body) -> Result<Whole, Response> {
-        let mut chunks = body.into_data_stream();
-        if declared.is_some_and(|length| length > MAX_BODY) {
-            // A client that is still sending does not see an answer, so its body is read to the end, for a while.
-            chunks.for_each(|_| std::future::ready(())).await;
-            return Err(too_long());
-        }
-        let Some(first) = chunks.next().await else {
-            return Ok(Whole {
-                bytes: Bytes::new(),
-                room: None,
-            });
-        };
-        let first = first.map_err(|_| cut_off())?;
-        if declared == Some(first.len()) && first.len() <= SMALL {
-            return Ok(Whole {
-                bytes: first,
-                room: None,
-            });
-        }
-        let mut whole = Vec::with_capacity(declared.unwrap_or_default().min(SMALL));
-        let (mut room, mut fits) = (None, SMALL);
-        let mut next = Some(Ok(first));
-        while let Some(chunk) = next {
-            let chunk = chunk.map_err(|_| cut_off())?;
-            let length = whole.len() + chunk.len();
-            if length > MAX_BODY {
-                return Err(too_long());
-            }
-            if length > fits {
-                // One that will be large waits here, where it holds little, and not in a medium room.
-                let (class, rooms) = match length.max(declared.unwrap_or_default()) {
-                    ..=MEDIUM => (MEDIUM, &self.medium),
-                    _ => (MAX_BODY, &self.large),
-                };
-                let next = rooms.clone().acquire_owned().await;
-                room = Some(next.map_err(|_| cut_off())?);
-                fits = class;
-                // At once, and not twice as much each time. What is not written takes no memory.
-                let rest = declared.unwrap_or(class).saturating_sub(whole.len());
-                whole.reserve_exact(rest);
-            }
-            whole.extend_from_slice(&chunk);
-            next = chunks.next().await;
-        }
-        Ok(Whole {
-            bytes: whole.into(),
-            room,
-        })
-    }
-}
-
-async fn review(admission: &Admission, whole: Whole, deadline: Deadline) -> Response {
-    let Whole { bytes, room } = whole;
-    let Some(room) = room else {
+async fn review(admission: &Admission, body: CompleteBody, deadline: Deadline) -> Response {
+    let CompleteBody { bytes, permit } = body;
+    let Some(permit) = permit else {
         return match parse(&bytes) {
             Ok(request) => {
                 let verdict = admission.decide(&request, deadline).await;
-                answer(&request.uid, &verdict)
+                verdict_response(&request.uid, &verdict)
             }
-            Err(unread) => unread_answer(unread),
+            Err(error) => parse_error_response(error),
         };
     };
-    // On a thread of its own: a review of megabytes would keep a worker from all other tasks, probes among them. The room is
-    // for bodies that are being read, not for those that wait for Azure.
+    // A body that is not small is parsed on a blocking thread, because megabytes would keep a worker thread from all
+    // other tasks, including probes. The permit is released after parsing, and not held while the request waits for
+    // Azure.
     let parsed = tokio::task::spawn_blocking(move || {
-        let _room = room;
+        let _permit = permit;
         parse_detached(&bytes)
     });
     match parsed.await {
         Ok(Ok(request)) => {
             let verdict = Box::pin(admission.decide(&request, deadline)).await;
-            answer(&request.uid, &verdict)
+            verdict_response(&request.uid, &verdict)
         }
-        Ok(Err(unread)) => unread_answer(unread),
+        Ok(Err(error)) => parse_error_response(error),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 
-/// What a decision needs of a review, without its body.
+/// Parses a review to a request that does not borrow the body.
 fn parse_detached(body: &[u8]) -> Result<super::Request<'static>, (Option<String>, Problem)> {
     let request = parse(body)?;
     let uid = request.uid.to_string();
     request.detached().map_err(|problem| (Some(uid), problem))
 }
 
-/// The answer to a review that could not be read, or whose uid could not.
-fn unread_answer((uid, problem): (Option<String>, Problem)) -> Response {
+/// The response to a review that could not be parsed, whose uid may be unknown.
+fn parse_error_response((uid, problem): (Option<String>, Problem)) -> Response {
     match uid {
-        Some(uid) => answer(&uid, &Verdict::Denied(problem)),
-        None => failed(StatusCode::BAD_REQUEST, &problem),
+        Some(uid) => verdict_response(&uid, &Verdict::Denied(problem)),
+        None => error_response(StatusCode::BAD_REQUEST, &problem),
     }
 }
 
-fn answer(uid: &str, verdict: &Verdict) -> Response {
-    // Any status but 200 is a failed call to the API server, which is when failurePolicy decides.
+fn verdict_response(uid: &str, verdict: &Verdict) -> Response {
+    // An API server treats every status other than 200 as a failed call, and then failurePolicy applies.
     if let Verdict::Failed(problem) = verdict {
-        return failed(StatusCode::INTERNAL_SERVER_ERROR, problem);
+        return error_response(StatusCode::INTERNAL_SERVER_ERROR, problem);
     }
-    let mut json = Vec::with_capacity(ANSWER);
-    match serde_json::to_writer(&mut json, &Answer::new(uid, verdict)) {
+    let mut json = Vec::with_capacity(TYPICAL_RESPONSE_BYTES);
+    match serde_json::to_writer(&mut json, &AdmissionResponse::new(uid, verdict)) {
         Ok(()) => (StatusCode::OK, [(header::CONTENT_TYPE, JSON)], json).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 
-/// A failed call. The API server reads no review then, but shows a `metav1.Status` to whoever made the Pod.
-fn failed(status: StatusCode, problem: &Problem) -> Response {
+/// The response of a failed call. The API server does not parse an AdmissionReview then, but it passes a
+/// `metav1.Status` on to the creator of the Pod.
+fn error_response(status: StatusCode, problem: &Problem) -> Response {
     let reason = match status {
         StatusCode::INTERNAL_SERVER_ERROR => "InternalError",
         StatusCode::PAYLOAD_TOO_LARGE => "RequestEntityTooLarge",
@@ -234,17 +237,17 @@ fn failed(status: StatusCode, problem: &Problem) -> Response {
     (status, [(header::CONTENT_TYPE, JSON)], body.to_string()).into_response()
 }
 
-fn unreadable(status: StatusCode, why: String) -> Response {
-    failed(status, &Problem::new(Reason::InvalidReview, why))
+fn invalid_review(status: StatusCode, why: String) -> Response {
+    error_response(status, &Problem::new(Reason::InvalidReview, why))
 }
 
 fn too_long() -> Response {
-    let why = format!("the body is longer than {MAX_BODY} bytes");
-    unreadable(StatusCode::PAYLOAD_TOO_LARGE, why)
+    let why = format!("the body is longer than {MAX_BODY_BYTES} bytes");
+    invalid_review(StatusCode::PAYLOAD_TOO_LARGE, why)
 }
 
-fn cut_off() -> Response {
-    unreadable(StatusCode::BAD_REQUEST, "the body was cut off".to_owned())
+fn incomplete() -> Response {
+    invalid_review(StatusCode::BAD_REQUEST, "the body is incomplete".to_owned())
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

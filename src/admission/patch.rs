@@ -1,18 +1,19 @@
-//! The JSON patch (RFC 6902) that names the pull secrets in a Pod.
+//! The JSON patch (RFC 6902) that adds the pull secrets to a Pod.
 //!
-//! Explicit operations, never a diff of a decoded Pod: that would drop fields we do not
-//! know. Small, because the API server pays for every byte of it.
+//! The patch consists of explicit operations and not of a diff of a decoded Pod, because a diff would drop unknown
+//! fields. It is small, because the API server decodes and applies every byte of it.
 
 use super::review::PodView;
 use json_patch::{AddOperation, Patch, PatchOperation, jsonptr::Pointer};
 use serde_json::{Value, json};
 
-/// Marks Pods that we patched, so that they can be watched alone.
-pub const INJECTED: &str = "acr-pull.dev/injected";
-/// Tells which of a Pod's pull secrets are ours.
-pub const PULL_SECRETS: &str = "acr-pull.dev/pull-secrets";
+/// The label of patched Pods, so that only these are watched.
+pub const INJECTED_LABEL: &str = "acr-pull.dev/injected";
+/// The annotation of a patched Pod that lists the pull secrets that were added.
+pub const PULL_SECRETS_ANNOTATION: &str = "acr-pull.dev/pull-secrets";
 
-/// The operations still missing for the Pod to name these pull secrets; none on a second call.
+/// The operations that add these pull secrets to the Pod. The patch is empty if the Pod already has them, as when an
+/// API server calls the webhook again for the same Pod.
 pub fn patch(pod: &PodView<'_>, names: &[&str]) -> Patch {
     let mut operations = Vec::with_capacity(names.len() + 2);
     let mut add = |path: &'static str, value: Value| {
@@ -35,7 +36,7 @@ pub fn patch(pod: &PodView<'_>, names: &[&str]) -> Patch {
     }
 
     match &pod.metadata.labels {
-        None => add("/metadata/labels", json!({INJECTED: "true"})),
+        None => add("/metadata/labels", json!({INJECTED_LABEL: "true"})),
         Some(labels) if labels.injected.as_deref() != Some("true") => {
             add("/metadata/labels/acr-pull.dev~1injected", json!("true"));
         }
@@ -44,7 +45,7 @@ pub fn patch(pod: &PodView<'_>, names: &[&str]) -> Patch {
 
     let list = names.join(",");
     match &pod.metadata.annotations {
-        None => add("/metadata/annotations", json!({PULL_SECRETS: list})),
+        None => add("/metadata/annotations", json!({PULL_SECRETS_ANNOTATION: list})),
         Some(annotations) if annotations.pull_secrets.as_deref() != Some(&list) => {
             add(
                 "/metadata/annotations/acr-pull.dev~1pull-secrets",
@@ -61,7 +62,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Patches as the API server does, and returns the Pod.
+    /// The Pod after the API server has applied the patch.
     fn patched(mut pod: Value, names: &[&str]) -> Value {
         let text = pod.to_string();
         let view: PodView = serde_json::from_str(&text).unwrap();
@@ -70,13 +71,13 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_pod_gets_all_three() {
+    fn a_minimal_pod_gets_pull_secrets_label_and_annotation() {
         assert_eq!(
             patched(json!({"metadata": {}, "spec": {"containers": []}}), &["a", "b"]),
             json!({
                 "metadata": {
-                    "labels": {INJECTED: "true"},
-                    "annotations": {PULL_SECRETS: "a,b"},
+                    "labels": {INJECTED_LABEL: "true"},
+                    "annotations": {PULL_SECRETS_ANNOTATION: "a,b"},
                 },
                 "spec": {"containers": [], "imagePullSecrets": [{"name": "a"}, {"name": "b"}]},
             })
@@ -84,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_pod_had_stays_in_its_order() {
+    fn existing_fields_of_the_pod_are_kept() {
         let pod = patched(
             json!({
                 "metadata": {"labels": {"app": "x"}, "annotations": {"acr-pull.dev/access-token": "contoso"}},
@@ -104,15 +105,18 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_added_to_the_labels_and_annotations_that_there_are() {
+    fn existing_labels_and_annotations_are_kept() {
         let pod = patched(
             json!({"metadata": {"labels": {"a": "b"}, "annotations": {"c": "d"}}, "spec": {}}),
             &["x"],
         );
-        assert_eq!(pod["metadata"]["labels"], json!({"a": "b", INJECTED: "true"}));
+        assert_eq!(
+            pod["metadata"]["labels"],
+            json!({"a": "b", INJECTED_LABEL: "true"})
+        );
         assert_eq!(
             pod["metadata"]["annotations"],
-            json!({"c": "d", PULL_SECRETS: "x"})
+            json!({"c": "d", PULL_SECRETS_ANNOTATION: "x"})
         );
     }
 

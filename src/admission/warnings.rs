@@ -1,30 +1,34 @@
-//! Warnings as an API server passes them on: it drops one with a control character in it, and beyond 4,096 characters of all
-//! webhooks it cuts each to 256 and drops the rest.
-//! Source: <https://github.com/kubernetes/kubernetes/blob/master/staging/src/k8s.io/apiserver/pkg/endpoints/filters/warning.go>.
+//! Limits warnings to what an API server passes on: it drops warnings with control characters, and if the warnings of
+//! all webhooks have more than 4,096 characters, it truncates each to 256 and drops those that still do not fit.
+//! Source:
+//! <https://github.com/kubernetes/kubernetes/blob/master/staging/src/k8s.io/apiserver/pkg/endpoints/filters/warning.go>.
 
 use crate::untrusted;
 
-/// The most bytes of all, so that others have some room too.
-const ALL: usize = 3500;
-/// What one says in less is not understood.
-const LEAST: usize = 250;
+/// The maximum total size of the warnings, which leaves some room for those of other webhooks.
+const MAX_TOTAL_BYTES: usize = 3500;
+/// The minimum share of a warning. A warning that is truncated to less is not understandable.
+const MIN_WARNING_BYTES: usize = 250;
 
-/// Cuts them to what is passed on whole. The first come first; what finds no room is counted in the last.
+/// Truncates warnings so that the API server passes them on. If not all fit, the last one is the number of omitted
+/// warnings.
 pub fn bounded(all: impl IntoIterator<Item = String>) -> Vec<String> {
     let all: Vec<_> = all
         .into_iter()
-        .map(|warning| untrusted::sanitize(warning, ALL))
+        .map(|warning| untrusted::sanitize(warning, MAX_TOTAL_BYTES))
         .collect();
-    if all.iter().map(String::len).sum::<usize>() <= ALL {
+    if all.iter().map(String::len).sum::<usize>() <= MAX_TOTAL_BYTES {
         return all;
     }
-    let (count, mut left, mut kept) = (all.len(), ALL, Vec::new());
+    let count = all.len();
+    let mut left = MAX_TOTAL_BYTES;
+    let mut kept = Vec::new();
     for (number, warning) in all.into_iter().enumerate() {
-        // An equal share of what the ones before have left.
-        let share = (left / (count - number)).max(LEAST);
+        // Each warning gets an equal share of the bytes that the previous warnings have left.
+        let share = (left / (count - number)).max(MIN_WARNING_BYTES);
         if share > left {
             kept.push(format!(
-                "acr-pull-webhook: {} warnings more, which are too many to pass on",
+                "acr-pull-webhook: {} more warnings are omitted",
                 count - number
             ));
             break;
@@ -42,7 +46,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_fits_is_passed_on_whole_and_what_does_not_is_shared_out() {
+    fn warnings_that_do_not_fit_are_truncated_to_equal_shares() {
         let few = vec!["a".repeat(1500), "b".repeat(1500)];
         assert_eq!(bounded(few.clone()), few);
         let four = bounded((0..4).map(|n| format!("{n}{}", "x".repeat(2000))));
@@ -51,18 +55,18 @@ mod tests {
             four.iter()
                 .all(|warning| warning.len() > 800 && warning.ends_with('…'))
         );
-        // What short ones leave is for the others.
+        // A long warning gets the bytes that a short one does not need.
         let mixed = bounded(["short".to_owned(), "x".repeat(5000)]);
         assert!(mixed[1].len() > 3400, "{}", mixed[1].len());
         let many = bounded((0..48).map(|n| format!("{n}{}", "x".repeat(500))));
         assert!(
-            many[0].starts_with("0x") && many.last().unwrap().contains("35 warnings more"),
+            many[0].starts_with("0x") && many.last().unwrap().contains("35 more warnings"),
             "{many:?}"
         );
     }
 
     #[test]
-    fn no_warning_is_dropped_for_a_control_character() {
+    fn control_characters_are_escaped() {
         assert_eq!(bounded(["a\nb".to_owned()]), [r"a\nb"]);
     }
 
@@ -70,7 +74,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
         #[test]
-        fn all_together_are_below_the_bound_of_the_api_server(all in prop::collection::vec("[a-zä\n]{0,900}", 0..50)) {
+        fn the_total_size_is_below_the_limit_of_the_api_server(all in prop::collection::vec("[a-zä\n]{0,900}", 0..50)) {
             let count = all.len();
             let kept = bounded(all);
             prop_assert!(kept.len() <= count);

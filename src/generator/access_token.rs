@@ -1,4 +1,4 @@
-//! The `ACRAccessToken` kind, field for field External Secrets Operator's own.
+//! The `ACRAccessToken` kind of External Secrets Operator, with the same fields.
 //! Source: <https://external-secrets.io/latest/api/generator/acr/>.
 
 use super::bounded;
@@ -7,16 +7,17 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The longest name of an object or of a key, and the longest id of a tenant.
-pub const MAX_NAME: usize = 253;
-/// The longest id of a managed identity: that of a resource has the names of a subscription, a group and an identity in it.
-pub const MAX_IDENTITY_ID: usize = 512;
-/// The most audiences, and the longest.
+/// The maximum length of the name of an object or of a key, and of a tenant id, in bytes.
+pub const MAX_NAME_LENGTH: usize = 253;
+/// The maximum length of the id of a managed identity, in bytes. A resource id contains the names of a subscription, a
+/// resource group and an identity.
+pub const MAX_IDENTITY_ID_LENGTH: usize = 512;
+/// The maximum number of audiences.
 pub const MAX_AUDIENCES: usize = 8;
-/// The longest audience.
-pub const MAX_AUDIENCE: usize = 512;
+/// The maximum length of an audience, in bytes.
+pub const MAX_AUDIENCE_LENGTH: usize = 512;
 
-/// How to get a token for an Azure Container Registry.
+/// How to request a token for an Azure Container Registry.
 #[derive(Clone, Debug, CustomResource, Deserialize, Serialize, JsonSchema)]
 #[kube(
     group = "generators.external-secrets.io",
@@ -25,25 +26,25 @@ pub const MAX_AUDIENCE: usize = 512;
     namespaced,
     category = "external-secrets",
     category = "external-secrets-generators",
-    doc = "ACRAccessToken says how to get a token for an Azure Container Registry: which registry, which identity, which scope."
+    doc = "ACRAccessToken describes how to request a token for an Azure Container Registry: the registry, the identity and the scope."
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ACRAccessTokenSpec {
-    /// The identity that asks for the token. With several set, the order is servicePrincipal, managedIdentity, workloadIdentity.
+    /// The identity that requests the token. If several are set, the first of servicePrincipal, managedIdentity and workloadIdentity is used.
     pub auth: Auth,
-    /// The Entra tenant id. A service account's own annotation comes first.
+    /// The Entra tenant id. An annotation of the service account takes precedence.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "bounded::optional::<_, MAX_NAME>"
+        deserialize_with = "bounded::optional::<_, MAX_NAME_LENGTH>"
     )]
     #[schemars(length(max = 253))]
     pub tenant_id: Option<String>,
     /// The registry's login server, such as contoso.azurecr.io.
-    #[serde(deserialize_with = "bounded::text::<_, MAX_HOST_LENGTH>")]
+    #[serde(deserialize_with = "bounded::required::<_, MAX_HOST_LENGTH>")]
     #[schemars(length(max = 253))]
     pub registry: String,
-    /// What the token opens, such as repository:team/app:pull; several are separated by blanks, wildcards are not available. Without it the token opens what the identity may open.
+    /// The scope of the token, such as repository:team/app:pull. Several scopes are separated by spaces; wildcards are not supported. Without a scope, the token covers everything that the identity may access.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -56,7 +57,7 @@ pub struct ACRAccessTokenSpec {
     pub environment_type: EnvironmentType,
 }
 
-/// The identity that asks for the token.
+/// The identity that requests the token.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Auth {
@@ -75,11 +76,11 @@ pub struct Auth {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServicePrincipalAuth {
-    /// Where the client id and the client secret are kept.
+    /// The Secret keys that hold the client id and the client secret.
     pub secret_ref: ServicePrincipalSecretRef,
 }
 
-/// Where the client id and the client secret are kept.
+/// The Secret keys that hold the client id and the client secret.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServicePrincipalSecretRef {
@@ -98,7 +99,7 @@ pub struct SecretKeySelector {
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "bounded::optional::<_, MAX_NAME>"
+        deserialize_with = "bounded::optional::<_, MAX_NAME_LENGTH>"
     )]
     #[schemars(
         length(min = 1, max = 253),
@@ -109,15 +110,15 @@ pub struct SecretKeySelector {
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "bounded::optional::<_, MAX_NAME>"
+        deserialize_with = "bounded::optional::<_, MAX_NAME_LENGTH>"
     )]
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
     pub key: Option<String>,
-    /// The namespace of the Secret; only a ClusterGenerator may name one.
+    /// The namespace of the Secret. Only a ClusterGenerator may reference another namespace.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "bounded::optional::<_, MAX_NAME>"
+        deserialize_with = "bounded::optional::<_, MAX_NAME_LENGTH>"
     )]
     #[schemars(
         length(min = 1, max = 63),
@@ -130,11 +131,11 @@ pub struct SecretKeySelector {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ManagedIdentityAuth {
-    /// The client id or resource id of a user-assigned identity; without it, the system-assigned one.
+    /// The client id or resource id of a user-assigned identity. Without it, the system-assigned identity is used.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "bounded::optional::<_, MAX_IDENTITY_ID>"
+        deserialize_with = "bounded::optional::<_, MAX_IDENTITY_ID_LENGTH>"
     )]
     #[schemars(length(max = 512))]
     pub identity_id: Option<String>,
@@ -144,7 +145,7 @@ pub struct ManagedIdentityAuth {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkloadIdentityAuth {
-    /// The service account; without it, the Pod's own.
+    /// The service account. Without it, the service account of the Pod is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_account_ref: Option<ServiceAccountRef>,
 }
@@ -153,35 +154,35 @@ pub struct WorkloadIdentityAuth {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct ServiceAccountRef {
     /// The name of the service account.
-    #[serde(deserialize_with = "bounded::text::<_, MAX_NAME>")]
+    #[serde(deserialize_with = "bounded::required::<_, MAX_NAME_LENGTH>")]
     #[schemars(
         length(min = 1, max = 253),
         regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
     )]
     pub name: String,
-    /// The namespace of the service account; only a ClusterGenerator may name another one.
+    /// The namespace of the service account. Only a ClusterGenerator may reference another namespace.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "bounded::optional::<_, MAX_NAME>"
+        deserialize_with = "bounded::optional::<_, MAX_NAME_LENGTH>"
     )]
     #[schemars(
         length(min = 1, max = 63),
         regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
     )]
     pub namespace: Option<String>,
-    /// Audiences of the assertion beside the default one.
+    /// Audiences of the assertion, in addition to the default audience.
     #[serde(
         default,
         skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "bounded::list::<_, MAX_AUDIENCES, MAX_AUDIENCE>"
+        deserialize_with = "bounded::list::<_, MAX_AUDIENCES, MAX_AUDIENCE_LENGTH>"
     )]
     #[schemars(length(max = 8), inner(length(max = 512)))]
     pub audiences: Vec<String>,
 }
 
 /// The Azure cloud.
-#[expect(clippy::enum_variant_names, reason = "the names are the API's")]
+#[expect(clippy::enum_variant_names, reason = "the API defines the names")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum EnvironmentType {
     /// The public cloud.
@@ -191,7 +192,7 @@ pub enum EnvironmentType {
     USGovernmentCloud,
     /// Azure operated by 21Vianet.
     ChinaCloud,
-    /// Azure Germany, closed in 2021.
+    /// Azure Germany, which was closed in 2021.
     GermanCloud,
     /// Azure Stack Hub.
     AzureStackCloud,
@@ -203,7 +204,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn fields_of_a_later_version_are_read_over() {
+    fn unknown_fields_are_ignored() {
         let spec = json!({"registry": "contoso.azurecr.io", "retry": {"times": 3}, "auth": {
             "somethingNew": {}, "workloadIdentity": {"hint": "x", "serviceAccountRef": {"name": "app", "more": 1}}}});
         let spec: ACRAccessTokenSpec = serde_json::from_value(spec).unwrap();

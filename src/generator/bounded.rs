@@ -1,6 +1,6 @@
-//! Texts and lists of users, cut while they are decoded: what is longer than it may be is kept with a little more than
-//! that length, so that resolving refuses it, and does not fill the store of every replica. Our own copy of the kinds
-//! refuses it at the API server; External Secrets Operator's has no such bounds.
+//! Deserializes strings and lists of users with a limit. A value above the limit is truncated to slightly more than the
+//! limit: resolution still refuses it, and it does not fill the stores of all replicas. The schemas of
+//! acr-pull-webhook's CRDs have the same limits; those of External Secrets Operator's CRDs have none.
 
 use serde::{
     Deserialize, Deserializer,
@@ -8,68 +8,70 @@ use serde::{
 };
 use std::fmt;
 
-/// A text of at most so many bytes, and a little more where it was longer.
-struct Cut<const MOST: usize>(String);
-
-/// A required field.
-pub fn text<'de, D: Deserializer<'de>, const MOST: usize>(deserializer: D) -> Result<String, D::Error> {
-    Cut::<MOST>::deserialize(deserializer).map(|Cut(text)| text)
+/// Deserializes a required string.
+pub fn required<'de, D: Deserializer<'de>, const MAX_BYTES: usize>(
+    deserializer: D,
+) -> Result<String, D::Error> {
+    Truncated::<MAX_BYTES>::deserialize(deserializer).map(|Truncated(text)| text)
 }
 
-/// An optional field.
-pub fn optional<'de, D: Deserializer<'de>, const MOST: usize>(
+/// Deserializes an optional string.
+pub fn optional<'de, D: Deserializer<'de>, const MAX_BYTES: usize>(
     deserializer: D,
 ) -> Result<Option<String>, D::Error> {
-    let text = Option::<Cut<MOST>>::deserialize(deserializer)?;
-    Ok(text.map(|Cut(text)| text))
+    let text = Option::<Truncated<MAX_BYTES>>::deserialize(deserializer)?;
+    Ok(text.map(|Truncated(text)| text))
 }
 
-/// A list of at most so many texts, and one more where there were more.
-pub fn list<'de, D: Deserializer<'de>, const MANY: usize, const MOST: usize>(
+/// Deserializes a list of strings. A list with more than `MAX_ITEMS` items keeps one item more than that.
+pub fn list<'de, D: Deserializer<'de>, const MAX_ITEMS: usize, const MAX_BYTES: usize>(
     deserializer: D,
 ) -> Result<Vec<String>, D::Error> {
-    deserializer.deserialize_seq(List::<MANY, MOST>)
+    deserializer.deserialize_seq(ListVisitor::<MAX_ITEMS, MAX_BYTES>)
 }
 
-impl<'de, const MOST: usize> Deserialize<'de> for Cut<MOST> {
+/// A string that is cut at the first character boundary after `MAX_BYTES` if it is longer.
+struct Truncated<const MAX_BYTES: usize>(String);
+
+impl<'de, const MAX_BYTES: usize> Deserialize<'de> for Truncated<MAX_BYTES> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(Text::<MOST>)
+        deserializer.deserialize_str(StringVisitor::<MAX_BYTES>)
     }
 }
 
-struct Text<const MOST: usize>;
+struct StringVisitor<const MAX_BYTES: usize>;
 
-impl<const MOST: usize> Visitor<'_> for Text<MOST> {
-    type Value = Cut<MOST>;
+impl<const MAX_BYTES: usize> Visitor<'_> for StringVisitor<MAX_BYTES> {
+    type Value = Truncated<MAX_BYTES>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a string")
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        let end = text.ceil_char_boundary(MOST.saturating_add(1));
-        Ok(Cut(text[..end].to_owned()))
+        let end = text.ceil_char_boundary(MAX_BYTES.saturating_add(1));
+        Ok(Truncated(text[..end].to_owned()))
     }
 }
 
-struct List<const MANY: usize, const MOST: usize>;
+struct ListVisitor<const MAX_ITEMS: usize, const MAX_BYTES: usize>;
 
-impl<'de, const MANY: usize, const MOST: usize> Visitor<'de> for List<MANY, MOST> {
+impl<'de, const MAX_ITEMS: usize, const MAX_BYTES: usize> Visitor<'de> for ListVisitor<MAX_ITEMS, MAX_BYTES> {
     type Value = Vec<String>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a list of strings")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
         let mut kept = Vec::new();
-        while kept.len() <= MANY {
-            match list.next_element()? {
-                Some(Cut::<MOST>(text)) => kept.push(text),
+        while kept.len() <= MAX_ITEMS {
+            match items.next_element()? {
+                Some(Truncated::<MAX_BYTES>(text)) => kept.push(text),
                 None => return Ok(kept),
             }
         }
-        while list.next_element::<IgnoredAny>()?.is_some() {}
+        while items.next_element::<IgnoredAny>()?.is_some() {}
         Ok(kept)
     }
 }
@@ -81,42 +83,41 @@ mod tests {
 
     #[derive(Deserialize)]
     struct Fields {
-        #[serde(deserialize_with = "text::<_, 4>")]
-        one: String,
+        #[serde(deserialize_with = "required::<_, 4>")]
+        required: String,
         #[serde(default, deserialize_with = "optional::<_, 4>")]
-        other: Option<String>,
+        optional: Option<String>,
         #[serde(default, deserialize_with = "list::<_, 2, 4>")]
-        all: Vec<String>,
+        list: Vec<String>,
     }
 
-    /// As a reply of the API server is decoded, and as a guard decodes it again.
-    fn read(fields: Value) -> Fields {
-        let text = fields.to_string();
-        let read: Fields = serde_json::from_str(&text).unwrap();
-        let again: Fields = serde_json::from_value(fields).unwrap();
+    /// Decodes from text, as a reply of the API server is decoded, and from a value, as an `Item` is.
+    fn decode(fields: Value) -> Fields {
+        let from_text: Fields = serde_json::from_str(&fields.to_string()).unwrap();
+        let from_value: Fields = serde_json::from_value(fields).unwrap();
         assert_eq!(
-            (&read.one, &read.other, &read.all),
-            (&again.one, &again.other, &again.all)
+            (&from_text.required, &from_text.optional, &from_text.list),
+            (&from_value.required, &from_value.optional, &from_value.list)
         );
-        read
+        from_text
     }
 
     #[test]
-    fn what_fits_is_kept_and_what_does_not_stays_too_long() {
-        let fields = read(json!({"one": "abcd", "other": null, "all": ["a", "b"]}));
+    fn values_above_the_limit_stay_above_the_limit() {
+        let fields = decode(json!({"required": "abcd", "optional": null, "list": ["a", "b"]}));
         assert_eq!(
-            (fields.one.as_str(), fields.other, fields.all.len()),
+            (fields.required.as_str(), fields.optional, fields.list.len()),
             ("abcd", None, 2)
         );
-        let fields = read(
-            json!({"one": "ab\u{e4}\u{e4}\u{e4}", "other": "abcdefgh", "all": ["a", "b", "c", "d", "abcdefgh"]}),
+        let fields = decode(
+            json!({"required": "ab\u{e4}\u{e4}\u{e4}", "optional": "abcdefgh", "list": ["a", "b", "c", "d", "abcdefgh"]}),
         );
         assert_eq!(
-            fields.one, "ab\u{e4}\u{e4}",
-            "more than the bound, and whole characters"
+            fields.required, "ab\u{e4}\u{e4}",
+            "one byte above the limit, at a character boundary"
         );
-        assert_eq!(fields.other.as_deref(), Some("abcde"));
-        assert_eq!(fields.all, ["a", "b", "c"]);
-        assert!(serde_json::from_value::<Fields>(json!({"one": 1})).is_err());
+        assert_eq!(fields.optional.as_deref(), Some("abcde"));
+        assert_eq!(fields.list, ["a", "b", "c"]);
+        assert!(serde_json::from_value::<Fields>(json!({"required": 1})).is_err());
     }
 }

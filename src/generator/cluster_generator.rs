@@ -1,4 +1,4 @@
-//! The `ClusterGenerator` kind, External Secrets Operator's own: one generator for all namespaces.
+//! The `ClusterGenerator` kind of External Secrets Operator: a generator for all namespaces.
 //! Source: <https://external-secrets.io/latest/api/generator/cluster/>.
 
 use super::{ACRAccessTokenSpec, bounded};
@@ -6,7 +6,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A generator that is used from every namespace. Here, one of kind ACRAccessToken.
+/// A generator that can be used from every namespace. Only generators of kind ACRAccessToken are used.
 #[derive(Clone, Debug, CustomResource, Deserialize, Serialize, JsonSchema)]
 #[kube(
     group = "generators.external-secrets.io",
@@ -14,18 +14,18 @@ use serde::{Deserialize, Serialize};
     kind = "ClusterGenerator",
     category = "external-secrets",
     category = "external-secrets-generators",
-    doc = "ClusterGenerator is a generator that is used from every namespace. acr-pull-webhook uses those of kind ACRAccessToken; the other kinds are External Secrets Operator's."
+    doc = "ClusterGenerator is a generator that can be used from every namespace. acr-pull-webhook uses generators of kind ACRAccessToken; External Secrets Operator uses all kinds."
 )]
 pub struct ClusterGeneratorSpec {
     /// The kind of the generator, such as ACRAccessToken.
-    #[serde(deserialize_with = "bounded::text::<_, 63>")]
+    #[serde(deserialize_with = "bounded::required::<_, 63>")]
     #[schemars(length(max = 63))]
     pub kind: String,
-    /// The generator's spec, under the field that belongs to its kind.
+    /// The generator's spec, in the field for its kind.
     pub generator: GeneratorSpec,
 }
 
-/// The generator's spec, under the field that belongs to its kind.
+/// The generator's spec, in the field for its kind.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true, "minProperties" = 1, "maxProperties" = 1))]

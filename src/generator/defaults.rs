@@ -1,5 +1,5 @@
-//! The generators that namespaces have by default, for Pods that say nothing: a label of the
-//! Namespace, so that the API server itself can tell which Pods concern us.
+//! The default generator of a namespace, for Pods without the annotation. A label of the Namespace names it, because
+//! the API server can select Pods by the labels of their Namespace and send only these to the webhook.
 
 use crate::{
     cluster::{Cluster, cluster_wide},
@@ -20,24 +20,24 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// The label of a Namespace.
-pub const LABEL: &str = "acr-pull.dev/access-token";
+/// The label of a Namespace that names its default generator.
+pub const DEFAULT_GENERATOR_LABEL: &str = "acr-pull.dev/access-token";
 
-/// The labelled namespaces, watched; none where only some namespaces are looked after, for Namespaces are the cluster's.
+/// How long a namespace without the label is remembered. A label that is set in the meantime takes effect when the
+/// watch shows it, and after this time at the latest.
+const UNLABELLED_TTL: Duration = Duration::from_secs(1);
+/// The maximum number of remembered namespaces. Beyond it, all are forgotten.
+const MAX_UNLABELLED: usize = 1024;
+
+/// The watched Namespaces that have the label.
 #[derive(Clone)]
 pub struct NamespaceDefaults {
     client: Client,
+    /// `None` if only some namespaces are served: Namespaces are cluster-scoped, so they cannot be watched then.
     store: Option<Store<Item<PartialObjectMeta<Namespace>>>>,
-    /// Namespaces that had no label a moment ago, until when that is believed.
+    /// Namespaces that had no label when they were last read, each with the end of its `UNLABELLED_TTL`.
     unlabelled: Arc<Mutex<HashMap<String, Instant>>>,
 }
-
-/// A label that is set meanwhile counts at once where the watch shows it, and otherwise after this.
-const BELIEVED: Duration = Duration::from_secs(1);
-/// When there are more, all are forgotten.
-const MOST: usize = 1024;
-
-// === impl NamespaceDefaults ===
 
 impl NamespaceDefaults {
     /// Starts the watch.
@@ -53,35 +53,35 @@ impl NamespaceDefaults {
                 name,
                 resource_version,
                 labels: labels.map(|mut labels| {
-                    labels.retain(|key, _| key == LABEL);
+                    labels.retain(|key, _| key == DEFAULT_GENERATOR_LABEL);
                     labels
                 }),
                 ..ObjectMeta::default()
             };
         };
-        let store = || {
-            let places = cluster_wide(Api::all(cluster.client.clone()));
-            let labelled = Selector::default().labels(LABEL);
-            watch::store("watch of Namespaces", cluster, places, labelled, trim, |_| ())
+        let watch_labelled = || {
+            let scopes = cluster_wide(Api::all(cluster.client.clone()));
+            let labelled = Selector::default().labels(DEFAULT_GENERATOR_LABEL);
+            watch::store("watch of Namespaces", cluster, scopes, labelled, trim, |_| ())
         };
         Self {
-            store: cluster.namespaces.is_cluster_wide().then(store),
+            store: cluster.namespaces.is_cluster_wide().then(watch_labelled),
             client: cluster.client.clone(),
             unlabelled: Arc::default(),
         }
     }
 
-    /// The value of the namespace's label, from the watch alone.
-    pub fn known(&self, namespace: &str) -> Option<String> {
+    /// The label of the namespace, as the watch shows it.
+    pub fn cached(&self, namespace: &str) -> Option<String> {
         label(self.store.as_ref()?.get(&ObjectRef::new(namespace))?.meta())
     }
 
-    /// The same from the API server.
+    /// The label of the namespace, as the API server has it.
     pub async fn fetch(&self, namespace: &str) -> Result<Option<String>, Problem> {
         if self.store.is_none() {
             return Ok(None);
         }
-        if self.known(namespace).is_none() && self.was_unlabelled(namespace) {
+        if self.cached(namespace).is_none() && self.is_known_unlabelled(namespace) {
             return Ok(None);
         }
         let what = format!("reading namespace {namespace}");
@@ -90,15 +90,15 @@ impl NamespaceDefaults {
         let label = found.and_then(|namespace| label(namespace.meta()));
         if label.is_none() {
             let mut unlabelled = self.unlabelled.lock().unwrap_or_else(PoisonError::into_inner);
-            if unlabelled.len() >= MOST {
+            if unlabelled.len() >= MAX_UNLABELLED {
                 unlabelled.clear();
             }
-            unlabelled.insert(namespace.to_owned(), Instant::now() + BELIEVED);
+            unlabelled.insert(namespace.to_owned(), Instant::now() + UNLABELLED_TTL);
         }
         Ok(label)
     }
 
-    fn was_unlabelled(&self, namespace: &str) -> bool {
+    fn is_known_unlabelled(&self, namespace: &str) -> bool {
         let unlabelled = self.unlabelled.lock().unwrap_or_else(PoisonError::into_inner);
         let until = unlabelled.get(namespace);
         until.is_some_and(|until| Instant::now() < *until)
@@ -106,5 +106,5 @@ impl NamespaceDefaults {
 }
 
 fn label(metadata: &ObjectMeta) -> Option<String> {
-    metadata.labels.as_ref()?.get(LABEL).cloned()
+    metadata.labels.as_ref()?.get(DEFAULT_GENERATOR_LABEL).cloned()
 }

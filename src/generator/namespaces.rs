@@ -1,64 +1,66 @@
-//! Lists of namespaces: names separated by commas, or `*` for all.
+//! Lists of namespaces: names separated by commas, or `*` for all namespaces.
 
 use crate::{registry::is_dns_name, untrusted::UntrustedText};
 use std::{fmt, str::FromStr};
 
-/// The annotation by which a service account or a ClusterGenerator says from which namespaces it may be used: their names separated
-/// by commas, or `*`.
+/// The annotation of a service account or a ClusterGenerator that lists the namespaces whose Pods may use it.
 pub const ALLOWED_NAMESPACES: &str = "acr-pull.dev/allowed-namespaces";
-/// The longest list in an annotation, in bytes.
-pub const MAX_LENGTH: usize = 4096;
-/// The most names in it.
-pub const MAX_NAMES: usize = 256;
+/// The maximum length of a list in an annotation, in bytes.
+const MAX_LENGTH: usize = 4096;
+/// The maximum number of names in a list in an annotation.
+const MAX_NAMES: usize = 256;
 
-/// A list that was checked.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NamespaceList(String);
-
-/// Whether a list, as somebody wrote it, is longer than one may be.
-pub fn is_too_long(list: &str) -> bool {
-    list.len() > MAX_LENGTH || list.split(',').nth(MAX_NAMES).is_some()
-}
-
-/// Whether an object with this list in its annotation may be used by Pods of a namespace. An error says of the object why not and
-/// what its owner can do; `annotate` is the command that sets annotations of the object.
-pub fn check_allowed(list: &str, pods: &str, annotate: fmt::Arguments<'_>) -> Result<(), String> {
+/// Checks that an object with this list in its annotation may be used by Pods of a namespace. The error continues a
+/// sentence about the object: why the Pods may not use it, and what its owner can do. `annotate_command` is the command
+/// that annotates the object, without the annotation.
+pub fn check_allowed(
+    list: &str,
+    pod_namespace: &str,
+    annotate_command: fmt::Arguments<'_>,
+) -> Result<(), String> {
     let list = list.trim();
     if is_too_long(list) {
         return Err(format!(
-            "has an annotation {ALLOWED_NAMESPACES} that is longer than {MAX_LENGTH} bytes or {MAX_NAMES} names, and is not \
-             read; whoever owns it can shorten it"
+            "has an annotation {ALLOWED_NAMESPACES} longer than {MAX_LENGTH} bytes or {MAX_NAMES} names, which is ignored; \
+             its owner can shorten it"
         ));
     }
-    if contains(list, pods) {
+    if contains(list, pod_namespace) {
         return Ok(());
     }
-    // Not whom else it allows: that is no matter of whoever made this Pod. Nor is it text for a command. A list that is there
-    // stays in force by being written again, so whoever owns it puts it in the place of PRESENT.
-    let (present, what_present_is) = match (list, list.parse::<NamespaceList>()) {
+    // The message does not contain the present list: the creator of the Pod need not know which other namespaces are
+    // allowed, and untrusted text must not become part of a command. The owner replaces PRESENT by the present list, so
+    // that the other namespaces stay allowed.
+    let (present, instruction) = match (list, list.parse::<NamespaceList>()) {
         ("", _) => ("", ""),
-        (_, Ok(_)) => ("PRESENT,", ", with its present value in the place of PRESENT"),
+        (_, Ok(_)) => ("PRESENT,", ", after replacing PRESENT by the present value"),
         (_, Err(_)) => (
             "PRESENT,",
-            ", with the names of its present value, which is no list of namespaces, in the place of PRESENT",
+            ", after replacing PRESENT by the names in the present value, which is not a list of namespaces",
         ),
     };
     Err(format!(
-        "does not allow Pods of namespace {pods}; whoever owns it can{what_present_is}: \
-         {annotate} {ALLOWED_NAMESPACES}={present}{pods}"
+        "does not allow Pods of namespace {pod_namespace}; its owner can run{instruction}: \
+         {annotate_command} {ALLOWED_NAMESPACES}={present}{pod_namespace}"
     ))
 }
 
-/// Whether a list, as somebody wrote it, has this namespace.
-pub fn contains(list: &str, namespace: &str) -> bool {
+fn is_too_long(list: &str) -> bool {
+    list.len() > MAX_LENGTH || list.split(',').nth(MAX_NAMES).is_some()
+}
+
+/// Whether an unvalidated list contains this namespace.
+fn contains(list: &str, namespace: &str) -> bool {
     let mut entries = list.split(',').map(str::trim);
     entries.any(|entry| entry == "*" || entry == namespace)
 }
 
-// === impl NamespaceList ===
+/// A valid list of namespaces.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamespaceList(String);
 
 impl NamespaceList {
-    /// Whether it has this namespace.
+    /// Whether the list contains this namespace.
     pub fn contains(&self, namespace: &str) -> bool {
         contains(&self.0, namespace)
     }
@@ -72,9 +74,9 @@ impl FromStr for NamespaceList {
             |entry: &str| is_dns_name(entry) && !entry.contains(['.']) && entry == entry.to_ascii_lowercase();
         let mut entries = list.split(',').map(str::trim);
         match entries.find(|entry| !(list.trim().is_empty() || *entry == "*" || is_name(entry))) {
-            Some(bad) => Err(format!(
-                "{} is not the name of a namespace, nor * for all",
-                UntrustedText::quoted(bad)
+            Some(invalid) => Err(format!(
+                "{} is neither the name of a namespace nor * for all namespaces",
+                UntrustedText::quoted(invalid)
             )),
             None => Ok(Self(list.to_owned())),
         }
@@ -86,8 +88,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_namespace_is_in_a_list_by_its_whole_name_or_by_the_star() {
-        for (list, has) in [
+    fn a_list_contains_a_namespace_by_its_full_name_or_by_a_star() {
+        for (list, contained) in [
             ("team-a", true),
             ("x, team-a", true),
             ("*", true),
@@ -96,13 +98,13 @@ mod tests {
             ("team-ab", false),
         ] {
             let list: NamespaceList = list.parse().unwrap();
-            assert_eq!(list.contains("team-a"), has, "{list:?}");
+            assert_eq!(list.contains("team-a"), contained, "{list:?}");
         }
         assert!(!NamespaceList::default().contains("team-a"));
     }
 
     #[test]
-    fn a_list_has_a_length() {
+    fn the_length_of_a_list_is_limited() {
         let names = |count: usize| vec!["a"; count].join(",");
         assert!(!is_too_long(&names(MAX_NAMES)));
         assert!(is_too_long(&names(MAX_NAMES + 1)));
@@ -111,9 +113,9 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_no_namespace_is_refused() {
-        for bad in ["team-*", "a,,b", "Team", "a.b", "a b"] {
-            assert!(bad.parse::<NamespaceList>().is_err(), "{bad}");
+    fn invalid_namespace_names_are_refused() {
+        for invalid in ["team-*", "a,,b", "Team", "a.b", "a b"] {
+            assert!(invalid.parse::<NamespaceList>().is_err(), "{invalid}");
         }
     }
 }

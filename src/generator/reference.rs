@@ -1,33 +1,33 @@
-//! References to generators: `contoso`, or `ClusterGenerator/contoso`.
+//! References to generators: `contoso` or `ClusterGenerator/contoso`.
 
 use std::fmt;
 
-/// The kinds that can be referenced.
+/// The kinds of generators that can be referenced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// One of the Pod's namespace.
+    /// An `ACRAccessToken` in the namespace of the Pod.
     AccessToken,
-    /// One for all namespaces.
+    /// A `ClusterGenerator`, for the Pods of all namespaces.
     ClusterGenerator,
 }
 
-/// What an annotation names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Reference<'a> {
-    /// The kind.
-    pub kind: Kind,
-    /// The name.
-    pub name: &'a str,
-}
-
 impl Kind {
-    /// The kind as Kubernetes spells it.
+    /// The kind, as in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::AccessToken => "ACRAccessToken",
             Kind::ClusterGenerator => "ClusterGenerator",
         }
     }
+}
+
+/// A reference in a Pod's annotation or in a Namespace's label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Reference<'a> {
+    /// The kind of the generator.
+    pub kind: Kind,
+    /// The name of the generator.
+    pub name: &'a str,
 }
 
 impl fmt::Display for Reference<'_> {

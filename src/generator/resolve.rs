@@ -1,15 +1,15 @@
-//! From a generator and a service account to one plain value. All validation of what
-//! users wrote is here, and nothing here asks anybody anything.
+//! Resolves a generator and a service account to the inputs of a token. All validation of the text of users is here.
+//! Nothing here calls the API server or Azure.
 
 mod application;
-mod managed;
-mod principal;
-mod workload;
+mod managed_identity;
+mod service_principal;
+mod workload_identity;
 
-pub use workload::ANNOTATIONS;
+pub use workload_identity::SERVICE_ACCOUNT_ANNOTATIONS;
 
 use super::{
-    NamespaceList, Reference, ServiceAccountView,
+    NamespaceList, Reference, ServiceAccountAnnotations,
     access_token::{
         ACRAccessTokenSpec, Auth, EnvironmentType, ManagedIdentityAuth, ServicePrincipalAuth,
         WorkloadIdentityAuth,
@@ -30,201 +30,130 @@ use std::fmt::Write;
 
 /// Everything that a pull token depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Resolved {
-    /// Who asks.
+pub struct TokenInputs {
+    /// The identity that requests the token.
     pub identity: Identity,
-    /// Where.
+    /// The registry that issues the token.
     pub registry: RegistryHost,
-    /// For what; without it, for all the identity may pull.
+    /// The scope of the token. Without a scope, the token covers everything that the identity may pull.
     pub scope: Option<Scope>,
 }
 
-/// A generator as one Pod's namespace sees it.
-#[derive(Clone, Copy, Debug)]
-pub struct Referenced<'a> {
-    /// How it was named.
-    pub reference: Reference<'a>,
-    /// The namespace of the Pod.
-    pub namespace: &'a str,
-    /// What it says.
-    pub spec: &'a ACRAccessTokenSpec,
-}
-
-/// Whose service account a generator uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Account<'a> {
-    /// The one of the Pod: the pull secret is one for each service account.
-    Pods(&'a str),
-    /// The one that the generator names: the pull secret is one for the generator.
-    Generators {
-        /// Its namespace, the Pod's own but for ClusterGenerators.
-        namespace: &'a str,
-        /// Its name.
-        name: &'a str,
-    },
-    /// None: a service principal or a managed identity asks. The pull secret is one for the generator.
-    None,
-}
-
-/// The cluster-wide settings that resolving needs.
-#[derive(Clone, Debug)]
-pub struct Resolver {
-    /// Where tokens may be sent.
-    pub suffixes: RegistrySuffixes,
-    /// The tenant where nothing nearer names one.
-    pub tenant_id: Option<String>,
-    /// The audiences of assertions: the first always, the others where a generator asks.
-    pub token_audiences: Vec<String>,
-    /// What each cloud is called.
-    pub clouds: Clouds,
-    /// The namespaces whose Pods may use the webhook's managed identity.
-    pub managed_identity_namespaces: NamespaceList,
-    /// The namespaces whose service accounts may not be used.
-    pub excluded: ExcludedNamespaces,
-}
-
-// === impl Resolver ===
-
-impl Resolver {
-    /// Which service account the generator uses for a Pod that runs as `pods`.
-    pub fn account<'a>(&self, generator: Referenced<'a>, pods: &'a str) -> Result<Account<'a>, Problem> {
-        let WorkloadIdentityAuth { service_account_ref } = match generator.chosen()? {
-            Chosen::Workload(workload) => workload,
-            Chosen::Principal(_) | Chosen::Managed(_) => return Ok(Account::None),
-        };
-        let Some(reference) = service_account_ref else {
-            return Ok(Account::Pods(pods));
-        };
-        generator.check_name(&reference.name, "serviceAccountRef.name")?;
-        let namespace = generator.foreign_namespace(
-            reference.namespace.as_deref(),
-            "service account",
-            "serviceAccountRef.namespace",
-        )?;
-        self.excluded.check_service_account(namespace, &reference.name)?;
-        Ok(Account::Generators {
-            namespace,
-            name: &reference.name,
-        })
-    }
-
-    /// Everything the token depends on.
-    pub fn resolve(
-        &self,
-        generator: Referenced<'_>,
-        account: Account<'_>,
-        annotations: &ServiceAccountView,
-    ) -> Result<Resolved, Problem> {
-        let (registry, cloud) = (self.registry(generator)?, self.cloud(generator)?);
-        let scope = generator
-            .spec
-            .scope
-            .as_deref()
-            .filter(|text| !text.is_empty())
-            .map(Scope::parse)
-            .transpose()
-            .map_err(|problem| generator.in_it(problem))?;
-        let identity = match generator.chosen()? {
-            Chosen::Principal(auth) => Identity::ServicePrincipal(self.principal(generator, auth, cloud)?),
-            Chosen::Managed(auth) => Identity::Managed(self.managed(generator, auth, cloud)?),
-            Chosen::Workload(auth) => {
-                Identity::Workload(self.workload(generator, auth, account, annotations, cloud)?)
-            }
-        };
-        Ok(Resolved {
-            identity,
-            registry,
-            scope,
-        })
-    }
-
-    /// The generator's registry, where its tokens may be sent there.
-    pub fn registry(&self, generator: Referenced<'_>) -> Result<RegistryHost, Problem> {
-        let registry = self
-            .suffixes
-            .permit(&generator.spec.registry)
-            .map_err(|problem| generator.in_it(problem))?;
-        let cloud = Cloud::from(generator.spec.environment_type);
-        // One cloud's token is of no use in another, and has no business there.
-        match Cloud::of_registry(registry.as_str()) {
-            Some(owner) if owner != cloud && cloud != Cloud::AzureStack => Err(Problem::new(
-                Reason::RegistryNotAllowed,
-                format!(
-                    "{}: {registry} is a registry of {owner}, and spec.environmentType says {cloud}; correct one of them",
-                    generator.reference
-                ),
-            )),
-            _ => Ok(registry),
+impl TokenInputs {
+    /// A hash of all inputs. A pull secret whose stored hash differs needs a new token.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        // Neither the hash nor the serialization of these types can fail.
+        if serde_json::to_writer(&mut hash, self).is_err() {
+            return String::new();
         }
-    }
-
-    fn cloud(&self, generator: Referenced<'_>) -> Result<CloudEndpoints, Problem> {
-        self.clouds
-            .endpoints(generator.spec.environment_type.into())
-            .ok_or_else(|| {
-                generator.invalid(
-                    "is for AzureStackCloud, whose Entra the webhook was not told of by --authority-host",
-                )
+        hash.finalize()[..16]
+            .iter()
+            .fold(String::with_capacity(32), |mut text, byte| {
+                let _ = write!(text, "{byte:02x}");
+                text
             })
     }
 }
 
-// === impl Referenced ===
-
-/// The one identity of those that a generator may name.
-enum Chosen<'a> {
-    Principal(&'a ServicePrincipalAuth),
-    Managed(&'a ManagedIdentityAuth),
-    Workload(&'a WorkloadIdentityAuth),
+/// The service account that a generator uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceAccount<'a> {
+    /// The service account of the Pod, by name: each service account has its own pull secret.
+    OfPod(&'a str),
+    /// The service account that the generator names: the generator has one pull secret.
+    Named {
+        /// The namespace of the service account. Only a ClusterGenerator can name a namespace other than the Pod's.
+        namespace: &'a str,
+        /// The name of the service account.
+        name: &'a str,
+    },
+    /// None, for a service principal or a managed identity: the generator has one pull secret.
+    NotNeeded,
 }
 
-impl<'a> Referenced<'a> {
-    /// In External Secrets Operator's order of precedence.
-    fn chosen(self) -> Result<Chosen<'a>, Problem> {
+impl<'a> ServiceAccount<'a> {
+    /// The namespace and the name of the service account, for a Pod in `pod_namespace`.
+    pub fn namespace_and_name(self, pod_namespace: &'a str) -> Option<(&'a str, &'a str)> {
+        match self {
+            ServiceAccount::OfPod(name) => Some((pod_namespace, name)),
+            ServiceAccount::Named { namespace, name } => Some((namespace, name)),
+            ServiceAccount::NotNeeded => None,
+        }
+    }
+}
+
+/// A generator that a Pod in `namespace` references.
+#[derive(Clone, Copy, Debug)]
+pub struct GeneratorInNamespace<'a> {
+    /// The kind and the name of the generator.
+    pub reference: Reference<'a>,
+    /// The namespace of the Pod.
+    pub namespace: &'a str,
+    /// The spec of the `ACRAccessToken`.
+    pub spec: &'a ACRAccessTokenSpec,
+}
+
+/// The one identity of `spec.auth` that is used.
+enum SelectedAuth<'a> {
+    ServicePrincipal(&'a ServicePrincipalAuth),
+    ManagedIdentity(&'a ManagedIdentityAuth),
+    WorkloadIdentity(&'a WorkloadIdentityAuth),
+}
+
+impl<'a> GeneratorInNamespace<'a> {
+    /// Selects the identity by External Secrets Operator's order of precedence.
+    fn selected_auth(self) -> Result<SelectedAuth<'a>, Problem> {
         match &self.spec.auth {
             Auth {
                 service_principal: Some(auth),
                 ..
-            } => Ok(Chosen::Principal(auth)),
+            } => Ok(SelectedAuth::ServicePrincipal(auth)),
             Auth {
                 managed_identity: Some(auth),
                 ..
-            } => Ok(Chosen::Managed(auth)),
+            } => Ok(SelectedAuth::ManagedIdentity(auth)),
             Auth {
                 workload_identity: Some(auth),
                 ..
-            } => Ok(Chosen::Workload(auth)),
+            } => Ok(SelectedAuth::WorkloadIdentity(auth)),
             Auth { .. } => Err(self.invalid(
-                "names no identity; set spec.auth.workloadIdentity: {} to use the Pod's service account",
+                "has no identity in spec.auth; set spec.auth.workloadIdentity: {} to use the Pod's service account",
             )),
         }
     }
 
-    /// A warning where the generator names several identities, of which one is used.
-    pub fn several_identities(self) -> Option<String> {
+    /// A warning for a generator that sets several identities, because only one of them is used.
+    pub fn multiple_identities_warning(self) -> Option<String> {
         let auth = &self.spec.auth;
-        let named: Vec<_> = [
+        let set: Vec<_> = [
             ("servicePrincipal", auth.service_principal.is_some()),
             ("managedIdentity", auth.managed_identity.is_some()),
             ("workloadIdentity", auth.workload_identity.is_some()),
         ]
         .into_iter()
-        .filter_map(|(name, is_named)| is_named.then_some(name))
+        .filter_map(|(field, is_set)| is_set.then_some(field))
         .collect();
-        let [used, _, ..] = named.as_slice() else {
+        let [used, _, ..] = set.as_slice() else {
             return None;
         };
         Some(format!(
-            "{} names several identities in spec.auth ({}): {used} is used",
+            "{} sets several identities in spec.auth ({}): {used} is used",
             self.reference,
-            named.join(", ")
+            set.join(", ")
         ))
     }
 
-    /// The namespace that a generator names for something of it, which is the Pod's own but for a ClusterGenerator.
-    fn foreign_namespace(self, named: Option<&'a str>, what: &str, field: &str) -> Result<&'a str, Problem> {
+    /// The namespace of an object that the generator references, which is the Pod's namespace by default. Only a
+    /// ClusterGenerator may reference another namespace.
+    fn referenced_namespace(
+        self,
+        namespace: Option<&'a str>,
+        kind: &str,
+        field: &str,
+    ) -> Result<&'a str, Problem> {
         let own = self.namespace;
-        let namespace = named.filter(|name| !name.is_empty()).unwrap_or(own);
+        let namespace = namespace.filter(|name| !name.is_empty()).unwrap_or(own);
         self.check_name(namespace, field)?;
         if namespace == own || self.reference.kind == Kind::ClusterGenerator {
             return Ok(namespace);
@@ -232,7 +161,8 @@ impl<'a> Referenced<'a> {
         Err(Problem::new(
             Reason::CrossNamespaceNotAllowed,
             format!(
-                "{} points at a {what} of namespace {namespace}, which only a ClusterGenerator may; remove {field}",
+                "{} references a {kind} in namespace {namespace}, but only a ClusterGenerator may reference another \
+                 namespace; remove {field}",
                 self.reference
             ),
         ))
@@ -240,8 +170,9 @@ impl<'a> Referenced<'a> {
 
     /// The command that changes this field of the generator.
     fn patch_command(self, field: &str) -> String {
-        let (name, namespace) = (self.reference.name, self.namespace);
-        match self.reference.kind {
+        let Reference { kind, name } = self.reference;
+        let namespace = self.namespace;
+        match kind {
             Kind::AccessToken => format!(
                 "kubectl patch acraccesstoken {name} --namespace {namespace} --type merge --patch '{{\"spec\":{{{field}}}}}'"
             ),
@@ -252,21 +183,21 @@ impl<'a> Referenced<'a> {
         }
     }
 
-    /// Names go into the paths of calls to the API server and into commands that we tell; the schemas of older
-    /// copies of the CRDs let anything pass.
+    /// Checks a name, because names become part of API server paths and of commands in messages. The schemas of older
+    /// versions of the CRDs accept any text.
     fn check_name(self, name: &str, field: &str) -> Result<(), Problem> {
-        match is_subdomain(name) {
-            true => Ok(()),
-            false => Err(self.invalid(&format!(
-                "says {} in {field}, which is not the name of an object; correct it",
-                UntrustedText::quoted(name)
-            ))),
+        if is_subdomain(name) {
+            return Ok(());
         }
+        Err(self.invalid(&format!(
+            "has an invalid {field}: {} is not a valid object name; correct it",
+            UntrustedText::quoted(name)
+        )))
     }
 
-    /// Where a tenant id stands that is no service account's.
-    fn tenant_place(self, from: &TenantIdSource) -> String {
-        match from {
+    /// Where a tenant id is set that no annotation of a service account sets.
+    fn tenant_id_location(self, source: &TenantIdSource) -> String {
+        match source {
             TenantIdSource::Flag => "--tenant-id of the webhook".to_owned(),
             _ => format!("spec.tenantId of {}", self.reference),
         }
@@ -276,39 +207,119 @@ impl<'a> Referenced<'a> {
         Problem::new(Reason::GeneratorInvalid, format!("{} {what}", self.reference))
     }
 
-    fn in_it(self, problem: Problem) -> Problem {
+    fn with_context(self, problem: Problem) -> Problem {
         problem.at(self.reference)
     }
 }
 
-// === impl Account ===
-
-impl<'a> Account<'a> {
-    /// Namespace and name of the service account, for a Pod of this namespace.
-    pub fn service_account(self, pods: &'a str) -> Option<(&'a str, &'a str)> {
-        match self {
-            Account::Pods(name) => Some((pods, name)),
-            Account::Generators { namespace, name } => Some((namespace, name)),
-            Account::None => None,
-        }
-    }
+/// The cluster-wide rules for the resolution of generators.
+#[derive(Clone, Debug)]
+pub struct ResolveRules {
+    /// The DNS suffixes of the registries that may receive tokens.
+    pub registry_suffixes: RegistrySuffixes,
+    /// The default tenant id.
+    pub tenant_id: Option<String>,
+    /// The permitted audiences of assertions. The first is always requested, the others if a generator lists them.
+    pub token_audiences: Vec<String>,
+    /// The endpoints of each cloud.
+    pub clouds: Clouds,
+    /// The namespaces whose Pods may use the webhook's managed identity.
+    pub managed_identity_namespaces: NamespaceList,
+    /// The namespaces whose service accounts may not be used.
+    pub excluded: ExcludedNamespaces,
 }
 
-// === impl Resolved ===
+impl ResolveRules {
+    /// The service account that the generator uses for a Pod with the service account `pod_service_account`.
+    pub fn service_account<'a>(
+        &self,
+        generator: GeneratorInNamespace<'a>,
+        pod_service_account: &'a str,
+    ) -> Result<ServiceAccount<'a>, Problem> {
+        let WorkloadIdentityAuth { service_account_ref } = match generator.selected_auth()? {
+            SelectedAuth::WorkloadIdentity(auth) => auth,
+            SelectedAuth::ServicePrincipal(_) | SelectedAuth::ManagedIdentity(_) => {
+                return Ok(ServiceAccount::NotNeeded);
+            }
+        };
+        let Some(reference) = service_account_ref else {
+            return Ok(ServiceAccount::OfPod(pod_service_account));
+        };
+        generator.check_name(&reference.name, "serviceAccountRef.name")?;
+        let namespace = generator.referenced_namespace(
+            reference.namespace.as_deref(),
+            "service account",
+            "serviceAccountRef.namespace",
+        )?;
+        self.excluded.check_service_account(namespace, &reference.name)?;
+        Ok(ServiceAccount::Named {
+            namespace,
+            name: &reference.name,
+        })
+    }
 
-impl Resolved {
-    /// A fingerprint of everything the token depends on: when it changes, the token is remade.
-    pub fn fingerprint(&self) -> String {
-        let mut hash = Sha256::new();
-        // Neither the hash nor these types can fail; were they to, an empty text would be no worse than stale.
-        if serde_json::to_writer(&mut hash, self).is_err() {
-            return String::new();
+    /// Resolves the generator to the inputs of its token.
+    pub fn resolve(
+        &self,
+        generator: GeneratorInNamespace<'_>,
+        account: ServiceAccount<'_>,
+        annotations: &ServiceAccountAnnotations,
+    ) -> Result<TokenInputs, Problem> {
+        let registry = self.registry(generator)?;
+        let cloud = self.cloud_endpoints(generator)?;
+        let scope = generator
+            .spec
+            .scope
+            .as_deref()
+            .filter(|scope| !scope.is_empty())
+            .map(Scope::parse)
+            .transpose()
+            .map_err(|problem| generator.with_context(problem))?;
+        let identity = match generator.selected_auth()? {
+            SelectedAuth::ServicePrincipal(auth) => {
+                Identity::ServicePrincipal(self.service_principal(generator, auth, cloud)?)
+            }
+            SelectedAuth::ManagedIdentity(auth) => {
+                Identity::Managed(self.managed_identity(generator, auth, cloud)?)
+            }
+            SelectedAuth::WorkloadIdentity(auth) => {
+                Identity::Workload(self.workload_identity(generator, auth, account, annotations, cloud)?)
+            }
+        };
+        Ok(TokenInputs {
+            identity,
+            registry,
+            scope,
+        })
+    }
+
+    /// The registry of the generator, if tokens may be sent to it.
+    pub fn registry(&self, generator: GeneratorInNamespace<'_>) -> Result<RegistryHost, Problem> {
+        let registry = self
+            .registry_suffixes
+            .permit(&generator.spec.registry)
+            .map_err(|problem| generator.with_context(problem))?;
+        let cloud = Cloud::from(generator.spec.environment_type);
+        // A token of one cloud is useless in another cloud, and must not be sent there.
+        match Cloud::of_registry(registry.as_str()) {
+            Some(owner) if owner != cloud && cloud != Cloud::AzureStack => Err(Problem::new(
+                Reason::RegistryNotAllowed,
+                format!(
+                    "{}: {registry} is a registry of {owner}, but spec.environmentType is {cloud}; correct one of them",
+                    generator.reference
+                ),
+            )),
+            _ => Ok(registry),
         }
-        hash.finalize()[..16]
-            .iter()
-            .fold(String::with_capacity(32), |mut text, byte| {
-                let _ = write!(text, "{byte:02x}");
-                text
+    }
+
+    fn cloud_endpoints(&self, generator: GeneratorInNamespace<'_>) -> Result<CloudEndpoints, Problem> {
+        self.clouds
+            .endpoints(generator.spec.environment_type.into())
+            .ok_or_else(|| {
+                generator.invalid(
+                    "uses environmentType AzureStackCloud, but the webhook has no --authority-host for it",
+                )
             })
     }
 }

@@ -1,8 +1,8 @@
-//! The generators and service accounts of the cluster, watched, with one live look
-//! at the API server for what a watch has not seen yet.
+//! The watched generators and service accounts of the cluster. An object that a watch does not show yet can be read
+//! from the API server.
 
 use super::{
-    ACRAccessToken, ACRAccessTokenSpec, ClusterGenerator, Epoch, Reference,
+    ACRAccessToken, ACRAccessTokenSpec, ClusterGenerator, Reference, Revision,
     namespaces::{self, ALLOWED_NAMESPACES},
     reference::Kind,
 };
@@ -25,70 +25,40 @@ use kube::{
 use serde::{Deserialize, Deserializer};
 use std::{collections::BTreeMap, sync::Arc};
 
-/// The generators of the cluster, of both kinds. An invalid one is kept with what is wrong
-/// about it, so that it is refused by name and blinds nobody to the others.
+/// The watched generators of both kinds. An invalid generator is stored with its error, so that it is refused by name
+/// and does not stop the watch of the others.
 #[derive(Clone)]
 pub struct Generators {
     client: Client,
     namespaced: Store<Item<ACRAccessToken>>,
-    /// None where only some namespaces are looked after.
+    /// `None` if only some namespaces are served.
     cluster: Option<Store<Item<ClusterGenerator>>>,
 }
 
-/// A generator that exists, valid or not.
-pub enum Generator {
-    /// One of the Pod's namespace.
-    Namespaced(Arc<Item<ACRAccessToken>>),
-    /// One for all namespaces.
-    Cluster(Arc<Item<ClusterGenerator>>),
-}
-
-/// The service accounts of the cluster, of which only our annotations are kept.
-#[derive(Clone)]
-pub struct ServiceAccounts {
-    client: Client,
-    store: Store<Item<PartialObjectMeta<ServiceAccount>>>,
-}
-
-/// What we know of a service account.
-pub type ServiceAccountView = BTreeMap<String, String>;
-
-impl Watched for ACRAccessToken {
-    fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
-        watch::decode(deserializer, |metadata, Body { spec }| Self { metadata, spec })
-    }
-}
-
-impl Watched for ClusterGenerator {
-    fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
-        watch::decode(deserializer, |metadata, Body { spec }| Self { metadata, spec })
-    }
-}
-
-/// What a generator has beside its metadata.
-#[derive(Deserialize)]
-struct Body<S> {
-    spec: S,
-}
-
-// === impl Generators ===
-
 impl Generators {
     /// Starts the watches.
-    pub fn watch(cluster: &Cluster, epoch: &Epoch) -> Self {
-        let of_the_cluster = || {
-            let places = cluster_wide(Api::all(cluster.client.clone()));
-            store("watch of ClusterGenerators", cluster, places, epoch)
+    pub fn watch(cluster: &Cluster, revision: &Revision) -> Self {
+        let watch_cluster_generators = || {
+            let scopes = cluster_wide(Api::all(cluster.client.clone()));
+            watch_generators("watch of ClusterGenerators", cluster, scopes, revision)
         };
         Self {
-            namespaced: store("watch of ACRAccessTokens", cluster, cluster.watch_scopes(), epoch),
-            cluster: cluster.namespaces.is_cluster_wide().then(of_the_cluster),
+            namespaced: watch_generators(
+                "watch of ACRAccessTokens",
+                cluster,
+                cluster.watch_scopes(),
+                revision,
+            ),
+            cluster: cluster
+                .namespaces
+                .is_cluster_wide()
+                .then(watch_cluster_generators),
             client: cluster.client.clone(),
         }
     }
 
-    /// The generator, from the watch alone.
-    pub fn known(&self, namespace: &str, reference: Reference<'_>) -> Option<Generator> {
+    /// The generator, as the watch shows it.
+    pub fn cached(&self, namespace: &str, reference: Reference<'_>) -> Option<Generator> {
         match reference.kind {
             Kind::AccessToken => {
                 let object = ObjectRef::new(reference.name).within(namespace);
@@ -101,13 +71,13 @@ impl Generators {
         }
     }
 
-    /// The generator, from the API server: it may have been made a moment before the Pod.
+    /// The generator, as the API server has it: it may have been created just before the Pod.
     pub async fn fetch(&self, namespace: &str, reference: Reference<'_>) -> Result<Generator, Problem> {
         match reference.kind {
             Kind::AccessToken => {
                 let api = Api::namespaced(self.client.clone(), namespace);
-                let place = format!("in namespace {namespace}");
-                get(&api, reference, &place)
+                let location = format!("in namespace {namespace}");
+                fetch(&api, reference, &location)
                     .await
                     .map(Arc::new)
                     .map(Generator::Namespaced)
@@ -115,13 +85,13 @@ impl Generators {
             Kind::ClusterGenerator if self.cluster.is_none() => Err(Problem::new(
                 Reason::GeneratorNotFound,
                 format!(
-                    "{reference} cannot be used here: this webhook looks after the namespaces of --namespaces alone; \
-                     name an ACRAccessToken of namespace {namespace}"
+                    "{reference} cannot be used: this webhook serves only the namespaces of --namespaces, without \
+                     ClusterGenerators; reference an ACRAccessToken in namespace {namespace}"
                 ),
             )),
             Kind::ClusterGenerator => {
                 let api = Api::all(self.client.clone());
-                get(&api, reference, "in the cluster")
+                fetch(&api, reference, "in the cluster")
                     .await
                     .map(Arc::new)
                     .map(Generator::Cluster)
@@ -130,35 +100,35 @@ impl Generators {
     }
 }
 
-fn store<K: Watched>(
+fn watch_generators<K: Watched>(
     what: &'static str,
     cluster: &Cluster,
-    places: WatchScopes<Item<K>>,
-    epoch: &Epoch,
+    scopes: WatchScopes<Item<K>>,
+    revision: &Revision,
 ) -> Store<Item<K>> {
     let trim = |generator: &mut K| {
         if let Some(annotations) = &mut generator.meta_mut().annotations {
             annotations.retain(|key, _| key == ALLOWED_NAMESPACES);
         }
     };
-    let epoch = epoch.clone();
-    watch::store(what, cluster, places, Selector::default(), trim, move |_| {
-        epoch.turn()
+    let revision = revision.clone();
+    watch::store(what, cluster, scopes, Selector::default(), trim, move |_| {
+        revision.bump()
     })
 }
 
-async fn get<K: Watched>(
+async fn fetch<K: Watched>(
     api: &Api<Item<K>>,
     reference: Reference<'_>,
-    place: &str,
+    location: &str,
 ) -> Result<Item<K>, Problem> {
-    let what = format!("reading {reference} {place}");
+    let what = format!("reading {reference} {location}");
     match watch::get_object(api, reference.name).await {
         Ok(Some(found)) => Ok(found),
         Ok(None) => Err(Problem::new(
             Reason::GeneratorNotFound,
             format!(
-                "no {} {:?} exists {place}; create it, or correct the name",
+                "no {} {:?} exists {location}; create it, or correct the name",
                 reference.kind.as_str(),
                 reference.name
             ),
@@ -171,10 +141,40 @@ async fn get<K: Watched>(
     }
 }
 
-// === impl Generator ===
+impl Watched for ACRAccessToken {
+    fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
+        watch::decode(deserializer, |metadata, SpecOnly { spec }| Self {
+            metadata,
+            spec,
+        })
+    }
+}
+
+impl Watched for ClusterGenerator {
+    fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
+        watch::decode(deserializer, |metadata, SpecOnly { spec }| Self {
+            metadata,
+            spec,
+        })
+    }
+}
+
+/// The fields of a generator besides its metadata.
+#[derive(Deserialize)]
+struct SpecOnly<S> {
+    spec: S,
+}
+
+/// A generator that exists, valid or invalid.
+pub enum Generator {
+    /// A generator in the namespace of the Pod.
+    Namespaced(Arc<Item<ACRAccessToken>>),
+    /// A generator for all namespaces.
+    Cluster(Arc<Item<ClusterGenerator>>),
+}
 
 impl Generator {
-    /// As Events refer to it.
+    /// The reference to the generator in Events.
     pub fn object_reference(&self) -> ObjectReference {
         match self {
             Generator::Namespaced(object) => object.object_ref(&()),
@@ -182,8 +182,12 @@ impl Generator {
         }
     }
 
-    /// The spec of an `ACRAccessToken` for Pods of a namespace, or what is wrong with the object.
-    pub fn spec(&self, reference: Reference<'_>, pods: &str) -> Result<&ACRAccessTokenSpec, Problem> {
+    /// The spec of an `ACRAccessToken` for Pods of a namespace, or the reason why these Pods cannot use the generator.
+    pub fn spec(
+        &self,
+        reference: Reference<'_>,
+        pod_namespace: &str,
+    ) -> Result<&ACRAccessTokenSpec, Problem> {
         let invalid = |why: &str| {
             Problem::new(
                 Reason::GeneratorInvalid,
@@ -194,20 +198,18 @@ impl Generator {
             )
         };
         match self {
-            Generator::Namespaced(guard) => match &guard.0 {
+            Generator::Namespaced(item) => match &item.0 {
                 Ok(generator) => Ok(&generator.spec),
                 Err(broken) => Err(invalid(&broken.error)),
             },
-            Generator::Cluster(guard) => match &guard.0 {
+            Generator::Cluster(item) => match &item.0 {
                 Ok(generator) if generator.spec.kind != Kind::AccessToken.as_str() => {
-                    let (kind, wanted) = (
-                        UntrustedText::quoted(&generator.spec.kind),
-                        Kind::AccessToken.as_str(),
-                    );
-                    Err(invalid(&format!("its spec.kind is {kind}, not {wanted:?}")))
+                    let kind = UntrustedText::quoted(&generator.spec.kind);
+                    let supported = Kind::AccessToken.as_str();
+                    Err(invalid(&format!("its spec.kind is {kind}, not {supported:?}")))
                 }
                 Ok(generator) => {
-                    check_allowed(&generator.metadata, reference, pods)?;
+                    check_allowed(&generator.metadata, reference, pod_namespace)?;
                     let spec = generator.spec.generator.acr_access_token_spec.as_ref();
                     spec.ok_or_else(|| invalid("spec.generator.acrAccessTokenSpec is missing"))
                 }
@@ -217,23 +219,35 @@ impl Generator {
     }
 }
 
-/// A ClusterGenerator is for all namespaces unless its annotation names some.
-fn check_allowed(metadata: &ObjectMeta, reference: Reference<'_>, pods: &str) -> Result<(), Problem> {
+/// Checks that Pods of a namespace may use a ClusterGenerator. Without the annotation, all namespaces may use it.
+fn check_allowed(
+    metadata: &ObjectMeta,
+    reference: Reference<'_>,
+    pod_namespace: &str,
+) -> Result<(), Problem> {
     let annotations = metadata.annotations.as_ref();
     let Some(list) = annotations.and_then(|all| all.get(ALLOWED_NAMESPACES)) else {
         return Ok(());
     };
-    let annotate = format_args!("kubectl annotate clustergenerator --overwrite {}", reference.name);
-    namespaces::check_allowed(list, pods, annotate)
+    let annotate_command = format_args!("kubectl annotate clustergenerator --overwrite {}", reference.name);
+    namespaces::check_allowed(list, pod_namespace, annotate_command)
         .map_err(|why| Problem::new(Reason::CrossNamespaceNotAllowed, format!("{reference} {why}")))
 }
 
-// === impl ServiceAccounts ===
+/// The annotations of a service account that the webhook reads.
+pub type ServiceAccountAnnotations = BTreeMap<String, String>;
+
+/// The watched service accounts of the cluster. Only the annotations that the webhook reads are kept.
+#[derive(Clone)]
+pub struct ServiceAccounts {
+    client: Client,
+    store: Store<Item<PartialObjectMeta<ServiceAccount>>>,
+}
 
 impl ServiceAccounts {
-    /// Starts the watch; `annotations` are the keys to keep.
-    pub fn watch(cluster: &Cluster, annotations: &'static [&'static str], epoch: &Epoch) -> Self {
-        let epoch = epoch.clone();
+    /// Starts the watch. `annotations` are the keys to keep.
+    pub fn watch(cluster: &Cluster, annotations: &'static [&'static str], revision: &Revision) -> Self {
+        let revision = revision.clone();
         let trim = move |account: &mut PartialObjectMeta<ServiceAccount>| {
             let ObjectMeta {
                 name,
@@ -260,20 +274,20 @@ impl ServiceAccounts {
                 cluster.watch_scopes(),
                 Selector::default(),
                 trim,
-                move |_| epoch.turn(),
+                move |_| revision.bump(),
             ),
             client: cluster.client.clone(),
         }
     }
 
-    /// The service account's annotations, from the watch alone.
-    pub fn known(&self, namespace: &str, name: &str) -> Option<ServiceAccountView> {
+    /// The annotations of the service account, as the watch shows them.
+    pub fn cached(&self, namespace: &str, name: &str) -> Option<ServiceAccountAnnotations> {
         let found = self.store.get(&ObjectRef::new(name).within(namespace))?;
         Some(found.meta().annotations.clone().unwrap_or_default())
     }
 
-    /// The same from the API server.
-    pub async fn fetch(&self, namespace: &str, name: &str) -> Result<ServiceAccountView, Problem> {
+    /// The annotations of the service account, as the API server has them.
+    pub async fn fetch(&self, namespace: &str, name: &str) -> Result<ServiceAccountAnnotations, Problem> {
         let what = format!("reading service account {namespace}/{name}");
         let api = Api::<Item<PartialObjectMeta<ServiceAccount>>>::namespaced(self.client.clone(), namespace);
         match watch::get_object(&api, name).await {
@@ -287,7 +301,8 @@ impl ServiceAccounts {
             Err(CallError::TooLarge(bytes)) => Err(Problem::new(
                 Reason::IdentityInvalid,
                 format!(
-                    "service account {namespace}/{name} has more than {bytes} bytes of metadata; remove what is not needed"
+                    "service account {namespace}/{name} has more than {bytes} bytes of metadata; remove labels and \
+                     annotations that are not needed"
                 ),
             )),
             Err(error) => Err(api_problem(&what, error)),

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     events::Events,
-    generator::Resolved,
+    generator::TokenInputs,
     identity::TokenSource,
     problem::{Problem, Reason},
     registry::{PullToken, RegistryClient},
@@ -159,7 +159,7 @@ impl Issuance {
     }
 
     async fn token(&self, plan: &PullSecretPlan, caller: &Caller) -> Result<IssuedToken, Problem> {
-        let Resolved {
+        let TokenInputs {
             identity,
             registry,
             scope,

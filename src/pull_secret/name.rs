@@ -3,7 +3,7 @@
 //! coordinates (KEP-2535).
 
 use crate::{
-    generator::{Account, Reference},
+    generator::{Reference, ServiceAccount},
     kubernetes::is_subdomain,
 };
 use sha2::{Digest, Sha256};
@@ -17,13 +17,13 @@ const MAX_NAME: usize = 253;
 const HASH_BYTES: usize = 5;
 
 /// The name of the Secret, and of the `ACRPullSecret` that owns it.
-pub fn name(generator: Reference<'_>, account: Account<'_>) -> String {
+pub fn name(generator: Reference<'_>, account: ServiceAccount<'_>) -> String {
     let mut hash = Sha256::new();
     let mut readable = format!("{PREFIX}{}", generator.name);
     hash.update(generator.kind.as_str());
     hash.update("\0");
     hash.update(generator.name);
-    if let Account::Pods(service_account) = account {
+    if let ServiceAccount::OfPod(service_account) = account {
         hash.update("\0");
         hash.update(service_account);
         readable.push('-');
@@ -55,9 +55,9 @@ mod tests {
         Reference { kind, name }
     }
 
-    fn generators(name: &str) -> Account<'_> {
+    fn generators(name: &str) -> ServiceAccount<'_> {
         let namespace = "team-a";
-        Account::Generators { namespace, name }
+        ServiceAccount::Named { namespace, name }
     }
 
     const SUBDOMAIN: &str = "[a-z0-9]([-a-z0-9]{0,40}[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]{0,40}[a-z0-9])?){0,4}";
@@ -78,7 +78,7 @@ mod tests {
     fn names_are_readable_and_do_not_change() {
         // Clusters hold objects of these names: a change would orphan every pull secret.
         assert_eq!(
-            name(own("contoso"), Account::Pods("app")),
+            name(own("contoso"), ServiceAccount::OfPod("app")),
             "acr-pull-contoso-app-7a2226b454"
         );
         assert_eq!(
@@ -90,7 +90,7 @@ mod tests {
     proptest! {
         #[test]
         fn names_are_valid_and_stable(generator in SUBDOMAIN, account in SUBDOMAIN) {
-            for account in [Account::Pods(&account), generators(&account)] {
+            for account in [ServiceAccount::OfPod(&account), generators(&account)] {
                 let made = name(own(&generator), account);
                 prop_assert!(is_valid(&made) && is_pull_secret(&made), "{}", made);
                 prop_assert_eq!(made, name(own(&generator), account));
@@ -100,18 +100,18 @@ mod tests {
         #[test]
         fn different_inputs_have_different_names(a in SUBDOMAIN, b in SUBDOMAIN, x in SUBDOMAIN, y in SUBDOMAIN) {
             prop_assume!((&a, &x) != (&b, &y));
-            prop_assert_ne!(name(own(&a), Account::Pods(&x)), name(own(&b), Account::Pods(&y)));
-            prop_assert_ne!(name(own(&a), Account::Pods(&x)), name(own(&a), generators(&x)));
+            prop_assert_ne!(name(own(&a), ServiceAccount::OfPod(&x)), name(own(&b), ServiceAccount::OfPod(&y)));
+            prop_assert_ne!(name(own(&a), ServiceAccount::OfPod(&x)), name(own(&a), generators(&x)));
             let cluster = Reference { kind: Kind::ClusterGenerator, name: &a };
-            prop_assert_ne!(name(own(&a), Account::Pods(&x)), name(cluster, Account::Pods(&x)));
+            prop_assert_ne!(name(own(&a), ServiceAccount::OfPod(&x)), name(cluster, ServiceAccount::OfPod(&x)));
         }
     }
 
     #[test]
     fn generator_and_account_are_separated_in_the_hash() {
         assert_ne!(
-            name(own("a-b"), Account::Pods("c")),
-            name(own("a"), Account::Pods("b-c"))
+            name(own("a-b"), ServiceAccount::OfPod("c")),
+            name(own("a"), ServiceAccount::OfPod("b-c"))
         );
     }
 }

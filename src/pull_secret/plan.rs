@@ -2,7 +2,7 @@
 
 use super::{ACRPullSecretSpec, AccountOf, GeneratorReference, PullSecretRequest, WatchedPullSecret, name};
 use crate::{
-    generator::{Account, Resolved},
+    generator::{ServiceAccount, TokenInputs},
     registry::PullToken,
 };
 use kube::runtime::reflector::ObjectRef;
@@ -15,7 +15,7 @@ pub struct PullSecretPlan {
     /// The `ACRPullSecret`. Its Secret has the same name.
     pub object: ObjectRef<WatchedPullSecret>,
     /// Everything that the token depends on.
-    pub inputs: Resolved,
+    pub inputs: TokenInputs,
     /// The fingerprint of `inputs`.
     pub inputs_hash: String,
     /// Whose service account the token is made for, where it is made for one.
@@ -32,16 +32,16 @@ pub struct IssuedToken {
 
 impl PullSecretPlan {
     /// The plan for this request.
-    pub fn new(request: &PullSecretRequest, account: Account<'_>, inputs: Resolved) -> Self {
+    pub fn new(request: &PullSecretRequest, account: ServiceAccount<'_>, inputs: TokenInputs) -> Self {
         Self {
             object: ObjectRef::new(&name(request.reference(), account)).within(request.namespace()),
             request: request.clone(),
             inputs_hash: inputs.fingerprint(),
             inputs,
             account_of: match account {
-                Account::Pods(_) => Some(AccountOf::Pod),
-                Account::Generators { .. } => Some(AccountOf::Generator),
-                Account::None => None,
+                ServiceAccount::OfPod(_) => Some(AccountOf::Pod),
+                ServiceAccount::Named { .. } => Some(AccountOf::Generator),
+                ServiceAccount::NotNeeded => None,
             },
         }
     }
@@ -94,9 +94,9 @@ mod tests {
         registry::{RegistrySuffixes, Scope},
     };
 
-    fn inputs(identity: Identity, scope: Option<&str>) -> Resolved {
+    fn inputs(identity: Identity, scope: Option<&str>) -> TokenInputs {
         let suffixes: RegistrySuffixes = "azurecr.io".parse().unwrap();
-        Resolved {
+        TokenInputs {
             identity,
             registry: suffixes.permit("contoso.azurecr.io").unwrap(),
             scope: scope.map(|scope| Scope::parse(scope).unwrap()),
@@ -151,14 +151,18 @@ mod tests {
             name: "contoso",
         };
         let request = PullSecretRequest::new("team-a", generator, Some("app"));
-        let own =
-            PullSecretPlan::new(&request, Account::Pods("app"), inputs(workload("team-a"), None)).spec();
+        let own = PullSecretPlan::new(
+            &request,
+            ServiceAccount::OfPod("app"),
+            inputs(workload("team-a"), None),
+        )
+        .spec();
         assert_eq!(own.service_account_of, Some(AccountOf::Pod));
         assert_eq!(
             (own.service_account_name.as_deref(), own.service_account_namespace),
             (Some("app"), None)
         );
-        let account = Account::Generators {
+        let account = ServiceAccount::Named {
             namespace: "central",
             name: "app",
         };

@@ -2,7 +2,7 @@
 
 use super::{ACRPullSecret, AccountOf, GeneratorReference, name};
 use crate::{
-    generator::{Account, Kind, Reference},
+    generator::{Kind, Reference, ServiceAccount},
     kubernetes::is_subdomain,
     problem::{Problem, Reason},
     untrusted::UntrustedText,
@@ -89,7 +89,10 @@ impl PullSecretRequest {
 
     /// Whether this request can lead to a pull secret of this name, whichever service account the generator uses.
     pub fn can_be_named(&self, candidate: &str) -> bool {
-        let accounts = [Account::Pods(&self.service_account), Account::None];
+        let accounts = [
+            ServiceAccount::OfPod(&self.service_account),
+            ServiceAccount::NotNeeded,
+        ];
         accounts
             .into_iter()
             .any(|account| name(self.reference(), account) == candidate)

@@ -10,8 +10,8 @@ use crate::{
     events::Events,
     excluded::ExcludedNamespaces,
     generator::{
-        ANNOTATIONS, Account, Epoch, Generator, Generators, Referenced, Resolver as ResolveRules,
-        ServiceAccountView, ServiceAccounts,
+        Generator, GeneratorInNamespace, Generators, ResolveRules, Revision, SERVICE_ACCOUNT_ANNOTATIONS,
+        ServiceAccount, ServiceAccountAnnotations, ServiceAccounts,
     },
     problem::{Problem, Reason},
     registry::RegistryHost,
@@ -23,7 +23,7 @@ pub struct Resolver {
     generators: Generators,
     accounts: ServiceAccounts,
     /// Of the watched generators and service accounts.
-    revision: Epoch,
+    revision: Revision,
     rules: ResolveRules,
     events: Events,
     resolutions: ResultCache<PullSecretRequest, Resolution>,
@@ -43,10 +43,10 @@ pub struct Resolution {
 impl Resolver {
     /// Starts the watches of generators and service accounts.
     pub fn new(cluster: &Cluster, rules: ResolveRules, events: Events) -> Self {
-        let revision = Epoch::default();
+        let revision = Revision::default();
         Self {
             generators: Generators::watch(cluster, &revision),
-            accounts: ServiceAccounts::watch(cluster, ANNOTATIONS, &revision),
+            accounts: ServiceAccounts::watch(cluster, SERVICE_ACCOUNT_ANNOTATIONS, &revision),
             revision,
             rules,
             events,
@@ -61,7 +61,7 @@ impl Resolver {
     pub async fn resolve(&self, request: &PullSecretRequest) -> Result<Resolution, Problem> {
         // Every way to a token comes through here: admission, renewal and repair.
         self.excluded().check_pod(request.namespace())?;
-        let revision = self.revision.now();
+        let revision = self.revision.current();
         if let Some(resolution) = self.resolutions.get(request, revision) {
             return Ok(resolution);
         }
@@ -78,12 +78,12 @@ impl Resolver {
     }
 
     fn resolve_from_watches(&self, request: &PullSecretRequest) -> Option<Resolution> {
-        let generator = self.generators.known(request.namespace(), request.reference())?;
+        let generator = self.generators.cached(request.namespace(), request.reference())?;
         let generator = referenced(request, &generator).ok()?;
         let account = self.account(request, generator).ok()?;
-        let annotations = match account.service_account(request.namespace()) {
-            Some((namespace, name)) => self.accounts.known(namespace, name)?,
-            None => ServiceAccountView::new(),
+        let annotations = match account.namespace_and_name(request.namespace()) {
+            Some((namespace, name)) => self.accounts.cached(namespace, name)?,
+            None => ServiceAccountAnnotations::new(),
         };
         self.resolution(request, generator, account, &annotations).ok()
     }
@@ -96,9 +96,9 @@ impl Resolver {
             .await?;
         let generator = referenced(request, &generator)?;
         let account = self.account(request, generator)?;
-        let annotations = match account.service_account(request.namespace()) {
+        let annotations = match account.namespace_and_name(request.namespace()) {
             Some((namespace, name)) => self.accounts.fetch(namespace, name).await?,
-            None => ServiceAccountView::new(),
+            None => ServiceAccountAnnotations::new(),
         };
         self.resolution(request, generator, account, &annotations)
     }
@@ -106,14 +106,14 @@ impl Resolver {
     fn resolution(
         &self,
         request: &PullSecretRequest,
-        generator: Referenced<'_>,
-        account: Account<'_>,
-        annotations: &ServiceAccountView,
+        generator: GeneratorInNamespace<'_>,
+        account: ServiceAccount<'_>,
+        annotations: &ServiceAccountAnnotations,
     ) -> Result<Resolution, Problem> {
         let inputs = self.rules.resolve(generator, account, annotations)?;
         Ok(Resolution {
             plan: Arc::new(PullSecretPlan::new(request, account, inputs)),
-            warning: generator.several_identities(),
+            warning: generator.multiple_identities_warning(),
         })
     }
 
@@ -122,10 +122,10 @@ impl Resolver {
     fn account<'a>(
         &self,
         request: &'a PullSecretRequest,
-        generator: Referenced<'a>,
-    ) -> Result<Account<'a>, Problem> {
-        let account = self.rules.account(generator, request.service_account())?;
-        if matches!(account, Account::Pods(_)) && !request.is_service_account_known() {
+        generator: GeneratorInNamespace<'a>,
+    ) -> Result<ServiceAccount<'a>, Problem> {
+        let account = self.rules.service_account(generator, request.service_account())?;
+        if matches!(account, ServiceAccount::OfPod(_)) && !request.is_service_account_known() {
             return Err(Problem::new(
                 Reason::GeneratorInvalid,
                 format!(
@@ -147,7 +147,7 @@ impl Resolver {
     /// Pods.
     pub fn warn_on_generator(&self, request: &PullSecretRequest, problem: &Problem) {
         if problem.reason.concerns_generator()
-            && let Some(generator) = self.generators.known(request.namespace(), request.reference())
+            && let Some(generator) = self.generators.cached(request.namespace(), request.reference())
         {
             let about = generator.object_reference();
             self.events.warn(about, problem.reason.as_str(), &problem.message);
@@ -156,13 +156,13 @@ impl Resolver {
 
     /// The registry of the generator, as the watch shows it.
     pub fn known_registry(&self, request: &PullSecretRequest) -> Option<RegistryHost> {
-        let generator = self.generators.known(request.namespace(), request.reference())?;
+        let generator = self.generators.cached(request.namespace(), request.reference())?;
         self.rules.registry(referenced(request, &generator).ok()?).ok()
     }
 
     /// The registry of the generator, as the API server has it.
     pub async fn fetch_registry(&self, request: &PullSecretRequest) -> Result<RegistryHost, Problem> {
-        let revision = self.revision.now();
+        let revision = self.revision.current();
         if let Some(problem) = self.registry_refusals.get(request, revision) {
             return Err(problem);
         }
@@ -177,16 +177,16 @@ impl Resolver {
 
     /// Whether a generator could be for a registry of this name.
     pub fn may_serve(&self, registry: &str) -> bool {
-        self.rules.suffixes.permit(registry).is_ok()
+        self.rules.registry_suffixes.permit(registry).is_ok()
     }
 }
 
 fn referenced<'a>(
     request: &'a PullSecretRequest,
     generator: &'a Generator,
-) -> Result<Referenced<'a>, Problem> {
+) -> Result<GeneratorInNamespace<'a>, Problem> {
     let reference = request.reference();
-    Ok(Referenced {
+    Ok(GeneratorInNamespace {
         reference,
         namespace: request.namespace(),
         spec: generator.spec(reference, request.namespace())?,

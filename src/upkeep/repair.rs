@@ -335,7 +335,7 @@ impl Reconciler {
 
     /// Issues the pull secret with this name as the admission of the Pod would, but none of its other pull secrets.
     async fn restore_from_pod(&self, pod: &LivePod, name: &str) -> Result<Outcome, Problem> {
-        let wishes = self.upkeep.admission.wishes_of(pod).await?;
+        let wishes = self.upkeep.admission.requests_of(pod).await?;
         let Some(wish) = wishes.into_iter().find(|wish| wish.can_be_named(name)) else {
             return Ok(Outcome::NothingToDo);
         };

@@ -6,7 +6,7 @@
 
 use super::Key;
 use crate::{
-    admission::{MAX_REFERENCES, PULL_SECRETS},
+    admission::{MAX_REFERENCES, PULL_SECRETS_ANNOTATION},
     live_pod::MIRROR_POD_ANNOTATION,
     pull_secret::is_pull_secret,
     watch::{Change, Item},
@@ -194,7 +194,9 @@ fn pull_secrets(pod: &PodItem) -> Names {
     if annotations.contains_key(MIRROR_POD_ANNOTATION) {
         return Names::default();
     }
-    let list = annotations.get(PULL_SECRETS).map_or("", String::as_str);
+    let list = annotations
+        .get(PULL_SECRETS_ANNOTATION)
+        .map_or("", String::as_str);
     let mut names: Vec<_> = list
         .split(',')
         .take(MAX_REFERENCES)

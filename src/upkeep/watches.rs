@@ -6,7 +6,7 @@ use super::{
     pull_failure::{Event, PullFailure},
 };
 use crate::{
-    admission::INJECTED,
+    admission::INJECTED_LABEL,
     watch::{Change, Item, Selector, Watch},
 };
 use jiff::Timestamp;
@@ -23,7 +23,7 @@ pub async fn pods(reconciler: &Reconciler) {
         .cluster
         .watch_scopes::<Item<PartialObjectMeta<Pod>>>();
     let selector = Selector::default()
-        .labels(&format!("{INJECTED}=true"))
+        .labels(&format!("{INJECTED_LABEL}=true"))
         .fields(NOT_FINISHED);
     let mut watch = Watch::start("watch of Pods", &reconciler.upkeep.cluster, scopes, selector);
     while let Some(change) = watch.next().await {

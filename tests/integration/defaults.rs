@@ -117,7 +117,7 @@ async fn a_default_that_cannot_be_used_is_told_as_the_namespaces() {
     let site = Site::start().await;
     let namespace = &site.a.namespace;
     for (label, reason, words) in [
-        ("fabrikam", "GeneratorNotFound", "by default of namespace"),
+        ("fabrikam", "GeneratorNotFound", "default generator of namespace"),
         (
             "Secret.x",
             "InvalidAnnotation",

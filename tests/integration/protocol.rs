@@ -70,9 +70,13 @@ async fn a_review_whose_uid_can_be_read_is_refused_under_that_uid() {
 async fn lists_of_a_pod_have_an_end() {
     let site = Site::start().await;
     for (list, most, words) in [
-        ("containers", 1000, "more than 1000 containers of a kind"),
-        ("initContainers", 1000, "more than 1000 containers of a kind"),
-        ("ephemeralContainers", 1000, "more than 1000 containers of a kind"),
+        ("containers", 1000, "more than 1000 containers of one kind"),
+        ("initContainers", 1000, "more than 1000 containers of one kind"),
+        (
+            "ephemeralContainers",
+            1000,
+            "more than 1000 containers of one kind",
+        ),
         ("imagePullSecrets", 128, "more than 128 imagePullSecrets"),
     ] {
         let mut review = review(&site.a.namespace, &pod("app", "contoso"));

@@ -1,6 +1,5 @@
 use super::*;
-use crate::admission::annotation::ACCESS_TOKEN;
-use json_patch::Patch;
+use crate::admission::annotation::ACCESS_TOKEN_ANNOTATION;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -23,41 +22,55 @@ fn review(object: Value) -> Value {
 }
 
 #[test]
-fn the_few_fields_that_matter_are_read() {
+fn the_fields_that_a_decision_needs_are_parsed() {
     let body = review(json!({
-        "metadata": {"generateName": "app-", "annotations": {ACCESS_TOKEN: "con\u{e9}toso\n"}, "creationTimestamp": null},
+        "metadata": {"generateName": "app-", "annotations": {ACCESS_TOKEN_ANNOTATION: "con\u{e9}toso\n"}, "creationTimestamp": null},
         "spec": {"serviceAccountName": "app", "imagePullSecrets": [{"name": "mine"}], "containers": [{"name": "c"}]},
     }))
     .to_string();
     let request = parse(body.as_bytes()).unwrap();
     assert_eq!(request.uid, "u-1");
     assert_eq!(request.namespace, "team-a");
-    assert_eq!(request.wanted(), Some(Wanted::Annotation("con\u{e9}toso\n")));
+    assert_eq!(
+        request.reference_source(),
+        Some(ReferenceSource::PodAnnotation("con\u{e9}toso\n"))
+    );
     assert_eq!(request.object.service_account(), Some("app"));
     assert_eq!(request.object.name(), "app-");
 }
 
 #[test]
-fn only_the_creation_of_a_pod_is_ours() {
-    let pod = json!({"metadata": {"annotations": {ACCESS_TOKEN: "contoso"}}});
-    let wanted = |edit: &dyn Fn(&mut Value)| {
+fn only_the_creation_of_a_pod_has_references() {
+    let pod = json!({"metadata": {"annotations": {ACCESS_TOKEN_ANNOTATION: "contoso"}}});
+    let has_references = |edit: &dyn Fn(&mut Value)| {
         let mut body = review(pod.clone());
         edit(&mut body["request"]);
-        parse(body.to_string().as_bytes()).unwrap().wanted().is_some()
+        parse(body.to_string().as_bytes())
+            .unwrap()
+            .reference_source()
+            .is_some()
     };
-    assert!(wanted(&|_| ()));
-    assert!(wanted(&|r| r["object"]["metadata"]["annotations"] = json!(null)));
-    assert!(!wanted(&|r| r["operation"] = json!("UPDATE")));
-    assert!(!wanted(&|r| r["subResource"] = json!("ephemeralcontainers")));
-    assert!(!wanted(&|r| r["resource"]["resource"] = json!("deployments")));
-    assert!(!wanted(&|r| r["resource"]["group"] = json!("metrics.k8s.io")));
-    assert!(!wanted(
+    assert!(has_references(&|_| ()));
+    assert!(has_references(
+        &|r| r["object"]["metadata"]["annotations"] = json!(null)
+    ));
+    assert!(!has_references(&|r| r["operation"] = json!("UPDATE")));
+    assert!(!has_references(
+        &|r| r["subResource"] = json!("ephemeralcontainers")
+    ));
+    assert!(!has_references(
+        &|r| r["resource"]["resource"] = json!("deployments")
+    ));
+    assert!(!has_references(
+        &|r| r["resource"]["group"] = json!("metrics.k8s.io")
+    ));
+    assert!(!has_references(
         &|r| r["object"]["metadata"]["annotations"]["kubernetes.io/config.mirror"] = json!("x")
     ));
 }
 
 #[test]
-fn without_the_annotation_the_namespace_may_have_a_default() {
+fn the_label_of_the_namespace_applies_to_pods_without_the_annotation() {
     for metadata in [
         json!({}),
         json!({"annotations": null}),
@@ -65,15 +78,15 @@ fn without_the_annotation_the_namespace_may_have_a_default() {
     ] {
         let body = review(json!({"metadata": metadata})).to_string();
         assert_eq!(
-            parse(body.as_bytes()).unwrap().wanted(),
-            Some(Wanted::Default),
+            parse(body.as_bytes()).unwrap().reference_source(),
+            Some(ReferenceSource::NamespaceLabel),
             "{body}"
         );
     }
 }
 
 #[test]
-fn an_image_of_any_container_counts_and_only_its_exact_registry() {
+fn registries_of_all_containers_are_compared_exactly() {
     let pulls = |spec: Value| {
         let body = review(json!({"metadata": {}, "spec": spec})).to_string();
         parse(body.as_bytes())
@@ -101,8 +114,8 @@ fn an_image_of_any_container_counts_and_only_its_exact_registry() {
 }
 
 #[test]
-fn a_review_that_is_wrong_elsewhere_still_gives_its_uid() {
-    let mut body = review(json!({"metadata": {"annotations": {ACCESS_TOKEN: ["not", "text"]}}}));
+fn the_uid_of_an_invalid_review_is_parsed() {
+    let mut body = review(json!({"metadata": {"annotations": {ACCESS_TOKEN_ANNOTATION: ["not", "text"]}}}));
     let (uid, problem) = parse(body.to_string().as_bytes()).unwrap_err();
     assert_eq!(uid.as_deref(), Some("u-1"));
     assert_eq!(problem.reason, Reason::InvalidReview);
@@ -114,36 +127,6 @@ fn a_review_that_is_wrong_elsewhere_still_gives_its_uid() {
     assert_eq!(parse(b"{").unwrap_err().0, None);
 }
 
-#[test]
-fn an_answer_has_a_patch_in_base64_with_its_type_or_neither() {
-    let text = review(json!({"metadata": {}})).to_string();
-    let request = parse(text.as_bytes()).unwrap();
-    let answer = |patch| {
-        let verdict = Verdict::Patched {
-            patch,
-            pending: Vec::new(),
-            notes: Vec::new(),
-        };
-        serde_json::to_value(Answer::new("u-1", &verdict)).unwrap()["response"].clone()
-    };
-    let full = answer(crate::admission::patch(&request.object, &["a"]));
-    assert_eq!(full["patchType"], "JSONPatch");
-    let decoded = STANDARD.decode(full["patch"].as_str().unwrap()).unwrap();
-    assert!(serde_json::from_slice::<Patch>(&decoded).is_ok());
-    let empty = answer(Patch(vec![]));
-    assert_eq!(empty, json!({"uid": "u-1", "allowed": true}));
-}
-
-#[test]
-fn a_refusal_tells_its_reason_and_a_code() {
-    let verdict = Verdict::Denied(Problem::new(Reason::RegistryNotAllowed, "no"));
-    let answer = serde_json::to_value(Answer::new("u-1", &verdict)).unwrap();
-    assert_eq!(
-        answer["response"],
-        json!({"uid": "u-1", "allowed": false, "status": {"code": 403, "reason": "Forbidden", "message": "RegistryNotAllowed: no"}})
-    );
-}
-
 proptest! {
     #[test]
     fn no_body_panics(body in prop::collection::vec(any::<u8>(), 0..200)) {
@@ -152,19 +135,19 @@ proptest! {
 
     #[test]
     fn no_pod_panics(text in "\\PC*", name in "\\PC{0,9}") {
-        let mut whole = review(json!({"metadata": {"annotations": {ACCESS_TOKEN: text}}, "spec": {"serviceAccountName": name}}));
+        let mut whole = review(json!({"metadata": {"annotations": {ACCESS_TOKEN_ANNOTATION: text}}, "spec": {"serviceAccountName": name}}));
         whole["request"]["namespace"] = json!("team-a");
         if let Ok(request) = parse(whole.to_string().as_bytes()) {
-            prop_assert_eq!(request.wanted(), Some(Wanted::Annotation(text.as_str())));
+            prop_assert_eq!(request.reference_source(), Some(ReferenceSource::PodAnnotation(text.as_str())));
         }
     }
 }
 
 #[test]
-fn a_name_that_would_change_the_path_of_a_call_is_refused() {
-    for bad in ["../kube-system", "a/b", "a?x=y", "A", ""] {
+fn names_that_would_change_the_path_of_a_call_are_refused() {
+    for invalid in ["../kube-system", "a/b", "a?x=y", "A", ""] {
         let mut whole = review(json!({"metadata": {}, "spec": {}}));
-        whole["request"]["namespace"] = json!(bad);
+        whole["request"]["namespace"] = json!(invalid);
         let (uid, problem) = parse(whole.to_string().as_bytes()).unwrap_err();
         assert_eq!(
             (uid.as_deref(), problem.reason),
@@ -176,13 +159,13 @@ fn a_name_that_would_change_the_path_of_a_call_is_refused() {
 }
 
 #[test]
-fn without_its_body_a_request_is_decided_as_before() {
+fn a_detached_request_is_decided_like_the_original() {
     let pods = [
         json!({"metadata": {"generateName": "app-"}, "spec": {}}),
         json!({
             "metadata": {
                 "name": "app",
-                "annotations": {ACCESS_TOKEN: "contoso", "acr-pull.dev/pull-secrets": "acr-pull-x"},
+                "annotations": {ACCESS_TOKEN_ANNOTATION: "contoso", "acr-pull.dev/pull-secrets": "acr-pull-x"},
                 "labels": {"acr-pull.dev/injected": "true", "a": "b"},
             },
             "spec": {
@@ -202,35 +185,38 @@ fn without_its_body_a_request_is_decided_as_before() {
     ];
     for pod in pods {
         let body = review(pod).to_string();
-        let (before, request) = (
+        let (original, request) = (
             parse(body.as_bytes()).unwrap(),
             parse(body.as_bytes()).unwrap().detached().unwrap(),
         );
-        assert_eq!(request.uid, before.uid);
-        assert_eq!(request.namespace, before.namespace);
-        assert_eq!(request.dry_run, before.dry_run);
-        assert_eq!(request.wanted(), before.wanted());
-        assert_eq!(request.object.name(), before.object.name());
-        assert_eq!(request.object.service_account(), before.object.service_account());
+        assert_eq!(request.uid, original.uid);
+        assert_eq!(request.namespace, original.namespace);
+        assert_eq!(request.dry_run, original.dry_run);
+        assert_eq!(request.reference_source(), original.reference_source());
+        assert_eq!(request.object.name(), original.object.name());
+        assert_eq!(
+            request.object.service_account(),
+            original.object.service_account()
+        );
         for registry in ["contoso.azurecr.io", "other.azurecr.io", "elsewhere.azurecr.io"] {
             let (pulls, pulled) = (
                 request.object.pulls_from(registry),
-                before.object.pulls_from(registry),
+                original.object.pulls_from(registry),
             );
             assert_eq!(pulls, pulled, "{registry}");
         }
         for names in [&["acr-pull-x"][..], &["acr-pull-y", "acr-pull-x"]] {
             assert_eq!(
                 super::super::patch(&request.object, names),
-                super::super::patch(&before.object, names)
+                super::super::patch(&original.object, names)
             );
         }
-        assert!(format!("{request:?}").len() < 4000, "little is kept: {request:?}");
+        assert!(format!("{request:?}").len() < 4000, "{request:?} is small");
     }
 }
 
 #[test]
-fn what_takes_more_than_any_pod_needs_is_refused_with_a_sentence() {
+fn values_above_a_limit_are_refused() {
     let problem = |object: Value| match parse(review(object).to_string().as_bytes()) {
         Ok(request) => request.detached().map(drop).unwrap_err(),
         Err((uid, problem)) => {
@@ -241,21 +227,21 @@ fn what_takes_more_than_any_pod_needs_is_refused_with_a_sentence() {
     let images: Vec<_> = (0..65)
         .map(|n| json!({"image": format!("r{n}.azurecr.io/app")}))
         .collect();
-    for (object, words) in [
+    for (object, message) in [
         (
             json!({"metadata": {}, "spec": {"containers": vec![json!({}); 1001]}}),
-            "InvalidReview: the AdmissionReview cannot be read: the Pod has more than 1000 containers of a kind",
+            "InvalidReview: the AdmissionReview is invalid: the Pod has more than 1000 containers of one kind",
         ),
         (
             json!({"metadata": {}, "spec": {"imagePullSecrets": vec![json!({}); 129]}}),
-            "InvalidReview: the AdmissionReview cannot be read: the Pod has more than 128 imagePullSecrets",
+            "InvalidReview: the AdmissionReview is invalid: the Pod has more than 128 imagePullSecrets",
         ),
         (
             json!({"metadata": {}, "spec": {"containers": images}}),
             "InvalidReview: the Pod's images are from more than 64 registries",
         ),
         (
-            json!({"metadata": {"annotations": {ACCESS_TOKEN: "a,".repeat(5000)}}}),
+            json!({"metadata": {"annotations": {ACCESS_TOKEN_ANNOTATION: "a,".repeat(5000)}}}),
             "InvalidAnnotation: annotation acr-pull.dev/access-token is longer than 8192 bytes",
         ),
         (
@@ -264,7 +250,7 @@ fn what_takes_more_than_any_pod_needs_is_refused_with_a_sentence() {
         ),
     ] {
         let problem = problem(object).to_string();
-        assert!(problem.starts_with(words), "{problem}");
+        assert!(problem.starts_with(message), "{problem}");
         assert!(problem.len() < 1000, "{problem}");
     }
     let mut long = review(json!({}));

@@ -1,17 +1,21 @@
-//! What names an application in Entra: its client id, and its tenant.
+//! The client id and the tenant id of an Entra application.
 
-use super::{Referenced, Resolver};
+use super::{GeneratorInNamespace, ResolveRules};
 use crate::{
-    generator::access_token::MAX_NAME,
+    generator::access_token::MAX_NAME_LENGTH,
     identity::{TenantIdSource, is_guid},
     problem::{Problem, Reason},
     registry::is_dns_name,
     untrusted::UntrustedText,
 };
 
-impl Resolver {
-    /// The tenant where no annotation of a service account names it.
-    pub(super) fn tenant<'a>(&'a self, generator: Referenced<'a>) -> Option<(&'a str, TenantIdSource)> {
+impl ResolveRules {
+    /// The tenant id for an identity that no annotation of a service account gives a tenant: that of the generator, or
+    /// the default.
+    pub(super) fn tenant_id<'a>(
+        &'a self,
+        generator: GeneratorInNamespace<'a>,
+    ) -> Option<(&'a str, TenantIdSource)> {
         let of_generator = generator.spec.tenant_id.as_deref().map(trimmed);
         let of_generator = of_generator.filter(|id| !id.is_empty());
         if let Some(id) = of_generator {
@@ -22,36 +26,36 @@ impl Resolver {
     }
 }
 
-/// An id without the blanks around it; with them where it is longer than any, so that it is refused and not taken for absent.
+/// Trims an id. A text that is longer than any id stays as it is, so that it is refused and not treated as absent.
 pub(super) fn trimmed(id: &str) -> &str {
-    if id.len() > MAX_NAME { id } else { id.trim() }
+    if id.len() > MAX_NAME_LENGTH { id } else { id.trim() }
 }
 
-/// A client id is a GUID, a tenant id that or a domain name. Anything else would only be
-/// carried through Kubernetes and Entra to a worse message.
-pub(super) fn check_client_id(id: &str, place: &str) -> Result<(), Problem> {
-    match is_guid(id) {
-        true => Ok(()),
-        false => Err(invalid("client id", id, "is not a GUID", place)),
+/// Checks that a client id is a GUID. Entra would refuse anything else with a less useful message.
+pub(super) fn check_client_id(id: &str, location: &str) -> Result<(), Problem> {
+    if is_guid(id) {
+        return Ok(());
     }
+    Err(invalid("client id", id, "is not a GUID", location))
 }
 
-pub(super) fn check_tenant_id(id: &str, place: &str) -> Result<(), Problem> {
-    match is_guid(id) || is_dns_name(id) && id.contains('.') {
-        true => Ok(()),
-        false => Err(invalid(
-            "tenant id",
-            id,
-            "is neither a GUID nor a domain name",
-            place,
-        )),
+/// Checks that a tenant id is a GUID or a domain name.
+pub(super) fn check_tenant_id(id: &str, location: &str) -> Result<(), Problem> {
+    if is_guid(id) || is_dns_name(id) && id.contains('.') {
+        return Ok(());
     }
+    Err(invalid(
+        "tenant id",
+        id,
+        "is neither a GUID nor a domain name",
+        location,
+    ))
 }
 
-fn invalid(what: &str, id: &str, why: &str, place: &str) -> Problem {
+fn invalid(what: &str, id: &str, why: &str, location: &str) -> Problem {
     let id = UntrustedText::quoted(id);
     Problem::new(
         Reason::IdentityInvalid,
-        format!("{what} {id} {why}; correct {place}"),
+        format!("{what} {id} {why}; correct {location}"),
     )
 }

@@ -24,7 +24,7 @@ fn annotated(name: &str, annotations: &[(&str, &str)]) -> PodItem {
 fn pod(name: &str, pull_secrets: &str) -> PodItem {
     let names = pull_secrets.split(',').map(|name| secret(name).1);
     let list = names.collect::<Vec<_>>().join(",");
-    annotated(name, &[(PULL_SECRETS, &list)])
+    annotated(name, &[(PULL_SECRETS_ANNOTATION, &list)])
 }
 
 fn secret(name: &str) -> Key {
@@ -163,11 +163,14 @@ fn a_list_of_one_namespace_does_not_affect_the_others() {
 #[test]
 fn a_mirror_pod_names_no_pull_secrets() {
     let list = secret("a").1;
-    assert_eq!(pull_secrets(&annotated("pod", &[(PULL_SECRETS, &list)])).len(), 1);
+    assert_eq!(
+        pull_secrets(&annotated("pod", &[(PULL_SECRETS_ANNOTATION, &list)])).len(),
+        1
+    );
     assert!(
         pull_secrets(&annotated(
             "pod",
-            &[(PULL_SECRETS, &list), (MIRROR_POD_ANNOTATION, "x")]
+            &[(PULL_SECRETS_ANNOTATION, &list), (MIRROR_POD_ANNOTATION, "x")]
         ))
         .is_empty()
     );
@@ -183,7 +186,7 @@ proptest! {
         let usage = synced(&[]);
         let mut used = HashSet::new();
         for items in [items, again] {
-            let changed = usage.observe(&applied(annotated("pod", &[(PULL_SECRETS, &items.join(","))])));
+            let changed = usage.observe(&applied(annotated("pod", &[(PULL_SECRETS_ANNOTATION, &items.join(","))])));
             prop_assert!(changed.len() <= 2 * MAX_REFERENCES, "{changed:?}");
             prop_assert_eq!(changed.iter().collect::<HashSet<_>>().len(), changed.len());
             prop_assert!(changed.iter().all(|(_, name)| is_pull_secret(name)), "{:?}", changed);

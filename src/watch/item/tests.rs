@@ -68,13 +68,13 @@ fn only_known_labels_and_annotations_are_kept_up_to_a_limit() {
 
 #[test]
 fn all_labels_and_annotations_that_the_program_reads_are_kept() {
-    for key in crate::generator::ANNOTATIONS {
+    for key in crate::generator::SERVICE_ACCOUNT_ANNOTATIONS {
         assert!(KEY_PREFIXES.iter().any(|prefix| key.starts_with(prefix)), "{key}");
     }
     for key in [
-        crate::admission::PULL_SECRETS,
-        crate::admission::INJECTED,
-        crate::admission::ACCESS_TOKEN,
+        crate::admission::PULL_SECRETS_ANNOTATION,
+        crate::admission::INJECTED_LABEL,
+        crate::admission::ACCESS_TOKEN_ANNOTATION,
     ] {
         assert!(KEY_PREFIXES.iter().any(|prefix| key.starts_with(prefix)), "{key}");
     }

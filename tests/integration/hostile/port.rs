@@ -296,7 +296,7 @@ async fn many_small_items_take_no_memory() {
                     404 => !known,
                     200 => known && words.contains("more than 1000 containers"),
                     // Large bodies wait for each other, and on a busy machine not all are read in time.
-                    500 => known && words.contains("the body did not come within"),
+                    500 => known && words.contains("the body did not arrive within"),
                     _ => false,
                 };
                 assert!(answered, "{status}: {words}");

@@ -7,7 +7,7 @@ use crate::{
     webhook::Webhook,
 };
 use acr_pull_webhook::{
-    generator::{Account, Kind, Reference},
+    generator::{Kind, Reference, ServiceAccount},
     pull_secret::name,
 };
 use azure_emulator::{Endpoint, Fault};
@@ -37,7 +37,7 @@ fn named_for(service_account: &str) -> String {
             kind,
             name: "contoso",
         },
-        Account::Pods(service_account),
+        ServiceAccount::OfPod(service_account),
     )
 }
 

@@ -1,12 +1,12 @@
-//! A workload identity: a service account, and what its annotations say of Entra.
+//! A workload identity: a service account whose annotations name an Entra application.
 
 use super::{
-    Account, Referenced, Resolver, ServiceAccountView, WorkloadIdentityAuth,
+    GeneratorInNamespace, ResolveRules, ServiceAccount, ServiceAccountAnnotations, WorkloadIdentityAuth,
     application::{check_client_id, check_tenant_id, trimmed},
 };
 use crate::{
     generator::{
-        access_token::{MAX_AUDIENCE, MAX_AUDIENCES},
+        access_token::{MAX_AUDIENCE_LENGTH, MAX_AUDIENCES},
         namespaces::{self, ALLOWED_NAMESPACES},
     },
     identity::{CloudEndpoints, TenantIdSource, WorkloadIdentity},
@@ -14,74 +14,75 @@ use crate::{
     untrusted::UntrustedText,
 };
 
-/// The annotations that name a service account's application: the kubelet credential
-/// provider's first, azure-workload-identity's second.
-const CLIENT_ID: [&str; 2] = [
+/// The annotations of a service account that set the client id: the annotation of the kubelet credential provider takes
+/// precedence over that of azure-workload-identity.
+const CLIENT_ID_ANNOTATIONS: [&str; 2] = [
     "kubernetes.azure.com/acr-client-id",
     "azure.workload.identity/client-id",
 ];
-const TENANT_ID: [&str; 2] = [
+/// The annotations of a service account that set the tenant id, in the same order.
+const TENANT_ID_ANNOTATIONS: [&str; 2] = [
     "kubernetes.azure.com/acr-tenant-id",
     "azure.workload.identity/tenant-id",
 ];
 
 /// All annotations of a service account that are read.
-pub const ANNOTATIONS: &[&str] = &[
-    CLIENT_ID[0],
-    CLIENT_ID[1],
-    TENANT_ID[0],
-    TENANT_ID[1],
+pub const SERVICE_ACCOUNT_ANNOTATIONS: &[&str] = &[
+    CLIENT_ID_ANNOTATIONS[0],
+    CLIENT_ID_ANNOTATIONS[1],
+    TENANT_ID_ANNOTATIONS[0],
+    TENANT_ID_ANNOTATIONS[1],
     ALLOWED_NAMESPACES,
 ];
 
-impl Resolver {
-    pub(super) fn workload(
+impl ResolveRules {
+    pub(super) fn workload_identity(
         &self,
-        generator: Referenced<'_>,
+        generator: GeneratorInNamespace<'_>,
         auth: &WorkloadIdentityAuth,
-        account: Account<'_>,
-        annotations: &ServiceAccountView,
+        account: ServiceAccount<'_>,
+        annotations: &ServiceAccountAnnotations,
         cloud: CloudEndpoints,
     ) -> Result<WorkloadIdentity, Problem> {
         let (namespace, service_account) = account
-            .service_account(generator.namespace)
-            .ok_or_else(|| generator.invalid("names no service account"))?;
+            .namespace_and_name(generator.namespace)
+            .ok_or_else(|| generator.invalid("has no service account"))?;
         check_allowed(generator, namespace, service_account, annotations)?;
-        let annotated = |keys: [&'static str; 2]| {
+        let first_annotation = |keys: [&'static str; 2]| {
             keys.into_iter()
                 .filter_map(|key| Some((trimmed(annotations.get(key)?), key)))
                 .find(|(value, _)| !value.is_empty())
         };
-        let (client_id, client_id_annotation) = annotated(CLIENT_ID).ok_or_else(|| {
+        let (client_id, client_id_annotation) = first_annotation(CLIENT_ID_ANNOTATIONS).ok_or_else(|| {
             Problem::new(
                 Reason::ClientIdMissing,
                 format!(
-                    "service account {namespace}/{service_account} names no Entra application; annotate it: \
+                    "service account {namespace}/{service_account} has no client id annotation; run: \
                      kubectl annotate serviceaccount --namespace {namespace} {service_account} {}=CLIENT_ID",
-                    CLIENT_ID[1]
+                    CLIENT_ID_ANNOTATIONS[1]
                 ),
             )
         })?;
-        let (tenant_id, tenant_id_source) = annotated(TENANT_ID)
+        let (tenant_id, tenant_id_source) = first_annotation(TENANT_ID_ANNOTATIONS)
             .map(|(id, key)| (id, TenantIdSource::Annotation(key)))
-            .or_else(|| self.tenant(generator))
+            .or_else(|| self.tenant_id(generator))
             .ok_or_else(|| {
                 Problem::new(
                     Reason::TenantIdMissing,
                     format!(
-                        "nothing names the Entra tenant of service account {namespace}/{service_account}; annotate it with \
+                        "no tenant id is configured for service account {namespace}/{service_account}; annotate it with \
                          {}, or set spec.tenantId in {}, or --tenant-id on the webhook",
-                        TENANT_ID[1], generator.reference
+                        TENANT_ID_ANNOTATIONS[1], generator.reference
                     ),
                 )
             })?;
         let annotation = |key| format!("annotation {key} of service account {namespace}/{service_account}");
         check_client_id(client_id, &annotation(client_id_annotation))?;
-        let tenant_place = match &tenant_id_source {
+        let tenant_id_location = match &tenant_id_source {
             TenantIdSource::Annotation(key) => annotation(key),
-            from => generator.tenant_place(from),
+            source => generator.tenant_id_location(source),
         };
-        check_tenant_id(tenant_id, &tenant_place)?;
+        check_tenant_id(tenant_id, &tenant_id_location)?;
         Ok(WorkloadIdentity {
             namespace: namespace.to_owned(),
             service_account: service_account.to_owned(),
@@ -94,27 +95,31 @@ impl Resolver {
         })
     }
 
-    /// The default audience, and those the generator adds, as External Secrets Operator does.
+    /// The default audience, and then the audiences that the generator adds, as in External Secrets Operator.
     fn audiences(
         &self,
-        generator: Referenced<'_>,
+        generator: GeneratorInNamespace<'_>,
         auth: &WorkloadIdentityAuth,
     ) -> Result<Vec<String>, Problem> {
         let mut audiences: Vec<String> = self.token_audiences.first().cloned().into_iter().collect();
-        let asked = auth.service_account_ref.as_ref();
-        let asked = asked.map(|r| r.audiences.as_slice()).unwrap_or_default();
-        if asked.len() > MAX_AUDIENCES || asked.iter().any(|audience| audience.len() > MAX_AUDIENCE) {
+        let requested = auth.service_account_ref.as_ref();
+        let requested = requested.map(|r| r.audiences.as_slice()).unwrap_or_default();
+        if requested.len() > MAX_AUDIENCES
+            || requested
+                .iter()
+                .any(|audience| audience.len() > MAX_AUDIENCE_LENGTH)
+        {
             return Err(generator.invalid(&format!(
-                "asks for more than {MAX_AUDIENCES} audiences in serviceAccountRef.audiences, or for one longer than \
-                 {MAX_AUDIENCE} bytes; remove what is not needed"
+                "requests more than {MAX_AUDIENCES} audiences in serviceAccountRef.audiences, or one longer than \
+                 {MAX_AUDIENCE_LENGTH} bytes; remove the audiences that are not needed"
             )));
         }
-        for audience in asked {
+        for audience in requested {
             if !self.token_audiences.contains(audience) {
                 let audience = UntrustedText::quoted(audience);
                 return Err(generator.invalid(&format!(
-                    "asks for the audience {audience} in serviceAccountRef.audiences, and only those of \
-                     --token-audiences are permitted ({}): remove it",
+                    "requests the audience {audience} in serviceAccountRef.audiences, but only the audiences of \
+                     --token-audiences are permitted ({}); remove it",
                     self.token_audiences.join(", ")
                 )));
             }
@@ -126,12 +131,12 @@ impl Resolver {
     }
 }
 
-/// A service account of another namespace must have agreed to be used from the Pod's.
+/// Checks that a service account of another namespace allows its use by Pods of the Pod's namespace.
 fn check_allowed(
-    generator: Referenced<'_>,
+    generator: GeneratorInNamespace<'_>,
     namespace: &str,
     service_account: &str,
-    annotations: &ServiceAccountView,
+    annotations: &ServiceAccountAnnotations,
 ) -> Result<(), Problem> {
     if namespace == generator.namespace {
         return Ok(());
@@ -140,9 +145,9 @@ fn check_allowed(
         .get(ALLOWED_NAMESPACES)
         .map(String::as_str)
         .unwrap_or_default();
-    let annotate =
+    let annotate_command =
         format_args!("kubectl annotate serviceaccount --overwrite --namespace {namespace} {service_account}");
-    namespaces::check_allowed(list, generator.namespace, annotate).map_err(|why| {
+    namespaces::check_allowed(list, generator.namespace, annotate_command).map_err(|why| {
         Problem::new(
             Reason::CrossNamespaceNotAllowed,
             format!(

@@ -1,45 +1,43 @@
-//! A service principal: where its client id and client secret are kept.
+//! A service principal: the Secret keys that hold its client id and its client secret.
 
-use super::{Referenced, Resolver, application::check_tenant_id};
+use super::{GeneratorInNamespace, ResolveRules, application::check_tenant_id};
 use crate::{
-    generator::access_token::{MAX_NAME, SecretKeySelector, ServicePrincipalAuth},
+    generator::access_token::{MAX_NAME_LENGTH, SecretKeySelector, ServicePrincipalAuth},
     identity::{CloudEndpoints, SecretKey, ServicePrincipal},
     problem::{Problem, Reason},
     untrusted::UntrustedText,
 };
 
-/// A selector that selects nothing.
-static NONE: SecretKeySelector = SecretKeySelector {
+/// Stands for an absent selector, so that the message names its first missing field.
+static EMPTY_SELECTOR: SecretKeySelector = SecretKeySelector {
     name: None,
     key: None,
     namespace: None,
 };
 
-impl Resolver {
-    pub(super) fn principal(
+impl ResolveRules {
+    pub(super) fn service_principal(
         &self,
-        generator: Referenced<'_>,
+        generator: GeneratorInNamespace<'_>,
         auth: &ServicePrincipalAuth,
         cloud: CloudEndpoints,
     ) -> Result<ServicePrincipal, Problem> {
         let key = |selector: &Option<SecretKeySelector>, field| {
-            generator.secret_key(selector.as_ref().unwrap_or(&NONE), field)
+            generator.secret_key(selector.as_ref().unwrap_or(&EMPTY_SELECTOR), field)
         };
-        let (client_id, client_secret) = (
-            key(&auth.secret_ref.client_id, "clientId")?,
-            key(&auth.secret_ref.client_secret, "clientSecret")?,
-        );
-        let (tenant_id, tenant_id_source) = self.tenant(generator).ok_or_else(|| {
+        let client_id = key(&auth.secret_ref.client_id, "clientId")?;
+        let client_secret = key(&auth.secret_ref.client_secret, "clientSecret")?;
+        let (tenant_id, tenant_id_source) = self.tenant_id(generator).ok_or_else(|| {
             Problem::new(
                 Reason::TenantIdMissing,
                 format!(
-                    "nothing names the Entra tenant of {}'s service principal; set spec.tenantId in it, or --tenant-id on \
+                    "no tenant id is configured for the service principal of {}; set spec.tenantId in it, or --tenant-id on \
                      the webhook",
                     generator.reference
                 ),
             )
         })?;
-        check_tenant_id(tenant_id, &generator.tenant_place(&tenant_id_source))?;
+        check_tenant_id(tenant_id, &generator.tenant_id_location(&tenant_id_source))?;
         Ok(ServicePrincipal {
             client_id,
             client_secret,
@@ -50,24 +48,25 @@ impl Resolver {
     }
 }
 
-impl<'a> Referenced<'a> {
+impl<'a> GeneratorInNamespace<'a> {
     fn secret_key(self, selector: &'a SecretKeySelector, field: &str) -> Result<SecretKey, Problem> {
         let path = format!("spec.auth.servicePrincipal.secretRef.{field}");
-        let given = |value: &'a Option<String>, part: &str| {
+        let required = |value: &'a Option<String>, part: &str| {
             let value = value.as_deref().filter(|value| !value.is_empty());
             value.ok_or_else(|| self.invalid(&format!("has no {path}.{part}; set it")))
         };
-        let namespace = self.foreign_namespace(
+        let namespace = self.referenced_namespace(
             selector.namespace.as_deref(),
             "Secret",
             &format!("{path}.namespace"),
         )?;
-        let (name, key) = (given(&selector.name, "name")?, given(&selector.key, "key")?);
+        let name = required(&selector.name, "name")?;
+        let key = required(&selector.key, "key")?;
         self.check_name(name, &format!("{path}.name"))?;
-        let is_key = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
-        if key.len() > MAX_NAME || !key.bytes().all(is_key) {
+        let is_key_byte = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+        if key.len() > MAX_NAME_LENGTH || !key.bytes().all(is_key_byte) {
             return Err(self.invalid(&format!(
-                "says {} in {path}.key, which is not a key of a Secret; correct it",
+                "has an invalid {path}.key: {} is not a valid key of a Secret; correct it",
                 UntrustedText::quoted(key)
             )));
         }

@@ -1,0 +1,163 @@
+//! The verdict about a Pod, and its `admission.k8s.io/v1` response.
+//!
+//! The types of kube are not used, because they serialize the patch as an array of numbers instead of base64
+//! (kube#1781) and copy the whole object of the request.
+
+use super::{
+    review::{API_VERSION, KIND},
+    warnings,
+};
+use crate::problem::{Class, Problem, Reason};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use json_patch::Patch;
+use serde::Serialize;
+
+/// The typical size of a patch for one pull secret.
+const TYPICAL_PATCH_BYTES: usize = 512;
+
+/// The decision about a Pod.
+#[derive(Debug)]
+pub enum Verdict {
+    /// The Pod needs no pull secrets, and is admitted without changes.
+    Untouched,
+    /// The Pod is admitted with its pull secrets.
+    Patched {
+        /// The patch, which is empty if the Pod already has its pull secrets.
+        patch: Patch,
+        /// Why the tokens of some pull secrets are not available yet.
+        pending: Vec<Problem>,
+        /// Other warnings for the creator of the Pod.
+        warnings: Vec<String>,
+    },
+    /// The Pod is refused until the problem is fixed.
+    Denied(Problem),
+    /// No decision was possible, and `failurePolicy` applies.
+    Failed(Problem),
+}
+
+/// An AdmissionReview with the response.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AdmissionResponse<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    response: Response<'a>,
+}
+
+impl<'a> AdmissionResponse<'a> {
+    /// The response to the request with this uid.
+    pub fn new(uid: &'a str, verdict: &Verdict) -> Self {
+        let mut response = Response {
+            uid,
+            allowed: matches!(verdict, Verdict::Untouched | Verdict::Patched { .. }),
+            patch_type: None,
+            patch: None,
+            status: None,
+            warnings: Vec::new(),
+        };
+        match verdict {
+            Verdict::Untouched => {}
+            Verdict::Patched {
+                patch,
+                pending,
+                warnings,
+            } => {
+                // The API server refuses a patch type without a patch and a patch without a patch type.
+                if !patch.0.is_empty() {
+                    response.patch_type = Some("JSONPatch");
+                    let mut json = Vec::with_capacity(TYPICAL_PATCH_BYTES);
+                    if serde_json::to_writer(&mut json, patch).is_ok() {
+                        response.patch = Some(STANDARD.encode(json));
+                    }
+                }
+                let pending = pending.iter().map(|problem| {
+                    format!("the Pod is admitted without a token; its images can be pulled when there is one: {problem}")
+                });
+                let all = pending.chain(warnings.iter().cloned());
+                response.warnings =
+                    warnings::bounded(all.map(|warning| format!("acr-pull-webhook: {warning}")));
+            }
+            Verdict::Denied(problem) | Verdict::Failed(problem) => {
+                let (code, reason) = status(problem.reason);
+                response.status = Some(Status {
+                    code,
+                    reason,
+                    message: problem.to_string(),
+                });
+            }
+        }
+        Self {
+            api_version: API_VERSION,
+            kind: KIND,
+            response,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Response<'a> {
+    uid: &'a str,
+    allowed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Status {
+    code: u16,
+    reason: &'static str,
+    message: String,
+}
+
+/// The HTTP code and the `metav1.StatusReason` of a refusal.
+fn status(reason: Reason) -> (u16, &'static str) {
+    match reason.class() {
+        _ if reason == Reason::InvalidReview => (400, "BadRequest"),
+        Class::Invalid => (422, "Invalid"),
+        // Not 503 for a failure of Azure, because some clients repeat a request immediately after a 503.
+        Class::Forbidden | Class::Upstream => (403, "Forbidden"),
+        Class::ApiServer => (500, "InternalError"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::review::PodView;
+    use serde_json::json;
+
+    #[test]
+    fn a_response_has_both_a_base64_patch_and_its_type_or_neither() {
+        let response = |patch| {
+            let verdict = Verdict::Patched {
+                patch,
+                pending: Vec::new(),
+                warnings: Vec::new(),
+            };
+            serde_json::to_value(AdmissionResponse::new("u-1", &verdict)).unwrap()["response"].clone()
+        };
+        let full = response(crate::admission::patch(&PodView::default(), &["a"]));
+        assert_eq!(full["patchType"], "JSONPatch");
+        let decoded = STANDARD.decode(full["patch"].as_str().unwrap()).unwrap();
+        assert!(serde_json::from_slice::<Patch>(&decoded).is_ok());
+        let empty = response(Patch(vec![]));
+        assert_eq!(empty, json!({"uid": "u-1", "allowed": true}));
+    }
+
+    #[test]
+    fn a_refusal_has_a_code_and_a_reason() {
+        let verdict = Verdict::Denied(Problem::new(Reason::RegistryNotAllowed, "no"));
+        let response = serde_json::to_value(AdmissionResponse::new("u-1", &verdict)).unwrap();
+        assert_eq!(
+            response["response"],
+            json!({"uid": "u-1", "allowed": false, "status": {"code": 403, "reason": "Forbidden", "message": "RegistryNotAllowed: no"}})
+        );
+    }
+}
