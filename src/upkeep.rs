@@ -8,6 +8,7 @@ mod queue;
 mod rate_limiter;
 mod repair;
 mod schedule;
+mod step;
 mod usage;
 mod watches;
 
@@ -32,12 +33,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
+use step::{Knowledge, Step, next_step};
 use tokio::{sync::Notify, time::Instant};
 use usage::{Usage, UsageIndex};
 
-/// How long a pull secret without a token is left to the replica that admitted its Pod. If that replica dies during the
-/// admission, the Pod waits no longer than this.
-const ORPHAN_GRACE: Duration = Duration::from_secs(15);
 /// How long a new leader waits for the list of Pods before it renews pull secrets that may be unused.
 const POD_LIST_TIMEOUT: Duration = Duration::from_secs(20);
 /// The longest time until a pull secret is reconciled again. Bounded because the clock may be set.
@@ -164,15 +163,28 @@ impl Reconciler {
         let Item(Ok(owner)) = &*object else {
             return Ok(None);
         };
-        if owner.metadata.deletion_timestamp.is_some() {
-            return Ok(None);
+        let usage = self.usage.usage_of(key);
+        if !matches!(usage, Usage::Unused(_)) {
+            self.collection.forget(key);
         }
-        match self.usage.usage_of(key) {
-            Usage::Unused(duration) => self.collect(owner, key, duration).await,
+        if usage == Usage::Used && owner.is_marked_unused() && owner.metadata.deletion_timestamp.is_none() {
+            self.upkeep.issuer.writer().mark_used(owner).await?;
+        }
+        let known = Knowledge {
+            usage,
             // The key is woken when the Pods have been listed.
-            Usage::Unknown if self.started.elapsed() < POD_LIST_TIMEOUT => Ok(Some(POD_LIST_TIMEOUT)),
-            // While the Pods are unknown, an unneeded renewal does no harm.
-            usage @ (Usage::Used | Usage::Unknown) => self.renew_or_repair(&object, owner, key, usage).await,
+            is_pod_list_pending: self.started.elapsed() < POD_LIST_TIMEOUT,
+            backoff: self.backoff_left(key),
+        };
+        match next_step(owner, known, Timestamp::now()) {
+            Step::Ignore => Ok(None),
+            Step::Wait(duration) => Ok(Some(duration)),
+            Step::Collect(unused_for) => self.collect(owner, key, unused_for).await,
+            Step::Renew => self.renew_now(&object, owner, key).await,
+            Step::Repair(due_in) => {
+                let repair_in = self.repair(owner, key).await?.unwrap_or(MAX_REQUEUE);
+                Ok(Some(due_in.min(repair_in).min(MAX_REQUEUE)))
+            }
         }
     }
 
@@ -190,26 +202,13 @@ impl Reconciler {
         Ok(None)
     }
 
-    /// Repairs a pull secret in use if that was requested, and renews it if it is due.
-    async fn renew_or_repair(
+    /// Renews the token, at the rate that the settings allow.
+    async fn renew_now(
         &self,
         object: &Arc<WatchedPullSecret>,
         owner: &ACRPullSecret,
         key: &Key,
-        usage: Usage,
     ) -> Result<Option<Duration>, Problem> {
-        if owner.is_marked_unused() && usage == Usage::Used {
-            self.upkeep.issuer.writer().mark_used(owner).await?;
-        }
-        self.collection.forget(key);
-        if let Some(left) = self.backoff_left(key) {
-            return Ok(Some(left));
-        }
-        let due_in = schedule::until_due(owner, ORPHAN_GRACE, Timestamp::now());
-        if !due_in.is_zero() {
-            let repair_in = self.repair(owner, key).await?.unwrap_or(MAX_REQUEUE);
-            return Ok(Some(due_in.min(repair_in).min(MAX_REQUEUE)));
-        }
         self.write_limiter.acquire().await;
         if !self.term.still_leads() {
             return Ok(None);
@@ -302,7 +301,7 @@ pub(crate) fn fuzz_event(data: &[u8]) {
 #[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz_pull_secret(object: &ACRPullSecret) {
     for now in [Timestamp::MIN, Timestamp::UNIX_EPOCH, Timestamp::MAX] {
-        schedule::until_due(object, ORPHAN_GRACE, now);
+        schedule::until_due(object, step::ORPHAN_GRACE, now);
     }
 }
 
