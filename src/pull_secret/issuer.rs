@@ -404,7 +404,8 @@ impl Inner {
     /// Whether another replica was quicker while this one waited.
     fn is_done(&self, order: &Order, cause: &Cause) -> bool {
         let known = self.known(order);
-        if worth(known.as_deref(), order) != Freshness::Fresh {
+        // One that is about to be deleted may be gone already, and this watch behind.
+        if marked_unused(known.as_deref()).is_some() || worth(known.as_deref(), order) != Freshness::Fresh {
             return false;
         }
         match cause {

@@ -164,7 +164,7 @@ impl Writer {
     }
 
     /// The object as it is now, if it still is that object.
-    async fn same(&self, owner: &ACRPullSecret, order: &Order) -> Result<ACRPullSecret, Problem> {
+    pub(super) async fn same(&self, owner: &ACRPullSecret, order: &Order) -> Result<ACRPullSecret, Problem> {
         match self.live(order).await? {
             Some(live) if live.metadata.uid == owner.metadata.uid => Ok(live),
             _ => Err(gone(order)),

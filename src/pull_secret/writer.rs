@@ -112,8 +112,12 @@ impl Writer {
     ) -> Result<Version, Problem> {
         let secret = secret(owner, order, token);
         let written = match self.create(order, &secret).await {
-            // Ours of an earlier life, or somebody else's.
-            Err(CallError::Api(s)) if s.code == 409 => self.replace(order, &secret).await,
+            // Ours of an earlier life, or somebody else's. Or of a pull secret that has taken the place of this one: what names
+            // an owner that is gone is deleted with it.
+            Err(CallError::Api(s)) if s.code == 409 => {
+                self.same(owner, order).await?;
+                self.replace(order, &secret).await
+            }
             other => other,
         };
         written.map_err(|e| secret_problem(order, e))
