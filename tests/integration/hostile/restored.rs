@@ -64,7 +64,10 @@ async fn pull_secrets_that_are_deleted_in_bulk_under_live_pods_all_come_back() {
         // The replica finds at its next list that all have gone.
         site.gate().hold(Held::Watch("acrpullsecrets".to_owned()));
         let (all, of_all) = (DeleteParams::default(), ListParams::default());
-        let gone = site.pull_secrets(namespace).delete_collection(&all, &of_all).await;
+        let gone = site
+            .pull_secrets(namespace)
+            .delete_collection(&all, &of_all)
+            .await;
         gone.unwrap();
         site.gate().expire(&["acrpullsecrets"]);
         site.gate().let_go();
