@@ -69,6 +69,15 @@ async fn a_hanging_registry_a_dropped_cloud_and_thousands_of_refusals_delay_no_o
         let mut hanging = registries[0].clone();
         hanging["host"] = HANGS.into();
         registries.push(hanging);
+        // Entra trusts the accounts of the first namespace: their tokens get as far as the registry that hangs.
+        let trusted = &mut world["tenants"][0]["applications"][0]["federatedCredentials"];
+        let trusted = trusted.as_array_mut().unwrap();
+        let app = trusted[0].clone();
+        trusted.extend((0..ACCOUNTS).map(|n| {
+            let mut trust = app.clone();
+            trust["subject"] = format!("{}-{n}", app["subject"].as_str().unwrap()).into();
+            trust
+        }));
     })
     .await;
     let (a, b) = (&site.a.namespace, &site.b.namespace);
