@@ -75,6 +75,14 @@ pub fn is_disputed(known: Option<&WatchedPullSecret>, inputs_hash: &str) -> bool
     hash != inputs_hash && Timestamp::now().duration_since(renewed.0) < DISPUTE_WINDOW
 }
 
+/// The pull secret, if it is about to be deleted.
+pub fn marked_unused(known: Option<&WatchedPullSecret>) -> Option<&ACRPullSecret> {
+    match known {
+        Some(Item(Ok(known))) => known.is_marked_unused().then_some(known),
+        _ => None,
+    }
+}
+
 /// The part of its life after which the token of this object is renewed.
 pub fn renewal_share(object: &ACRPullSecret, renewed: Timestamp) -> f64 {
     let mut hasher = DefaultHasher::new();

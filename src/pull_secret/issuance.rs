@@ -2,9 +2,10 @@
 
 use super::{
     ACRPullSecret, IssuedToken, PullSecretPlan, PullSecrets, WatchedPullSecret, Writer,
-    freshness::{Freshness, freshness_of},
-    pair::{Written, is_working, owner_deleted},
+    freshness::{Freshness, freshness_of, marked_unused},
+    pair::{Written, is_working},
     resource::ISSUED,
+    writer::owner_deleted,
 };
 use crate::{
     events::Events,
@@ -80,12 +81,14 @@ impl Issuance {
     /// Whether another replica was quicker.
     fn is_done(&self, plan: &PullSecretPlan, cause: &Cause) -> bool {
         let known = self.pull_secrets.get(&plan.object);
-        if freshness_of(known.as_deref(), &plan.inputs_hash) != Freshness::Fresh {
+        let known = known.as_deref();
+        // The watch may be behind: a pull secret whose deletion was announced may be deleted already.
+        if marked_unused(known).is_some() || freshness_of(known, &plan.inputs_hash) != Freshness::Fresh {
             return false;
         }
         match cause {
             Cause::Admission => true,
-            Cause::Renewal(seen) => renewed(known.as_deref()) != renewed(Some(seen)),
+            Cause::Renewal(seen) => renewed(known) != renewed(Some(seen)),
             Cause::Repair => false,
         }
     }

@@ -4,7 +4,7 @@ use super::{
     ACRPullSecret, PullSecretPlan, PullSecrets, Resolver, WatchedPullSecret, Writer,
     census::Reservation,
     flight::{Flights, Job, Waiter},
-    freshness::{Freshness, freshness_of, is_disputed},
+    freshness::{Freshness, freshness_of, is_disputed, marked_unused},
     issuance::{Cause, Issuance},
     marks::Marks,
     policy::{Ensured, OnUpstreamFailure},
@@ -17,7 +17,6 @@ use crate::{
     registry::RegistryClient,
     telemetry::Metrics,
     transport::{Gates, Place, Stage, late},
-    watch::Item,
 };
 use kube::runtime::reflector::ObjectRef;
 use std::sync::Arc;
@@ -228,13 +227,5 @@ impl Job for IssuanceFlight {
     fn retries(&self) -> bool {
         // Renewals and repairs have a schedule of their own.
         matches!(self.cause, Cause::Admission) && self.issuer.settings.on_upstream_failure.retries()
-    }
-}
-
-/// The pull secret, if it is about to be deleted.
-fn marked_unused(known: Option<&WatchedPullSecret>) -> Option<&ACRPullSecret> {
-    match known {
-        Some(Item(Ok(known))) => known.is_marked_unused().then_some(known),
-        _ => None,
     }
 }

@@ -63,7 +63,7 @@ impl Writer {
                     return Ok(Written::Done);
                 }
             }
-            let live = self.same(&owner, plan).await?;
+            let live = self.live_with_same_uid(&owner, plan).await?;
             let described = described_secret(&live);
             owner = live;
             if described == seen || described.as_ref() == Some(&version) {
@@ -109,7 +109,7 @@ impl Writer {
             if known.resource_version.is_none() {
                 return self.create_or_replace(owner, plan, token).await.map(Some);
             }
-            *owner = self.same(owner, plan).await?;
+            *owner = self.live_with_same_uid(owner, plan).await?;
             match described_secret(owner) {
                 Some(described) if described != known => {
                     if is_fresh(owner, plan, now) {
@@ -164,26 +164,6 @@ impl Writer {
         }
         Ok(())
     }
-
-    /// The object as the API server has it, if it has the same uid.
-    async fn same(&self, owner: &ACRPullSecret, plan: &PullSecretPlan) -> Result<ACRPullSecret, Problem> {
-        match self.live(plan).await? {
-            Some(live) if live.metadata.uid == owner.metadata.uid => Ok(live),
-            _ => Err(owner_deleted(plan)),
-        }
-    }
-}
-
-/// The owner was deleted, and the garbage collector deletes its Secret.
-pub fn owner_deleted(plan: &PullSecretPlan) -> Problem {
-    Problem::new(
-        Reason::ApiServerUnavailable,
-        format!(
-            "ACRPullSecret {}/{} was deleted while its token was fetched; try again",
-            plan.namespace(),
-            plan.name()
-        ),
-    )
 }
 
 fn overwritten(plan: &PullSecretPlan) -> Problem {

@@ -83,6 +83,18 @@ impl Writer {
         kubernetes::call(&what, api.get_opt(plan.name())).await
     }
 
+    /// The object as the API server has it, if it has the same uid.
+    pub async fn live_with_same_uid(
+        &self,
+        owner: &ACRPullSecret,
+        plan: &PullSecretPlan,
+    ) -> Result<ACRPullSecret, Problem> {
+        match self.live(plan).await? {
+            Some(live) if live.metadata.uid == owner.metadata.uid => Ok(live),
+            _ => Err(owner_deleted(plan)),
+        }
+    }
+
     /// Replaces the Secret if it still exists in the known version.
     pub async fn replace_known(
         &self,
@@ -110,8 +122,12 @@ impl Writer {
     ) -> Result<Version, Problem> {
         let secret = secret(owner, plan, token);
         let written = match self.create(plan, &secret).await {
-            // The policy decides whether the existing Secret may be replaced.
-            Err(CallError::Api(s)) if s.code == 409 => self.replace(plan, &secret).await,
+            // The policy decides whether the existing Secret may be replaced. A Secret of a deleted owner would be deleted with
+            // it, so the owner must still exist.
+            Err(CallError::Api(s)) if s.code == 409 => {
+                self.live_with_same_uid(owner, plan).await?;
+                self.replace(plan, &secret).await
+            }
             other => other,
         };
         written.map_err(|e| secret_problem(plan, e))
@@ -231,6 +247,18 @@ impl Writer {
             Err(error) => Err(api_problem(&what, error)),
         }
     }
+}
+
+/// The owner was deleted, and the garbage collector deletes its Secret.
+pub fn owner_deleted(plan: &PullSecretPlan) -> Problem {
+    Problem::new(
+        Reason::ApiServerUnavailable,
+        format!(
+            "ACRPullSecret {}/{} was deleted while its token was fetched; try again",
+            plan.namespace(),
+            plan.name()
+        ),
+    )
 }
 
 fn secret(owner: &ACRPullSecret, plan: &PullSecretPlan, token: &PullToken) -> Secret {

@@ -1,7 +1,10 @@
 //! What users of one namespace write so that others run out of memory, run a command of theirs, or read what is not theirs.
 //! Attempts 22 and 23, with the webhook's own token, are in `policies.rs`.
 
-use super::{MAX_RESIDENT, MIB, bears};
+use super::{
+    bears,
+    others::{MAX_RESIDENT, MIB},
+};
 use crate::{
     refusals::loosen,
     review::{post, review},

@@ -57,7 +57,7 @@ async fn annotate(site: &Site, namespace: &str, pod: &str, annotations: Value) {
         .unwrap();
 }
 
-async fn delete_pod(site: &Site, namespace: &str, pod: &str) {
+pub async fn delete_pod(site: &Site, namespace: &str, pod: &str) {
     let at_once = DeleteParams::default().grace_period(0);
     site.pods(namespace).delete(pod, &at_once).await.unwrap();
 }
@@ -95,7 +95,7 @@ fn event(about: (&str, &str), reason: &str, message: &str, at: Timestamp) -> Val
     })
 }
 
-fn missing(about: (&str, &str), names: &str, at: Timestamp) -> Value {
+pub fn missing(about: (&str, &str), names: &str, at: Timestamp) -> Value {
     let message = format!(
         "Unable to retrieve some image pull secrets ({names}); attempting to pull the image may not succeed."
     );
@@ -113,7 +113,7 @@ fn refusal() -> String {
     )
 }
 
-async fn post(site: &Site, namespace: &str, event: Value) {
+pub async fn post(site: &Site, namespace: &str, event: Value) {
     let events = Api::<Event>::namespaced(site.client.clone(), namespace);
     events.create(&PostParams::default(), &from(event)).await.unwrap();
 }
@@ -131,7 +131,7 @@ async fn cannot_pull(site: &Site, namespace: &str, pod: &str) {
 }
 
 /// Waits until it is so long after the last renewal that a kubelet's clock cannot be at fault, and returns that time.
-async fn after_renewal(site: &Site, namespace: &str, name: &str) -> Timestamp {
+pub async fn after_renewal(site: &Site, namespace: &str, name: &str) -> Timestamp {
     let at = renewed(site, namespace, name).await + SignedDuration::from_secs(7);
     eventually("it is that late", async || (Timestamp::now() >= at).then_some(())).await;
     at

@@ -52,6 +52,14 @@ enum Cut {
     Done,
 }
 
+/// What can be held back: a kind of write, the requests of a method for a path, or what the watches of a kind tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Held {
+    Write(Write),
+    Path(Method, String),
+    Watch(String),
+}
+
 struct Shared {
     client: reqwest::Client,
     server: String,
@@ -62,6 +70,10 @@ struct Shared {
     refusals: Mutex<Vec<(String, StatusCode, usize)>>,
     /// The writes that have come through.
     writes: Mutex<Vec<Write>>,
+    /// What is held back, if anything is.
+    held: watch::Sender<Option<Held>>,
+    /// Requests that have been held back, since something is.
+    waiting: watch::Sender<usize>,
     /// The kinds whose next watch asks for a state that the API server has forgotten.
     expiring: Mutex<BTreeSet<String>>,
 }
@@ -93,6 +105,8 @@ impl Gate {
             generation: watch::Sender::new(0),
             refusals: Mutex::default(),
             writes: Mutex::default(),
+            held: watch::Sender::new(None),
+            waiting: watch::Sender::new(0),
             expiring: Mutex::default(),
         });
         let router = Router::new().fallback(pass).with_state(shared.clone());
@@ -145,6 +159,29 @@ impl Gate {
         self.shared.refusals.lock().unwrap().is_empty()
     }
 
+    /// Holds this back, in place of anything before, until it is let go.
+    pub fn hold(&self, held: Held) {
+        self.shared.waiting.send_replace(0);
+        self.shared.held.send_replace(Some(held));
+    }
+
+    /// Waits until a request, or what a watch tells, is held back.
+    pub async fn is_holding(&self) {
+        let mut waiting = self.shared.waiting.subscribe();
+        let holding = waiting.wait_for(|waiting| *waiting > 0);
+        let holding = tokio::time::timeout(std::time::Duration::from_secs(90), holding).await;
+        assert!(
+            holding.is_ok(),
+            "nothing is held back within 90 s: {:?}",
+            *self.shared.held.borrow()
+        );
+    }
+
+    /// Lets go what was held back.
+    pub fn let_go(&self) {
+        self.shared.held.send_replace(None);
+    }
+
     /// How many of these writes have come through.
     pub fn writes(&self, write: Write) -> usize {
         let writes = self.shared.writes.lock().unwrap();
@@ -185,12 +222,34 @@ impl Write {
     }
 }
 
+/// Waits for as long as this is held back.
+async fn wait(shared: &Shared, matches: impl Fn(&Held) -> bool) {
+    let mut held = shared.held.subscribe();
+    let is_held = held.borrow_and_update().as_ref().is_some_and(&matches);
+    if is_held {
+        shared.waiting.send_modify(|waiting| *waiting += 1);
+        // The gate, which owns the other end, lives longer.
+        let _ = held.wait_for(|held| !held.as_ref().is_some_and(&matches)).await;
+    }
+}
+
 async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     if let Some(status) = refusal(&shared, request.uri().path()) {
         let body = serde_json::json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "by the gate",
             "reason": status.canonical_reason(), "code": status.as_u16()});
         return (status, body.to_string()).into_response();
     }
+    let (write, method, path) = (
+        Write::of(&request),
+        request.method().clone(),
+        request.uri().path().to_owned(),
+    );
+    wait(&shared, |held| match held {
+        Held::Write(held) => Some(*held) == write,
+        Held::Path(by, held) => (by, held) == (&method, &path),
+        Held::Watch(_) => false,
+    })
+    .await;
     if let Some(write) = Write::of(&request) {
         shared.writes.lock().unwrap().push(write);
     }
@@ -230,12 +289,12 @@ async fn never() -> Response {
     std::future::pending().await
 }
 
-async fn forward(shared: &Shared, request: Request) -> Response {
+async fn forward(shared: &Arc<Shared>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let mut uri = head.uri.to_string();
     let watches = head.uri.query().is_some_and(|query| query.contains("watch=true"));
-    let kind = head.uri.path().rsplit('/').next().unwrap_or_default();
-    if watches && shared.expiring.lock().unwrap().remove(kind) {
+    let kind = head.uri.path().rsplit('/').next().unwrap_or_default().to_owned();
+    if watches && shared.expiring.lock().unwrap().remove(&kind) {
         uri = forgotten(&uri);
     }
     let mut generation = shared.generation.subscribe();
@@ -261,8 +320,18 @@ async fn forward(shared: &Shared, request: Request) -> Response {
         }
     }
     let chunks = answer.bytes_stream();
+    let holder = shared.clone();
     let body = match watches {
-        true => Body::from_stream(chunks.take_until(async move { generation.changed().await.is_ok() })),
+        true => {
+            let chunks = chunks.then(move |chunk| {
+                let (holder, kind) = (holder.clone(), kind.clone());
+                async move {
+                    wait(&holder, |held| *held == Held::Watch(kind.clone())).await;
+                    chunk
+                }
+            });
+            Body::from_stream(chunks.take_until(async move { generation.changed().await.is_ok() }))
+        }
         false => Body::from_stream(chunks),
     };
     response.body(body).unwrap()
