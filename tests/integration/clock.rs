@@ -3,6 +3,7 @@
 use super::site::{Site, eventually, pod, pull_secret_name};
 use azure_emulator::Endpoint;
 use jiff::Timestamp;
+use kube::api::DeleteParams;
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -44,4 +45,32 @@ async fn tokens_that_seem_to_end_before_they_begin_are_renewed_in_their_time() {
         .filter(|line| line.contains("synchronize the clocks"))
         .count();
     assert_eq!(warned, 1);
+}
+
+/// Attempt 25: what a registry claims about time affects its own pull secrets only.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_expires_in_the_year_9989_is_used_and_stops_nothing() {
+    let site = Site::leading(&[], |world| {
+        world["tokens"] = json!({"acrRefreshLifetime": "69800000h"});
+    })
+    .await;
+    let namespace = &site.a.namespace;
+    let name = pull_secret_name(&site.create(namespace, &pod("one", "contoso")).await);
+    let expires = site.status(namespace, &name).await.expiration_time.unwrap().0;
+    assert!(expires > "9000-01-01T00:00:00Z".parse().unwrap(), "{expires}");
+    site.create(namespace, &pod("two", "contoso")).await;
+    assert_eq!(site.calls(Endpoint::EntraToken), 1);
+    // The leader still works: it repairs a deleted object.
+    let pull_secrets = site.pull_secrets(namespace);
+    let before = pull_secrets.get(&name).await.unwrap().metadata.uid;
+    pull_secrets
+        .delete(&name, &DeleteParams::default())
+        .await
+        .unwrap();
+    eventually("the pull secret is restored", async || {
+        let restored = pull_secrets.get_opt(&name).await.unwrap()?;
+        (restored.metadata.uid != before && restored.status?.is_ready()).then_some(())
+    })
+    .await;
+    assert_eq!(site.metric("upkeep_panics_total").await, 0);
 }
