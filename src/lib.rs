@@ -17,6 +17,7 @@ pub mod crds;
 pub mod deadline;
 pub mod events;
 pub mod excluded;
+pub mod fair_semaphore;
 pub mod foreign;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
@@ -34,6 +35,5 @@ pub mod tasks;
 pub mod telemetry;
 pub mod tls;
 pub mod transport;
-pub mod turns;
 pub mod upkeep;
 pub mod watch;

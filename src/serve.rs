@@ -13,8 +13,8 @@ use crate::{
     registry::RegistryClient,
     tasks::tasks,
     telemetry::{Health, Metrics, Readiness},
-    tls::{self, Door, Paths, Serving, Source, Stage},
-    transport::{self, Ahead, Gates},
+    tls::{self, CertificateSlot, ListenerKind, SecretPaths, ShutdownPhase, Source},
+    transport::{self, Gates, Preconnector},
     upkeep::{self, Upkeep},
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -26,7 +26,7 @@ use tokio::{
 };
 
 /// Probes and scrapes are few. None of these is ever proven, so more would be of no use.
-const MAX_ADMIN_CONNECTIONS: usize = tls::UNPROVEN;
+const MAX_ADMIN_CONNECTIONS: usize = tls::MAX_UNPROVEN;
 
 /// Serves until SIGTERM or SIGINT; an error is a sentence for the operator.
 pub async fn run(args: ServeArgs) -> Result<(), String> {
@@ -38,7 +38,7 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
     let source = args.tls.source()?;
     let reach = Reach::new(&args.namespaces)?;
     let metrics = Metrics::new();
-    let certificate = Serving::new(metrics.clone());
+    let certificate = CertificateSlot::new(metrics.clone());
     let tls = certificate.config(args.tls.clients().as_ref())?;
     let http = transport::client(args.extra_ca_file.as_deref())?;
     let (webhook, listen_addr) = listen("--listen-addr", args.listen_addr).await?;
@@ -55,28 +55,28 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
         events: Events::new(client.clone()),
         tasks: tasks.clone(),
     };
-    let Source { files, places, terms } = source;
+    let Source { files, targets, spec } = source;
     if let Some((cert, key)) = files {
         tls::follow(&cert, &key, &certificate, &tasks)?;
     }
-    let paths = Paths::default();
+    let paths = SecretPaths::default();
     tasks.spawn(
         "keeper of certificate and path",
-        tls::keep(cluster.clone(), places, terms, certificate, paths.clone()),
+        tls::manage(cluster.clone(), targets, spec, certificate, paths.clone()),
     );
     let (admission, upkeep) = parts(&args, &cluster, http, &metrics)?;
 
-    let (drain, draining) = watch::channel(Stage::Open);
+    let (drain, draining) = watch::channel(ShutdownPhase::Serving);
     let health = Health::new(readiness.clone(), metrics.clone()).router();
     // The health listener goes on to the very end; it is dropped with the process.
-    let (_stay, never) = watch::channel(Stage::Open);
+    let (_stay, never) = watch::channel(ShutdownPhase::Serving);
     tasks.spawn(
         "listener of --admin-addr",
-        tls::serve(admin, Door::Admin, MAX_ADMIN_CONNECTIONS, health, never),
+        tls::serve(admin, ListenerKind::Admin, MAX_ADMIN_CONNECTIONS, health, never),
     );
     let mut serving = tokio::spawn(tls::serve(
         webhook,
-        Door::Webhook(tls, paths),
+        ListenerKind::Webhook(tls, paths),
         args.tls.max_connections as usize,
         admission::router(admission),
         draining,
@@ -105,13 +105,13 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
     // Not ready first: the API servers' proxies need a moment to send their requests elsewhere, and the connections
     // that they keep go on to lead here.
     readiness.wait_for("shutting down");
-    let _ = drain.send(Stage::Leaving);
+    let _ = drain.send(ShutdownPhase::Draining);
     tracing::info!(delay = args.shutdown_delay, "shutting down");
     tokio::select! {
         () = tokio::time::sleep(Duration::from_secs(args.shutdown_delay)) => {}
         _ = interrupt.recv() => {}
     }
-    let _ = drain.send(Stage::Closed);
+    let _ = drain.send(ShutdownPhase::Stopped);
     if let Some(fault) = fault {
         return Err(fault);
     }
@@ -139,19 +139,19 @@ fn parts(
 ) -> Result<(Admission, Upkeep), String> {
     let client = &cluster.client;
     let gates = Gates::new(args.issue_concurrency, metrics.clone());
-    let ahead = Ahead::new(http.clone(), gates.clone());
+    let preconnector = Preconnector::new(http.clone(), gates.clone());
     let tokens = TokenSource {
         gates: gates.clone(),
         assertions: AssertionSource::new(client.clone(), metrics.clone()),
         client_secrets: ClientSecrets::new(client.clone()),
-        entra: EntraClient::new(http.clone(), ahead.clone(), gates.clone(), metrics.clone()),
+        entra: EntraClient::new(http.clone(), preconnector.clone(), gates.clone(), metrics.clone()),
         managed_identities: ManagedIdentityClient::new(
             transport::machine_client()?,
             gates.clone(),
             metrics.clone(),
         ),
     };
-    let registry = RegistryClient::new(http, ahead, gates.clone(), metrics.clone());
+    let registry = RegistryClient::new(http, preconnector, gates.clone(), metrics.clone());
     let keep_trying = args.on_upstream_failure == OnUpstreamFailure::Admit;
     let events = cluster.events.clone();
     let issuer = Issuer::new(

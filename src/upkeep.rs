@@ -14,7 +14,7 @@ mod watches;
 use crate::{
     admission::Admission,
     cluster::Cluster,
-    leader::Term,
+    leader::Leadership,
     problem::Problem,
     pull_secret::{ACRPullSecret, Catalog, Cause, Guarded, Issuer, Resolution, Wish},
     telemetry::{Metrics, Renewal},
@@ -68,7 +68,7 @@ pub struct Upkeep {
 /// One term's work.
 struct Work {
     upkeep: Upkeep,
-    term: Term,
+    term: Leadership,
     began: Instant,
     usage: Usage,
     /// Rings when all Pods have been listed once.
@@ -128,7 +128,7 @@ impl Upkeep {
     }
 
     /// Works until it is dropped, which is when the term ends.
-    pub async fn work(self, term: Term) {
+    pub async fn work(self, term: Leadership) {
         let rate = self.settings.rate;
         let work = Work {
             pace: Pace::new(rate),

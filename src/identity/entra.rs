@@ -7,7 +7,7 @@ use super::{
 use crate::{
     problem::Problem,
     telemetry::{Hop, Metrics},
-    transport::{Ahead, Caller, Gates},
+    transport::{Caller, Gates, Preconnector},
 };
 use azure_core::{
     credentials::{Secret, TokenCredential},
@@ -24,7 +24,7 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct EntraClient {
     http: reqwest::Client,
-    ahead: Ahead,
+    preconnector: Preconnector,
     gates: Gates,
     metrics: Metrics,
 }
@@ -34,10 +34,10 @@ pub struct EntraClient {
 // One credential an exchange: its cache knows scopes, not identities.
 impl EntraClient {
     /// A client over the shared transport.
-    pub fn new(http: reqwest::Client, ahead: Ahead, gates: Gates, metrics: Metrics) -> Self {
+    pub fn new(http: reqwest::Client, preconnector: Preconnector, gates: Gates, metrics: Metrics) -> Self {
         Self {
             http,
-            ahead,
+            preconnector,
             gates,
             metrics,
         }
@@ -46,7 +46,7 @@ impl EntraClient {
     /// The Entra of this cloud is about to be asked. What tells how to, is for anybody.
     pub fn open(&self, cloud: &CloudEndpoints, tenant_id: &str) {
         let path = format!("/{tenant_id}/v2.0/.well-known/openid-configuration");
-        self.ahead.open(&cloud.authority_host, &path);
+        self.preconnector.preconnect(&cloud.authority_host, &path);
     }
 
     /// Exchanges an assertion for an access token.

@@ -8,7 +8,7 @@
 use super::Order;
 use crate::{
     problem::{Class, Problem, Reason},
-    transport::{Place, Stage},
+    transport::{Progress, Stage},
 };
 use backon::{BackoffBuilder, ExponentialBuilder};
 use std::{
@@ -68,7 +68,7 @@ struct Board {
 struct Flight {
     inputs_hash: String,
     state: watch::Receiver<State>,
-    place: Place,
+    place: Progress,
     retry_now: Arc<Notify>,
     task: AbortHandle,
 }
@@ -84,7 +84,7 @@ struct Refusal {
 /// A passenger's view of a flight.
 pub struct Passenger {
     state: watch::Receiver<State>,
-    place: Place,
+    place: Progress,
     retry_now: Arc<Notify>,
 }
 
@@ -103,7 +103,7 @@ impl Flights {
     /// each further try: what it was made from may have changed, or be gone.
     pub fn join<I, R>(&self, order: Arc<Order>, issue: I, refresh: R, keep_trying: bool) -> Passenger
     where
-        I: AsyncTry<(Arc<Order>, Place), ()>,
+        I: AsyncTry<(Arc<Order>, Progress), ()>,
         R: AsyncTry<(), Arc<Order>>,
     {
         let key = (order.namespace.clone(), order.name.clone());
@@ -121,7 +121,7 @@ impl Flights {
         }
         let (sender, state) = watch::channel(State::Flying);
         let retry_now = Arc::new(Notify::new());
-        let place = Place::default();
+        let place = Progress::default();
         let flight = Flight {
             inputs_hash: order.inputs_hash.clone(),
             state,
@@ -202,7 +202,7 @@ impl Flights {
 
     async fn flight<I, R>(self, plan: FlightPlan<I, R>)
     where
-        I: AsyncTry<(Arc<Order>, Place), ()>,
+        I: AsyncTry<(Arc<Order>, Progress), ()>,
         R: AsyncTry<(), Arc<Order>>,
     {
         let (key, bell) = (plan.key.clone(), plan.retry_now.clone());
@@ -257,17 +257,17 @@ struct FlightPlan<I, R> {
     refresh: R,
     keep_trying: bool,
     state: watch::Sender<State>,
-    place: Place,
+    place: Progress,
     retry_now: Arc<Notify>,
 }
 
 async fn fly(
     mut order: Arc<Order>,
-    issue: impl AsyncTry<(Arc<Order>, Place), ()>,
+    issue: impl AsyncTry<(Arc<Order>, Progress), ()>,
     refresh: impl AsyncTry<(), Arc<Order>>,
     keep_trying: impl Fn() -> bool,
     state: &watch::Sender<State>,
-    place: &Place,
+    place: &Progress,
     retry_now: &Notify,
 ) -> Result<(), Problem> {
     let backoff = ExponentialBuilder::default()
@@ -381,13 +381,13 @@ impl Passenger {
         let (_, state) = watch::channel(State::Landed(Err(problem)));
         Self {
             state,
-            place: Place::default(),
+            place: Progress::default(),
             retry_now: Arc::default(),
         }
     }
 
     /// Where the flight is.
-    pub fn place(&self) -> Place {
+    pub fn place(&self) -> Progress {
         self.place.clone()
     }
 

@@ -13,13 +13,13 @@ use crate::{
     cluster::Cluster,
     deadline::Deadline,
     events::Events,
+    fair_semaphore::Lane,
     generator::Resolved,
     identity::TokenSource,
     problem::{Problem, Reason},
     registry::{PullToken, RegistryClient},
     telemetry::{Metrics, Readiness},
-    transport::{Caller, Gates, Place, Stage, late},
-    turns::Lane,
+    transport::{Caller, Gates, Progress, Stage, deadline_exceeded},
     watch::{self, Item, Seen, Selector},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -213,7 +213,7 @@ impl Issuer {
         if let Some(marked) = marked_unused(known.as_deref()) {
             // It is about to be deleted, and this Pod will need it.
             let used = deadline.bound(inner.mark_used(marked)).await;
-            if !used.unwrap_or_else(|| Err(late(&Stage::Kubernetes)))? {
+            if !used.unwrap_or_else(|| Err(deadline_exceeded(&Stage::Kubernetes)))? {
                 freshness = Freshness::Stale;
             }
         }
@@ -229,7 +229,7 @@ impl Issuer {
         deadline
             .bound(passenger.outcome())
             .await
-            .unwrap_or_else(|| Err(late(&place.stage())))
+            .unwrap_or_else(|| Err(deadline_exceeded(&place.stage())))
     }
 
     /// Issues a pull secret that exists anew; joins whoever does so already.
@@ -239,7 +239,7 @@ impl Issuer {
             self.0.flights.forget_success(&order);
         }
         // Whoever renews tries again by a plan of its own.
-        let refresh = |()| std::future::ready(Err(late(&Stage::Kubernetes)));
+        let refresh = |()| std::future::ready(Err(deadline_exceeded(&Stage::Kubernetes)));
         self.0.join(order, cause, refresh, false)?.outcome().await
     }
 
@@ -397,7 +397,7 @@ impl Inner {
         let most = self.settings.most_in_namespace;
         let reservation = self.census.reserve(&order.namespace, &order.name, most)?;
         let pilot = self.clone();
-        let issue = move |(order, place): (Arc<Order>, Place)| {
+        let issue = move |(order, place): (Arc<Order>, Progress)| {
             // Counted for as long as the flight lasts.
             let _ = &reservation;
             let (pilot, cause) = (pilot.clone(), cause.clone());
@@ -437,14 +437,14 @@ impl Inner {
         }
     }
 
-    async fn issue(&self, order: &Order, cause: &Cause, place: Place) -> Result<(), Problem> {
+    async fn issue(&self, order: &Order, cause: &Cause, place: Progress) -> Result<(), Problem> {
         let caller = Caller {
             namespace: order.namespace.as_str().into(),
             lane: match cause {
                 Cause::Admission => Lane::Admission,
                 Cause::Renewal(_) | Cause::Repair => Lane::Renewal,
             },
-            place,
+            progress: place,
         };
         let issuing = self.metrics.issuing();
         if self.is_done(order, cause) {

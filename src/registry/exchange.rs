@@ -8,7 +8,7 @@ use crate::{
     jwt,
     problem::{Problem, Reason},
     telemetry::{Hop, Metrics},
-    transport::{self, Ahead, Caller, Gates, Reply},
+    transport::{self, Caller, Gates, Preconnector, Reply},
 };
 use jiff::Timestamp;
 use reqwest::StatusCode;
@@ -30,7 +30,7 @@ pub struct PullToken {
 #[derive(Clone)]
 pub struct RegistryClient {
     http: reqwest::Client,
-    ahead: Ahead,
+    preconnector: Preconnector,
     gates: Gates,
     clock: AzureClock,
     metrics: Metrics,
@@ -71,10 +71,10 @@ struct AcrError {
 
 impl RegistryClient {
     /// A client over the shared transport.
-    pub fn new(http: reqwest::Client, ahead: Ahead, gates: Gates, metrics: Metrics) -> Self {
+    pub fn new(http: reqwest::Client, preconnector: Preconnector, gates: Gates, metrics: Metrics) -> Self {
         Self {
             http,
-            ahead,
+            preconnector,
             gates,
             clock: AzureClock::new(metrics.clone()),
             metrics,
@@ -83,7 +83,7 @@ impl RegistryClient {
 
     /// This registry is about to be asked. Every client of a registry asks this first, and is told where tokens are.
     pub fn open(&self, host: &RegistryHost) {
-        self.ahead.open(host.as_str(), "/v2/");
+        self.preconnector.preconnect(host.as_str(), "/v2/");
     }
 
     /// Exchanges an Entra token for the token that goes into the pull secret.

@@ -244,7 +244,7 @@ fn a_flight_that_waits_is_small() {
         refresh: |()| std::future::ready(Err(interrupted())),
         keep_trying: true,
         state,
-        place: Place::default(),
+        place: Progress::default(),
         retry_now: Arc::default(),
     });
     let size = size_of_val(&flight);
