@@ -36,7 +36,7 @@ fn data_of(state: &CertificateState) -> impl Fn(&str) -> Option<&'static [u8]> +
 }
 
 #[test]
-fn a_certificate_is_good_for_its_names_in_its_time_and_under_its_own_authority_alone() {
+fn a_certificate_is_valid_only_for_its_lifetime_and_under_its_own_ca() {
     let spec = test_spec();
     let issued = spec.issue(None, at(0)).unwrap();
     let pair = spec.check(&issued, at(0)).unwrap().unwrap();
@@ -115,7 +115,7 @@ fn what_is_kept_survives_the_secret() {
 }
 
 #[test]
-fn a_secret_that_lacks_a_half_is_completed_and_a_spoilt_path_is_replaced() {
+fn an_incomplete_secret_is_completed_and_an_invalid_path_replaced() {
     let (spec, for_files) = (test_spec(), CertificateSpec::for_files(LIFETIME));
     let state = CertificateState::new(spec.issue(None, at(0)).unwrap());
     let fill_missing = |spec: &CertificateSpec, hide: &[&str]| {
@@ -151,7 +151,7 @@ fn a_secret_that_lacks_a_half_is_completed_and_a_spoilt_path_is_replaced() {
 }
 
 #[test]
-fn the_path_of_a_webhook_whose_certificate_is_in_files_stays_until_its_secret_is_deleted() {
+fn with_certificate_files_the_path_lasts_until_its_secret_is_deleted() {
     let spec = CertificateSpec::for_files(LIFETIME);
     let state = CertificateState::new(spec.issue(None, at(0)).unwrap());
     let years = Duration::from_secs(10 * 365 * 86400);
@@ -180,9 +180,9 @@ fn the_path_of_a_webhook_whose_certificate_is_in_files_stays_until_its_secret_is
     );
 }
 
-/// API servers and replicas that learn of each change as late as the propagation_delay allows, or at once, over several lives.
+/// API servers and replicas that learn of each change after at most the propagation delay, over several lifetimes.
 #[test]
-fn in_a_rotation_every_api_server_reaches_every_replica_at_every_moment() {
+fn during_a_rotation_every_api_server_reaches_every_replica() {
     let spec = test_spec();
     let lag = spec.propagation_delay().as_secs() - 1;
     let mut state = CertificateState::new(spec.issue(None, at(0)).unwrap());
@@ -239,7 +239,7 @@ fn in_a_rotation_every_api_server_reaches_every_replica_at_every_moment() {
 
 /// Replicas of two versions of a Deployment, which were started with different --tls-names.
 #[test]
-fn a_certificate_for_other_names_is_served_on_and_replaced_by_one_for_both() {
+fn a_certificate_for_former_names_is_replaced_by_one_for_both() {
     let before = test_spec();
     let after = CertificateSpec::new(vec!["other.own.svc".to_owned()], LIFETIME).unwrap();
     let served = |spec: &CertificateSpec, state: &CertificateState| {
@@ -279,7 +279,7 @@ fn a_certificate_for_other_names_is_served_on_and_replaced_by_one_for_both() {
 }
 
 #[test]
-fn names_that_are_none_are_refused() {
+fn invalid_names_are_refused() {
     for bad in ["", "a b", "*", "-x-.", "https://x"] {
         let refusal = CertificateSpec::new(vec![bad.to_owned()], LIFETIME).unwrap_err();
         assert!(refusal.starts_with("--tls-names"), "{refusal}");

@@ -24,7 +24,7 @@ fn room(full: ReachedLimit, now: Instant, all: &[(u8, u64, Activity)]) -> Option
 }
 
 #[test]
-fn strangers_make_room_for_each_other_then_pretenders_then_the_longest_idle() {
+fn unproven_connections_are_evicted_first_then_the_longest_idle() {
     let now = Instant::now() + Duration::from_secs(3600);
     let strange = Activity::Unproven {
         peer_is_proven: false,
@@ -96,7 +96,7 @@ fn strangers_make_room_for_each_other_then_pretenders_then_the_longest_idle() {
 }
 
 #[tokio::test]
-async fn idle_strangers_hold_no_place_against_a_new_connection() {
+async fn idle_unproven_connections_make_room_for_a_new_one() {
     let all = Connections::new(3);
     let mut strangers = Vec::new();
     for _ in 0..3 {
@@ -125,7 +125,7 @@ async fn idle_strangers_hold_no_place_against_a_new_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_every_connection_has_a_request_in_flight_a_new_one_waits_for_the_first_to_end() {
+async fn a_new_connection_waits_while_all_others_have_requests_in_flight() {
     let all = Connections::new(2);
     let (one, other) = (
         all.admit(address(API_SERVER)).await,
@@ -187,7 +187,7 @@ async fn unproven_connections_have_a_bound_of_their_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stranger_shakes_hands_a_few_at_a_time_and_an_address_of_api_servers_as_often_as_it_likes() {
+async fn only_unproven_addresses_are_limited_in_concurrent_handshakes() {
     let all = Connections::new(1000);
     let in_turn = async |slot: &ConnectionSlot| {
         tokio::time::timeout(Duration::from_secs(60), slot.handshake_permit()).await

@@ -167,7 +167,7 @@ async fn an_admin_connection_is_for_one_exchange_of_some_seconds() {
         reply.contains("connection: close") && reply.ends_with("here"),
         "{reply}"
     );
-    // Whoever comes is answered, though others propagation_delay all targets and say nothing.
+    // Probes are answered although silent connections hold all slots.
     let mut silent = Vec::new();
     for _ in 0..20 {
         silent.push(TcpStream::connect(address).await.unwrap());
