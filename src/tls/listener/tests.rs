@@ -83,7 +83,7 @@ async fn rest(mut stream: impl AsyncRead + Unpin) -> String {
 }
 
 #[tokio::test]
-async fn who_leaves_ends_each_connection_with_a_reply_and_goes_on_taking_others() {
+async fn a_draining_listener_closes_each_connection_after_its_response() {
     let webhook = Webhook::start().await;
     let mut state = webhook.connect().await;
     state.write_all(webhook.request().as_bytes()).await.unwrap();
@@ -105,7 +105,7 @@ async fn who_leaves_ends_each_connection_with_a_reply_and_goes_on_taking_others(
 }
 
 #[tokio::test]
-async fn whatever_is_no_post_to_the_path_is_answered_by_404_and_closed_before_its_body_is_read() {
+async fn other_requests_get_404_and_are_closed_before_the_body_is_read() {
     let webhook = Webhook::start().await;
     let path = webhook.path.clone();
     for line in [
@@ -128,7 +128,7 @@ async fn whatever_is_no_post_to_the_path_is_answered_by_404_and_closed_before_it
 }
 
 #[tokio::test]
-async fn a_head_has_a_size_and_a_time() {
+async fn a_request_head_is_limited_in_size_and_time() {
     let webhook = Webhook::start().await;
     let mut long = webhook.connect().await;
     let head = format!(
@@ -154,7 +154,7 @@ async fn a_head_has_a_size_and_a_time() {
 }
 
 #[tokio::test]
-async fn an_admin_connection_is_for_one_exchange_of_some_seconds() {
+async fn an_admin_connection_serves_one_exchange() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (_stage, drain) = watch::channel(ShutdownPhase::Serving);
