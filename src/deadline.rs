@@ -1,21 +1,21 @@
-//! The one deadline of an admission request.
+//! The deadline of an admission request.
 
 use std::{str::FromStr, time::Duration};
 use tokio::time::Instant;
 
-/// What the API server uses when a webhook configuration sets no `timeoutSeconds`.
+/// The API server's default for `timeoutSeconds`.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The API server's own bound on `timeoutSeconds`.
+/// The API server's upper bound for `timeoutSeconds`.
 const MAX_TIMEOUT: Duration = Duration::from_secs(30);
-/// The API server rounds the timeout up to whole seconds, so the true one may be this much shorter.
-const MARGIN: Duration = Duration::from_secs(1);
-/// Below this an answer cannot be sent in any case.
+/// The API server rounds the timeout up to whole seconds, so the actual timeout may be this much shorter.
+const ROUNDING_MARGIN: Duration = Duration::from_secs(1);
+/// With less time than this, a response cannot be sent.
 const MIN_BUDGET: Duration = Duration::from_millis(500);
 
-/// More than a busy runtime needs to run what waits inside before what waits outside.
-const INNER: Duration = Duration::from_millis(100);
+/// How much earlier an inner deadline ends. A busy runtime needs less time to run the inner task before the outer one.
+const INNER_MARGIN: Duration = Duration::from_millis(100);
 
-/// The moment before which the answer must have left.
+/// The instant before which the response must be sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline(Instant);
 
@@ -26,25 +26,25 @@ impl Deadline {
             .and_then(|t| t.parse::<GoDuration>().ok())
             .map_or(DEFAULT_TIMEOUT, |d| d.0)
             .min(MAX_TIMEOUT);
-        Self::after(timeout.saturating_sub(MARGIN).max(MIN_BUDGET))
+        Self::after(timeout.saturating_sub(ROUNDING_MARGIN).max(MIN_BUDGET))
     }
 
-    /// A deadline this far from now.
+    /// A deadline `budget` from now.
     pub fn after(budget: Duration) -> Self {
         Self(Instant::now() + budget)
     }
 
-    /// This deadline, or an earlier one so far from now.
+    /// The earlier of this deadline and one `budget` from now.
     pub fn at_most(self, budget: Duration) -> Self {
         Self(self.0.min(Instant::now() + budget))
     }
 
-    /// A deadline a little before this one: whoever has it knows why there is no answer, and is heard in time.
+    /// A deadline slightly before this one, so that an inner task can report the cause of a timeout before the outer deadline.
     pub fn inner(self) -> Self {
-        Self(self.0 - INNER)
+        Self(self.0 - INNER_MARGIN)
     }
 
-    /// Runs `future` until the deadline; `None` when that comes first.
+    /// Runs `future` until the deadline; `None` if the deadline passes first.
     pub async fn bound<F: Future>(self, future: F) -> Option<F::Output> {
         tokio::time::timeout_at(self.0, future).await.ok()
     }
@@ -83,7 +83,7 @@ impl FromStr for GoDuration {
     }
 }
 
-/// A duration that a flag gives.
+/// Parses the duration in a flag.
 pub fn duration(text: &str) -> Result<Duration, &'static str> {
     match text.parse() {
         Ok(GoDuration(duration)) => Ok(duration),
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn go_durations_are_read_as_the_api_server_writes_them() {
+    fn durations_in_go_format_are_parsed() {
         for (text, millis) in [("10s", 10_000), ("1m0s", 60_000), ("1.5s", 1_500), ("300ms", 300)] {
             assert_eq!(
                 text.parse::<GoDuration>().unwrap().0,
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_deadline_leaves_a_second_for_the_rounding_of_the_api_server() {
+    async fn the_deadline_leaves_a_second_for_the_api_servers_rounding() {
         let left = |query| Deadline::from_query(query).0 - Instant::now();
         assert_eq!(left(Some("5s")), Duration::from_secs(4));
         assert_eq!(left(None), Duration::from_secs(9));

@@ -5,7 +5,7 @@ use crate::{
     admission, deadline, generator, identity, jwt,
     pull_secret::ACRPullSecret,
     registry::{self, RegistrySuffixes, Scope},
-    tls::Pair,
+    tls::ServingCertificate,
     transport,
     watch::Item,
 };
@@ -127,8 +127,8 @@ fn pull_secret(data: &[u8]) {
 
 fn pem(data: &[u8]) {
     let (chain, key) = data.split_at(data.len() / 2);
-    let _ = Pair::parse(chain, key);
-    let _ = Pair::parse(data, data);
+    let _ = ServingCertificate::parse(chain, key);
+    let _ = ServingCertificate::parse(data, data);
 }
 
 #[cfg(test)]

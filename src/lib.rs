@@ -24,6 +24,7 @@ pub mod crds;
 pub mod deadline;
 pub mod events;
 pub mod excluded;
+pub mod fair_semaphore;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod generator;
@@ -41,7 +42,7 @@ pub mod tasks;
 pub mod telemetry;
 pub mod tls;
 pub mod transport;
-pub mod turns;
+
 pub mod untrusted;
 pub mod upkeep;
 pub mod watch;

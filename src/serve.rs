@@ -15,8 +15,8 @@ use crate::{
     registry::RegistryClient,
     tasks::tasks,
     telemetry::{Health, Metrics, Readiness},
-    tls::{self, Door, Paths, Serving, Source, Stage},
-    transport::{self, Ahead, Gates},
+    tls::{self, CertificateSlot, ListenerKind, SecretPaths, ShutdownPhase, Source},
+    transport::{self, Gates, Preconnector},
     upkeep::{self, Upkeep},
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -28,7 +28,7 @@ use tokio::{
 };
 
 /// Probes and scrapes are few. These connections never count as proven, so a higher limit would have no effect.
-const MAX_ADMIN_CONNECTIONS: usize = tls::UNPROVEN;
+const MAX_ADMIN_CONNECTIONS: usize = tls::MAX_UNPROVEN;
 
 /// Serves until SIGTERM or SIGINT. The error is a message for the operator.
 pub async fn run(args: ServeArgs) -> Result<(), String> {
@@ -40,7 +40,7 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
     let source = args.tls.source()?;
     let namespaces = NamespaceScope::new(&args.namespaces)?;
     let metrics = Metrics::new();
-    let certificate = Serving::new(metrics.clone());
+    let certificate = CertificateSlot::new(metrics.clone());
     let tls = certificate.config(args.tls.clients().as_ref())?;
     let http = transport::client(args.extra_ca_file.as_deref())?;
     let (webhook, listen_addr) = listen("--listen-addr", args.listen_addr).await?;
@@ -57,28 +57,28 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
         events: Events::new(client.clone()),
         tasks: tasks.clone(),
     };
-    let Source { files, places, terms } = source;
+    let Source { files, targets, spec } = source;
     if let Some((cert, key)) = files {
         tls::follow(&cert, &key, &certificate, &tasks)?;
     }
-    let paths = Paths::default();
+    let paths = SecretPaths::default();
     tasks.spawn(
         "certificate manager",
-        tls::keep(cluster.clone(), places, terms, certificate, paths.clone()),
+        tls::manage(cluster.clone(), targets, spec, certificate, paths.clone()),
     );
     let (admission, upkeep) = build(&args, &cluster, http, &metrics)?;
 
-    let (drain, draining) = watch::channel(Stage::Open);
+    let (drain, draining) = watch::channel(ShutdownPhase::Serving);
     let health = Health::new(readiness.clone(), metrics.clone()).router();
     // The admin listener serves until the process exits.
-    let (_keep_open, never) = watch::channel(Stage::Open);
+    let (_keep_open, never) = watch::channel(ShutdownPhase::Serving);
     tasks.spawn(
         "listener of --admin-addr",
-        tls::serve(admin, Door::Admin, MAX_ADMIN_CONNECTIONS, health, never),
+        tls::serve(admin, ListenerKind::Admin, MAX_ADMIN_CONNECTIONS, health, never),
     );
     let mut serving = tokio::spawn(tls::serve(
         webhook,
-        Door::Webhook(tls, paths),
+        ListenerKind::Webhook(tls, paths),
         args.tls.max_connections as usize,
         admission::router(admission),
         draining,
@@ -107,13 +107,13 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
     // Unready first: the API servers' proxies need a moment to send requests elsewhere, and existing connections still
     // lead to this replica.
     readiness.set_unready("shutting down");
-    let _ = drain.send(Stage::Leaving);
+    let _ = drain.send(ShutdownPhase::Draining);
     tracing::info!(delay = args.shutdown_delay, "shutting down");
     tokio::select! {
         () = tokio::time::sleep(Duration::from_secs(args.shutdown_delay)) => {}
         _ = interrupt.recv() => {}
     }
-    let _ = drain.send(Stage::Closed);
+    let _ = drain.send(ShutdownPhase::Stopped);
     if let Some(fault) = fault {
         return Err(fault);
     }
@@ -141,19 +141,19 @@ fn build(
 ) -> Result<(Admission, Upkeep), String> {
     let client = &cluster.client;
     let gates = Gates::new(args.issue_concurrency, metrics.clone());
-    let ahead = Ahead::new(http.clone(), gates.clone());
+    let preconnector = Preconnector::new(http.clone(), gates.clone());
     let tokens = TokenSource {
         gates: gates.clone(),
         assertions: AssertionSource::new(client.clone(), metrics.clone()),
         client_secrets: ClientSecretReader::new(client.clone()),
-        entra: EntraClient::new(http.clone(), ahead.clone(), gates.clone(), metrics.clone()),
+        entra: EntraClient::new(http.clone(), preconnector.clone(), gates.clone(), metrics.clone()),
         managed_identities: ManagedIdentityClient::new(
             transport::machine_client()?,
             gates.clone(),
             metrics.clone(),
         ),
     };
-    let registry = RegistryClient::new(http, ahead, gates.clone(), metrics.clone());
+    let registry = RegistryClient::new(http, preconnector, gates.clone(), metrics.clone());
     let rules = ResolveRules {
         registry_suffixes: args.registry_suffixes.clone(),
         tenant_id: args.tenant_id.clone().filter(|id| !id.is_empty()),

@@ -1,49 +1,46 @@
-//! Tasks that the process cannot do without: the first that ends, ends the process. A new process is better than one whose
-//! watch has died and whose answers come from what was once known.
+//! Essential tasks: the process exits when the first one ends. A restarted process is better than one that answers from the
+//! stale data of a dead watch.
 
 use futures::FutureExt;
 use std::panic::AssertUnwindSafe;
 use tokio::sync::mpsc;
 
-/// Starts such tasks; clones belong together.
+/// Starts essential tasks. Clones report to the same [`Ended`].
 #[derive(Clone, Debug)]
 pub struct Tasks(mpsc::UnboundedSender<String>);
 
-/// The other end: reports the first task that ended.
+/// Reports the first essential task that ended.
 #[derive(Debug)]
 pub struct Ended(mpsc::UnboundedReceiver<String>);
 
-/// Both ends.
+/// Creates a connected pair.
 pub fn tasks() -> (Tasks, Ended) {
     let (ended, first) = mpsc::unbounded_channel();
     (Tasks(ended), Ended(first))
 }
 
-// === impl Tasks ===
-
 impl Tasks {
-    /// Starts a task that lasts as long as the process.
-    pub fn spawn(&self, what: &str, task: impl Future<Output = ()> + Send + 'static) {
-        let (ended, what) = (self.0.clone(), what.to_owned());
+    /// Starts a task that must run as long as the process.
+    pub fn spawn(&self, name: &str, task: impl Future<Output = ()> + Send + 'static) {
+        let ended = self.0.clone();
+        let name = name.to_owned();
         tokio::spawn(async move {
-            let why = match AssertUnwindSafe(task).catch_unwind().await {
+            let outcome = match AssertUnwindSafe(task).catch_unwind().await {
                 Ok(()) => "ended",
-                // What it panicked with may hold what strangers wrote: the standard panic message has it.
+                // The panic payload is left out, as it may contain untrusted input; the panic hook has printed it.
                 Err(_) => "panicked",
             };
-            // Nobody listens any more when the process is on its way out.
-            let _ = ended.send(format!("the {what} {why}"));
+            // The receiver is gone when the process is shutting down.
+            let _ = ended.send(format!("the {name} {outcome}"));
         });
     }
 }
 
-// === impl Ended ===
-
 impl Ended {
-    /// The first task that ended, as a sentence.
+    /// Waits for the first task that ends and returns a description.
     pub async fn first(&mut self) -> String {
         match self.0.recv().await {
-            Some(what) => what,
+            Some(description) => description,
             None => std::future::pending().await,
         }
     }

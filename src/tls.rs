@@ -1,24 +1,24 @@
-//! TLS: where the certificate and the secret path come from, and the listener that serves them.
+//! TLS: the sources of the serving certificate and the secret path, and the listener that uses them.
 
 mod authority;
+mod certificate_slot;
 mod client;
 mod connections;
 mod files;
-mod keeper;
 mod listener;
+mod manager;
 mod names;
-mod pair;
 mod path;
-mod serving;
+mod serving_certificate;
 mod settings;
 
-pub use authority::Terms;
-pub use client::Clients;
-pub use connections::UNPROVEN;
+pub use authority::CertificateSpec;
+pub use certificate_slot::CertificateSlot;
+pub use client::ClientAuth;
+pub use connections::MAX_UNPROVEN;
 pub use files::follow;
-pub use keeper::{Places, keep};
-pub use listener::{Door, Drain, Stage, serve};
-pub use pair::Pair;
-pub use path::{Paths, SecretPath};
-pub use serving::Serving;
+pub use listener::{ListenerKind, ShutdownPhase, ShutdownWatch, serve};
+pub use manager::{PublishTargets, manage};
+pub use path::{SecretPath, SecretPaths};
+pub use serving_certificate::ServingCertificate;
 pub use settings::{Source, TlsArgs};

@@ -1,11 +1,11 @@
-//! The HTTP clients for everything outside the cluster: one for Entra and the registries, one for the
-//! machine's managed identities.
+//! The HTTP clients for services outside the cluster: one for Entra and the registries, one for the machine's managed
+//! identity endpoint.
 
-mod ahead;
 mod gates;
+mod preconnect;
 
-pub use ahead::Ahead;
-pub use gates::{Caller, Gates, Place, Stage, late};
+pub use gates::{Caller, Gates, Progress, Stage, deadline_exceeded};
+pub use preconnect::Preconnector;
 
 use crate::pem;
 use jiff::Timestamp;
@@ -13,21 +13,21 @@ use reqwest::header::{DATE, RETRY_AFTER};
 use rustls::{ClientConfig, RootCertStore};
 use std::{path::Path, time::Duration};
 
-/// Bounds one try of one hop; the admission deadline usually ends the wait earlier.
+/// Timeout of one attempt of one call. The admission deadline is usually earlier.
 const HOP_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Token replies are a few KiB; whatever is longer is not one.
-const MAX_BODY: usize = 256 * 1024;
+/// A token response has a few KiB, so a longer body is not a token response.
+const MAX_BODY_BYTES: usize = 256 * 1024;
 
-/// A status and a body, read whole.
+/// A complete HTTP response.
 pub struct Reply {
     /// The HTTP status.
     pub status: reqwest::StatusCode,
-    /// How long `Retry-After` asks to wait.
+    /// The delay that `Retry-After` requests.
     pub retry_after: Option<Duration>,
-    /// `Date`: the other side's clock when it answered.
+    /// The `Date` header: the server's clock when it responded.
     pub date: Option<Timestamp>,
-    /// The body.
+    /// The complete body.
     pub body: Vec<u8>,
 }
 
@@ -44,13 +44,12 @@ pub fn client(extra_ca: Option<&Path>) -> Result<reqwest::Client, String> {
     build(builder().https_only(true).tls_backend_preconfigured(tls))
 }
 
-/// The client for the machine's own endpoint of managed identities, which speaks plain HTTP and
-/// refuses what comes through a proxy.
+/// The client for the machine's managed identity endpoint, which uses plain HTTP and refuses proxied requests.
 pub fn machine_client() -> Result<reqwest::Client, String> {
     build(builder().no_proxy().tls_certs_only([]))
 }
 
-/// No redirect is ever followed: it would carry a credential to a host nobody checked.
+/// Redirects are never followed: they could send a credential to an unchecked host.
 fn builder() -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
@@ -66,17 +65,17 @@ fn build(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, String> {
         .map_err(|e| format!("the HTTP client cannot be built: {e}"))
 }
 
-/// Sends and reads the whole reply, bounded. The error never holds the request's body.
+/// Sends a request and reads the response up to a size limit. The error never contains the request body.
 pub async fn send(request: reqwest::RequestBuilder) -> Result<Reply, String> {
     let mut response = request.send().await.map_err(describe)?;
     let status = response.status();
     let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
     let date = header(DATE).and_then(http_date);
-    let retry_after = header(RETRY_AFTER).and_then(|value| wait(value, date));
+    let retry_after = header(RETRY_AFTER).and_then(|value| retry_delay(value, date));
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(describe)? {
-        if body.len() + chunk.len() > MAX_BODY {
-            return Err(format!("the reply is longer than {MAX_BODY} bytes"));
+        if body.len() + chunk.len() > MAX_BODY_BYTES {
+            return Err(format!("the response is longer than {MAX_BODY_BYTES} bytes"));
         }
         body.extend_from_slice(&chunk);
     }
@@ -88,20 +87,20 @@ pub async fn send(request: reqwest::RequestBuilder) -> Result<Reply, String> {
     })
 }
 
-/// `Retry-After`: seconds, or a date by the clock of whoever says it (RFC 9110, section 10.2.3).
-fn wait(value: &str, date: Option<Timestamp>) -> Option<Duration> {
+/// Parses `Retry-After`: seconds, or a date by the server's clock (RFC 9110, section 10.2.3).
+fn retry_delay(value: &str, date: Option<Timestamp>) -> Option<Duration> {
     let value = value.trim();
     let seconds = value.parse().ok().map(Duration::from_secs);
     seconds.or_else(|| Duration::try_from(http_date(value)?.duration_since(date?)).ok())
 }
 
-/// An HTTP date in the form that everybody sends (RFC 9110, section 5.6.7).
+/// Parses an HTTP date in IMF-fixdate format (RFC 9110, section 5.6.7).
 fn http_date(value: &str) -> Option<Timestamp> {
     let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(value);
     date.ok()
 }
 
-/// The innermost cause says most ("connection refused", "invalid peer certificate").
+/// Returns the innermost cause, which is the most specific ("connection refused", "invalid peer certificate").
 fn describe(error: reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();
@@ -113,16 +112,16 @@ fn describe(error: reqwest::Error) -> String {
     cause.to_string()
 }
 
-/// `Retry-After` and `Date`, separated by a line's end.
+/// `Retry-After` and `Date`, separated by a line feed.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz(text: &str) {
     let (value, date) = text.split_once('\n').unwrap_or((text, ""));
-    let _ = wait(value, http_date(date));
+    let _ = retry_delay(value, http_date(date));
 }
 
 #[cfg(any(test, fuzzing))]
 impl Reply {
-    /// A reply whose status the first byte chooses.
+    /// A response with a status selected by the first byte.
     pub(crate) fn fuzz(data: &[u8]) -> Option<Self> {
         const STATUSES: [u16; 12] = [200, 307, 400, 401, 403, 404, 408, 429, 500, 502, 503, 504];
         let (first, body) = data.split_first()?;
@@ -141,10 +140,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn retry_after_is_read_as_seconds_or_as_a_date_and_otherwise_not_at_all() {
+    fn retry_after_is_parsed_as_seconds_or_as_a_date() {
         let date = http_date("Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(date, Timestamp::from_second(784_111_777).ok());
-        let seconds = |value, date| wait(value, date).map(|wait| wait.as_secs());
+        let seconds = |value, date| retry_delay(value, date).map(|wait| wait.as_secs());
         assert_eq!(seconds(" 60 ", None), Some(60));
         assert_eq!(seconds("Sun, 06 Nov 1994 08:50:37 GMT", date), Some(60));
         for (value, date) in [

@@ -15,7 +15,7 @@ mod watches;
 use crate::{
     admission::Admission,
     cluster::Cluster,
-    leader::Term,
+    leader::Leadership,
     problem::Problem,
     pull_secret::{ACRPullSecret, Cause, Issuer, PullSecretRequest, Resolution, Resolver, WatchedPullSecret},
     telemetry::{Metrics, RenewalOutcome},
@@ -79,7 +79,7 @@ impl Upkeep {
     }
 
     /// Reconciles pull secrets until the future is dropped, which is when the leadership ends.
-    pub async fn run(self, term: Term) {
+    pub async fn run(self, term: Leadership) {
         let rate = self.settings.rate;
         let reconciler = Reconciler {
             write_limiter: RateLimiter::new(rate),
@@ -113,7 +113,7 @@ type Key = (String, String);
 /// The state of the upkeep during one leadership.
 struct Reconciler {
     upkeep: Upkeep,
-    term: Term,
+    term: Leadership,
     started: Instant,
     usage: UsageIndex,
     /// Notified when all Pods have been listed once.

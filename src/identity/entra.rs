@@ -7,7 +7,7 @@ use super::{
 use crate::{
     problem::Problem,
     telemetry::{Metrics, UpstreamCall},
-    transport::{Ahead, Caller, Gates},
+    transport::{Caller, Gates, Preconnector},
 };
 use azure_core::{
     credentials::{Secret, TokenCredential},
@@ -24,17 +24,17 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct EntraClient {
     http: reqwest::Client,
-    ahead: Ahead,
+    preconnector: Preconnector,
     gates: Gates,
     metrics: Metrics,
 }
 
 impl EntraClient {
     /// A client that sends its requests with `http`.
-    pub fn new(http: reqwest::Client, ahead: Ahead, gates: Gates, metrics: Metrics) -> Self {
+    pub fn new(http: reqwest::Client, preconnector: Preconnector, gates: Gates, metrics: Metrics) -> Self {
         Self {
             http,
-            ahead,
+            preconnector,
             gates,
             metrics,
         }
@@ -44,7 +44,7 @@ impl EntraClient {
     /// credential.
     pub fn preconnect(&self, cloud: &CloudEndpoints, tenant_id: &str) {
         let path = format!("/{tenant_id}/v2.0/.well-known/openid-configuration");
-        self.ahead.open(&cloud.authority_host, &path);
+        self.preconnector.preconnect(&cloud.authority_host, &path);
     }
 
     /// Exchanges an assertion for an access token.

@@ -1,4 +1,4 @@
-//! What the Lease says, and what that allows: plain values, no client and no clock inside.
+//! The contents of the Lease and the decisions based on them, as pure functions without a client or a clock.
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -8,61 +8,63 @@ use k8s_openapi::{
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// No flag permits a longer lease duration, and no Lease is believed one: a mistake in it shall not
-/// keep everybody waiting.
+/// Upper bound of the lease duration in flags and in a Lease that was read: a wrong value in a Lease must not block the
+/// election for longer.
 pub const MAX_LEASE_DURATION: Duration = Duration::from_secs(300);
 
-/// The Lease as last seen, and since when it has been like this by our own clock.
+/// The Lease as last read, and since when it has been unchanged by this process' own clock.
 pub struct Observation {
     pub lease: Lease,
-    since: Instant,
+    unchanged_since: Instant,
 }
 
-// === impl Observation ===
-
 impl Observation {
-    /// The Lease as seen at `now`; `before` is what was seen of it until then.
+    /// Records the Lease as read at `now`. `before` is the previous observation.
     pub fn new(lease: Lease, now: Instant, before: Option<Self>) -> Self {
-        let since = match before {
-            Some(before) if is_same(&before.lease, &lease) => before.since,
+        let unchanged_since = match before {
+            Some(before) if is_same(&before.lease, &lease) => before.unchanged_since,
             _ => now,
         };
-        Self { lease, since }
+        Self {
+            lease,
+            unchanged_since,
+        }
     }
 
-    /// Who holds it; nobody is the empty string.
+    /// Identity of the holder; empty if the Lease is not held.
     pub fn holder(&self) -> &str {
         let spec = self.lease.spec.as_ref();
         spec.and_then(|s| s.holder_identity.as_deref())
             .unwrap_or_default()
     }
 
-    /// How long its holder may be silent.
-    fn duration(&self, unsaid: Duration) -> Duration {
-        let said = self.lease.spec.as_ref().and_then(|s| s.lease_duration_seconds);
-        match said.and_then(|s| u64::try_from(s).ok()) {
-            None | Some(0) => unsaid,
+    /// How long the holder may go without renewing the Lease.
+    fn duration(&self, default_duration: Duration) -> Duration {
+        let seconds = self.lease.spec.as_ref().and_then(|s| s.lease_duration_seconds);
+        match seconds.and_then(|s| u64::try_from(s).ok()) {
+            None | Some(0) => default_duration,
             Some(seconds) => Duration::from_secs(seconds).min(MAX_LEASE_DURATION),
         }
     }
 }
 
-/// Holder, times and transitions are in the spec. The resourceVersion alone would do on a sane server.
+/// The spec contains holder, times and transitions. Comparing it too guards against a server that reuses a resourceVersion.
 fn is_same(before: &Lease, now: &Lease) -> bool {
     before.metadata.resource_version == now.metadata.resource_version && before.spec == now.spec
 }
 
-/// Whether `me` may write the Lease: where there is none, where it was released, where it is ours
-/// already (the answer to our write may have been lost), and where we have seen its holder silent for
-/// the whole of the duration that it names itself.
-pub fn is_free(me: &str, seen: Option<&Observation>, unsaid: Duration, now: Instant) -> bool {
-    let Some(seen) = seen else { return true };
-    let holder = seen.holder();
-    holder.is_empty() || holder == me || now.saturating_duration_since(seen.since) >= seen.duration(unsaid)
+/// Whether `me` may write the Lease: if the Lease does not exist, was released, names `me` (the response to an earlier write
+/// may have been lost), or was not renewed for the whole duration that it states.
+pub fn is_free(me: &str, observed: Option<&Observation>, default_duration: Duration, now: Instant) -> bool {
+    let Some(observed) = observed else { return true };
+    let holder = observed.holder();
+    holder.is_empty()
+        || holder == me
+        || now.saturating_duration_since(observed.unchanged_since) >= observed.duration(default_duration)
 }
 
-/// The record of `me` as holder.
-pub fn held(me: &str, duration: Duration, before: Option<&LeaseSpec>, now: Timestamp) -> LeaseSpec {
+/// The spec of a Lease that `me` holds.
+pub fn held_spec(me: &str, duration: Duration, before: Option<&LeaseSpec>, now: Timestamp) -> LeaseSpec {
     let mut spec = before.cloned().unwrap_or_default();
     if spec.holder_identity.as_deref() != Some(me) {
         spec.holder_identity = Some(me.to_owned());
@@ -75,8 +77,8 @@ pub fn held(me: &str, duration: Duration, before: Option<&LeaseSpec>, now: Times
     spec
 }
 
-/// The record of a Lease that nobody holds.
-pub fn released(before: Option<&LeaseSpec>, now: Timestamp) -> LeaseSpec {
+/// The spec of a released Lease.
+pub fn released_spec(before: Option<&LeaseSpec>, now: Timestamp) -> LeaseSpec {
     LeaseSpec {
         holder_identity: Some(String::new()),
         // As client-go does: the API server refuses zero.
@@ -92,7 +94,7 @@ mod tests {
     use super::*;
 
     const ME: &str = "me";
-    const UNSAID: Duration = Duration::from_secs(15);
+    const DEFAULT_DURATION: Duration = Duration::from_secs(15);
 
     fn lease(holder: &str, seconds: Option<i32>, version: &str) -> Lease {
         let mut lease = Lease {
@@ -109,20 +111,20 @@ mod tests {
 
     fn is_free_after(lease: Lease, silence: Duration) -> bool {
         let since = Instant::now();
-        let seen = Observation::new(lease, since, None);
-        is_free(ME, Some(&seen), UNSAID, since + silence)
+        let observed = Observation::new(lease, since, None);
+        is_free(ME, Some(&observed), DEFAULT_DURATION, since + silence)
     }
 
     #[test]
-    fn a_lease_that_is_missing_released_or_ours_is_free_at_once() {
-        assert!(is_free(ME, None, UNSAID, Instant::now()));
+    fn a_lease_that_is_missing_released_or_held_by_this_process_is_free() {
+        assert!(is_free(ME, None, DEFAULT_DURATION, Instant::now()));
         assert!(is_free_after(lease("", Some(1), "1"), Duration::ZERO));
         assert!(is_free_after(lease(ME, Some(15), "1"), Duration::ZERO));
         assert!(is_free_after(Lease::default(), Duration::ZERO));
     }
 
     #[test]
-    fn anothers_lease_is_free_after_the_duration_that_it_names_and_not_before() {
+    fn a_lease_held_by_another_process_is_free_only_after_its_duration() {
         let second = Duration::from_secs(1);
         for (named, waited) in [
             (Some(3), 3),
@@ -147,12 +149,12 @@ mod tests {
     }
 
     #[test]
-    fn every_change_of_the_record_begins_the_silence_anew() {
+    fn every_change_of_the_lease_restarts_its_duration() {
         let start = Instant::now();
         let later = start + Duration::from_secs(10);
         let since = |changed: Lease| {
             let before = Observation::new(lease("other", Some(15), "1"), start, None);
-            Observation::new(changed, later, Some(before)).since
+            Observation::new(changed, later, Some(before)).unchanged_since
         };
         assert_eq!(since(lease("other", Some(15), "1")), start);
         assert_eq!(since(lease("other", Some(15), "2")), later);
@@ -166,8 +168,8 @@ mod tests {
     }
 
     #[test]
-    fn what_wall_clocks_say_is_no_reason() {
-        // Renewed in the year 1970, or in the far future: only our own clock counts.
+    fn wall_clock_times_in_the_lease_are_ignored() {
+        // Renewed in 1970, or in the far future: only this process' own clock counts.
         for time in [Timestamp::UNIX_EPOCH, Timestamp::MAX] {
             let mut lease = lease("other", Some(3), "1");
             lease.spec.as_mut().unwrap().renew_time = Some(MicroTime(time));
@@ -177,22 +179,27 @@ mod tests {
     }
 
     #[test]
-    fn a_transition_is_counted_when_the_holder_changes_and_only_then() {
+    fn a_transition_is_counted_only_when_the_holder_changes() {
         let now = Timestamp::UNIX_EPOCH;
-        let first = held("a", UNSAID, None, now);
+        let first = held_spec("a", DEFAULT_DURATION, None, now);
         assert_eq!(first.lease_transitions, Some(0));
-        let renewed = held("a", UNSAID, Some(&first), now + Duration::from_secs(2));
+        let renewed = held_spec("a", DEFAULT_DURATION, Some(&first), now + Duration::from_secs(2));
         assert_eq!(
             (renewed.lease_transitions, &renewed.acquire_time),
             (Some(0), &first.acquire_time)
         );
         assert!(renewed.renew_time > first.renew_time);
-        let taken = held("b", UNSAID, Some(&renewed), now + Duration::from_secs(20));
+        let taken = held_spec(
+            "b",
+            DEFAULT_DURATION,
+            Some(&renewed),
+            now + Duration::from_secs(20),
+        );
         assert_eq!(
             (taken.lease_transitions, &taken.acquire_time),
             (Some(1), &taken.renew_time)
         );
-        let empty = released(Some(&taken), now);
+        let empty = released_spec(Some(&taken), now);
         assert_eq!(
             (
                 empty.holder_identity.as_deref(),
@@ -201,6 +208,9 @@ mod tests {
             ),
             (Some(""), Some(1), Some(1))
         );
-        assert_eq!(held("a", UNSAID, Some(&empty), now).lease_transitions, Some(2));
+        assert_eq!(
+            held_spec("a", DEFAULT_DURATION, Some(&empty), now).lease_transitions,
+            Some(2)
+        );
     }
 }

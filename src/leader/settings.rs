@@ -1,4 +1,4 @@
-//! The flags of the leader election, and what they must fulfil.
+//! The flags of the leader election and their validation.
 
 use super::record::MAX_LEASE_DURATION;
 use crate::{deadline::duration, kubernetes::namespace_from_flag};
@@ -7,13 +7,13 @@ use std::{
     time::Duration,
 };
 
-/// Below this, candidates would be a load for the API server.
+/// A shorter period would put load on the API server.
 const MIN_RETRY_PERIOD: Duration = Duration::from_millis(100);
 
 /// How the replicas elect their leader. Names and defaults are those of kube-controller-manager.
 #[derive(Clone, Debug, clap::Args)]
 pub struct LeaderElectionArgs {
-    /// How long a silent leader is waited for before another takes over, in whole seconds
+    /// How long the lease may go without renewal before another replica takes over, in whole seconds
     #[arg(
         long = "leader-election-lease-duration",
         env = "ACR_PULL_WEBHOOK_LEADER_ELECTION_LEASE_DURATION",
@@ -23,7 +23,7 @@ pub struct LeaderElectionArgs {
     )]
     pub lease_duration: Duration,
 
-    /// How long the leader works without having renewed its lease; shorter than the lease duration
+    /// How long the leader keeps working after its last renewal; must be shorter than the lease duration
     #[arg(
         long = "leader-election-renew-deadline",
         env = "ACR_PULL_WEBHOOK_LEADER_ELECTION_RENEW_DEADLINE",
@@ -33,7 +33,7 @@ pub struct LeaderElectionArgs {
     )]
     pub renew_deadline: Duration,
 
-    /// How often the leader renews and the others look; shorter than the renew deadline
+    /// How often the leader renews the lease and the other replicas read it; must be shorter than the renew deadline
     #[arg(
         long = "leader-election-retry-period",
         env = "ACR_PULL_WEBHOOK_LEADER_ELECTION_RETRY_PERIOD",
@@ -52,21 +52,19 @@ pub struct LeaderElectionArgs {
     pub namespace: Option<String>,
 }
 
-/// Settings that fit together.
+/// Validated settings of the leader election.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub(super) namespace: String,
-    /// Unique for each process: a restarted one must not take its predecessor's lease for its own.
+    /// Unique for each process, so that a restarted process does not mistake its predecessor's lease for its own.
     pub(super) identity: String,
     pub(super) lease_duration: Duration,
     pub(super) renew_deadline: Duration,
     pub(super) retry_period: Duration,
 }
 
-// === impl LeaderElectionArgs ===
-
 impl LeaderElectionArgs {
-    /// The settings of this process; an error is a sentence for the operator.
+    /// The settings of this process. An error is a sentence for the operator.
     pub fn settings(&self) -> Result<Settings, String> {
         self.check()?;
         Ok(Settings {
@@ -82,7 +80,7 @@ impl LeaderElectionArgs {
         let (lease, renew, retry) = (self.lease_duration, self.renew_deadline, self.retry_period);
         if lease.subsec_nanos() != 0 || lease > MAX_LEASE_DURATION {
             return Err(format!(
-                "--leader-election-lease-duration is {lease:?}; a Lease holds whole seconds, and at most {MAX_LEASE_DURATION:?} are allowed"
+                "--leader-election-lease-duration is {lease:?}; it must be whole seconds and at most {MAX_LEASE_DURATION:?}"
             ));
         }
         if retry < MIN_RETRY_PERIOD {
@@ -93,14 +91,14 @@ impl LeaderElectionArgs {
         if retry >= renew || renew >= lease {
             return Err(format!(
                 "--leader-election-retry-period ({retry:?}) must be shorter than --leader-election-renew-deadline \
-                 ({renew:?}), and that shorter than --leader-election-lease-duration ({lease:?})"
+                 ({renew:?}), which must be shorter than --leader-election-lease-duration ({lease:?})"
             ));
         }
         Ok(())
     }
 }
 
-/// A number that no other process has, from the seed that the standard library gets from the system.
+/// A random number that differs between processes, derived from the random seed of a standard library hasher.
 pub fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
@@ -139,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_fit_together() {
+    fn the_defaults_are_valid() {
         let args = args(&[]).unwrap();
         args.check().unwrap();
         let seconds = |d: Duration| d.as_secs_f64();
@@ -154,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn timings_that_do_not_fit_together_are_refused_by_name() {
+    fn inconsistent_timings_are_refused_and_the_error_names_the_flags() {
         for nonsense in [
             ["lease-duration=15s", "renew-deadline=15s", "retry-period=2s"],
             ["lease-duration=15s", "renew-deadline=1m", "retry-period=2s"],
@@ -179,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_duration_that_no_lease_can_hold_is_refused() {
+    fn a_fractional_or_too_long_lease_duration_is_refused() {
         for duration in ["2500ms", "1h", "301s"] {
             let refusal = refusal(&[&format!("lease-duration={duration}"), "renew-deadline=2s"]);
             assert!(
@@ -190,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_period_of_nothing_is_refused() {
+    fn a_retry_period_below_the_minimum_is_refused() {
         for period in ["0s", "99ms"] {
             let refusal = refusal(&[&format!("retry-period={period}")]);
             assert!(refusal.contains("--leader-election-retry-period is"), "{refusal}");
@@ -198,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_duration_is_refused_with_an_example() {
+    fn an_invalid_duration_is_refused_with_an_example() {
         for text in ["", "15", "soon", "-2s"] {
             let refusal = args(&[&format!("retry-period={text}")]).unwrap_err();
             assert!(refusal.contains("such as 15s or 500ms"), "{refusal}");
@@ -206,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_processes_share_an_identity() {
+    fn each_process_has_its_own_identity() {
         assert_ne!(identity(), identity());
     }
 }

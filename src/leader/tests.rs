@@ -1,5 +1,5 @@
-//! Whole elections in paused time, against an API server of a few lines: what cannot be brought about
-//! at will on a real one (tests/integration/leader.rs).
+//! Elections in paused time against a minimal API server, for situations that a real API server (see
+//! tests/integration/leader.rs) cannot produce on demand.
 
 use super::*;
 use axum::{
@@ -21,12 +21,12 @@ use std::{
 use tokio::{sync::oneshot, task::JoinHandle};
 
 const LEASE_DURATION: Duration = Duration::from_secs(3);
-/// Hardly shorter, and an answer may take half of it: an error in counting is an overlap.
+/// Hardly shorter than the lease duration, and a response may take half of it, so a timing error causes an overlap.
 const RENEW_DEADLINE: Duration = Duration::from_millis(2_900);
 const RETRY_PERIOD: Duration = Duration::from_millis(250);
 const STEP: Duration = Duration::from_millis(10);
 
-/// What the processes share: the Lease, and a record of what happened.
+/// The state shared by the processes: the Lease and a record of events.
 #[derive(Clone, Default)]
 struct World(Arc<Mutex<Inner>>);
 
@@ -34,28 +34,28 @@ struct World(Arc<Mutex<Inner>>);
 struct Inner {
     lease: Option<Value>,
     version: u64,
-    /// Every write: when, whose, and how many were working at that moment.
+    /// Every write: its time, its holder, and how many processes were working at that time.
     writes: Vec<(Instant, String, usize)>,
     working: usize,
-    /// When work was dropped.
+    /// The times when work was dropped.
     dropped: Vec<Instant>,
-    /// Every term there was, and whose.
-    terms: Vec<(usize, Term)>,
-    /// Every step of work: when, and in which term.
+    /// Every leadership with the index of its process.
+    terms: Vec<(usize, Leadership)>,
+    /// Every step of work: its time and the index of its leadership.
     steps: Vec<(Instant, usize)>,
 }
 
-/// How it is between one process and the API server.
+/// The connection between one process and the API server.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Link {
     Up,
     /// Requests do not arrive.
     Cut,
-    /// They arrive when nobody waits for their answer any more.
+    /// Requests arrive after the process has stopped waiting for the response.
     Late,
-    /// Writes arrive and are done, but not answered.
+    /// Writes are executed but not answered.
     Mute,
-    /// The answer takes nearly as long as is waited for.
+    /// Responses take nearly as long as the call timeout.
     Slow,
     Refused,
 }
@@ -75,14 +75,12 @@ struct Gate {
     waker: Option<Waker>,
 }
 
-// === impl World ===
-
 impl World {
     fn start(&self, index: usize) -> Process {
         self.start_with(index, |_| false)
     }
 
-    /// A process whose work ends by itself where `ends` says so of its number of terms.
+    /// A process whose work ends by itself if `ends` returns true for the index of its leadership.
     fn start_with(&self, index: usize, ends: fn(usize) -> bool) -> Process {
         let link = Arc::new(Mutex::new(Link::Up));
         let router = Router::new()
@@ -97,7 +95,7 @@ impl World {
             retry_period: RETRY_PERIOD,
         };
         let world = self.clone();
-        let work = move |term: Term| world.clone().work(index, term, ends);
+        let work = move |term: Leadership| world.clone().work(index, term, ends);
         let fit = Arc::new(AtomicBool::new(true));
         let is_fit = fit.clone();
         let election = run(
@@ -118,8 +116,8 @@ impl World {
         }
     }
 
-    /// Takes a step every now and then, and fails when it meets another leader.
-    async fn work(self, index: usize, term: Term, ends: fn(usize) -> bool) {
+    /// Records a step at regular intervals.
+    async fn work(self, index: usize, term: Leadership, ends: fn(usize) -> bool) {
         struct Working(World);
         impl Drop for Working {
             fn drop(&mut self) {
@@ -142,26 +140,30 @@ impl World {
         }
     }
 
-    /// Fails where two processes worked, or had the right to, at the same time.
+    /// Fails if two processes worked, or were allowed to work, at the same time.
     fn assert_no_overlap(&self) {
         let inner = self.0.lock().unwrap();
         assert!(inner.terms.iter().filter(|(_, term)| term.still_leads()).count() <= 1);
         assert!(
             inner.steps.is_sorted_by_key(|(_, term)| term),
-            "a step after the next term's first: {:?}",
+            "a step after the first step of the next leadership: {:?}",
             inner.steps
         );
     }
 
-    /// Waits until such a process leads.
-    async fn led_by(&self, such: impl Fn(usize) -> bool) {
-        self.eventually(|world| world.leader().is_some_and(&such)).await;
+    /// Waits until a process that satisfies `condition` leads.
+    async fn led_by(&self, condition: impl Fn(usize) -> bool) {
+        self.eventually(|world| world.leader().is_some_and(&condition))
+            .await;
     }
 
     async fn eventually(&self, condition: impl Fn(&Self) -> bool) {
         let start = Instant::now();
         while !condition(self) {
-            assert!(start.elapsed() < 10 * LEASE_DURATION, "it never happened");
+            assert!(
+                start.elapsed() < 10 * LEASE_DURATION,
+                "the condition was never met"
+            );
             sleep(STEP).await;
         }
     }
@@ -173,7 +175,7 @@ impl World {
             .await;
     }
 
-    /// Which process leads by its own account.
+    /// The process whose leadership is valid.
     fn leader(&self) -> Option<usize> {
         let inner = self.0.lock().unwrap();
         let leader = inner.terms.iter().find(|(_, term)| term.still_leads());
@@ -186,7 +188,7 @@ impl World {
         steps.map(|(when, _)| *when).collect()
     }
 
-    /// The last write, by whomever.
+    /// The last write of any process.
     fn last_write(&self) -> (Instant, String, usize) {
         self.0.lock().unwrap().writes.last().unwrap().clone()
     }
@@ -254,14 +256,12 @@ async fn answer(State((world, link)): State<(World, Arc<Mutex<Link>>)>, request:
     answer
 }
 
-// === impl Process ===
-
 impl Process {
     fn link(&self, link: Link) {
         *self.link.lock().unwrap() = link;
     }
 
-    /// As SIGSTOP does: the process runs no more, and time goes on.
+    /// Suspends the process as SIGSTOP does, while time goes on.
     fn stop(&self) {
         self.gate.lock().unwrap().stopped = true;
     }
@@ -297,20 +297,25 @@ impl<F: Future> Future for Gated<F> {
         gate.waker = Some(context.waker().clone());
         let stopped = gate.stopped;
         drop(gate);
-        match stopped {
-            true => Poll::Pending,
-            false => self.0.as_mut().poll(context),
+        if stopped {
+            Poll::Pending
+        } else {
+            self.0.as_mut().poll(context)
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replica_that_is_not_fit_does_not_stand_and_lays_the_leadership_down_at_once() {
+async fn an_unfit_replica_does_not_run_for_leader_and_releases_the_leadership() {
     let world = World::default();
     let first = world.start(0);
     first.fit.store(false, Ordering::Relaxed);
     sleep(2 * LEASE_DURATION).await;
-    assert_eq!(world.0.lock().unwrap().writes.len(), 0, "it does not stand");
+    assert_eq!(
+        world.0.lock().unwrap().writes.len(),
+        0,
+        "an unfit replica does not run for leader"
+    );
     first.fit.store(true, Ordering::Relaxed);
     world.led_by(|n| n == 0).await;
     let _second = world.start(1);
@@ -318,7 +323,7 @@ async fn a_replica_that_is_not_fit_does_not_stand_and_lays_the_leadership_down_a
     first.fit.store(false, Ordering::Relaxed);
     let unfit = Instant::now();
     world.led_by(|n| n == 1).await;
-    // The Lease was released: nobody waits for its end.
+    // The Lease was released, so the successor does not wait for it to expire.
     assert!(
         unfit.elapsed() <= 2 * RETRY_PERIOD + 2 * STEP,
         "{:?}",
@@ -328,7 +333,7 @@ async fn a_replica_that_is_not_fit_does_not_stand_and_lays_the_leadership_down_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_to_come_leads_and_renews_without_end() {
+async fn the_first_replica_leads_and_keeps_renewing() {
     let world = World::default();
     let processes = [0, 1, 2].map(|n| world.start(n));
     world.led_by(|_| true).await;
@@ -338,7 +343,7 @@ async fn the_first_to_come_leads_and_renews_without_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_that_cannot_renew_stops_at_its_deadline_and_its_successor_waits_for_the_leases_end() {
+async fn a_leader_that_cannot_renew_stops_before_its_successor_starts() {
     for link in [Link::Cut, Link::Refused] {
         let world = World::default();
         let first = world.start(0);
@@ -368,7 +373,7 @@ async fn a_leader_that_cannot_renew_stops_at_its_deadline_and_its_successor_wait
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_deadline_counts_from_the_request_and_not_from_its_answer() {
+async fn the_renew_deadline_counts_from_the_request_not_from_the_response() {
     let world = World::default();
     let process = world.start(0);
     world.led_by(|n| n == 0).await;
@@ -387,7 +392,7 @@ async fn the_deadline_counts_from_the_request_and_not_from_its_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stopped_leader_does_not_take_another_step_when_it_wakes() {
+async fn a_suspended_leader_does_no_work_after_it_resumes() {
     let world = World::default();
     let processes = [0, 1].map(|n| world.start(n));
     world.led_by(|_| true).await;
@@ -403,7 +408,7 @@ async fn a_stopped_leader_does_not_take_another_step_when_it_wakes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_stopped_for_long_begins_a_new_term_even_where_nobody_took_over() {
+async fn a_long_suspended_leader_starts_a_new_leadership() {
     let world = World::default();
     let process = world.start(0);
     world.led_by(|_| true).await;
@@ -417,7 +422,7 @@ async fn a_leader_stopped_for_long_begins_a_new_term_even_where_nobody_took_over
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_is_ours_without_our_knowing_is_taken_up_at_once() {
+async fn a_lease_acquired_by_an_unanswered_write_is_used_immediately() {
     let world = World::default();
     let process = world.start(0);
     process.link(Link::Mute);
@@ -444,7 +449,7 @@ async fn the_lease_is_released_after_the_work_has_stopped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_that_ends_in_the_middle_of_a_renewal_releases_all_the_same() {
+async fn a_leader_that_shuts_down_during_a_renewal_releases_the_lease() {
     let world = World::default();
     let process = world.start(0);
     world.led_by(|_| true).await;
@@ -456,7 +461,7 @@ async fn a_leader_that_ends_in_the_middle_of_a_renewal_releases_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_does_not_lead_ends_without_touching_the_lease() {
+async fn a_replica_that_does_not_lead_shuts_down_without_writing_the_lease() {
     let world = World::default();
     let _first = world.start(0);
     world.led_by(|n| n == 0).await;
@@ -468,7 +473,7 @@ async fn who_does_not_lead_ends_without_touching_the_lease() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_does_not_wait_for_an_api_server_that_does_not_answer() {
+async fn shutdown_does_not_wait_for_an_api_server_that_does_not_answer() {
     let world = World::default();
     let process = world.start(0);
     world.led_by(|_| true).await;
@@ -479,18 +484,18 @@ async fn an_end_does_not_wait_for_an_api_server_that_does_not_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn work_that_ends_by_itself_gives_the_leadership_up() {
+async fn work_that_ends_by_itself_releases_the_leadership() {
     let world = World::default();
     let _process = world.start_with(0, |term| term == 0);
     world.written().await;
     world.eventually(|world| world.last_write().1.is_empty()).await;
-    // And stands again.
+    // The replica then runs for leader again.
     world.led_by(|n| n == 0).await;
     assert_eq!(world.0.lock().unwrap().terms.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_was_deleted_is_made_again_by_the_leader() {
+async fn a_deleted_lease_is_created_again_by_the_leader() {
     let world = World::default();
     let _process = world.start(0);
     world.led_by(|_| true).await;
@@ -502,7 +507,7 @@ async fn a_lease_that_was_deleted_is_made_again_by_the_leader() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_whose_lease_was_given_to_another_stops_at_its_next_renewal() {
+async fn a_leader_whose_lease_names_another_holder_stops_at_its_next_renewal() {
     let world = World::default();
     let _process = world.start(0);
     world.led_by(|_| true).await;
@@ -551,7 +556,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_happens_two_never_lead_and_in_the_end_one_does(
+    fn at_most_one_replica_leads_and_eventually_one_does(
         events in prop::collection::vec(event(), 1..60)
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread()

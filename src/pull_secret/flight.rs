@@ -6,7 +6,7 @@
 
 use crate::{
     problem::{Class, Problem, Reason},
-    transport::{Place, Stage},
+    transport::{Progress, Stage},
 };
 use backon::{BackoffBuilder, ExponentialBuilder};
 use std::{
@@ -40,8 +40,8 @@ const MAX_RETRY_DELAY: Duration = Duration::from_secs(300);
 
 /// What a flight does.
 pub trait Job: Send + Sync + 'static {
-    /// Attempts the job once. `place` records what the attempt waits for.
-    fn attempt(&self, place: Place) -> impl Future<Output = Result<(), Problem>> + Send;
+    /// Attempts the job once. `progress` records what the attempt waits for.
+    fn attempt(&self, progress: Progress) -> impl Future<Output = Result<(), Problem>> + Send;
 
     /// Prepares a further attempt: what the job was made from may have changed, or be gone.
     fn refresh(&mut self) -> impl Future<Output = Result<(), Problem>> + Send;
@@ -63,7 +63,7 @@ struct Board<K, V> {
 struct Flight<V> {
     version: V,
     state: watch::Receiver<State>,
-    place: Place,
+    progress: Progress,
     /// Also identifies the flight.
     retry_now: Arc<Notify>,
     task: AbortHandle,
@@ -80,7 +80,7 @@ struct Refusal<V> {
 /// A caller's view of a flight.
 pub struct Waiter {
     state: watch::Receiver<State>,
-    place: Place,
+    progress: Progress,
     retry_now: Arc<Notify>,
 }
 
@@ -133,19 +133,19 @@ where
         }
         let (sender, state) = watch::channel(State::Attempting);
         let retry_now = Arc::new(Notify::new());
-        let place = Place::default();
+        let progress = Progress::default();
         let controls = Controls {
             key: key.clone(),
             version: version.clone(),
             state: sender,
-            place: place.clone(),
+            progress: progress.clone(),
             retry_now: retry_now.clone(),
         };
         let task = tokio::spawn(self.clone().fly(predecessor, job, controls));
         let flight = Flight {
             version,
             state,
-            place,
+            progress,
             retry_now,
             task: task.abort_handle(),
         };
@@ -192,11 +192,11 @@ where
 
     async fn fly(self, predecessor: Option<Predecessor>, job: impl Job, controls: Controls<K, V>) {
         if let Some((mut state, task)) = predecessor {
-            controls.place.set(Stage::Predecessor);
+            controls.progress.set(Stage::Predecessor);
             // A write of the predecessor could otherwise arrive after ours.
             let _ = state.wait_for(|s| !matches!(s, State::Attempting)).await;
             task.abort();
-            controls.place.set(Stage::Kubernetes);
+            controls.progress.set(Stage::Kubernetes);
         }
         let outcome = self.attempt_until_final(job, &controls).await;
         let Controls {
@@ -232,7 +232,7 @@ where
         let mut min_delay = MIN_RETRY_DELAY;
         for delay in backoff.build() {
             // Boxed because an attempt is large and a flight spends most of its time between attempts.
-            let problem = match Box::pin(job.attempt(controls.place.clone())).await {
+            let problem = match Box::pin(job.attempt(controls.progress.clone())).await {
                 Err(problem) if problem.is_transient() && job.retries() && self.is_current(controls) => {
                     problem
                 }
@@ -278,7 +278,7 @@ struct Controls<K, V> {
     key: K,
     version: V,
     state: watch::Sender<State>,
-    place: Place,
+    progress: Progress,
     retry_now: Arc<Notify>,
 }
 
@@ -337,7 +337,7 @@ impl<V> Flight<V> {
     fn waiter(&self) -> Waiter {
         Waiter {
             state: self.state.clone(),
-            place: self.place.clone(),
+            progress: self.progress.clone(),
             retry_now: self.retry_now.clone(),
         }
     }
@@ -358,14 +358,14 @@ impl Waiter {
         let (_, state) = watch::channel(State::Finished(Err(problem)));
         Self {
             state,
-            place: Place::default(),
+            progress: Progress::default(),
             retry_now: Arc::default(),
         }
     }
 
     /// What the flight waits for.
-    pub fn place(&self) -> Place {
-        self.place.clone()
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
     }
 
     /// The outcome of the flight, or of its last attempt while it backs off.

@@ -9,13 +9,13 @@ use super::{
 };
 use crate::{
     events::Events,
+    fair_semaphore::Lane,
     generator::TokenInputs,
     identity::TokenSource,
     problem::{Problem, Reason},
     registry::{PullToken, RegistryClient},
     telemetry::Metrics,
-    transport::{Caller, Gates, Place},
-    turns::Lane,
+    transport::{Caller, Gates, Progress},
     watch::Item,
 };
 use jiff::Timestamp;
@@ -58,7 +58,7 @@ impl Issuance {
         plan: &PullSecretPlan,
         cause: &Cause,
         was_refused: bool,
-        place: Place,
+        progress: Progress,
     ) -> Result<(), Problem> {
         if self.is_done(plan, cause) {
             return Ok(());
@@ -69,7 +69,7 @@ impl Issuance {
                 Cause::Admission => Lane::Admission,
                 Cause::Renewal(_) | Cause::Repair => Lane::Renewal,
             },
-            place,
+            progress,
         };
         let issuing = self.metrics.track_issuing();
         let result = self.issue_as(plan, cause, was_refused, &caller).await;

@@ -16,7 +16,7 @@ use crate::{
     problem::Problem,
     registry::RegistryClient,
     telemetry::Metrics,
-    transport::{Gates, Place, Stage, late},
+    transport::{Gates, Progress, Stage, deadline_exceeded},
 };
 use kube::runtime::reflector::ObjectRef;
 use std::sync::Arc;
@@ -147,7 +147,7 @@ impl Inner {
             // It is about to be deleted, and this Pod needs it.
             let taken_back = self.marks.take_back(marked, &self.issuance.writer);
             let exists = deadline.bound(taken_back).await;
-            if !exists.unwrap_or_else(|| Err(late(&Stage::Kubernetes)))? {
+            if !exists.unwrap_or_else(|| Err(deadline_exceeded(&Stage::Kubernetes)))? {
                 freshness = Freshness::Stale;
             }
         }
@@ -159,11 +159,11 @@ impl Inner {
             // The Secret is replaced in the background.
             return Ok(());
         }
-        let place = waiter.place();
+        let progress = waiter.progress();
         deadline
             .bound(waiter.outcome())
             .await
-            .unwrap_or_else(|| Err(late(&place.stage())))
+            .unwrap_or_else(|| Err(deadline_exceeded(&progress.stage())))
     }
 
     /// Makes the plan again from what the API server has. The pull secret was made from other inputs a moment ago: one
@@ -211,12 +211,14 @@ struct IssuanceFlight {
 }
 
 impl Job for IssuanceFlight {
-    async fn attempt(&self, place: Place) -> Result<(), Problem> {
+    async fn attempt(&self, progress: Progress) -> Result<(), Problem> {
         let Inner {
             issuance, flights, ..
         } = &*self.issuer;
         let was_refused = flights.was_refused(&self.plan.object, &self.plan.inputs_hash);
-        issuance.issue(&self.plan, &self.cause, was_refused, place).await
+        issuance
+            .issue(&self.plan, &self.cause, was_refused, progress)
+            .await
     }
 
     async fn refresh(&mut self) -> Result<(), Problem> {

@@ -11,9 +11,12 @@ use tokio::sync::OnceCell;
 /// Marks that were taken back are remembered until the watch shows it. A full map is cleared.
 const MAX_MARKS: usize = 1024;
 
-/// The marks that are being taken back, by uid and resource version of the object.
+/// The uid and the resource version of an object.
+type Key = (String, String);
+
+/// The marks that are being taken back.
 #[derive(Default)]
-pub struct Marks(Mutex<HashMap<(String, String), Arc<OnceCell<bool>>>>);
+pub struct Marks(Mutex<HashMap<Key, Arc<OnceCell<bool>>>>);
 
 impl Marks {
     /// Takes the mark of this object back. Returns whether the object still exists as it is known.

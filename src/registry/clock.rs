@@ -39,7 +39,7 @@ impl AzureClock {
     }
 
     /// Converts the expiry of a token from Azure's clock to this machine's. `date` is Azure's time in the response to a
-    /// request sent at `sent`. The result is too early rather than too late, by the duration of the call.
+    /// request sent at `sent`. The result is too early rather than too deadline_exceeded, by the duration of the call.
     pub fn local_expiry(&self, expires: Timestamp, sent: Timestamp, date: Option<Timestamp>) -> Timestamp {
         let Some(date) = date else {
             return expires;

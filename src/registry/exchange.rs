@@ -7,7 +7,7 @@ use crate::{
     jwt,
     problem::{Problem, Reason},
     telemetry::{Metrics, UpstreamCall},
-    transport::{self, Ahead, Caller, Gates, Reply},
+    transport::{self, Caller, Gates, Preconnector, Reply},
     untrusted::UntrustedText,
 };
 use jiff::Timestamp;
@@ -30,7 +30,7 @@ pub struct PullToken {
 #[derive(Clone)]
 pub struct RegistryClient {
     http: reqwest::Client,
-    ahead: Ahead,
+    preconnector: Preconnector,
     gates: Gates,
     clock: AzureClock,
     metrics: Metrics,
@@ -38,10 +38,10 @@ pub struct RegistryClient {
 
 impl RegistryClient {
     /// A client that sends its requests with `http`.
-    pub fn new(http: reqwest::Client, ahead: Ahead, gates: Gates, metrics: Metrics) -> Self {
+    pub fn new(http: reqwest::Client, preconnector: Preconnector, gates: Gates, metrics: Metrics) -> Self {
         Self {
             http,
-            ahead,
+            preconnector,
             gates,
             clock: AzureClock::new(metrics.clone()),
             metrics,
@@ -51,7 +51,7 @@ impl RegistryClient {
     /// Opens a connection to the registry, which will be called soon. Every client of a registry requests `/v2/` first,
     /// because the response contains the address of the token endpoint.
     pub fn preconnect(&self, host: &RegistryHost) {
-        self.ahead.open(host.as_str(), "/v2/");
+        self.preconnector.preconnect(host.as_str(), "/v2/");
     }
 
     /// Exchanges an Entra token for the token that goes into the pull secret.

@@ -1,11 +1,11 @@
-//! The secret paths and, where nobody else makes them, the webhook's own certificate authorities, each for one serving
-//! certificate: what is kept, and what is to be done next. No clock, no API server.
+//! The secret paths and the webhook's own CAs, each of which signs one serving certificate: the stored state and its next
+//! step, as pure functions without a clock or an API server.
 //!
-//! A rotation loses no request: the next authority is published beside the current one, and the next path is accepted;
-//! when API servers know both authorities and replicas both paths, the next certificate is served and the next path
-//! published; when that is known cluster_wide, the authority and the path of before are forgotten.
+//! A rotation loses no request. First the next CA is published beside the current one, and the next path is accepted. When
+//! API servers know both CAs and replicas both paths, the next certificate is served and the next path published. When that
+//! is known cluster_wide, the previous CA and path are dropped.
 
-use super::{Pair, SecretPath};
+use super::{SecretPath, ServingCertificate};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -19,72 +19,70 @@ use rustls::{
 use secrecy::{ExposeSecret, SecretString};
 use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc, time::Duration};
 
-/// What is replaced as one.
+/// A path and a certificate, which are rotated together.
 #[derive(Clone)]
-pub struct Issued {
+pub struct Generation {
     path: SecretPath,
-    /// None where the certificate is in files that somebody else makes.
-    signed: Option<Signed>,
+    /// None if the certificate comes from files.
+    signed: Option<SignedCertificate>,
 }
 
-/// An authority's certificate, and the one pair that it has signed. The authority's key is not kept by anybody.
+/// A CA certificate and the one certificate that the CA has signed. The private key of the CA is not stored.
 #[derive(Clone)]
-struct Signed {
+struct SignedCertificate {
     ca: String,
     chain: String,
     key: SecretString,
 }
 
-/// Everything that is kept.
+/// The complete stored state.
 #[derive(Clone)]
-pub struct Kept {
-    /// What is served.
-    pub current: Issued,
-    /// What is served next.
-    next: Option<Issued>,
-    /// Authority of what was served before.
+pub struct CertificateState {
+    /// The certificate and path in use.
+    pub current: Generation,
+    /// The certificate and path to use next.
+    next: Option<Generation>,
+    /// CA of the previous certificate.
     previous_ca: Option<String>,
-    /// Path that was published before.
+    /// Previously published path.
     previous_path: Option<SecretPath>,
 }
 
-/// For whom certificates are made, and for how long.
+/// Names and lifetime of the certificates that the webhook issues.
 #[derive(Clone, Debug)]
-pub struct Terms {
-    /// DNS names and IP addresses by which the API server calls; None where the certificate is in files, so that only a
-    /// path is made.
+pub struct CertificateSpec {
+    /// DNS names and IP addresses by which the API server calls the webhook. None if the certificate comes from files, so that
+    /// only a path is generated.
     names: Option<Vec<String>>,
-    /// From making to end.
+    /// Lifetime of a certificate.
     lifetime: Duration,
 }
 
-/// What is to be done with what is kept.
+/// The next step of a rotation.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The next certificate and path are to be made and told.
+    /// Create and publish the next certificate and path.
     Prepare,
-    /// The next ones are known: the certificate is to be served, the path to be published.
+    /// The next certificate and path are known: serve the certificate and publish the path.
     Switch,
-    /// Those of before are used no more: authority and path are to be forgotten.
-    Forget,
-    /// Nothing before this.
+    /// The previous certificate and path are no longer used: drop the CA and the path.
+    DropPrevious,
+    /// Nothing is due before this time has passed.
     Wait(Duration),
 }
 
-/// Key of the path in the Secret.
-const PATH: &str = "path";
-/// API servers whose clock is behind ours take a new certificate too.
-const BACKDATED: Duration = Duration::from_secs(3600);
+/// Key of the path in the Secret's data.
+const PATH_KEY: &str = "path";
+/// `notBefore` is set back by this, for API servers whose clock is behind.
+const NOT_BEFORE_MARGIN: Duration = Duration::from_secs(3600);
 
-// === impl Terms ===
-
-impl Terms {
-    /// How long everybody is given to learn of a change: API servers of a new authority, replicas of a new certificate.
-    pub fn hold(&self) -> Duration {
+impl CertificateSpec {
+    /// How long a change takes to reach everybody: a new CA the API servers, a new certificate the replicas.
+    pub fn propagation_delay(&self) -> Duration {
         (self.lifetime / 10).min(Duration::from_secs(60))
     }
 
-    /// Terms that certificates can be made for.
+    /// Validates the names.
     pub fn new(names: Vec<String>, lifetime: Duration) -> Result<Self, String> {
         for name in &names {
             if ServerName::try_from(name.as_str()).is_err() {
@@ -99,20 +97,20 @@ impl Terms {
         })
     }
 
-    /// Those of a webhook whose certificate is in files: its path is made, and lasts until the Secret is deleted.
-    pub fn of_files(lifetime: Duration) -> Self {
+    /// For a webhook whose certificate comes from files: only a path is generated, which lasts until the Secret is deleted.
+    pub fn for_files(lifetime: Duration) -> Self {
         Self {
             names: None,
             lifetime,
         }
     }
 
-    /// Makes a path and, unless the certificate is in files, an authority and a pair signed by it. Where the pair that is
-    /// served lacks a name, its own names are kept beside the present ones: other replicas may have been told of those.
-    pub fn issue(&self, served: Option<&Pair>, now: Timestamp) -> Result<Issued, String> {
-        let path = SecretPath::generate().map_err(|e| format!("a secret path cannot be made: {e}"))?;
+    /// Generates a path and, unless the certificate comes from files, a CA and a certificate. If the served certificate lacks a
+    /// configured name, the new one has the names of both, because other replicas may be configured with the former names.
+    pub fn issue(&self, served: Option<&ServingCertificate>, now: Timestamp) -> Result<Generation, String> {
+        let path = SecretPath::generate().map_err(|e| format!("a secret path cannot be generated: {e}"))?;
         let signed = self.names.clone().map(|mut names| {
-            if let Some(served) = served.filter(|served| !self.are_served_by(served)) {
+            if let Some(served) = served.filter(|served| !self.is_covered_by(served)) {
                 let others = served.names.iter().filter(|name| !contains(&names, name));
                 let others: Vec<_> = others.cloned().collect();
                 names.extend(others);
@@ -120,13 +118,13 @@ impl Terms {
             self.sign(&names, now)
         });
         let signed = signed.transpose();
-        Ok(Issued {
+        Ok(Generation {
             path,
-            signed: signed.map_err(|e| format!("a certificate cannot be made: {e}"))?,
+            signed: signed.map_err(|e| format!("a certificate cannot be issued: {e}"))?,
         })
     }
 
-    fn sign(&self, names: &[String], now: Timestamp) -> Result<Signed, rcgen::Error> {
+    fn sign(&self, names: &[String], now: Timestamp) -> Result<SignedCertificate, rcgen::Error> {
         let mut params = CertificateParams::default();
         params
             .distinguished_name
@@ -152,7 +150,7 @@ impl Terms {
         self.limit(&mut params, now);
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &issuer)?;
-        Ok(Signed {
+        Ok(SignedCertificate {
             ca: ca.pem(),
             chain: certificate.pem(),
             key: key.serialize_pem().into(),
@@ -164,49 +162,47 @@ impl Terms {
             time::OffsetDateTime::from_unix_timestamp(time.as_second()).unwrap_or(params.not_after)
         };
         let ends = now.saturating_add(self.lifetime).unwrap_or(Timestamp::MAX);
-        let begins = now.saturating_sub(BACKDATED).unwrap_or(Timestamp::MIN);
+        let begins = now.saturating_sub(NOT_BEFORE_MARGIN).unwrap_or(Timestamp::MIN);
         (params.not_before, params.not_after) = (at(begins), at(ends));
     }
 
-    /// Whether a pair is for all present names.
-    fn are_served_by(&self, pair: &Pair) -> bool {
+    /// Whether a certificate covers all configured names.
+    fn is_covered_by(&self, pair: &ServingCertificate) -> bool {
         let mut names = self.names.iter().flatten();
         names.all(|name| contains(&pair.names, name))
     }
 
-    /// The pair to serve, none where it is in files. An error where it does not serve its names now, as who trusts its
-    /// authority alone would see it. These may be the names of before: such a pair is replaced as one that ends, by a
-    /// rotation, for replicas that know different names must not replace each other's.
-    pub fn check(&self, issued: &Issued, now: Timestamp) -> Result<Option<Pair>, String> {
+    /// Returns the certificate to serve, or None if it comes from files. Fails if a client that trusts only its CA would not
+    /// accept the certificate for its names now. These may be former names: such a certificate is replaced by a rotation, because
+    /// replicas with different names must not overwrite each other's certificates.
+    pub fn check(&self, issued: &Generation, now: Timestamp) -> Result<Option<ServingCertificate>, String> {
         match (&self.names, &issued.signed) {
             (None, _) => Ok(None),
-            (Some(_), None) => Err("there is no certificate".to_owned()),
+            (Some(_), None) => Err("the Secret has no certificate".to_owned()),
             (Some(_), Some(signed)) => signed.check(now).map(Some),
         }
     }
 
-    /// `fresh`, with each half of it that is in the Secret's data already and of use: a certificate from before there were
-    /// paths, or the path of a webhook whose certificate was in files.
-    pub fn complete<'a>(
+    /// Replaces the parts of `fresh` that the Secret already has in usable form: a certificate from a version without paths, or
+    /// the path of a webhook whose certificate came from files.
+    pub fn fill_missing<'a>(
         &self,
-        fresh: Issued,
+        fresh: Generation,
         get: impl Fn(&str) -> Option<&'a [u8]>,
         now: Timestamp,
-    ) -> Issued {
+    ) -> Generation {
         let signed = self.names.as_ref().and_then(|_| {
-            let found = Signed::from_data("", &get)?;
+            let found = SignedCertificate::from_data("", &get)?;
             found.check(now).ok().map(|_| found)
         });
-        Issued {
-            path: get(PATH).and_then(SecretPath::parse).unwrap_or(fresh.path),
+        Generation {
+            path: get(PATH_KEY).and_then(SecretPath::parse).unwrap_or(fresh.path),
             signed: signed.or(fresh.signed),
         }
     }
 }
 
-// === impl Signed ===
-
-impl Signed {
+impl SignedCertificate {
     fn from_data<'a>(prefix: &str, get: impl Fn(&str) -> Option<&'a [u8]>) -> Option<Self> {
         let text = |key: &str| {
             let value = get(&format!("{prefix}{key}"))?;
@@ -219,21 +215,21 @@ impl Signed {
         })
     }
 
-    fn check(&self, now: Timestamp) -> Result<Pair, String> {
-        let pair = Pair::parse(self.chain.as_bytes(), self.key.expose_secret().as_bytes())?;
+    fn check(&self, now: Timestamp) -> Result<ServingCertificate, String> {
+        let pair = ServingCertificate::parse(self.chain.as_bytes(), self.key.expose_secret().as_bytes())?;
         let mut roots = RootCertStore::empty();
-        let ca =
-            CertificateDer::from_pem_slice(self.ca.as_bytes()).map_err(|e| format!("the authority: {e}"))?;
-        roots.add(ca).map_err(|e| format!("the authority: {e}"))?;
+        let ca = CertificateDer::from_pem_slice(self.ca.as_bytes())
+            .map_err(|e| format!("the CA certificate: {e}"))?;
+        roots.add(ca).map_err(|e| format!("the CA certificate: {e}"))?;
         let verifier = WebPkiServerVerifier::builder(Arc::new(roots))
             .build()
             .map_err(|e| e.to_string())?;
         let now = UnixTime::since_unix_epoch(Duration::from_secs(now.as_second().max(0).unsigned_abs()));
         let (leaf, others) = pair
-            .certified
+            .certified_key
             .cert
             .split_first()
-            .ok_or("there is no certificate")?;
+            .ok_or("the Secret has no certificate")?;
         if pair.names.is_empty() {
             return Err("the certificate has no DNS name and no IP address".to_owned());
         }
@@ -248,7 +244,7 @@ impl Signed {
 }
 
 fn contains(names: &[String], name: &str) -> bool {
-    // An IPv6 address has several spellings.
+    // The same IPv6 address can be written in several ways.
     let address = name.parse::<IpAddr>().ok();
     names.iter().any(|other| {
         other.eq_ignore_ascii_case(name) || (address.is_some() && other.parse::<IpAddr>().ok() == address)
@@ -262,11 +258,9 @@ fn alternative(name: &str) -> Result<SanType, rcgen::Error> {
     }
 }
 
-// === impl Kept ===
-
-impl Kept {
-    /// A beginning.
-    pub fn new(current: Issued) -> Self {
+impl CertificateState {
+    /// The initial state.
+    pub fn new(current: Generation) -> Self {
         Self {
             current,
             next: None,
@@ -275,9 +269,9 @@ impl Kept {
         }
     }
 
-    /// The authorities that API servers are to trust, in PEM; None where they are not ours.
+    /// The CAs that API servers must trust, in PEM. None if the certificate comes from files.
     pub fn bundle(&self) -> Option<String> {
-        let ca = |issued: &Issued| issued.signed.as_ref().map(|signed| signed.ca.clone());
+        let ca = |issued: &Generation| issued.signed.as_ref().map(|signed| signed.ca.clone());
         let current = ca(&self.current)?;
         let all = [
             self.previous_ca.clone(),
@@ -287,51 +281,56 @@ impl Kept {
         Some(all.into_iter().flatten().collect())
     }
 
-    /// The path that API servers are to ask for.
+    /// The path that API servers must call.
     pub fn published_path(&self) -> &SecretPath {
         &self.current.path
     }
 
-    /// The paths that are served: that which is published, that which will be, and that which some API server may still
-    /// know.
+    /// The accepted paths: the published one, the next one, and the previous one, which an API server may still use.
     pub fn accepted_paths(&self) -> Vec<SecretPath> {
         let next = self.next.as_ref().map(|next| &next.path);
         let all = [Some(&self.current.path), next, self.previous_path.as_ref()];
         all.into_iter().flatten().cloned().collect()
     }
 
-    /// The next step, `known` long after everybody was told of the present state. `served` is None where it is in files.
-    pub fn step(&self, terms: &Terms, served: Option<&Pair>, known: Duration, now: Timestamp) -> Step {
-        let hold = terms.hold();
+    /// The next step. `known` is the time since the current state was published. `served` is None if it comes from files.
+    pub fn step(
+        &self,
+        spec: &CertificateSpec,
+        served: Option<&ServingCertificate>,
+        known: Duration,
+        now: Timestamp,
+    ) -> Step {
+        let propagation_delay = spec.propagation_delay();
         let previous = self.previous_ca.is_some() || self.previous_path.is_some();
         match (&self.next, previous) {
-            (Some(_), _) if known >= hold => Step::Switch,
-            (None, true) if known >= hold => Step::Forget,
+            (Some(_), _) if known >= propagation_delay => Step::Switch,
+            (None, true) if known >= propagation_delay => Step::DropPrevious,
             (None, false) => {
                 let Some(served) = served else {
                     return Step::Wait(Duration::MAX);
                 };
-                if !terms.are_served_by(served) {
+                if !spec.is_covered_by(served) {
                     return Step::Prepare;
                 }
-                let third = SignedDuration::try_from(terms.lifetime / 3).unwrap_or(SignedDuration::MAX);
-                let left = served.ends.duration_since(now) - third;
+                let third = SignedDuration::try_from(spec.lifetime / 3).unwrap_or(SignedDuration::MAX);
+                let left = served.not_after.duration_since(now) - third;
                 match Duration::try_from(left) {
                     Ok(left) if !left.is_zero() => Step::Wait(left),
                     _ => Step::Prepare,
                 }
             }
-            _ => Step::Wait(hold - known),
+            _ => Step::Wait(propagation_delay - known),
         }
     }
 
-    /// With the next one prepared.
-    pub fn prepared(mut self, next: Issued) -> Self {
+    /// The state with the next certificate and path added.
+    pub fn with_next(mut self, next: Generation) -> Self {
         self.next = Some(next);
         self
     }
 
-    /// With the next one served.
+    /// The state with the next certificate and path in use.
     pub fn switched(mut self) -> Self {
         if let Some(next) = self.next.take() {
             let before = std::mem::replace(&mut self.current, next);
@@ -341,22 +340,22 @@ impl Kept {
         self
     }
 
-    /// With the one of before forgotten.
-    pub fn forgotten(mut self) -> Self {
+    /// The state without the previous CA and path.
+    pub fn without_previous(mut self) -> Self {
         self.previous_ca = None;
         self.previous_path = None;
         self
     }
 
-    /// As a Secret's data.
+    /// The state as a Secret's data.
     pub fn to_data(&self) -> BTreeMap<String, Vec<u8>> {
         let mut data = BTreeMap::new();
         let mut put = |key: String, value: &[u8]| data.insert(key, value.to_vec());
         for (prefix, issued) in [("", Some(&self.current)), ("next-", self.next.as_ref())] {
-            let Some(Issued { path, signed }) = issued else {
+            let Some(Generation { path, signed }) = issued else {
                 continue;
             };
-            put(format!("{prefix}{PATH}"), path.as_bytes());
+            put(format!("{prefix}{PATH_KEY}"), path.as_bytes());
             if let Some(signed) = signed {
                 put(format!("{prefix}ca.crt"), signed.ca.as_bytes());
                 put(format!("{prefix}tls.crt"), signed.chain.as_bytes());
@@ -367,51 +366,51 @@ impl Kept {
             put("previous-ca.crt".to_owned(), previous.as_bytes());
         }
         if let Some(previous) = &self.previous_path {
-            put(format!("previous-{PATH}"), previous.as_bytes());
+            put(format!("previous-{PATH_KEY}"), previous.as_bytes());
         }
         data
     }
 
-    /// From a Secret's data, as far as it is text; whether the certificates can be served is for [`Terms::check`].
-    pub fn from_data<'a>(terms: &Terms, get: impl Fn(&str) -> Option<&'a [u8]>) -> Option<Self> {
-        let path = |prefix: &str| get(&format!("{prefix}{PATH}")).and_then(SecretPath::parse);
+    /// Parses a Secret's data. [`CertificateSpec::check`] decides whether the certificates can be served.
+    pub fn from_data<'a>(spec: &CertificateSpec, get: impl Fn(&str) -> Option<&'a [u8]>) -> Option<Self> {
+        let path = |prefix: &str| get(&format!("{prefix}{PATH_KEY}")).and_then(SecretPath::parse);
         let issued = |prefix: &str| {
-            let signed = match &terms.names {
-                Some(_) => Some(Signed::from_data(prefix, &get)?),
+            let signed = match &spec.names {
+                Some(_) => Some(SignedCertificate::from_data(prefix, &get)?),
                 None => None,
             };
-            Some(Issued {
+            Some(Generation {
                 path: path(prefix)?,
                 signed,
             })
         };
-        // The API server takes no bundle with anything else in it.
+        // The API server refuses a bundle that contains anything but certificates.
         let previous_ca = get("previous-ca.crt").filter(|ca| CertificateDer::from_pem_slice(ca).is_ok());
         let previous_ca = previous_ca.and_then(|ca| String::from_utf8(ca.to_vec()).ok());
         Some(Self {
             current: issued("")?,
             next: issued("next-"),
-            previous_ca: previous_ca.filter(|_| terms.names.is_some()),
+            previous_ca: previous_ca.filter(|_| spec.names.is_some()),
             previous_path: path("previous-"),
         })
     }
 
-    /// The next one, if there is one and it is of use; a spoilt one is made anew.
-    pub fn without_spoilt_next(mut self, terms: &Terms, now: Timestamp) -> Self {
-        self.next = self.next.filter(|next| terms.check(next, now).is_ok());
+    /// Drops the next certificate and path if they are invalid; the next step then creates new ones.
+    pub fn without_invalid_next(mut self, spec: &CertificateSpec, now: Timestamp) -> Self {
+        self.next = self.next.filter(|next| spec.check(next, now).is_ok());
         self
     }
 }
 
-impl PartialEq for Kept {
+impl PartialEq for CertificateState {
     fn eq(&self, other: &Self) -> bool {
         self.to_data() == other.to_data()
     }
 }
 
-impl fmt::Debug for Kept {
+impl fmt::Debug for CertificateState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kept").finish_non_exhaustive()
+        f.debug_struct("CertificateState").finish_non_exhaustive()
     }
 }
 

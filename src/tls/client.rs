@@ -1,4 +1,4 @@
-//! Which client certificates the webhook listener accepts.
+//! Authentication of API servers by client certificate.
 
 use super::names::{alternative_names, common_name};
 use crate::pem;
@@ -17,49 +17,45 @@ use std::{
 };
 use x509_cert::{Certificate, der::Decode};
 
-/// The client certificates that are accepted.
+/// The client certificates that the webhook listener accepts.
 #[derive(Clone, Debug)]
-pub struct Clients {
-    /// PEM file of the authority that signs them.
+pub struct ClientAuth {
+    /// PEM file with the CA that signs the client certificates.
     pub authority: PathBuf,
-    /// Common names or DNS names, one of which a certificate must have; empty where every certificate of the authority will do.
+    /// A certificate must have one of these common names or DNS names. Empty accepts every certificate of the CA.
     pub names: Vec<String>,
 }
 
-/// Accepts what rustls accepts if it also has one of these names.
+/// Accepts a certificate that rustls accepts and that has one of the listed names.
 #[derive(Debug)]
-struct Named {
+struct NameVerifier {
     verifier: Arc<dyn ClientCertVerifier>,
     names: Vec<String>,
 }
 
-// === impl Clients ===
-
-impl Clients {
-    /// For rustls; an error is a sentence for the operator.
+impl ClientAuth {
+    /// The verifier for rustls. An error is a sentence for the operator.
     pub fn verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, String> {
         let mut roots = RootCertStore::empty();
         pem::add_root_certificates(&mut roots, "--client-ca-file", &self.authority)?;
         let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build();
-        let verifier = verifier.map_err(|e| self.wrong(&e.to_string()))?;
+        let verifier = verifier.map_err(|e| self.error(&e.to_string()))?;
         if self.names.is_empty() {
             return Ok(verifier);
         }
-        Ok(Arc::new(Named {
+        Ok(Arc::new(NameVerifier {
             verifier,
             names: self.names.clone(),
         }))
     }
 
-    fn wrong(&self, why: &str) -> String {
+    fn error(&self, why: &str) -> String {
         format!("--client-ca-file {}: {why}", Path::display(&self.authority))
     }
 }
 
-// === impl Named ===
-
-impl Named {
-    fn has_a_name(&self, certificate: &CertificateDer<'_>) -> bool {
+impl NameVerifier {
+    fn has_listed_name(&self, certificate: &CertificateDer<'_>) -> bool {
         let Ok(certificate) = Certificate::from_der(certificate) else {
             return false;
         };
@@ -69,7 +65,7 @@ impl Named {
     }
 }
 
-impl ClientCertVerifier for Named {
+impl ClientCertVerifier for NameVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         self.verifier.root_hint_subjects()
     }
@@ -80,11 +76,12 @@ impl ClientCertVerifier for Named {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        // First: nobody's certificate is read that the authority has not signed.
+        // The signature is verified first: certificates that the CA did not sign are not parsed.
         let verified = self.verifier.verify_client_cert(end_entity, intermediates, now)?;
-        match self.has_a_name(end_entity) {
-            true => Ok(verified),
-            false => Err(CertificateError::ApplicationVerificationFailure.into()),
+        if self.has_listed_name(end_entity) {
+            Ok(verified)
+        } else {
+            Err(CertificateError::ApplicationVerificationFailure.into())
         }
     }
 

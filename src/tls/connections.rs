@@ -1,7 +1,7 @@
-//! All connections of one listener, and which of them makes room for a new one.
+//! The connections of one listener, and which of them is closed to make room for a new one.
 //!
-//! A connection is *proven* once a request for a secret path came on it: only API servers can do that. A stranger's
-//! connection never is, so it costs a stranger's connection and nothing else.
+//! A connection is *proven* once it has carried a request for a secret path, which only API servers know. Other clients never
+//! prove a connection, so they can only displace unproven connections.
 
 use std::{
     collections::HashMap,
@@ -17,148 +17,146 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// Connections that are not proven, at the same time, whosever they are. One may take some 120 KiB, most of it for a message
-/// of a handshake that does not end; an API server's is one of them for some milliseconds.
-pub const UNPROVEN: usize = 128;
-/// Connections of one address that may shake hands and send a head at the same time; further ones wait, and have no TLS
+/// Maximum number of unproven connections of all addresses. One may take some 120 KiB, mostly for a message of an unfinished
+/// handshake. An API server's connection is unproven for some milliseconds.
+pub const MAX_UNPROVEN: usize = 128;
+/// Maximum number of unproven connections per address in a TLS handshake or first request. Further ones wait and have no TLS
 /// state yet.
-const UNPROVEN_OF_A_PEER: usize = 64;
-/// How long an address is remembered that API servers call from: longer than one takes to restart.
-const PROVEN_FOR: Duration = Duration::from_secs(600);
-/// An API server's connection is proven sooner than this, unless the machine is very busy.
-const FRESH: Duration = Duration::from_secs(1);
-/// How often a connection that found no place looks for one that is fresh no more.
-const LOOK: Duration = Duration::from_millis(100);
+const MAX_UNPROVEN_PER_PEER: usize = 64;
+/// How long an address of an API server is remembered after its last proven connection: longer than a restart takes.
+const PROVEN_PEER_TTL: Duration = Duration::from_secs(600);
+/// An API server proves its connection within this time, unless the machine is very busy.
+const HANDSHAKE_GRACE: Duration = Duration::from_secs(1);
+/// How often a waiting connection checks whether an unproven connection has exceeded its grace.
+const RECHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Clones share them.
+/// All connections of a listener. Clones share them.
 #[derive(Clone)]
 pub struct Connections(Arc<Inner>);
 
 struct Inner {
-    most: usize,
+    max: usize,
     began: Instant,
     state: Mutex<State>,
-    /// Rings when a connection has ended, is proven, or has nothing to do any more.
-    eased: Notify,
+    /// Notified when a connection ends, is proven, or becomes idle.
+    capacity_freed: Notify,
 }
 
 #[derive(Default)]
 struct State {
     next: u64,
     unproven: usize,
-    open: HashMap<u64, Arc<Shared>>,
+    open: HashMap<u64, Arc<ConnectionState>>,
     peers: HashMap<IpAddr, Peer>,
 }
 
-/// An address, with all its connections.
+/// A client address with its connections.
 #[derive(Default)]
 struct Peer {
     open: usize,
-    /// Those of them that are proven.
+    /// The number of proven connections.
     proven: usize,
-    /// When the last of these was.
+    /// When the last proven connection ended.
     last_proven: Option<Instant>,
-    /// Closed once it is proven: behind one address there may be many API servers (konnectivity), which open hundreds of
-    /// connections at once. Who has the address of one and is none gains no more than its own connections: those are
-    /// ended after some seconds, and make room before an API server's do.
+    /// Handshake permits. Closed once the address is proven: many API servers may share one address (konnectivity) and open
+    /// hundreds of connections at the same time. Another client with that address gains only unproven connections, which end
+    /// after some seconds and are closed before those of an API server.
     slots: Option<Arc<Semaphore>>,
 }
 
-/// What the connection's task and the others know of it.
-struct Shared {
+/// The state of a connection, shared by its task and the listener.
+struct ConnectionState {
     peer: IpAddr,
     opened: Instant,
-    /// One of the constants below, or since when there is no request, in milliseconds since the listener began.
-    doing: AtomicU64,
-    /// Whether it counts among its address' proven ones.
+    /// One of the constants below, or since when the connection is idle, in milliseconds since the listener started.
+    activity: AtomicU64,
+    /// Whether the connection is counted as proven for its address.
     proven: AtomicBool,
     evicted: AtomicBool,
     evict: Notify,
 }
 
-const NEVER_ASKED: u64 = u64::MAX;
-const BUSY: u64 = u64::MAX - 1;
+const NO_REQUEST_YET: u64 = u64::MAX;
+const REQUEST_IN_FLIGHT: u64 = u64::MAX - 1;
 
-/// A connection's place; free again when this is dropped.
-pub struct Place {
+/// A slot for one connection, freed when dropped.
+pub struct ConnectionSlot {
     all: Connections,
     id: u64,
-    shared: Arc<Shared>,
+    shared: Arc<ConnectionState>,
 }
 
-/// A connection, as seen when one has to make room.
+/// A connection that may be closed to make room.
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
     id: u64,
     peer: IpAddr,
     opened: Instant,
-    doing: Doing,
+    activity: Activity,
 }
 
-/// Which places are taken.
+/// Which limit is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Full {
-    All,
+enum ReachedLimit {
+    Total,
     Unproven,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Doing {
-    /// Nothing that shows an API server; whether its address is one's.
+enum Activity {
+    /// No request for a secret path yet.
     Unproven { peer_is_proven: bool },
-    /// A request is answered.
+    /// A request is in progress.
     Busy,
-    /// Since then, nothing.
+    /// No request since this time.
     Idle(u64),
 }
 
-// === impl Connections ===
-
 impl Connections {
-    /// None yet, and so many at the same time.
-    pub fn new(most: usize) -> Self {
+    /// Allows `max` concurrent connections.
+    pub fn new(max: usize) -> Self {
         Self(Arc::new(Inner {
-            most,
+            max,
             began: Instant::now(),
             state: Mutex::default(),
-            eased: Notify::new(),
+            capacity_freed: Notify::new(),
         }))
     }
 
-    /// A place for a new connection, at once unless all others are API servers' and have something to do: another one makes
-    /// room.
-    pub async fn admit(&self, peer: IpAddr) -> Place {
-        // IPv4 has two spellings where the listener is of IPv6.
+    /// Returns a slot for a new connection, after closing another connection if a limit is reached. Waits while no connection may
+    /// be closed.
+    pub async fn admit(&self, peer: IpAddr) -> ConnectionSlot {
+        // A listener on IPv6 reports IPv4 addresses in mapped form.
         let peer = peer.to_canonical();
         loop {
-            let eased = self.0.eased.notified();
-            if let Some(place) = self.try_admit(peer) {
-                return place;
+            let capacity_freed = self.0.capacity_freed.notified();
+            if let Some(slot) = self.try_admit(peer) {
+                return slot;
             }
-            let _ = timeout(LOOK, eased).await;
+            let _ = timeout(RECHECK_INTERVAL, capacity_freed).await;
         }
     }
 
-    fn try_admit(&self, peer: IpAddr) -> Option<Place> {
+    fn try_admit(&self, peer: IpAddr) -> Option<ConnectionSlot> {
         let now = Instant::now();
         let mut state = self.lock();
         let full = match () {
-            () if state.open.len() >= self.0.most => Some(Full::All),
-            () if state.unproven >= UNPROVEN => Some(Full::Unproven),
+            () if state.open.len() >= self.0.max => Some(ReachedLimit::Total),
+            () if state.unproven >= MAX_UNPROVEN => Some(ReachedLimit::Unproven),
             () => None,
         };
         if let Some(full) = full {
             let candidates: Vec<_> = state.candidates(now).collect();
-            let victim = who_makes_room(full, &candidates, now)?;
+            let victim = choose_eviction(full, &candidates, now)?;
             if let Some(shared) = state.remove(victim, now) {
                 shared.evicted.store(true, Ordering::Relaxed);
                 shared.evict.notify_one();
             }
         }
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ConnectionState {
             peer,
             opened: now,
-            doing: AtomicU64::new(NEVER_ASKED),
+            activity: AtomicU64::new(NO_REQUEST_YET),
             proven: AtomicBool::new(false),
             evicted: AtomicBool::new(false),
             evict: Notify::new(),
@@ -169,21 +167,21 @@ impl Connections {
         state.open.insert(id, shared.clone());
         let known = state.peers.entry(peer).or_default();
         known.open += 1;
-        Some(Place {
+        Some(ConnectionSlot {
             all: self.clone(),
             id,
             shared,
         })
     }
 
-    /// Returns when all are ended.
+    /// Waits until all connections have ended.
     pub async fn all_ended(&self) {
         loop {
-            let eased = self.0.eased.notified();
+            let capacity_freed = self.0.capacity_freed.notified();
             if self.lock().open.is_empty() {
                 return;
             }
-            eased.await;
+            capacity_freed.await;
         }
     }
 
@@ -192,28 +190,26 @@ impl Connections {
     }
 }
 
-// === impl State ===
-
 impl State {
     fn candidates(&self, now: Instant) -> impl Iterator<Item = Candidate> {
         self.open.iter().map(move |(id, shared)| Candidate {
             id: *id,
             peer: shared.peer,
             opened: shared.opened,
-            doing: match shared.doing.load(Ordering::Relaxed) {
-                NEVER_ASKED => Doing::Unproven {
+            activity: match shared.activity.load(Ordering::Relaxed) {
+                NO_REQUEST_YET => Activity::Unproven {
                     peer_is_proven: self
                         .peers
                         .get(&shared.peer)
                         .is_some_and(|peer| peer.is_proven(now)),
                 },
-                BUSY => Doing::Busy,
-                since => Doing::Idle(since),
+                REQUEST_IN_FLIGHT => Activity::Busy,
+                since => Activity::Idle(since),
             },
         })
     }
 
-    fn remove(&mut self, id: u64, now: Instant) -> Option<Arc<Shared>> {
+    fn remove(&mut self, id: u64, now: Instant) -> Option<Arc<ConnectionState>> {
         let shared = self.open.remove(&id)?;
         if !shared.proven.load(Ordering::Relaxed) {
             self.unproven -= 1;
@@ -232,24 +228,22 @@ impl State {
     }
 }
 
-// === impl Peer ===
-
 impl Peer {
     fn is_proven(&self, now: Instant) -> bool {
-        self.proven > 0 || self.last_proven.is_some_and(|then| now - then < PROVEN_FOR)
+        self.proven > 0 || self.last_proven.is_some_and(|then| now - then < PROVEN_PEER_TTL)
     }
 }
 
-/// The connection that is given up for a new one.
+/// Chooses the connection that is closed to make room for a new one.
 ///
-/// Strangers' first: the oldest of the address that has the most, so that who opens many loses its own. Then those that
-/// have an API server's address and do not behave like one. Then the longest idle one: its API server may be about to
-/// use it. Never one whose request is in flight.
+/// First the oldest unproven connection of the unknown address with the most connections, so that a client that opens many
+/// loses its own. Then unproven connections of an API server's address that have exceeded their grace. Then the connection
+/// that has been idle longest, whose API server is least likely to use it soon. Never one with a request in progress.
 ///
-/// Where only the places of unproven ones are taken, none of an API server's address is given up while it is fresh: the new
-/// one waits for it.
-fn who_makes_room(full: Full, all: &[Candidate], now: Instant) -> Option<u64> {
-    let oldest_of_the_most = |counts: &dyn Fn(&Candidate) -> bool| {
+/// If only the limit of unproven connections is reached, connections of an API server's address are not closed during their
+/// grace, and the new connection waits.
+fn choose_eviction(full: ReachedLimit, all: &[Candidate], now: Instant) -> Option<u64> {
+    let oldest_of_largest_peer = |counts: &dyn Fn(&Candidate) -> bool| {
         let mut of_peer = HashMap::<IpAddr, usize>::new();
         for candidate in all.iter().filter(|candidate| counts(candidate)) {
             *of_peer.entry(candidate.peer).or_default() += 1;
@@ -259,35 +253,33 @@ fn who_makes_room(full: Full, all: &[Candidate], now: Instant) -> Option<u64> {
             .filter(|candidate| counts(candidate) && of_peer[&candidate.peer] == most)
             .min_by_key(|candidate| (candidate.opened, candidate.id))
     };
-    let unproven = |candidate: &Candidate| matches!(candidate.doing, Doing::Unproven { .. });
-    let strange = |candidate: &Candidate| {
-        candidate.doing
-            == Doing::Unproven {
+    let unproven = |candidate: &Candidate| matches!(candidate.activity, Activity::Unproven { .. });
+    let of_unknown_peer = |candidate: &Candidate| {
+        candidate.activity
+            == Activity::Unproven {
                 peer_is_proven: false,
             }
     };
-    let stale = |candidate: &Candidate| unproven(candidate) && now - candidate.opened >= FRESH;
+    let stale = |candidate: &Candidate| unproven(candidate) && now - candidate.opened >= HANDSHAKE_GRACE;
     let idle = || {
-        let idle = all.iter().filter_map(|candidate| match candidate.doing {
-            Doing::Idle(since) => Some((since, candidate)),
+        let idle = all.iter().filter_map(|candidate| match candidate.activity {
+            Activity::Idle(since) => Some((since, candidate)),
             _ => None,
         });
         idle.min_by_key(|(since, candidate)| (*since, candidate.id))
             .map(|(_, candidate)| candidate)
     };
-    let victim = oldest_of_the_most(&strange).or_else(|| oldest_of_the_most(&stale));
+    let victim = oldest_of_largest_peer(&of_unknown_peer).or_else(|| oldest_of_largest_peer(&stale));
     let victim = match full {
-        Full::Unproven => victim,
-        Full::All => victim.or_else(idle).or_else(|| oldest_of_the_most(&unproven)),
+        ReachedLimit::Unproven => victim,
+        ReachedLimit::Total => victim.or_else(idle).or_else(|| oldest_of_largest_peer(&unproven)),
     };
     victim.map(|candidate| candidate.id)
 }
 
-// === impl Place ===
-
-impl Place {
-    /// Waits for its turn among those of its address; dropping the value gives the turn to the next.
-    pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+impl ConnectionSlot {
+    /// Waits for a handshake permit of its address. Dropping the permit passes it to the next connection.
+    pub async fn handshake_permit(&self) -> Option<OwnedSemaphorePermit> {
         let now = Instant::now();
         let slots = {
             let mut state = self.all.lock();
@@ -295,25 +287,25 @@ impl Place {
             if peer.is_proven(now) {
                 return None;
             }
-            // Closed ones are of an address that was proven long ago.
+            // A closed semaphore is left from an address that was proven earlier.
             if peer.slots.as_ref().is_none_or(|slots| slots.is_closed()) {
-                peer.slots = Some(Arc::new(Semaphore::new(UNPROVEN_OF_A_PEER)));
+                peer.slots = Some(Arc::new(Semaphore::new(MAX_UNPROVEN_PER_PEER)));
             }
             peer.slots.clone()?
         };
         slots.acquire_owned().await.ok()
     }
 
-    /// A request for a secret path has come.
-    pub fn begin(&self) {
-        if self.shared.doing.swap(BUSY, Ordering::Relaxed) == NEVER_ASKED {
+    /// Records that a request for a secret path has arrived.
+    pub fn begin_request(&self) {
+        if self.shared.activity.swap(REQUEST_IN_FLIGHT, Ordering::Relaxed) == NO_REQUEST_YET {
             self.prove();
         }
     }
 
     fn prove(&self) {
         let mut state = self.all.lock();
-        // It may have had to make room this very moment.
+        // The connection may have been evicted meanwhile.
         if state.open.contains_key(&self.id) {
             self.shared.proven.store(true, Ordering::Relaxed);
             state.unproven -= 1;
@@ -324,28 +316,30 @@ impl Place {
             }
         }
         drop(state);
-        self.all.0.eased.notify_waiters();
+        self.all.0.capacity_freed.notify_waiters();
     }
 
-    /// That request is answered.
-    pub fn end(&self) {
+    /// Records that the request was answered.
+    pub fn end_request(&self) {
         let since = self.all.0.began.elapsed().as_millis();
-        let since = u64::try_from(since).unwrap_or(BUSY - 1).min(BUSY - 1);
-        self.shared.doing.store(since, Ordering::Relaxed);
-        self.all.0.eased.notify_waiters();
+        let since = u64::try_from(since)
+            .unwrap_or(REQUEST_IN_FLIGHT - 1)
+            .min(REQUEST_IN_FLIGHT - 1);
+        self.shared.activity.store(since, Ordering::Relaxed);
+        self.all.0.capacity_freed.notify_waiters();
     }
 
-    /// Whether a request for a secret path ever came.
+    /// Whether the connection ever carried a request for a secret path.
     pub fn is_proven(&self) -> bool {
-        self.shared.doing.load(Ordering::Relaxed) != NEVER_ASKED
+        self.shared.activity.load(Ordering::Relaxed) != NO_REQUEST_YET
     }
 
-    /// When it was opened.
+    /// When the connection was opened.
     pub fn opened(&self) -> Instant {
         self.shared.opened
     }
 
-    /// Returns when it has to make room.
+    /// Waits until this connection must make room.
     pub async fn evicted(&self) {
         while !self.shared.evicted.load(Ordering::Relaxed) {
             self.shared.evict.notified().await;
@@ -353,10 +347,10 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.all.lock().remove(self.id, Instant::now());
-        self.all.0.eased.notify_waiters();
+        self.all.0.capacity_freed.notify_waiters();
     }
 }
 

@@ -1,6 +1,6 @@
-//! The serving certificate from files that somebody else makes, read anew when their content changes.
+//! The serving certificate from files that another tool maintains, reloaded when their content changes.
 
-use super::{Pair, Serving};
+use super::{CertificateSlot, ServingCertificate};
 use crate::tasks::Tasks;
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -9,20 +9,22 @@ use std::{
 };
 use tokio::time::{MissedTickBehavior, interval};
 
-/// By content, not by the file system's events: a Secret's volume is a chain of links that is swapped, a minute late.
-const LOOK: Duration = Duration::from_secs(5);
+/// The content is polled rather than watched by file system events: the kubelet updates a Secret volume by swapping symbolic
+/// links, up to a minute late.
+const RECHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Serves the pair of these files; an error is a sentence for the operator. Later errors leave the pair of before.
-pub fn follow(cert: &Path, key: &Path, serving: &Serving, tasks: &Tasks) -> Result<(), String> {
+/// Serves the certificate in these files and follows their changes. An error is a sentence for the operator; after a later
+/// error the previous certificate stays in use.
+pub fn follow(cert: &Path, key: &Path, slot: &CertificateSlot, tasks: &Tasks) -> Result<(), String> {
     let files = Files {
         cert: cert.to_owned(),
         key: key.to_owned(),
     };
-    let (content, pair) = files.read()?;
-    serving.set(&pair);
+    let (fingerprint, certificate) = files.read()?;
+    slot.set(&certificate);
     tasks.spawn(
         "watch of the certificate files",
-        files.follow(content, serving.clone()),
+        files.follow(fingerprint, slot.clone()),
     );
     Ok(())
 }
@@ -32,45 +34,44 @@ struct Files {
     key: PathBuf,
 }
 
-// === impl Files ===
-
 impl Files {
-    async fn follow(self, mut known: u64, serving: Serving) {
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut failed = None;
+    async fn follow(self, mut known: u64, slot: CertificateSlot) {
+        let mut ticks = interval(RECHECK_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last_error = None;
         loop {
-            looks.tick().await;
+            ticks.tick().await;
             match self.read() {
-                Ok((content, _)) if content == known => {}
-                Ok((content, pair)) => {
-                    known = content;
-                    serving.set(&pair);
-                    tracing::info!(ends = %pair.ends, "the certificate files have changed, and are served");
+                Ok((fingerprint, _)) if fingerprint == known => {}
+                Ok((fingerprint, certificate)) => {
+                    known = fingerprint;
+                    slot.set(&certificate);
+                    tracing::info!(ends = %certificate.not_after, "the certificate files changed; the new certificate is in use");
                 }
-                Err(error) if failed.as_ref() == Some(&error) => continue,
+                Err(error) if last_error.as_ref() == Some(&error) => continue,
                 Err(error) => {
                     tracing::warn!(
                         error,
-                        "the certificate files cannot be used: the pair of before is served on"
+                        "the certificate files cannot be used; the previous certificate stays in use"
                     );
-                    failed = Some(error);
+                    last_error = Some(error);
                     continue;
                 }
             }
-            failed = None;
+            last_error = None;
         }
     }
 
-    /// A fingerprint of their content, and the pair.
-    fn read(&self) -> Result<(u64, Pair), String> {
-        let (cert, key) = (self.cert.display(), self.key.display());
+    /// Returns a fingerprint of the content, and the certificate.
+    fn read(&self) -> Result<(u64, ServingCertificate), String> {
+        let cert = self.cert.display();
+        let key = self.key.display();
         let chain = std::fs::read(&self.cert).map_err(|e| format!("--tls-cert {cert}: {e}"))?;
         let private = std::fs::read(&self.key).map_err(|e| format!("--tls-key {key}: {e}"))?;
-        let pair = Pair::parse(&chain, &private)
+        let certificate = ServingCertificate::parse(&chain, &private)
             .map_err(|e| format!("--tls-cert {cert} and --tls-key {key}: {e}"))?;
         let mut hasher = DefaultHasher::new();
         (chain, private).hash(&mut hasher);
-        Ok((hasher.finish(), pair))
+        Ok((hasher.finish(), certificate))
     }
 }

@@ -1,11 +1,11 @@
-//! The accept loop: a bound on connections, on handshakes and on heads, and a drain that finishes what is in flight.
+//! The accept loop: it limits connections, handshakes and request heads, and lets requests in progress finish at shutdown.
 //!
-//! Whoever reaches a port may open connections, and no more: what a stranger's connection may cost is in the constants
-//! below, and [`connections`](super::connections) says whose makes room when all places are taken.
+//! Any client that reaches the port can open connections. The constants below bound the cost of an unknown client's
+//! connection, and [`connections`](super::connections) chooses the connection to close when a limit is reached.
 
 use super::{
-    Paths,
-    connections::{Connections, Place},
+    SecretPaths,
+    connections::{ConnectionSlot, Connections},
 };
 use axum::{
     Router,
@@ -31,66 +31,66 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// From accepting a connection to its handshake's turn. No API server waits longer for an answer, as a rule.
-const TURN_TIMEOUT: Duration = Duration::from_secs(10);
-/// From the handshake's turn to the end of the first head. An API server sends it at once. On the admin listener, the time
-/// of a whole exchange.
+/// Maximum wait for a handshake permit. API servers usually wait no longer for a response.
+const HANDSHAKE_QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for the handshake and the first head. An API server sends the head immediately after the handshake. On the admin
+/// listener, the time for the whole exchange.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// hyper counts the idle time between requests too. The API server gives up an idle connection
-/// after 90 s; were we to close first, a request could meet the closing.
+/// hyper counts the idle time between requests too. The API server closes an idle connection after 90 s. If the webhook
+/// closed it first, a request could arrive on the closing connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
-/// A whole head, and each part of a body. An API server's head has some hundred bytes; hyper takes a hundred headers.
-const MAX_HEAD: usize = 16 * 1024;
-/// After this, connections that have not finished are cut.
+/// Limit of a request head and of each read of a body. An API server's head has some hundred bytes; hyper accepts 100 headers.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// Connections that have not finished after this time are closed.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// rustls asks for 4 KiB at a time, and most reviews have more: one call to the kernel reads such a one whole.
-const READ_AHEAD: usize = 16 * 1024;
-/// Out of file descriptors, say: do not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// rustls reads 4 KiB at a time, and most reviews are larger. With this buffer one system call reads such a review.
+const READ_BUFFER_BYTES: usize = 16 * 1024;
+/// Avoids a busy loop when accepting fails, for example without free file descriptors.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// How near a listener's end is.
+/// The phase of a listener's shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// Not in sight.
-    Open,
-    /// Each connection ends with its next reply: one that we close while it is idle may meet a request, and a client
-    /// does not repeat a POST.
-    Leaving,
-    /// No new connection is taken.
-    Closed,
+pub enum ShutdownPhase {
+    /// The listener serves normally.
+    Serving,
+    /// Each connection ends with its next response. Closing an idle connection instead could lose a request, and a client does
+    /// not repeat a POST.
+    Draining,
+    /// No connection is accepted.
+    Stopped,
 }
 
-/// Tells the stage.
-pub type Drain = watch::Receiver<Stage>;
+/// Reports the shutdown phase.
+pub type ShutdownWatch = watch::Receiver<ShutdownPhase>;
 
-/// Who may come in.
+/// The clients that a listener serves.
 #[derive(Clone)]
-pub enum Door {
-    /// API servers: by TLS, for these paths alone.
-    Webhook(Arc<ServerConfig>, Paths),
-    /// Anybody, in plain HTTP, for one exchange on each connection.
+pub enum ListenerKind {
+    /// API servers, by TLS and only on these paths.
+    Webhook(Arc<ServerConfig>, SecretPaths),
+    /// Any client, by plain HTTP, with one exchange per connection.
     Admin,
 }
 
-/// One listener's parts, for each of its connections.
+/// Serves one connection.
 #[derive(Clone)]
-struct Served {
-    door: Door,
+struct ConnectionHandler {
+    kind: ListenerKind,
     router: Router,
-    drain: Drain,
+    drain: ShutdownWatch,
 }
 
-/// Serves `router` until `drain` says closed, then finishes what is in flight.
+/// Serves `router` until the phase is `Stopped`, then lets requests in progress finish.
 pub async fn serve(
     listener: TcpListener,
-    door: Door,
+    kind: ListenerKind,
     max_connections: usize,
     router: Router,
-    mut drain: Drain,
+    mut drain: ShutdownWatch,
 ) {
     let connections = Connections::new(max_connections);
-    let served = Served {
-        door,
+    let served = ConnectionHandler {
+        kind,
         router,
         drain: drain.clone(),
     };
@@ -101,21 +101,21 @@ pub async fn serve(
         };
         let accepted = tokio::select! {
             accepted = accepted => accepted,
-            _ = drain.wait_for(|stage| *stage == Stage::Closed) => break,
+            _ = drain.wait_for(|stage| *stage == ShutdownPhase::Stopped) => break,
         };
         match accepted {
-            Some((stream, place)) => {
-                drop(tokio::spawn(served.clone().connection(stream, place)));
-                // It may be answered before the next one is taken, for which it could have to make room.
+            Some((stream, slot)) => {
+                drop(tokio::spawn(served.clone().connection(stream, slot)));
+                // Let the new task run first: it may prove its connection before the next one needs its slot.
                 tokio::task::yield_now().await;
             }
-            None => tokio::time::sleep(ACCEPT_PAUSE).await,
+            None => tokio::time::sleep(ACCEPT_RETRY_DELAY).await,
         }
     }
     drop(listener);
     if timeout(DRAIN_TIMEOUT, connections.all_ended()).await.is_err() {
         tracing::warn!(
-            "connections were cut: they did not finish within {} s",
+            "connections were closed because they did not finish within {} s",
             DRAIN_TIMEOUT.as_secs()
         );
     }
@@ -124,7 +124,7 @@ pub async fn serve(
 async fn accept(listener: &TcpListener) -> Option<(TcpStream, IpAddr)> {
     match listener.accept().await {
         Ok((stream, peer)) => {
-            // Answers are small and awaited: do not hold them back for more.
+            // Responses are small and awaited: send them without delay.
             let _ = stream.set_nodelay(true);
             Some((stream, peer.ip()))
         }
@@ -135,73 +135,72 @@ async fn accept(listener: &TcpListener) -> Option<(TcpStream, IpAddr)> {
     }
 }
 
-// === impl Served ===
-
-impl Served {
-    async fn connection(self, stream: TcpStream, place: Place) {
-        let Door::Webhook(tls, _) = self.door.clone() else {
+impl ConnectionHandler {
+    async fn connection(self, stream: TcpStream, slot: ConnectionSlot) {
+        let ListenerKind::Webhook(tls, _) = self.kind.clone() else {
             let until = Instant::now() + FIRST_REQUEST_TIMEOUT;
-            return self.http(stream, place, until).await;
+            return self.http(stream, slot, until).await;
         };
-        let turn = timeout_at(place.opened() + TURN_TIMEOUT, place.turn());
-        let _turn = tokio::select! {
-            turn = turn => match turn {
-                Ok(turn) => turn,
-                Err(_) => return tracing::debug!("a connection's turn did not come in time"),
+        let permit = timeout_at(slot.opened() + HANDSHAKE_QUEUE_TIMEOUT, slot.handshake_permit());
+        let _permit = tokio::select! {
+            permit = permit => match permit {
+                Ok(permit) => permit,
+                Err(_) => return tracing::debug!("a connection was closed: it waited too long for its handshake"),
             },
-            () = place.evicted() => return,
+            () = slot.evicted() => return,
         };
         let until = Instant::now() + FIRST_REQUEST_TIMEOUT;
-        // Not before its turn: those that wait hold nothing.
-        let stream = BufReader::with_capacity(READ_AHEAD, stream);
+        // Allocated after the permit is granted, so that waiting connections hold no buffer.
+        let stream = BufReader::with_capacity(READ_BUFFER_BYTES, stream);
         let handshake = timeout_at(until, TlsAcceptor::from(tls).accept(stream));
         let handshake = tokio::select! {
             handshake = handshake => handshake,
-            () = place.evicted() => return,
+            () = slot.evicted() => return,
         };
         match handshake {
-            Ok(Ok(stream)) => self.http(stream, place, until).await,
+            Ok(Ok(stream)) => self.http(stream, slot, until).await,
             Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-            Err(_) => tracing::debug!("a TLS handshake did not end in time"),
+            Err(_) => tracing::debug!("a TLS handshake timed out"),
         }
     }
 
-    async fn http<S>(self, stream: S, place: Place, until: Instant)
+    async fn http<S>(self, stream: S, slot: ConnectionSlot, until: Instant)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let place = Arc::new(place);
+        let slot = Arc::new(slot);
         let mut drain = self.drain.clone();
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
-            .max_buf_size(MAX_HEAD)
-            .keep_alive(matches!(self.door, Door::Webhook(..)));
-        let mut served = pin!(http.serve_connection(TokioIo::new(stream), self.service(place.clone())));
+            .max_buf_size(MAX_HEAD_BYTES)
+            .keep_alive(matches!(self.kind, ListenerKind::Webhook(..)));
+        let mut served = pin!(http.serve_connection(TokioIo::new(stream), self.service(slot.clone())));
         let mut ending = pin!(async {
             tokio::select! {
-                () = place.evicted() => {}
-                _ = drain.wait_for(|stage| *stage == Stage::Closed) => {}
+                () = slot.evicted() => {}
+                _ = drain.wait_for(|stage| *stage == ShutdownPhase::Stopped) => {}
             }
         });
         let mut first = pin!(sleep_until(until));
-        let (mut waits, mut ends) = (true, false);
+        let mut awaits_request = true;
+        let mut is_ending = false;
         let ended = loop {
             tokio::select! {
                 biased;
                 ended = &mut served => break ended,
-                () = &mut ending, if !ends => {
-                    if !place.is_proven() && *self.drain.borrow() != Stage::Closed {
-                        return tracing::debug!("a connection made room for another");
+                () = &mut ending, if !is_ending => {
+                    if !slot.is_proven() && *self.drain.borrow() != ShutdownPhase::Stopped {
+                        return tracing::debug!("a connection was closed to make room for another one");
                     }
                     served.as_mut().graceful_shutdown();
-                    ends = true;
+                    is_ending = true;
                 }
-                () = &mut first, if waits => {
-                    if !place.is_proven() {
-                        return tracing::debug!("a connection was ended that asked for nothing");
+                () = &mut first, if awaits_request => {
+                    if !slot.is_proven() {
+                        return tracing::debug!("a connection was closed: it sent no valid request in time");
                     }
-                    waits = false;
+                    awaits_request = false;
                 }
             }
         };
@@ -210,39 +209,39 @@ impl Served {
         }
     }
 
-    /// Answers each request, and tells when the reply is the last one of its connection.
+    /// Answers each request and marks the last response of a connection.
     fn service(
         &self,
-        place: Arc<Place>,
+        slot: Arc<ConnectionSlot>,
     ) -> impl Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send> + use<>
     {
-        let Self { door, router, drain } = self.clone();
+        let Self { kind, router, drain } = self.clone();
         let router = TowerToHyperService::new(router);
         service_fn(move |request: Request<Incoming>| {
-            let welcome = match &door {
-                Door::Admin => true,
-                Door::Webhook(_, paths) => {
-                    let welcome = request.method() == Method::POST && paths.accept(request.uri().path());
-                    if welcome {
-                        place.begin();
+            let is_accepted = match &kind {
+                ListenerKind::Admin => true,
+                ListenerKind::Webhook(_, paths) => {
+                    let is_accepted = request.method() == Method::POST && paths.accept(request.uri().path());
+                    if is_accepted {
+                        slot.begin_request();
                     }
-                    welcome
+                    is_accepted
                 }
             };
-            let answer = welcome.then(|| router.call(request));
-            let (place, drain) = (place.clone(), drain.clone());
+            let answer = is_accepted.then(|| router.call(request));
+            let (slot, drain) = (slot.clone(), drain.clone());
             async move {
                 let mut response = match answer {
                     Some(answer) => {
                         let response = answer.await?;
-                        if place.is_proven() {
-                            place.end();
+                        if slot.is_proven() {
+                            slot.end_request();
                         }
                         response
                     }
                     None => not_found(),
                 };
-                if !welcome || *drain.borrow() != Stage::Open {
+                if !is_accepted || *drain.borrow() != ShutdownPhase::Serving {
                     let close = HeaderValue::from_static("close");
                     response.headers_mut().insert(header::CONNECTION, close);
                 }
@@ -252,9 +251,9 @@ impl Served {
     }
 }
 
-/// The same for each path and method: nothing tells how near somebody was. The body is not read.
+/// The same response for each path and method, so that it does not help to guess the path. The body is not read.
 fn not_found() -> Response<Body> {
-    let mut response = Response::new(Body::from("only API servers are served here\n"));
+    let mut response = Response::new(Body::from("only API servers may call this address\n"));
     *response.status_mut() = StatusCode::NOT_FOUND;
     response
 }

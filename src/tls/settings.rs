@@ -1,14 +1,14 @@
 //! The flags of the listener and its certificate.
 
-use super::{Clients, Places, Terms};
+use super::{CertificateSpec, ClientAuth, PublishTargets};
 use crate::{deadline::duration, kubernetes};
 use std::{path::PathBuf, time::Duration};
 
-/// Where the serving certificate comes from, and who may call.
+/// The source of the serving certificate, and the clients that may call.
 #[derive(Clone, Debug, clap::Args)]
 pub struct TlsArgs {
-    /// PEM file with a serving certificate chain that somebody else makes; read anew when it changes. Without it the
-    /// webhook makes its own
+    /// PEM file with the serving certificate chain, reloaded when it changes. Without this flag the webhook issues its own
+    /// certificates
     #[arg(
         long,
         env = "ACR_PULL_WEBHOOK_TLS_CERT",
@@ -26,7 +26,7 @@ pub struct TlsArgs {
     )]
     pub tls_key: Option<PathBuf>,
 
-    /// Secret in which the webhook keeps its secret path and the certificates it makes; without a namespace, in the Pod's own
+    /// Secret in which the webhook stores its secret path and the certificates it issues; the namespace defaults to the Pod's
     #[arg(
         long,
         env = "ACR_PULL_WEBHOOK_TLS_SECRET",
@@ -35,8 +35,8 @@ pub struct TlsArgs {
     )]
     pub tls_secret: String,
 
-    /// DNS names and IP addresses by which the API server calls, separated by commas; by default
-    /// acr-pull-webhook.NAMESPACE.svc, of the Secret's namespace
+    /// Comma-separated DNS names and IP addresses by which the API server calls the webhook; by default
+    /// acr-pull-webhook.NAMESPACE.svc, with the namespace of the Secret
     #[arg(
         long,
         env = "ACR_PULL_WEBHOOK_TLS_NAMES",
@@ -45,7 +45,7 @@ pub struct TlsArgs {
     )]
     pub tls_names: Vec<String>,
 
-    /// MutatingWebhookConfiguration in which the secret path, and the authority of these certificates, are published
+    /// MutatingWebhookConfiguration in which the webhook publishes the secret path and the CA of its certificates
     #[arg(
         long,
         env = "ACR_PULL_WEBHOOK_WEBHOOK_CONFIGURATION",
@@ -54,17 +54,16 @@ pub struct TlsArgs {
     )]
     pub webhook_configuration: String,
 
-    /// Life of the certificates that the webhook makes; they are replaced, and the secret path with them, when two thirds of
-    /// it have passed
+    /// Lifetime of the certificates that the webhook issues; they and the secret path are rotated after two thirds of it
     #[arg(long, env = "ACR_PULL_WEBHOOK_CERTIFICATE_LIFETIME", default_value = "2160h", value_parser = duration, value_name = "DURATION")]
     pub certificate_lifetime: Duration,
 
-    /// PEM file with the authority of the API servers' client certificates: nobody else may call then
+    /// PEM file with the CA of the API servers' client certificates; other clients are then refused
     #[arg(long, env = "ACR_PULL_WEBHOOK_CLIENT_CA_FILE", value_name = "FILE")]
     pub client_ca_file: Option<PathBuf>,
 
-    /// Common names or DNS names of the API servers' client certificates, separated by commas; by default every certificate of
-    /// --client-ca-file is accepted
+    /// Comma-separated common names or DNS names of the API servers' client certificates; by default every certificate signed
+    /// by --client-ca-file is accepted
     #[arg(
         long,
         env = "ACR_PULL_WEBHOOK_CLIENT_NAMES",
@@ -74,38 +73,36 @@ pub struct TlsArgs {
     )]
     pub client_names: Vec<String>,
 
-    /// The most connections at the same time; for a further one, the one that is missed least makes room
+    /// Maximum number of concurrent connections; for a further one, the least useful connection is closed
     #[arg(long, env = "ACR_PULL_WEBHOOK_MAX_CONNECTIONS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..), value_name = "NUMBER")]
     pub max_connections: u32,
 }
 
-/// Below this, a rotation would have no time to be known.
+/// A rotation needs this time to reach all API servers and replicas.
 const MIN_LIFETIME: Duration = Duration::from_secs(15);
 
-/// Where path and certificate come from.
+/// The source of the secret path and the serving certificate.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// Chain and key of the certificate, where somebody else makes it.
+    /// Files with the certificate chain and private key, if the webhook does not issue its own.
     pub files: Option<(PathBuf, PathBuf)>,
-    /// Where the webhook keeps what it makes itself.
-    pub places: Places,
-    /// What it makes.
-    pub terms: Terms,
+    /// The objects in which the webhook stores and publishes the path and its certificates.
+    pub targets: PublishTargets,
+    /// The parameters of the certificates that the webhook issues.
+    pub spec: CertificateSpec,
 }
 
-// === impl TlsArgs ===
-
 impl TlsArgs {
-    /// The client certificates that are accepted; None where none is asked for.
-    pub fn clients(&self) -> Option<Clients> {
+    /// The accepted client certificates. `None` if clients need no certificate.
+    pub fn clients(&self) -> Option<ClientAuth> {
         let names = self.client_names.iter().filter(|name| !name.is_empty());
-        Some(Clients {
+        Some(ClientAuth {
             authority: self.client_ca_file.clone()?,
             names: names.cloned().collect(),
         })
     }
 
-    /// The source that the flags name; an error is a sentence for the operator.
+    /// The source that the flags describe. An error is a sentence for the operator.
     pub fn source(&self) -> Result<Source, String> {
         if self.certificate_lifetime < MIN_LIFETIME {
             return Err(format!(
@@ -121,12 +118,12 @@ impl TlsArgs {
         for name in [&namespace, name] {
             if !kubernetes::is_subdomain(name) {
                 return Err(format!(
-                    "--tls-secret {}: {name:?} is no name of an object",
+                    "--tls-secret {}: {name:?} is not a valid object name",
                     self.tls_secret
                 ));
             }
         }
-        let places = Places {
+        let targets = PublishTargets {
             secret: (namespace.clone(), name.to_owned()),
             registration: self.webhook_configuration.clone(),
         };
@@ -134,8 +131,8 @@ impl TlsArgs {
         if let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) {
             return Ok(Source {
                 files: Some((cert.clone(), key.clone())),
-                places,
-                terms: Terms::of_files(lifetime),
+                targets,
+                spec: CertificateSpec::for_files(lifetime),
             });
         }
         let mut names: Vec<_> = self
@@ -149,8 +146,8 @@ impl TlsArgs {
         }
         Ok(Source {
             files: None,
-            places,
-            terms: Terms::new(names, lifetime)?,
+            targets,
+            spec: CertificateSpec::new(names, lifetime)?,
         })
     }
 }

@@ -1,20 +1,20 @@
-//! A gate in front of each host outside the cluster, and one in front of our own API server.
+//! Limits calls to each host outside the cluster and to the API server.
 //!
-//! Host names come from users, and any host may hang. So a call waits for the host that it needs and for nothing else:
-//! while it waits for one host it holds no permit of another one. Each host has
-//! - a number of calls at the same time, handed out in fair turns (see [`Turns`]);
-//! - a breaker: after some calls in a row without an answer the next ones fail at once with the same problem, and one at a
-//!   time tries again after a back-off;
-//! - the pauses that it asked for by `Retry-After`, each for the subject that the caller names. A registry throttles as a
-//!   whole. Entra throttles an application in a tenant, so that is the subject there, as it is in Microsoft's own client
-//!   library; otherwise one application that its owner drives into throttling would stop all others of the same tenant.
+//! Users choose the host names, and any host may hang. A call therefore waits only for its own host, and while it waits it
+//! holds no permit for another host. Each host has
+//! - a limit of concurrent calls, granted fairly (see [`FairSemaphore`]);
+//! - a circuit breaker: after several consecutive calls without a response, further calls fail immediately with the same
+//!   problem, and one call at a time probes the host after a back-off;
+//! - the pauses that the host requested by `Retry-After`, one for each subject that callers name. A registry throttles as a
+//!   whole. Entra throttles an application in a tenant, so that is the subject for Entra, as in Microsoft's own client
+//!   library; otherwise one throttled application would stop all other applications of its tenant.
 //!
-//! All hosts together have a limit too, which bounds memory; one host may use a quarter of it.
+//! All hosts together have a limit too, which bounds memory. One host may use a quarter of it.
 
 use crate::{
+    fair_semaphore::{FairPermit, FairSemaphore, Lane},
     problem::{Problem, Reason},
     telemetry::Metrics,
-    turns::{Lane, Turn, Turns},
 };
 use std::{
     collections::HashMap,
@@ -23,34 +23,34 @@ use std::{
 };
 use tokio::time::{Instant, timeout};
 
-/// How many times the limit of one host all hosts together may be asked at the same time.
-const HOSTS_AT_THEIR_LIMIT: usize = 4;
-/// So many calls in a row without an answer are the host's trouble, not the trouble of one call.
-const UNANSWERED: u32 = 5;
-const MIN_BREAK: Duration = Duration::from_secs(2);
-/// A person who has mended the network waits no longer than this.
-const MAX_BREAK: Duration = Duration::from_secs(30);
-/// While a probe is under way.
-const PROBED: Duration = Duration::from_secs(1);
-/// Bounds what a `Retry-After` can cause.
-const PAUSE: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
-/// Longer than any admission lasts. A renewal tries again later.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// Idle hosts that are remembered. A host name is 253 bytes at most.
-const MOST_HOSTS: usize = 512;
-const MOST_PAUSES: usize = 4096;
+/// The limit for all hosts together is this multiple of the limit for one host.
+const TOTAL_LIMIT_FACTOR: usize = 4;
+/// After this many consecutive calls without a response, the host is considered unreachable.
+const BREAKER_THRESHOLD: u32 = 5;
+const MIN_BACKOFF: Duration = Duration::from_secs(2);
+/// Bounds the delay after the network has recovered.
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// `retry_after` of calls that fail while a probe is in progress.
+const PROBE_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// The accepted range of a `Retry-After`.
+const PAUSE_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
+/// Longer than any admission request. A renewal is retried later.
+const MAX_QUEUE_WAIT: Duration = Duration::from_secs(30);
+/// Maximum number of remembered hosts. A host name has at most 253 bytes.
+const MAX_HOSTS: usize = 512;
+const MAX_PAUSES: usize = 4096;
 
-/// As who waits is told of it.
-const API_SERVER: &str = "the API server";
+/// The API server's name in messages.
+const API_SERVER_NAME: &str = "the API server";
 
-/// The gates; clones share them.
+/// Limits for all hosts. Clones share them.
 #[derive(Clone)]
 pub struct Gates(Arc<Inner>);
 
 struct Inner {
     limit: usize,
-    kubernetes: Turns,
-    all: Turns,
+    kubernetes: FairSemaphore,
+    all: FairSemaphore,
     hosts: Mutex<HashMap<String, Arc<Gate>>>,
     pauses: Mutex<HashMap<String, Pause>>,
     metrics: Metrics,
@@ -58,45 +58,45 @@ struct Inner {
 
 struct Gate {
     name: Arc<str>,
-    turns: Turns,
+    permits: FairSemaphore,
     breaker: Mutex<Breaker>,
 }
 
-/// For whom a call is made.
+/// On whose behalf a call is made.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// The namespace whose turn it is.
+    /// The namespace whose share of the permits is used.
     pub namespace: Arc<str>,
-    /// Whether a Pod waits.
+    /// Whether the call serves an admission or a renewal.
     pub lane: Lane,
-    /// Where the call is, for whoever waits for it.
-    pub place: Place,
+    /// Records what the call waits for.
+    pub progress: Progress,
 }
 
-/// Where something is on its way to a token; clones share it.
+/// What an attempt to issue a token currently waits for. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Place(Arc<Mutex<Stage>>);
+pub struct Progress(Arc<Mutex<Stage>>);
 
-/// A stage on the way to a token.
+/// What an attempt to issue a token waits for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Stage {
-    /// Our own API server is asked.
+    /// A response of the API server.
     #[default]
     Kubernetes,
-    /// An earlier try, for other inputs, has not ended.
+    /// The end of an earlier attempt with other inputs.
     Predecessor,
-    /// The calls to this host are as many as may be.
+    /// A permit to call this host.
     Queue(Arc<str>),
-    /// This host is asked.
+    /// A response of this host.
     Host(Arc<str>),
 }
 
-/// Takes a stage back when it is over.
-struct Staged<'a>(&'a Place);
+/// Resets the stage when dropped.
+struct StageGuard<'a>(&'a Progress);
 
 #[derive(Default)]
 struct Breaker {
-    unanswered: u32,
+    failures: u32,
     open: Option<Open>,
 }
 
@@ -107,8 +107,8 @@ struct Open {
     probing: bool,
 }
 
-/// A call that the breaker has let through.
-struct Pass<'a> {
+/// Permission by the circuit breaker to make a call.
+struct BreakerPermit<'a> {
     gate: &'a Gate,
     is_probe: bool,
 }
@@ -118,40 +118,36 @@ struct Pause {
     until: Instant,
 }
 
-// === impl Gates ===
-
 impl Gates {
-    /// Gates that let so many calls through at the same time, each.
+    /// Allows `limit` concurrent calls to each host and to the API server.
     pub fn new(limit: u16, metrics: Metrics) -> Self {
         let limit = usize::from(limit);
         Self(Arc::new(Inner {
             limit,
-            kubernetes: Turns::new(limit),
-            all: Turns::new(limit * HOSTS_AT_THEIR_LIMIT),
+            kubernetes: FairSemaphore::new(limit),
+            all: FairSemaphore::new(limit * TOTAL_LIMIT_FACTOR),
             hosts: Mutex::default(),
             pauses: Mutex::default(),
             metrics,
         }))
     }
 
-    /// Makes a call to our own API server in its turn.
+    /// Calls the API server once a permit is available.
     pub async fn kubernetes<F: Future>(&self, caller: &Caller, call: impl FnOnce() -> F) -> F::Output {
         let Caller {
             namespace,
             lane,
-            place,
+            progress,
         } = caller;
-        let waiting = (
-            self.0.metrics.track_waiting_call(),
-            place.at(Stage::Queue(API_SERVER.into())),
-        );
-        let _turn = self.0.kubernetes.take(namespace, *lane).await;
-        drop(waiting);
-        // A call is large, and of those that wait there may be thousands: it is made when it is its turn.
+        let waiting = self.0.metrics.track_waiting_call();
+        let staged = progress.at(Stage::Queue(API_SERVER_NAME.into()));
+        let _permit = self.0.kubernetes.acquire(namespace, *lane).await;
+        drop((waiting, staged));
+        // Thousands of calls may wait, and a call's future is large, so it is created only after the permit is granted.
         Box::pin(call()).await
     }
 
-    /// Makes a call to a host in its turn, unless the host is known not to answer or has asked for a pause for this subject.
+    /// Calls a host once a permit is available. Fails immediately if the host is unreachable or requested a pause for `subject`.
     pub async fn call<T, F>(
         &self,
         caller: &Caller,
@@ -164,14 +160,14 @@ impl Gates {
     {
         let gate = self.0.gate(host);
         self.0.check(&gate, subject)?;
-        let _turns = self.0.turns(&gate, caller).await?;
-        // What happened while this one waited counts.
+        let _permit = self.0.permits(&gate, caller).await?;
+        // The host may have become unreachable or requested a pause while this call waited.
         self.0.check_pause(subject)?;
-        let pass = gate.pass()?;
-        let staged = caller.place.at(Stage::Host(gate.name.clone()));
+        let permit = gate.admit()?;
+        let staged = caller.progress.at(Stage::Host(gate.name.clone()));
         let result = Box::pin(call()).await;
         drop(staged);
-        pass.settle(result.as_ref().err());
+        permit.settle(result.as_ref().err());
         if let Err(problem) = &result
             && let Some(asked) = problem.retry_after
         {
@@ -180,14 +176,12 @@ impl Gates {
         result
     }
 
-    /// Whether a host is known not to answer just now.
-    pub fn is_closed(&self, host: &str) -> bool {
+    /// Whether the circuit breaker of this host is open.
+    pub fn is_unreachable(&self, host: &str) -> bool {
         let hosts = self.0.hosts();
         hosts.get(host).is_some_and(|gate| gate.breaker().open.is_some())
     }
 }
-
-// === impl Inner ===
 
 impl Inner {
     fn gate(&self, host: &str) -> Arc<Gate> {
@@ -195,44 +189,44 @@ impl Inner {
         if let Some(gate) = hosts.get(host) {
             return gate.clone();
         }
-        if hosts.len() >= MOST_HOSTS {
-            // Whoever is asked or awaited has its gate in hand; of the others, those in trouble go last.
+        if hosts.len() >= MAX_HOSTS {
+            // Hosts with current or waiting calls are kept. Of the others, unreachable hosts are removed last.
             hosts.retain(|_, gate| Arc::strong_count(gate) > 1 || gate.breaker().is_open());
         }
-        if hosts.len() >= MOST_HOSTS {
+        if hosts.len() >= MAX_HOSTS {
             hosts.retain(|_, gate| Arc::strong_count(gate) > 1);
         }
         let gate = Arc::new(Gate {
             name: host.into(),
-            turns: Turns::new(self.limit),
+            permits: FairSemaphore::new(self.limit),
             breaker: Mutex::default(),
         });
         hosts.insert(host.to_owned(), gate.clone());
         gate
     }
 
-    /// Whether it is of any use to wait for a turn.
+    /// Fails if the call would be refused now, so that it need not wait for a permit.
     fn check(&self, gate: &Gate, subject: &str) -> Result<(), Problem> {
         self.check_pause(subject)?;
         gate.breaker().refusal().map_or(Ok(()), Err)
     }
 
-    /// The host's own turn first: who waits for it holds nothing that a call to another host needs.
-    async fn turns(&self, gate: &Gate, caller: &Caller) -> Result<(Turn, Turn), Problem> {
+    /// Acquires the host's permit first, so that a call that waits for it holds nothing that calls to other hosts need.
+    async fn permits(&self, gate: &Gate, caller: &Caller) -> Result<(FairPermit, FairPermit), Problem> {
         let Caller {
             namespace,
             lane,
-            place,
+            progress,
         } = caller;
         let _waiting = self.metrics.track_waiting_call();
-        let _staged = place.at(Stage::Queue(gate.name.clone()));
+        let _staged = progress.at(Stage::Queue(gate.name.clone()));
         let both = async {
-            let host = gate.turns.take(namespace, *lane).await;
-            (host, self.all.take(namespace, *lane).await)
+            let host = gate.permits.acquire(namespace, *lane).await;
+            (host, self.all.acquire(namespace, *lane).await)
         };
-        timeout(LONGEST_WAIT, both)
+        timeout(MAX_QUEUE_WAIT, both)
             .await
-            .map_err(|_| late(&Stage::Queue(gate.name.clone())))
+            .map_err(|_| deadline_exceeded(&Stage::Queue(gate.name.clone())))
     }
 
     fn check_pause(&self, subject: &str) -> Result<(), Problem> {
@@ -245,26 +239,26 @@ impl Inner {
             pauses.remove(subject);
             return Ok(());
         }
-        Err(again(&pause.problem, left))
+        Err(retry_later(&pause.problem, left))
     }
 
     fn pause(&self, subject: &str, problem: &Problem, asked: Duration) {
         let mut pauses = self.pauses();
         let now = Instant::now();
-        if pauses.len() >= MOST_PAUSES {
+        if pauses.len() >= MAX_PAUSES {
             pauses.retain(|_, pause| pause.until > now);
         }
-        if pauses.len() >= MOST_PAUSES {
+        if pauses.len() >= MAX_PAUSES {
             return;
         }
         let pause = Pause {
             problem: problem.clone(),
-            until: now + asked.clamp(*PAUSE.start(), *PAUSE.end()),
+            until: now + asked.clamp(*PAUSE_RANGE.start(), *PAUSE_RANGE.end()),
         };
         pauses.insert(subject.to_owned(), pause);
     }
 
-    /// Neither is ever held across an await; a panic elsewhere leaves the maps whole.
+    /// The locks are never held across an await, and a panic leaves the maps consistent.
     fn hosts(&self) -> MutexGuard<'_, HashMap<String, Arc<Gate>>> {
         self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -275,47 +269,45 @@ impl Inner {
 }
 
 /// The same problem, for a call that was not made.
-fn again(problem: &Problem, left: Duration) -> Problem {
+fn retry_later(problem: &Problem, left: Duration) -> Problem {
     let seconds = left.as_secs_f64().ceil();
-    let message = format!("{}; it is asked again in {seconds} s", problem.message);
+    let message = format!("{}; it is tried again in {seconds} s", problem.message);
     Problem::new(problem.reason, message).retry_after(Some(left))
 }
 
-/// The problem of whoever could not wait any longer for something at this stage.
-pub fn late(stage: &Stage) -> Problem {
+/// The problem of a call whose deadline passed while it waited for `stage`.
+pub fn deadline_exceeded(stage: &Stage) -> Problem {
     match stage {
         Stage::Kubernetes => Problem::new(
             Reason::ApiServerUnavailable,
-            "the API server did not answer the webhook's own calls before its time-out for the webhook",
+            "the API server did not answer the webhook's own calls before the webhook's timeout",
         ),
         Stage::Predecessor => Problem::new(
             Reason::UpstreamTimeout,
-            "an earlier try, from before the generator or service account changed, did not end before the API server's \
-             time-out",
+            "an earlier attempt, from before the generator or service account changed, did not end before the API server's \
+             timeout",
         ),
         Stage::Queue(host) => Problem::new(
             Reason::UpstreamTimeout,
             format!(
-                "the call to {host} still waited for its turn at the time-out: too many calls to it are under way"
+                "the call to {host} was still queued at the timeout: too many calls to this host are in progress"
             ),
         ),
         Stage::Host(host) => Problem::new(
             Reason::UpstreamTimeout,
-            format!("{host} did not answer before the API server's time-out"),
+            format!("{host} did not respond before the API server's timeout"),
         ),
     }
 }
 
-// === impl Gate ===
-
 impl Gate {
-    fn pass(&self) -> Result<Pass<'_>, Problem> {
+    fn admit(&self) -> Result<BreakerPermit<'_>, Problem> {
         let mut breaker = self.breaker();
         if let Some(problem) = breaker.refusal() {
             return Err(problem);
         }
         let probe = breaker.open.as_mut().map(|open| open.probing = true);
-        Ok(Pass {
+        Ok(BreakerPermit {
             gate: self,
             is_probe: probe.is_some(),
         })
@@ -326,28 +318,27 @@ impl Gate {
     }
 }
 
-// === impl Breaker ===
-
 impl Breaker {
     fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
-    /// Why no call is made now.
+    /// Why calls are refused now, if they are.
     fn refusal(&self) -> Option<Problem> {
         let open = self.open.as_ref()?;
         let left = open.until.saturating_duration_since(Instant::now());
-        match open.probing {
-            true => Some(again(&open.problem, left.max(PROBED))),
-            false => (!left.is_zero()).then(|| again(&open.problem, left)),
+        if open.probing {
+            Some(retry_later(&open.problem, left.max(PROBE_RETRY_AFTER)))
+        } else {
+            (!left.is_zero()).then(|| retry_later(&open.problem, left))
         }
     }
 
-    fn unanswered(&mut self, problem: &Problem, is_probe: bool) {
-        self.unanswered = self.unanswered.saturating_add(1);
+    fn record_failure(&mut self, problem: &Problem, is_probe: bool) {
+        self.failures = self.failures.saturating_add(1);
         let wait = match &self.open {
-            Some(open) if is_probe => (open.wait * 2).min(MAX_BREAK),
-            None if self.unanswered >= UNANSWERED => MIN_BREAK,
+            Some(open) if is_probe => (open.wait * 2).min(MAX_BACKOFF),
+            None if self.failures >= BREAKER_THRESHOLD => MIN_BACKOFF,
             _ => return,
         };
         self.open = Some(Open {
@@ -359,21 +350,19 @@ impl Breaker {
     }
 }
 
-// === impl Pass ===
-
-impl Pass<'_> {
+impl BreakerPermit<'_> {
     fn settle(self, problem: Option<&Problem>) {
         let mut breaker = self.gate.breaker();
         match problem {
-            Some(problem) if problem.unreachable => breaker.unanswered(problem, self.is_probe),
-            // An answer of whatever kind: the host is there.
+            Some(problem) if problem.unreachable => breaker.record_failure(problem, self.is_probe),
+            // Any response shows that the host is reachable.
             _ => *breaker = Breaker::default(),
         }
     }
 }
 
-impl Drop for Pass<'_> {
-    /// A probe that nobody waits for any more leaves room for the next one.
+impl Drop for BreakerPermit<'_> {
+    /// A cancelled probe allows the next one.
     fn drop(&mut self) {
         if self.is_probe
             && let Some(open) = &mut self.gate.breaker().open
@@ -383,22 +372,20 @@ impl Drop for Pass<'_> {
     }
 }
 
-// === impl Place ===
-
-impl Place {
-    /// Where it is now.
+impl Progress {
+    /// The current stage.
     pub fn stage(&self) -> Stage {
         self.lock().clone()
     }
 
-    /// It is somewhere else from now on.
+    /// Sets the current stage.
     pub fn set(&self, stage: Stage) {
         *self.lock() = stage;
     }
 
-    fn at(&self, stage: Stage) -> Staged<'_> {
+    fn at(&self, stage: Stage) -> StageGuard<'_> {
         self.set(stage);
-        Staged(self)
+        StageGuard(self)
     }
 
     fn lock(&self) -> MutexGuard<'_, Stage> {
@@ -406,7 +393,7 @@ impl Place {
     }
 }
 
-impl Drop for Staged<'_> {
+impl Drop for StageGuard<'_> {
     fn drop(&mut self) {
         self.0.set(Stage::Kubernetes);
     }

@@ -161,7 +161,7 @@ async fn changed_certificate_files_are_served_without_a_restart_and_spoilt_ones_
         webhook
             .log()
             .iter()
-            .any(|line| line.contains("the pair of before is served on"))
+            .any(|line| line.contains("the previous certificate stays in use"))
             .then_some(())
     })
     .await;

@@ -40,7 +40,7 @@ impl Upstream {
 }
 
 impl Job for Upstream {
-    async fn attempt(&self, _: Place) -> Result<(), Problem> {
+    async fn attempt(&self, _: Progress) -> Result<(), Problem> {
         let attempts = self.attempts.fetch_add(1, Ordering::SeqCst);
         if !self.duration.is_zero() {
             sleep(self.duration).await;
@@ -232,7 +232,7 @@ fn a_flight_between_two_attempts_is_small() {
     struct Large;
 
     impl Job for Large {
-        async fn attempt(&self, _: Place) -> Result<(), Problem> {
+        async fn attempt(&self, _: Progress) -> Result<(), Problem> {
             let room = [0_u8; 16 * 1024];
             ready(()).await;
             if room[0] == 0 { Ok(()) } else { Err(interrupted()) }
@@ -252,7 +252,7 @@ fn a_flight_between_two_attempts_is_small() {
         key: "app",
         version: "a",
         state,
-        place: Place::default(),
+        progress: Progress::default(),
         retry_now: Arc::default(),
     };
     let size = size_of_val(&TestFlights::default().fly(None, Large, controls));

@@ -3,10 +3,10 @@ use std::sync::Once;
 
 const LIFETIME: Duration = Duration::from_secs(300);
 
-fn terms() -> Terms {
+fn test_spec() -> CertificateSpec {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
-    Terms::new(
+    CertificateSpec::new(
         vec!["acr-pull-webhook.own.svc".to_owned(), "127.0.0.1".to_owned()],
         LIFETIME,
     )
@@ -18,7 +18,7 @@ fn at(second: u64) -> Timestamp {
 }
 
 /// Whether who was told of this state trusts what is served in the other, and asks it for a path that it accepts.
-fn reaches(told: &Kept, serving: &Kept) -> bool {
+fn reaches(told: &CertificateState, serving: &CertificateState) -> bool {
     let trusts = match (&told.bundle(), &serving.current.signed) {
         (Some(bundle), Some(signed)) => bundle.contains(signed.ca.trim()),
         (told, serving) => told.is_none() && serving.is_none(),
@@ -26,188 +26,197 @@ fn reaches(told: &Kept, serving: &Kept) -> bool {
     trusts && serving.accepted_paths().contains(told.published_path())
 }
 
-fn signed(issued: &Issued) -> Signed {
+fn signed(issued: &Generation) -> SignedCertificate {
     issued.signed.clone().unwrap()
 }
 
-fn data_of(kept: &Kept) -> impl Fn(&str) -> Option<&'static [u8]> + use<> {
-    let data = kept.to_data();
+fn data_of(state: &CertificateState) -> impl Fn(&str) -> Option<&'static [u8]> + use<> {
+    let data = state.to_data();
     move |key| data.get(key).map(|value| &*value.clone().leak())
 }
 
 #[test]
-fn a_certificate_is_good_for_its_names_in_its_time_and_under_its_own_authority_alone() {
-    let terms = terms();
-    let issued = terms.issue(None, at(0)).unwrap();
-    let pair = terms.check(&issued, at(0)).unwrap().unwrap();
-    assert_eq!(pair.ends, at(300));
+fn a_certificate_is_valid_only_for_its_lifetime_and_under_its_own_ca() {
+    let spec = test_spec();
+    let issued = spec.issue(None, at(0)).unwrap();
+    let pair = spec.check(&issued, at(0)).unwrap().unwrap();
+    assert_eq!(pair.not_after, at(300));
     for (second, good) in [(1, true), (299, true), (301, false)] {
-        assert_eq!(terms.check(&issued, at(second)).is_ok(), good, "{second}");
+        assert_eq!(spec.check(&issued, at(second)).is_ok(), good, "{second}");
     }
     assert!(
-        terms
-            .check(&issued, at(0) - BACKDATED - Duration::from_secs(1))
+        spec.check(&issued, at(0) - NOT_BEFORE_MARGIN - Duration::from_secs(1))
             .is_err()
     );
 
-    let other = signed(&terms.issue(None, at(0)).unwrap());
+    let other = signed(&spec.issue(None, at(0)).unwrap());
     let good = signed(&issued);
-    for spoilt in [
-        Signed {
+    for invalid in [
+        SignedCertificate {
             ca: other.ca.clone(),
             ..good.clone()
         },
-        Signed {
+        SignedCertificate {
             chain: other.chain.clone(),
             ..good.clone()
         },
-        Signed {
+        SignedCertificate {
             key: other.key.clone(),
             ..good.clone()
         },
-        Signed {
+        SignedCertificate {
             chain: String::new(),
             ..good.clone()
         },
-        Signed {
+        SignedCertificate {
             chain: good.chain[..200].to_owned(),
             ..good.clone()
         },
-        Signed {
+        SignedCertificate {
             key: "nonsense".to_owned().into(),
             ..good.clone()
         },
-        Signed {
+        SignedCertificate {
             ca: "nonsense".to_owned(),
             ..good.clone()
         },
     ] {
-        let spoilt = Issued {
-            signed: Some(spoilt),
+        let invalid = Generation {
+            signed: Some(invalid),
             ..issued.clone()
         };
-        let error = terms.check(&spoilt, at(0)).unwrap_err();
+        let error = spec.check(&invalid, at(0)).unwrap_err();
         assert!(!error.contains("BEGIN"), "{error}");
     }
 }
 
 #[test]
 fn what_is_kept_survives_the_secret() {
-    let of_files = Terms::of_files(LIFETIME);
-    for terms in [terms(), of_files.clone()] {
-        let kept = Kept::new(terms.issue(None, at(0)).unwrap()).prepared(terms.issue(None, at(1)).unwrap());
-        for kept in [kept.clone(), kept.switched()] {
-            let data = kept.to_data();
+    let for_files = CertificateSpec::for_files(LIFETIME);
+    for spec in [test_spec(), for_files.clone()] {
+        let state = CertificateState::new(spec.issue(None, at(0)).unwrap())
+            .with_next(spec.issue(None, at(1)).unwrap());
+        for state in [state.clone(), state.switched()] {
+            let data = state.to_data();
             assert!(data.keys().any(|key| key.ends_with("path") && key != "path"));
-            assert_eq!(Kept::from_data(&terms, data_of(&kept)).unwrap(), kept);
+            assert_eq!(
+                CertificateState::from_data(&spec, data_of(&state)).unwrap(),
+                state
+            );
         }
-        assert!(Kept::from_data(&terms, |_| None).is_none());
+        assert!(CertificateState::from_data(&spec, |_| None).is_none());
         assert_eq!(
-            format!("{:?}", Kept::new(terms.issue(None, at(0)).unwrap())),
-            "Kept { .. }"
+            format!("{:?}", CertificateState::new(spec.issue(None, at(0)).unwrap())),
+            "CertificateState { .. }"
         );
     }
-    let data = Kept::new(of_files.issue(None, at(0)).unwrap()).to_data();
+    let data = CertificateState::new(for_files.issue(None, at(0)).unwrap()).to_data();
     assert!(data.keys().eq(["path"]), "no certificate is made for files");
 }
 
 #[test]
-fn a_secret_that_lacks_a_half_is_completed_and_a_spoilt_path_is_replaced() {
-    let (terms, of_files) = (terms(), Terms::of_files(LIFETIME));
-    let kept = Kept::new(terms.issue(None, at(0)).unwrap());
-    let complete = |terms: &Terms, hide: &[&str]| {
-        let get = data_of(&kept);
+fn an_incomplete_secret_is_completed_and_an_invalid_path_replaced() {
+    let (spec, for_files) = (test_spec(), CertificateSpec::for_files(LIFETIME));
+    let state = CertificateState::new(spec.issue(None, at(0)).unwrap());
+    let fill_missing = |spec: &CertificateSpec, hide: &[&str]| {
+        let get = data_of(&state);
         let shown = |key: &str| get(key).filter(|_| !hide.contains(&key));
-        assert!(Kept::from_data(terms, shown).is_none());
-        Kept::new(terms.complete(terms.issue(None, at(1)).unwrap(), shown, at(1)))
+        assert!(CertificateState::from_data(spec, shown).is_none());
+        CertificateState::new(spec.fill_missing(spec.issue(None, at(1)).unwrap(), shown, at(1)))
     };
     // One from before there were paths.
-    let completed = complete(&terms, &["path"]);
-    assert_eq!(completed.bundle(), kept.bundle());
-    assert_ne!(completed.published_path(), kept.published_path());
+    let completed = fill_missing(&spec, &["path"]);
+    assert_eq!(completed.bundle(), state.bundle());
+    assert_ne!(completed.published_path(), state.published_path());
     // One of a webhook whose certificate was in files.
-    let completed = complete(&terms, &["ca.crt", "tls.crt", "tls.key"]);
-    assert_ne!(completed.bundle(), kept.bundle());
-    assert_eq!(completed.published_path(), kept.published_path());
+    let completed = fill_missing(&spec, &["ca.crt", "tls.crt", "tls.key"]);
+    assert_ne!(completed.bundle(), state.bundle());
+    assert_eq!(completed.published_path(), state.published_path());
     // For files, a certificate is none of its business.
-    let read = Kept::from_data(&of_files, data_of(&kept)).unwrap();
-    assert_eq!(read.published_path(), kept.published_path());
+    let read = CertificateState::from_data(&for_files, data_of(&state)).unwrap();
+    assert_eq!(read.published_path(), state.published_path());
     assert_eq!(read.bundle(), None);
 
     for bad in ["", "/mutate/x", "0123", &"A".repeat(40), &"../".repeat(20)] {
-        let get = data_of(&kept);
+        let get = data_of(&state);
         let bytes: &'static [u8] = bad.to_owned().leak().as_bytes();
-        let spoilt = |key: &str| match key {
+        let invalid = |key: &str| match key {
             "path" => Some(bytes),
             key => get(key),
         };
-        assert!(Kept::from_data(&terms, spoilt).is_none(), "{bad}");
-        let completed = terms.complete(terms.issue(None, at(1)).unwrap(), spoilt, at(1));
-        assert_ne!(&completed.path, kept.published_path());
+        assert!(CertificateState::from_data(&spec, invalid).is_none(), "{bad}");
+        let completed = spec.fill_missing(spec.issue(None, at(1)).unwrap(), invalid, at(1));
+        assert_ne!(&completed.path, state.published_path());
     }
 }
 
 #[test]
-fn the_path_of_a_webhook_whose_certificate_is_in_files_stays_until_its_secret_is_deleted() {
-    let terms = Terms::of_files(LIFETIME);
-    let kept = Kept::new(terms.issue(None, at(0)).unwrap());
+fn with_certificate_files_the_path_lasts_until_its_secret_is_deleted() {
+    let spec = CertificateSpec::for_files(LIFETIME);
+    let state = CertificateState::new(spec.issue(None, at(0)).unwrap());
     let years = Duration::from_secs(10 * 365 * 86400);
-    assert_eq!(kept.step(&terms, None, years, at(0)), Step::Wait(Duration::MAX));
-    // As the keeper does then.
-    let prepared = kept.clone().prepared(terms.issue(None, at(0)).unwrap());
-    assert!(reaches(&kept, &prepared) && reaches(&prepared, &prepared));
-    let early = terms.hold() - Duration::from_secs(1);
-    assert!(matches!(prepared.step(&terms, None, early, at(0)), Step::Wait(_)));
-    assert_eq!(prepared.step(&terms, None, terms.hold(), at(0)), Step::Switch);
-    let switched = prepared.clone().switched();
-    assert_ne!(switched.published_path(), kept.published_path());
-    assert!(reaches(&prepared, &switched) && reaches(&switched, &prepared));
-    assert_eq!(switched.step(&terms, None, terms.hold(), at(0)), Step::Forget);
-    let forgotten = switched.clone().forgotten();
-    assert!(reaches(&switched, &forgotten));
+    assert_eq!(state.step(&spec, None, years, at(0)), Step::Wait(Duration::MAX));
+    // As the manager does then.
+    let with_next = state.clone().with_next(spec.issue(None, at(0)).unwrap());
+    assert!(reaches(&state, &with_next) && reaches(&with_next, &with_next));
+    let early = spec.propagation_delay() - Duration::from_secs(1);
+    assert!(matches!(with_next.step(&spec, None, early, at(0)), Step::Wait(_)));
+    assert_eq!(
+        with_next.step(&spec, None, spec.propagation_delay(), at(0)),
+        Step::Switch
+    );
+    let switched = with_next.clone().switched();
+    assert_ne!(switched.published_path(), state.published_path());
+    assert!(reaches(&with_next, &switched) && reaches(&switched, &with_next));
+    assert_eq!(
+        switched.step(&spec, None, spec.propagation_delay(), at(0)),
+        Step::DropPrevious
+    );
+    let without_previous = switched.clone().without_previous();
+    assert!(reaches(&switched, &without_previous));
     assert!(
-        !reaches(&kept, &forgotten),
+        !reaches(&state, &without_previous),
         "whoever deletes a Secret may have a reason"
     );
 }
 
-/// API servers and replicas that learn of each change as late as the hold allows, or at once, over several lives.
+/// API servers and replicas that learn of each change after at most the propagation delay, over several lifetimes.
 #[test]
-fn in_a_rotation_every_api_server_reaches_every_replica_at_every_moment() {
-    let terms = terms();
-    let lag = terms.hold().as_secs() - 1;
-    let mut kept = Kept::new(terms.issue(None, at(0)).unwrap());
+fn during_a_rotation_every_api_server_reaches_every_replica() {
+    let spec = test_spec();
+    let lag = spec.propagation_delay().as_secs() - 1;
+    let mut state = CertificateState::new(spec.issue(None, at(0)).unwrap());
     // Since when each state has been there, and its bundle published with it.
-    let mut states = vec![(0, kept.clone())];
+    let mut states = vec![(0, state.clone())];
     let mut steps = Vec::new();
     for second in 0..1500 {
         let since = states.last().unwrap().0;
-        let pair = terms
-            .check(&kept.current, at(second))
+        let pair = spec
+            .check(&state.current, at(second))
             .expect("what is served is good at every moment")
             .unwrap();
-        let step = kept.step(
-            &terms,
+        let step = state.step(
+            &spec,
             Some(&pair),
             Duration::from_secs(second - since),
             at(second),
         );
-        kept = match step {
+        state = match step {
             Step::Wait(wait) => {
                 assert!(!wait.is_zero());
-                kept
+                state
             }
-            Step::Prepare => kept.prepared(terms.issue(None, at(second)).unwrap()),
-            Step::Switch => kept.switched(),
-            Step::Forget => kept.forgotten(),
+            Step::Prepare => state.with_next(spec.issue(None, at(second)).unwrap()),
+            Step::Switch => state.switched(),
+            Step::DropPrevious => state.without_previous(),
         };
         assert!(
-            kept.accepted_paths().len() <= 2,
+            state.accepted_paths().len() <= 2,
             "a path is not served for longer than it is needed"
         );
         if !matches!(step, Step::Wait(_)) {
             steps.push(step);
-            states.push((second, kept.clone()));
+            states.push((second, state.clone()));
         }
         // Whatever somebody may know who is late by any time up to the lag.
         let newest = states
@@ -220,7 +229,7 @@ fn in_a_rotation_every_api_server_reaches_every_replica_at_every_moment() {
             }
         }
     }
-    let cycle = [Step::Prepare, Step::Switch, Step::Forget];
+    let cycle = [Step::Prepare, Step::Switch, Step::DropPrevious];
     assert!(steps.len() >= 15, "{steps:?}");
     assert!(
         steps.iter().zip(cycle.iter().cycle()).all(|(a, b)| a == b),
@@ -230,30 +239,32 @@ fn in_a_rotation_every_api_server_reaches_every_replica_at_every_moment() {
 
 /// Replicas of two versions of a Deployment, which were started with different --tls-names.
 #[test]
-fn a_certificate_for_other_names_is_served_on_and_replaced_by_one_for_both() {
-    let before = terms();
-    let after = Terms::new(vec!["other.own.svc".to_owned()], LIFETIME).unwrap();
-    let served = |terms: &Terms, kept: &Kept| terms.check(&kept.current, at(1)).unwrap().unwrap();
-    let kept = Kept::new(before.issue(None, at(0)).unwrap());
-    let pair = served(&after, &kept);
+fn a_certificate_for_former_names_is_replaced_by_one_for_both() {
+    let before = test_spec();
+    let after = CertificateSpec::new(vec!["other.own.svc".to_owned()], LIFETIME).unwrap();
+    let served = |spec: &CertificateSpec, state: &CertificateState| {
+        spec.check(&state.current, at(1)).unwrap().unwrap()
+    };
+    let state = CertificateState::new(before.issue(None, at(0)).unwrap());
+    let pair = served(&after, &state);
     assert!(matches!(
-        kept.step(&before, Some(&pair), Duration::MAX, at(1)),
+        state.step(&before, Some(&pair), Duration::MAX, at(1)),
         Step::Wait(_)
     ));
     assert_eq!(
-        kept.step(&after, Some(&pair), Duration::ZERO, at(1)),
+        state.step(&after, Some(&pair), Duration::ZERO, at(1)),
         Step::Prepare
     );
-    let kept = kept.prepared(after.issue(Some(&pair), at(1)).unwrap());
-    assert_eq!(kept.clone().without_spoilt_next(&before, at(1)), kept);
-    let kept = kept.switched().forgotten();
-    let pair = served(&before, &kept);
+    let state = state.with_next(after.issue(Some(&pair), at(1)).unwrap());
+    assert_eq!(state.clone().without_invalid_next(&before, at(1)), state);
+    let state = state.switched().without_previous();
+    let pair = served(&before, &state);
     assert_eq!(
         pair.names,
         ["other.own.svc", "acr-pull-webhook.own.svc", "127.0.0.1"]
     );
-    for terms in [&before, &after] {
-        let step = kept.step(terms, Some(&pair), Duration::MAX, at(1));
+    for spec in [&before, &after] {
+        let step = state.step(spec, Some(&pair), Duration::MAX, at(1));
         assert!(
             matches!(step, Step::Wait(_)),
             "neither replaces the other's: {step:?}"
@@ -268,9 +279,9 @@ fn a_certificate_for_other_names_is_served_on_and_replaced_by_one_for_both() {
 }
 
 #[test]
-fn names_that_are_none_are_refused() {
+fn invalid_names_are_refused() {
     for bad in ["", "a b", "*", "-x-.", "https://x"] {
-        let refusal = Terms::new(vec![bad.to_owned()], LIFETIME).unwrap_err();
+        let refusal = CertificateSpec::new(vec![bad.to_owned()], LIFETIME).unwrap_err();
         assert!(refusal.starts_with("--tls-names"), "{refusal}");
     }
 }

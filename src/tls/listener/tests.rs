@@ -16,7 +16,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 struct Webhook {
     address: SocketAddr,
     path: String,
-    stage: watch::Sender<Stage>,
+    stage: watch::Sender<ShutdownPhase>,
     serving: JoinHandle<()>,
     client: TlsConnector,
 }
@@ -40,10 +40,10 @@ impl Webhook {
             .with_root_certificates(roots)
             .with_no_client_auth();
 
-        let paths = Paths::default();
+        let paths = SecretPaths::default();
         let path = SecretPath::generate().unwrap();
         paths.set(vec![path.clone()]);
-        let (stage, drain) = watch::channel(Stage::Open);
+        let (stage, drain) = watch::channel(ShutdownPhase::Serving);
         let router = Router::new().fallback(|body: String| async move { format!("here {}", body.len()) });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self {
@@ -52,7 +52,7 @@ impl Webhook {
             stage,
             serving: tokio::spawn(serve(
                 listener,
-                Door::Webhook(Arc::new(server), paths),
+                ListenerKind::Webhook(Arc::new(server), paths),
                 8,
                 router,
                 drain,
@@ -83,29 +83,29 @@ async fn rest(mut stream: impl AsyncRead + Unpin) -> String {
 }
 
 #[tokio::test]
-async fn who_leaves_ends_each_connection_with_a_reply_and_goes_on_taking_others() {
+async fn a_draining_listener_closes_each_connection_after_its_response() {
     let webhook = Webhook::start().await;
-    let mut kept = webhook.connect().await;
-    kept.write_all(webhook.request().as_bytes()).await.unwrap();
+    let mut state = webhook.connect().await;
+    state.write_all(webhook.request().as_bytes()).await.unwrap();
     let mut reply = vec![0; 1024];
-    let length = kept.read(&mut reply).await.unwrap();
+    let length = state.read(&mut reply).await.unwrap();
     assert!(!String::from_utf8_lossy(&reply[..length]).contains("connection: close"));
 
-    webhook.stage.send_replace(Stage::Leaving);
-    for mut connection in [kept, webhook.connect().await] {
+    webhook.stage.send_replace(ShutdownPhase::Draining);
+    for mut connection in [state, webhook.connect().await] {
         connection.write_all(webhook.request().as_bytes()).await.unwrap();
         let reply = rest(connection).await;
         assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
         assert!(reply.contains("connection: close"), "{reply}");
     }
 
-    webhook.stage.send_replace(Stage::Closed);
+    webhook.stage.send_replace(ShutdownPhase::Stopped);
     webhook.serving.await.unwrap();
     assert!(TcpStream::connect(webhook.address).await.is_err());
 }
 
 #[tokio::test]
-async fn whatever_is_no_post_to_the_path_is_answered_by_404_and_closed_before_its_body_is_read() {
+async fn other_requests_get_404_and_are_closed_before_the_body_is_read() {
     let webhook = Webhook::start().await;
     let path = webhook.path.clone();
     for line in [
@@ -128,13 +128,13 @@ async fn whatever_is_no_post_to_the_path_is_answered_by_404_and_closed_before_it
 }
 
 #[tokio::test]
-async fn a_head_has_a_size_and_a_time() {
+async fn a_request_head_is_limited_in_size_and_time() {
     let webhook = Webhook::start().await;
     let mut long = webhook.connect().await;
     let head = format!(
         "POST {} HTTP/1.1\r\nx: {}",
         webhook.path,
-        "x".repeat(2 * MAX_HEAD)
+        "x".repeat(2 * MAX_HEAD_BYTES)
     );
     let _ = long.write_all(head.as_bytes()).await;
     let reply = rest(long).await;
@@ -154,12 +154,12 @@ async fn a_head_has_a_size_and_a_time() {
 }
 
 #[tokio::test]
-async fn an_admin_connection_is_for_one_exchange_of_some_seconds() {
+async fn an_admin_connection_serves_one_exchange() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (_stage, drain) = watch::channel(Stage::Open);
+    let (_stage, drain) = watch::channel(ShutdownPhase::Serving);
     let router = Router::new().fallback(|| async { "here" });
-    tokio::spawn(serve(listener, Door::Admin, 2, router, drain));
+    tokio::spawn(serve(listener, ListenerKind::Admin, 2, router, drain));
     let mut one = TcpStream::connect(address).await.unwrap();
     one.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let reply = rest(one).await;
@@ -167,7 +167,7 @@ async fn an_admin_connection_is_for_one_exchange_of_some_seconds() {
         reply.contains("connection: close") && reply.ends_with("here"),
         "{reply}"
     );
-    // Whoever comes is answered, though others hold all places and say nothing.
+    // Probes are answered although silent connections hold all slots.
     let mut silent = Vec::new();
     for _ in 0..20 {
         silent.push(TcpStream::connect(address).await.unwrap());

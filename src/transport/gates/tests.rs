@@ -11,7 +11,7 @@ fn caller(namespace: &str, lane: Lane) -> Caller {
     Caller {
         namespace: namespace.into(),
         lane,
-        place: Place::default(),
+        progress: Progress::default(),
     }
 }
 
@@ -23,7 +23,7 @@ fn unreachable(reason: Reason) -> Problem {
     Problem::new(reason, "h was not reached: no answer in time").unreachable()
 }
 
-/// A call without an answer, which takes as long as one takes.
+/// A call that gets no response and ends by its timeout.
 async fn hang(gates: &Gates, caller: &Caller, host: &str, made: &AtomicUsize) -> Result<(), Problem> {
     let call = || async {
         made.fetch_add(1, Ordering::SeqCst);
@@ -42,7 +42,7 @@ async fn answer(gates: &Gates, caller: &Caller, host: &str) -> Result<(), Proble
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_host_that_hangs_delays_no_call_to_another_one() {
+async fn a_hanging_host_does_not_delay_calls_to_other_hosts() {
     let (gates, made) = (gates(8), AtomicUsize::new(0));
     let start = Instant::now();
     let many: Vec<_> = (0..500).map(|n| admission(&format!("n-{}", n % 7))).collect();
@@ -59,20 +59,20 @@ async fn a_host_that_hangs_delays_no_call_to_another_one() {
             .iter()
             .all(|f| f.as_ref().unwrap_err().reason == Reason::RegistryUnavailable)
     );
-    // The first ones ran into their time-out; all others failed with them.
+    // The first calls timed out; all others then failed immediately.
     assert_eq!(made.load(Ordering::SeqCst), 6);
     assert!(start.elapsed() < Duration::from_secs(11), "{:?}", start.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_breaker_opens_probes_one_at_a_time_with_back_off_and_closes_on_an_answer() {
+async fn an_open_breaker_probes_one_call_at_a_time_and_closes_on_a_response() {
     let (gates, made) = (gates(64), AtomicUsize::new(0));
     let a = admission("a");
-    for _ in 0..UNANSWERED {
-        assert!(!gates.is_closed("h"));
+    for _ in 0..BREAKER_THRESHOLD {
+        assert!(!gates.is_unreachable("h"));
         hang(&gates, &a, "h", &made).await.unwrap_err();
     }
-    assert!(gates.is_closed("h"));
+    assert!(gates.is_unreachable("h"));
     let mut probes = Vec::new();
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(300) {
@@ -90,42 +90,42 @@ async fn a_breaker_opens_probes_one_at_a_time_with_back_off_and_closes_on_an_ans
         advance(Duration::from_secs(1)).await;
     }
     assert!((6..=12).contains(&probes.len()), "{probes:?}");
-    advance(MAX_BREAK).await;
+    advance(MAX_BACKOFF).await;
     answer(&gates, &a, "h").await.unwrap();
-    assert!(!gates.is_closed("h"));
+    assert!(!gates.is_unreachable("h"));
     answer(&gates, &a, "h").await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_that_nobody_waits_for_any_more_leaves_room_for_the_next() {
+async fn a_cancelled_probe_allows_the_next_one() {
     let (gates, made) = (gates(4), AtomicUsize::new(0));
     let a = admission("a");
-    for _ in 0..UNANSWERED {
+    for _ in 0..BREAKER_THRESHOLD {
         hang(&gates, &a, "h", &made).await.unwrap_err();
     }
-    advance(MIN_BREAK).await;
+    advance(MIN_BACKOFF).await;
     let given_up = tokio::time::timeout(Duration::from_secs(1), hang(&gates, &a, "h", &made)).await;
     assert!(given_up.is_err());
     answer(&gates, &a, "h").await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_between_failures_keep_a_host_open() {
+async fn responses_between_failures_keep_the_breaker_closed() {
     let (gates, made) = (gates(4), AtomicUsize::new(0));
     let a = admission("a");
     for _ in 0..10 {
-        for _ in 1..UNANSWERED {
+        for _ in 1..BREAKER_THRESHOLD {
             hang(&gates, &a, "h", &made).await.unwrap_err();
         }
-        // A refusal is an answer too.
+        // A refusal is a response too.
         let refusal = || async { Err::<(), _>(Problem::new(Reason::RegistryRefused, "401")) };
         gates.call(&a, "h", "h", refusal).await.unwrap_err();
     }
-    assert!(!gates.is_closed("h"));
+    assert!(!gates.is_unreachable("h"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pause_that_was_asked_for_holds_for_its_subject_alone_and_has_an_end() {
+async fn a_requested_pause_applies_to_its_subject_and_is_bounded() {
     let gates = gates(4);
     let a = admission("a");
     let throttled = |wait: u64| async move {
@@ -140,17 +140,17 @@ async fn a_pause_that_was_asked_for_holds_for_its_subject_alone_and_has_an_end()
     gates.call(&a, "h", "other", || async { Ok(()) }).await.unwrap();
     advance(Duration::from_secs(60)).await;
     gates.call(&a, "h", "one", || async { Ok(()) }).await.unwrap();
-    // No host stops us for a year.
+    // A host cannot pause calls for longer than the maximum.
     gates
         .call(&a, "h", "one", || throttled(u64::MAX))
         .await
         .unwrap_err();
-    advance(*PAUSE.end()).await;
+    advance(*PAUSE_RANGE.end()).await;
     gates.call(&a, "h", "one", || async { Ok(()) }).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn renewals_have_permits_that_admissions_cannot_take() {
+async fn admissions_cannot_take_all_permits_from_renewals() {
     let gates = gates(4);
     let slow = |caller: Caller| {
         let gates = &gates;
@@ -174,17 +174,18 @@ async fn renewals_have_permits_that_admissions_cannot_take() {
         );
     };
     let (outcomes, ()) = tokio::join!(admissions, renewal);
-    // Nobody waits for ever, and who gave up was told that it waited.
-    let late: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
-    assert!(!late.is_empty());
+    // No call waits for ever, and a call that timed out in the queue reports that.
+    let deadline_exceeded: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
+    assert!(!deadline_exceeded.is_empty());
     assert!(
-        late.iter()
-            .all(|p| p.reason == Reason::UpstreamTimeout && p.message.contains("turn"))
+        deadline_exceeded
+            .iter()
+            .all(|p| p.reason == Reason::UpstreamTimeout && p.message.contains("queued"))
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_is_told_where_the_time_went() {
+async fn progress_shows_what_a_call_waits_for() {
     let gates = gates(1);
     let (first, second) = (admission("a"), admission("b"));
     let made = AtomicUsize::new(0);
@@ -196,14 +197,14 @@ async fn who_waits_is_told_where_the_time_went() {
     };
     let look = async {
         sleep(Duration::from_secs(1)).await;
-        assert_eq!(first.place.stage(), Stage::Host("h".into()));
-        assert_eq!(second.place.stage(), Stage::Queue("h".into()));
+        assert_eq!(first.progress.stage(), Stage::Host("h".into()));
+        assert_eq!(second.progress.stage(), Stage::Queue("h".into()));
         sleep(Duration::from_secs(30)).await;
-        assert_eq!(second.place.stage(), Stage::Kubernetes);
+        assert_eq!(second.progress.stage(), Stage::Kubernetes);
     };
     let (outcomes, ()) = tokio::join!(calls, look);
     assert!(outcomes.0.is_err() && outcomes.1.is_err());
-    let reason = |stage| late(&stage).reason;
+    let reason = |stage| deadline_exceeded(&stage).reason;
     assert_eq!(reason(Stage::Kubernetes), Reason::ApiServerUnavailable);
     for upstream in [
         Stage::Queue("h".into()),
@@ -215,17 +216,17 @@ async fn who_waits_is_told_where_the_time_went() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn names_of_hosts_and_subjects_that_users_choose_are_not_kept_for_ever() {
+async fn the_numbers_of_hosts_and_pauses_are_bounded() {
     let gates = gates(4);
     let a = admission("a");
-    for n in 0..2 * MOST_PAUSES {
+    for n in 0..2 * MAX_PAUSES {
         let name = format!("h-{n}");
         let throttled = || async {
             let problem = Problem::new(Reason::RegistryThrottled, "slow down");
             Err::<(), _>(problem.retry_after(Some(Duration::from_secs(60))))
         };
         gates.call(&a, &name, &name, throttled).await.unwrap_err();
-        assert!(gates.0.hosts().len() <= MOST_HOSTS);
-        assert!(gates.0.pauses().len() <= MOST_PAUSES);
+        assert!(gates.0.hosts().len() <= MAX_HOSTS);
+        assert!(gates.0.pauses().len() <= MAX_PAUSES);
     }
 }

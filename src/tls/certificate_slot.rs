@@ -1,6 +1,6 @@
-//! The certificate that is served right now. It changes under a running listener.
+//! The serving certificate in use. It can be replaced while the listener runs.
 
-use super::{Clients, Pair};
+use super::{ClientAuth, ServingCertificate};
 use crate::telemetry::Metrics;
 use rustls::{
     ServerConfig,
@@ -9,17 +9,15 @@ use rustls::{
 };
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// Clones share it.
+/// The certificate in use. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Serving {
+pub struct CertificateSlot {
     current: Arc<RwLock<Option<Arc<CertifiedKey>>>>,
     metrics: Metrics,
 }
 
-// === impl Serving ===
-
-impl Serving {
-    /// Nothing to serve yet: every handshake fails.
+impl CertificateSlot {
+    /// An empty slot: every handshake fails until a certificate is set.
     pub fn new(metrics: Metrics) -> Self {
         Self {
             current: Arc::default(),
@@ -27,16 +25,16 @@ impl Serving {
         }
     }
 
-    /// From the next handshake on, this one. Whether that is news.
-    pub fn set(&self, pair: &Pair) -> bool {
-        self.metrics.set_certificate_expiration(pair.ends);
+    /// Serves this certificate from the next handshake on. Returns whether it differs from the previous one.
+    pub fn set(&self, pair: &ServingCertificate) -> bool {
+        self.metrics.set_certificate_expiration(pair.not_after);
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        let before = current.replace(pair.certified.clone());
-        before.is_none_or(|before| before.cert != pair.certified.cert)
+        let before = current.replace(pair.certified_key.clone());
+        before.is_none_or(|before| before.cert != pair.certified_key.cert)
     }
 
-    /// The configuration of the listener; a client must show a certificate where `clients` says which.
-    pub fn config(&self, clients: Option<&Clients>) -> Result<Arc<ServerConfig>, String> {
+    /// The listener's TLS configuration. With `clients`, a client must present an accepted certificate.
+    pub fn config(&self, clients: Option<&ClientAuth>) -> Result<Arc<ServerConfig>, String> {
         let builder = ServerConfig::builder();
         let builder = match clients {
             None => builder.with_no_client_auth(),
@@ -49,7 +47,7 @@ impl Serving {
     }
 }
 
-impl ResolvesServerCert for Serving {
+impl ResolvesServerCert for CertificateSlot {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         self.current
             .read()

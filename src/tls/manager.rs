@@ -1,12 +1,12 @@
-//! Keeps the secret path and, unless these are in files, the webhook's own certificates: in one Secret of its namespace,
-//! published in its registration.
+//! Manages the secret path and, unless the certificate comes from files, the webhook's own certificates: stores them in a
+//! Secret and publishes path and CA in the webhook configuration.
 //!
-//! Every replica does this. Each write is bound to what its writer has seen, so that of several that come to the same
-//! conclusion one is first and the others see what it did.
+//! Every replica does this. Each write depends on the resourceVersion that its writer has read, so of several replicas with
+//! the same intent one succeeds and the others see its result.
 
 use super::{
-    Pair, Paths, SecretPath, Serving,
-    authority::{Issued, Kept, Step, Terms},
+    CertificateSlot, SecretPath, SecretPaths, ServingCertificate,
+    authority::{CertificateSpec, CertificateState, Generation, Step},
 };
 use crate::{
     cluster::{Cluster, cluster_wide},
@@ -25,31 +25,31 @@ use serde_json::{Value, json};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::{Instant, sleep};
 
-/// Where path and certificates are kept and published.
+/// The objects in which path and certificates are stored and published.
 #[derive(Clone, Debug)]
-pub struct Places {
+pub struct PublishTargets {
     /// Namespace and name of the Secret.
     pub secret: (String, String),
     /// Name of the MutatingWebhookConfiguration.
     pub registration: String,
 }
 
-/// After a write that failed, or that another replica was first with.
-const AGAIN: Duration = Duration::from_secs(2);
-/// Wall clocks are set, and machines sleep: validity is looked at now and then.
-const LOOK: Duration = Duration::from_secs(30);
-const NOT_YET: &str = "secret path and serving certificate";
-/// Paths of before that are accepted for a while, at most: each is compared with that of each request.
-const MOST_RETIRED: usize = 4;
+/// Delay after a write that failed or conflicted.
+const RETRY_DELAY: Duration = Duration::from_secs(2);
+/// The validity is rechecked at this interval, because wall clocks can be set and machines can sleep.
+const RECHECK_INTERVAL: Duration = Duration::from_secs(30);
+const READINESS_REASON: &str = "secret path and serving certificate";
+/// Maximum number of retired paths that are still accepted. Each is compared with the path of each request.
+const MAX_RETIRED_PATHS: usize = 4;
 
-/// The one object of its name, as the watch shows it.
-struct Seen<K> {
+/// The watched object of a given name.
+struct Watched<K> {
     object: Option<Box<K>>,
-    /// Whether the watch has been filled.
+    /// Whether the initial list is complete.
     known: bool,
 }
 
-/// A MutatingWebhookConfiguration, of which nothing else is read.
+/// The parts of a MutatingWebhookConfiguration that the manager needs.
 #[derive(Clone, Debug, Resource, Deserialize)]
 #[resource(inherit = "k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration")]
 struct Registration {
@@ -76,61 +76,59 @@ struct Service {
     path: Option<String>,
 }
 
-struct Keeper {
+struct CertificateManager {
     cluster: Cluster,
     client: Client,
-    places: Places,
-    terms: Terms,
-    serving: Serving,
-    paths: Paths,
-    secret: Seen<Secret>,
-    registration: Seen<Registration>,
-    /// What was last served, for when the Secret is gone.
-    kept: Option<Kept>,
-    /// Paths that the Secret names no more, each until everybody has had the time to learn of that: a Secret that somebody
-    /// replaces at once, and does not rotate, costs no request.
+    targets: PublishTargets,
+    spec: CertificateSpec,
+    serving: CertificateSlot,
+    paths: SecretPaths,
+    secret: Watched<Secret>,
+    registration: Watched<Registration>,
+    /// The state that was last served, in case the Secret is deleted.
+    state: Option<CertificateState>,
+    /// Paths that are no longer in the Secret, each with the time until which it is accepted. Until then every API server has
+    /// learned of its successor, so that replacing the Secret without a rotation loses no request.
     retired: Vec<(SecretPath, Instant)>,
-    /// API servers have been told of this, and other replicas could have seen it, since then.
-    published: Option<(Kept, Instant)>,
+    /// The published state, and since when API servers and other replicas could have seen it.
+    published: Option<(CertificateState, Instant)>,
 }
 
-/// Keeps them until the process ends. Not ready from now on until they are known.
-pub fn keep(
+/// Manages path and certificates until the process ends. The process is not ready until they are known.
+pub fn manage(
     cluster: Cluster,
-    places: Places,
-    terms: Terms,
-    serving: Serving,
-    paths: Paths,
+    targets: PublishTargets,
+    spec: CertificateSpec,
+    serving: CertificateSlot,
+    paths: SecretPaths,
 ) -> impl Future<Output = ()> {
-    cluster.readiness.set_unready(NOT_YET);
-    let keeper = Keeper {
+    cluster.readiness.set_unready(READINESS_REASON);
+    let manager = CertificateManager {
         client: cluster.client.clone(),
         cluster,
-        places,
-        terms,
+        targets,
+        spec,
         serving,
         paths,
-        secret: Seen::default(),
-        registration: Seen::default(),
-        kept: None,
+        secret: Watched::default(),
+        registration: Watched::default(),
+        state: None,
         retired: Vec::new(),
         published: None,
     };
-    keeper.run()
+    manager.run()
 }
 
-/// Why a step was not made.
-enum Setback {
-    /// Another replica was first: the watch will show what it did.
-    Overtaken,
+/// Why a write failed.
+enum WriteError {
+    /// Another replica wrote first. The watch will deliver its result.
+    Conflict,
     Failed(String),
 }
 
-// === impl Keeper ===
-
-impl Keeper {
+impl CertificateManager {
     async fn run(mut self) {
-        let (namespace, name) = &self.places.secret;
+        let (namespace, name) = &self.targets.secret;
         let secrets = Api::<Secret>::namespaced(self.client.clone(), namespace);
         let registrations = Api::<Registration>::all(self.client.clone());
         let named = |name: &str| Selector::default().fields(&format!("metadata.name={name}"));
@@ -144,141 +142,144 @@ impl Keeper {
             "watch of the webhook configuration",
             &self.cluster,
             cluster_wide(registrations),
-            named(&self.places.registration),
+            named(&self.targets.registration),
         );
-        let mut wait = LOOK;
+        let mut wait = RECHECK_INTERVAL;
         loop {
             tokio::select! {
                 Some(change) = secrets.next() => self.secret.take(change),
                 Some(change) = registrations.next() => self.registration.take(change),
                 () = sleep(wait) => {}
             }
-            wait = match self.advance().await {
-                Ok(wait) => wait.min(LOOK),
-                Err(Setback::Overtaken) => AGAIN,
-                Err(Setback::Failed(error)) => {
+            wait = match self.reconcile().await {
+                Ok(wait) => wait.min(RECHECK_INTERVAL),
+                Err(WriteError::Conflict) => RETRY_DELAY,
+                Err(WriteError::Failed(error)) => {
                     tracing::warn!(
                         error,
-                        "the secret path and the webhook's own certificates cannot be kept; trying again"
+                        "the secret path and the webhook's own certificates cannot be updated; retrying"
                     );
-                    AGAIN
+                    RETRY_DELAY
                 }
             };
         }
     }
 
-    /// Does what is to be done, at most one write; returns when to look again.
-    async fn advance(&mut self) -> Result<Duration, Setback> {
+    /// Takes the next step, with at most one write. Returns when to check again.
+    async fn reconcile(&mut self) -> Result<Duration, WriteError> {
         let now = Timestamp::now();
         if !self.secret.known {
-            return Ok(LOOK);
+            return Ok(RECHECK_INTERVAL);
         }
         let secret = self.secret.object.as_deref();
         let version = secret.and_then(ResourceExt::resource_version);
         let data = secret.and_then(|secret| secret.data.as_ref());
         let get = |key: &str| Some(data?.get(key)?.0.as_slice());
-        let found = Kept::from_data(&self.terms, get);
-        let Some((kept, pair)) = found.and_then(|kept| Some((kept.clone(), self.usable(&kept, now)?))) else {
-            let (kept, why) = self.remade(get, secret.is_some(), now)?;
-            self.write(&kept, version).await?;
-            tracing::info!(why, "secret path and serving certificate made");
-            return Ok(AGAIN);
+        let found = CertificateState::from_data(&self.spec, get);
+        let Some((state, pair)) = found.and_then(|state| {
+            let pair = self.usable(&state, now)?;
+            Some((state, pair))
+        }) else {
+            let (state, why) = self.replacement(get, secret.is_some(), now)?;
+            self.write(&state, version).await?;
+            tracing::info!(why, "secret path and serving certificate created");
+            return Ok(RETRY_DELAY);
         };
-        let kept = kept.without_spoilt_next(&self.terms, now);
+        let state = state.without_invalid_next(&self.spec, now);
         if let Some(pair) = &pair
             && self.serving.set(pair)
         {
-            tracing::info!(ends = %pair.ends, "serving certificate in use");
+            tracing::info!(ends = %pair.not_after, "serving certificate in use");
         }
-        self.accept(&kept);
-        self.cluster.readiness.clear(NOT_YET);
-        self.kept = Some(kept.clone());
-        let Some(known) = self.publish(&kept).await? else {
-            return Ok(AGAIN);
+        self.accept(&state);
+        self.cluster.readiness.clear(READINESS_REASON);
+        self.state = Some(state.clone());
+        let Some(known) = self.publish(&state).await? else {
+            return Ok(RETRY_DELAY);
         };
         let served = pair.as_ref();
-        let (next, what) = match kept.step(&self.terms, served, known, now) {
+        let (next, what) = match state.step(&self.spec, served, known, now) {
             Step::Wait(wait) => return Ok(wait),
             Step::Prepare => (
-                kept.prepared(self.issue(served, now)?),
-                "the next serving certificate and secret path are prepared",
+                state.with_next(self.issue(served, now)?),
+                "the next serving certificate and secret path were created",
             ),
             Step::Switch => (
-                kept.switched(),
-                "the next serving certificate and secret path are put to use",
+                state.switched(),
+                "the next serving certificate and secret path are in use",
             ),
-            Step::Forget => (
-                kept.forgotten(),
-                "the authority and the secret path of before are forgotten",
+            Step::DropPrevious => (
+                state.without_previous(),
+                "the previous CA and secret path were dropped",
             ),
         };
         self.write(&next, version).await?;
         tracing::info!("{what}");
-        Ok(AGAIN)
+        Ok(RETRY_DELAY)
     }
 
-    fn usable(&self, kept: &Kept, now: Timestamp) -> Option<Option<Pair>> {
-        let checked = self.terms.check(&kept.current, now);
-        let pair = checked.inspect_err(|error| tracing::warn!(error, "the kept certificate is of no use"));
+    fn usable(&self, state: &CertificateState, now: Timestamp) -> Option<Option<ServingCertificate>> {
+        let checked = self.spec.check(&state.current, now);
+        let pair = checked.inspect_err(|error| tracing::warn!(error, "the stored certificate is not usable"));
         pair.ok()
     }
 
-    /// Serves the paths of this state. Those of before are served for a hold longer: an API server may still know one that
-    /// another replica, which has seen less, has published.
-    fn accept(&mut self, kept: &Kept) {
+    /// Accepts the paths of this state. Earlier paths are accepted for one more propagation delay: an API server may still use a
+    /// path that a replica with an older view has published.
+    fn accept(&mut self, state: &CertificateState) {
         let now = Instant::now();
-        let mut accepted = kept.accepted_paths();
-        let before = self.kept.iter().flat_map(Kept::accepted_paths);
+        let mut accepted = state.accepted_paths();
+        let before = self.state.iter().flat_map(CertificateState::accepted_paths);
         for path in before.filter(|path| !accepted.contains(path)) {
             if !self.retired.iter().any(|(retired, _)| *retired == path) {
-                self.retired.push((path, now + self.terms.hold()));
+                self.retired.push((path, now + self.spec.propagation_delay()));
             }
         }
         self.retired
             .retain(|(path, until)| *until > now && !accepted.contains(path));
-        let surplus = self.retired.len().saturating_sub(MOST_RETIRED);
+        let surplus = self.retired.len().saturating_sub(MAX_RETIRED_PATHS);
         self.retired.drain(..surplus);
         accepted.extend(self.retired.iter().map(|(path, _)| path.clone()));
         self.paths.set(accepted);
     }
 
-    /// What to keep in place of a Secret that is gone or of no use. What is served still is served on until its successor
-    /// is known, and then given up: whoever deletes a Secret may have a reason.
-    fn remade<'a>(
+    /// The state that replaces a missing or invalid Secret. The served certificate and path are used until their successors are
+    /// known and then dropped, because the Secret may have been deleted on purpose.
+    fn replacement<'a>(
         &self,
         get: impl Fn(&str) -> Option<&'a [u8]>,
         there: bool,
         now: Timestamp,
-    ) -> Result<(Kept, &'static str), Setback> {
+    ) -> Result<(CertificateState, &'static str), WriteError> {
         let fresh = self.issue(None, now)?;
-        let good = |kept: &&Kept| self.terms.check(&kept.current, now).is_ok();
-        Ok(match self.kept.as_ref().filter(good) {
-            Some(kept) => (
-                Kept::new(kept.current.clone()).prepared(fresh),
-                "the Secret was deleted or spoilt",
+        let good = |state: &&CertificateState| self.spec.check(&state.current, now).is_ok();
+        Ok(match self.state.as_ref().filter(good) {
+            Some(state) => (
+                CertificateState::new(state.current.clone()).with_next(fresh),
+                "the Secret was deleted or is invalid",
             ),
             None if there => (
-                Kept::new(self.terms.complete(fresh, get, now)),
-                "the Secret does not hold all that is needed",
+                CertificateState::new(self.spec.fill_missing(fresh, get, now)),
+                "the Secret is incomplete",
             ),
-            None => (Kept::new(fresh), "there was none"),
+            None => (CertificateState::new(fresh), "the Secret did not exist"),
         })
     }
 
-    fn issue(&self, served: Option<&Pair>, now: Timestamp) -> Result<Issued, Setback> {
-        self.terms.issue(served, now).map_err(Setback::Failed)
+    fn issue(&self, served: Option<&ServingCertificate>, now: Timestamp) -> Result<Generation, WriteError> {
+        self.spec.issue(served, now).map_err(WriteError::Failed)
     }
 
-    /// Bound to the version that was seen; without one, to there being none.
-    async fn write(&self, kept: &Kept, version: Option<String>) -> Result<(), Setback> {
-        let (namespace, name) = &self.places.secret;
-        let data: BTreeMap<_, _> = kept
+    /// Writes the Secret if its resourceVersion is still `version`, or creates it if `version` is None.
+    async fn write(&self, state: &CertificateState, version: Option<String>) -> Result<(), WriteError> {
+        let (namespace, name) = &self.targets.secret;
+        let data: BTreeMap<_, _> = state
             .to_data()
             .into_iter()
             .map(|(key, value)| (key, ByteString(value)))
             .collect();
         let api = Api::<Secret>::namespaced(self.client.clone(), namespace);
-        // A Secret that a person made may be of type kubernetes.io/tls, and a type never changes.
+        // A Secret that a person created may have the type kubernetes.io/tls, and the type of a Secret is immutable.
         let type_ = self
             .secret
             .object
@@ -295,27 +296,25 @@ impl Keeper {
             data: Some(data),
             ..Secret::default()
         };
-        let (what, params) = (
-            format!("writing Secret {namespace}/{name}"),
-            PostParams::default(),
-        );
+        let what = format!("writing Secret {namespace}/{name}");
+        let params = PostParams::default();
         let written = match version {
             None => kubernetes::try_call(&what, api.create(&params, &secret)).await,
             Some(_) => kubernetes::try_call(&what, api.replace(name, &params, &secret)).await,
         };
-        settled(&what, written)
+        check_write(&what, written)
     }
 
-    /// Makes sure that API servers are told of this state's authorities and path; how long they have been.
-    async fn publish(&mut self, kept: &Kept) -> Result<Option<Duration>, Setback> {
+    /// Ensures that the webhook configuration has the CAs and the path of this state. Returns for how long it has had them.
+    async fn publish(&mut self, state: &CertificateState) -> Result<Option<Duration>, WriteError> {
         let registration = match &self.registration.object {
             None if !self.registration.known => return Ok(None),
-            // Nobody calls us: there is nobody to be told.
+            // Without a webhook configuration, no API server calls this webhook.
             None => return Ok(Some(Duration::MAX)),
             Some(registration) => registration,
         };
-        let bundle = kept.bundle().map(|bundle| ByteString(bundle.into_bytes()));
-        let path = kept.published_path().url_path();
+        let bundle = state.bundle().map(|bundle| ByteString(bundle.into_bytes()));
+        let path = state.published_path().url_path();
         let hooks = registration.webhooks.iter().flatten().enumerate();
         let changes: Vec<_> = hooks
             .flat_map(|(n, hook)| hook.client_config.changes(n, bundle.as_ref(), &path))
@@ -323,21 +322,21 @@ impl Keeper {
         if changes.is_empty() {
             let now = Instant::now();
             let since = match &self.published {
-                Some((published, since)) if published == kept => *since,
+                Some((published, since)) if published == state => *since,
                 _ => now,
             };
-            self.published = Some((kept.clone(), since));
+            self.published = Some((state.clone(), since));
             return Ok(Some(now - since));
         }
         self.published = None;
-        // Bound to what was seen, for entries have no other address than their place.
+        // Entries are addressed by index, so the patch tests the resourceVersion that was read.
         let mut patch = vec![
             json!({"op": "test", "path": "/metadata/resourceVersion", "value": registration.metadata.resource_version}),
         ];
         patch.extend(changes);
         let patch: json_patch::Patch = serde_json::from_value(patch.into())
-            .map_err(|e| Setback::Failed(format!("the patch of the webhook configuration: {e}")))?;
-        let name = &self.places.registration;
+            .map_err(|e| WriteError::Failed(format!("the patch of the webhook configuration: {e}")))?;
+        let name = &self.targets.registration;
         let what = format!("publishing in MutatingWebhookConfiguration {name}");
         let api = Api::<Registration>::all(self.client.clone());
         let params = PatchParams {
@@ -347,21 +346,19 @@ impl Keeper {
         let patch = Patch::Json::<()>(patch);
         let call = api.patch(name, &params, &patch);
         match kubernetes::try_call(&what, call).await {
-            // Its test has failed (RFC 6902, section 5).
+            // The `test` operation failed (RFC 6902, section 5).
             Err(CallError::Api(status)) if status.code == 422 && status.message.contains("testing value") => {
-                return Err(Setback::Overtaken);
+                return Err(WriteError::Conflict);
             }
-            patched => settled(&what, patched)?,
+            patched => check_write(&what, patched)?,
         }
-        tracing::info!(name, "path and authority published");
+        tracing::info!(name, "path and CA published");
         Ok(None)
     }
 }
 
-// === impl ClientConfig ===
-
 impl ClientConfig {
-    /// The operations that are missing for the n-th entry to name this bundle, if it is ours to name, and this path.
+    /// The patch operations needed for the n-th entry to have this path and, if the webhook issues its certificates, this bundle.
     fn changes(&self, n: usize, bundle: Option<&ByteString>, path: &str) -> Vec<Value> {
         let place = format!("/webhooks/{n}/clientConfig");
         let add =
@@ -376,7 +373,7 @@ impl ClientConfig {
             (Some(service), _) if service.path.as_deref() != Some(path) => {
                 changes.push(add("service/path", json!(path)));
             }
-            // The API server takes no URL with a query, a fragment or a user in it.
+            // The API server refuses a URL with a query, a fragment or user information.
             (None, Some(url)) => {
                 let (scheme, rest) = url.split_once("://").unwrap_or(("https", url));
                 let host = rest.split('/').next().unwrap_or_default();
@@ -391,17 +388,15 @@ impl ClientConfig {
     }
 }
 
-fn settled<T>(what: &str, written: Result<T, CallError>) -> Result<(), Setback> {
+fn check_write<T>(what: &str, written: Result<T, CallError>) -> Result<(), WriteError> {
     match written {
         Ok(_) => Ok(()),
-        Err(CallError::Api(status)) if status.code == 409 => Err(Setback::Overtaken),
-        Err(error) => Err(Setback::Failed(kubernetes::api_problem(what, error).message)),
+        Err(CallError::Api(status)) if status.code == 409 => Err(WriteError::Conflict),
+        Err(error) => Err(WriteError::Failed(kubernetes::api_problem(what, error).message)),
     }
 }
 
-// === impl Seen ===
-
-impl<K: Resource> Seen<K> {
+impl<K: Resource> Watched<K> {
     fn take(&mut self, change: Change<K>) {
         match change {
             Change::Applied(object) => self.object = Some(Box::new(object)),
@@ -413,7 +408,7 @@ impl<K: Resource> Seen<K> {
     }
 }
 
-impl<K> Default for Seen<K> {
+impl<K> Default for Watched<K> {
     fn default() -> Self {
         Self {
             object: None,
@@ -427,7 +422,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_gets_the_path_wherever_its_address_has_one_and_nothing_twice() {
+    fn only_missing_bundles_and_paths_are_patched() {
         let bundle = ByteString(b"pem".to_vec());
         let changes = |config: Value, bundle: Option<&ByteString>| {
             let config: ClientConfig = serde_json::from_value(config).unwrap();
@@ -456,12 +451,12 @@ mod tests {
                 ["/webhooks/1/clientConfig/url \"https://host:8443/mutate/x\""]
             );
         }
-        for settled in [
+        for check_write in [
             json!({"service": {"path": "/mutate/x"}, "caBundle": "cGVt"}),
             json!({"url": "https://[::1]/mutate/x", "caBundle": "cGVt"}),
         ] {
-            assert!(changes(settled.clone(), Some(&bundle)).is_empty());
-            assert!(changes(settled, None).is_empty());
+            assert!(changes(check_write.clone(), Some(&bundle)).is_empty());
+            assert!(changes(check_write, None).is_empty());
         }
     }
 }
