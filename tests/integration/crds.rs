@@ -122,7 +122,7 @@ async fn the_operators_kinds_and_ours_do_not_fight_in_either_order() {
     .await;
     let before = found(&client).await;
     let said = install(&cluster).await;
-    assert!(said.contains("left as it is"), "{said}");
+    assert!(said.contains("does not belong to acr-pull-webhook"), "{said}");
     let after = found(&client).await;
     for (before, after) in before.iter().zip(&after) {
         assert_eq!(before.metadata.generation, after.metadata.generation);
@@ -172,7 +172,7 @@ async fn the_operators_kinds_and_ours_do_not_fight_in_either_order() {
     }
     for _ in 0..2 {
         let said = install(&cluster).await;
-        assert!(!said.contains("left as it is"), "{said}");
+        assert!(!said.contains("does not belong to acr-pull-webhook"), "{said}");
     }
     let spec = json!({"registry": "contoso.azurecr.io", "auth": {"workloadIdentity": {}}});
     create(
@@ -204,7 +204,7 @@ async fn the_operators_kinds_and_ours_do_not_fight_in_either_order() {
     }
     let before = found(&client).await;
     let said = install(&cluster).await;
-    assert!(said.contains("left as it is"), "{said}");
+    assert!(said.contains("does not belong to acr-pull-webhook"), "{said}");
     for (before, after) in before.iter().zip(&found(&client).await) {
         assert_eq!(before.metadata.generation, after.metadata.generation);
         assert!(after.labels().contains_key("external-secrets.io/component"));

@@ -143,7 +143,7 @@ async fn no_time_in_managed_fields_hides_an_object_from_a_replica_or_from_the_le
         let fails = webhook
             .log()
             .into_iter()
-            .find(|line| line.contains("trying again with back-off"));
+            .find(|line| line.contains("retrying with back-off"));
         assert_eq!(fails, None);
     }
 }
