@@ -193,7 +193,7 @@ where
     async fn fly(self, predecessor: Option<Predecessor>, job: impl Job, controls: Controls<K, V>) {
         if let Some((mut state, task)) = predecessor {
             controls.progress.set(Stage::Predecessor);
-            // A write of the predecessor could otherwise arrive after ours.
+            // Otherwise a write of the predecessor could arrive after the writes of this flight.
             let _ = state.wait_for(|s| !matches!(s, State::Attempting)).await;
             task.abort();
             controls.progress.set(Stage::Kubernetes);

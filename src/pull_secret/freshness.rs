@@ -38,9 +38,9 @@ pub fn freshness(object: &ACRPullSecret, inputs_hash: &str, now: Timestamp) -> F
     };
     let life = expires.0.duration_since(renewed.0);
     let left = expires.0.duration_since(now);
-    let ours = status.inputs_hash.as_deref() == Some(inputs_hash) && status.secret_uid.is_some();
+    let is_for_inputs = status.inputs_hash.as_deref() == Some(inputs_hash) && status.secret_uid.is_some();
     // The garbage collector deletes the Secret of an object that is being deleted.
-    if !ours || object.metadata.deletion_timestamp.is_some() {
+    if !is_for_inputs || object.metadata.deletion_timestamp.is_some() {
         Freshness::Stale
     } else if left > TIME_TO_PULL
         && left > life.mul_f64(1.0 - renewal_share(object, renewed.0) - LEADER_HEAD_START)

@@ -134,7 +134,7 @@ impl Inner {
         mut freshness: Freshness,
         deadline: Deadline,
     ) -> Result<(), Problem> {
-        // The inner deadline ends first: whoever waits there knows where the time went.
+        // The inner deadline ends first, and its error says where the time went.
         let deadline = deadline.inner();
         let plan = if is_disputed(known.as_deref(), &plan.inputs_hash) {
             let settled = self.settle(plan).await?;

@@ -427,11 +427,11 @@ mod tests {
         let changes = |config: Value, bundle: Option<&ByteString>| {
             let config: ClientConfig = serde_json::from_value(config).unwrap();
             let changes = config.changes(1, bundle, "/mutate/x");
-            let told = changes.iter().map(|change| {
+            let paths = changes.iter().map(|change| {
                 assert_eq!(change["op"], "add");
                 format!("{} {}", change["path"].as_str().unwrap(), change["value"])
             });
-            told.collect::<Vec<_>>()
+            paths.collect::<Vec<_>>()
         };
         let service = "/webhooks/1/clientConfig/service/path \"/mutate/x\"";
         let ca = "/webhooks/1/clientConfig/caBundle \"cGVt\"";

@@ -17,13 +17,13 @@ fn at(second: u64) -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap() + Duration::from_secs(second)
 }
 
-/// Whether who was told of this state trusts what is served in the other, and asks it for a path that it accepts.
-fn reaches(told: &CertificateState, serving: &CertificateState) -> bool {
-    let trusts = match (&told.bundle(), &serving.current.signed) {
+/// Whether an API server with the bundle and path of one state can call a replica in the other state.
+fn reaches(published: &CertificateState, serving: &CertificateState) -> bool {
+    let trusts = match (&published.bundle(), &serving.current.signed) {
         (Some(bundle), Some(signed)) => bundle.contains(signed.ca.trim()),
-        (told, serving) => told.is_none() && serving.is_none(),
+        (bundle, signed) => bundle.is_none() && signed.is_none(),
     };
-    trusts && serving.accepted_paths().contains(told.published_path())
+    trusts && serving.accepted_paths().contains(published.published_path())
 }
 
 fn signed(issued: &Generation) -> SignedCertificate {
@@ -176,7 +176,7 @@ fn with_certificate_files_the_path_lasts_until_its_secret_is_deleted() {
     assert!(reaches(&switched, &without_previous));
     assert!(
         !reaches(&state, &without_previous),
-        "whoever deletes a Secret may have a reason"
+        "a deleted Secret revokes its path"
     );
 }
 

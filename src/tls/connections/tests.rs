@@ -145,7 +145,8 @@ async fn a_new_connection_waits_while_all_others_have_requests_in_flight() {
     assert!(!other.shared.evicted.load(Ordering::Relaxed));
 }
 
-/// A burst of an address that API servers call from is let in as fast as it shakes hands; strangers lose theirs at once.
+/// Connections from an address of API servers are admitted as fast as they finish their handshakes. Other unproven
+/// connections are closed immediately.
 #[tokio::test(start_paused = true)]
 async fn unproven_connections_have_a_bound_of_their_own() {
     let all = Connections::new(10 * MAX_UNPROVEN);
