@@ -5,7 +5,7 @@ use crate::{
     admission, deadline, generator, identity, jwt,
     pull_secret::ACRPullSecret,
     registry::{self, RegistrySuffixes, Scope},
-    tls::ServingCertificate,
+    tls::CertificateAndKey,
     transport,
     watch::Item,
 };
@@ -127,8 +127,8 @@ fn pull_secret(data: &[u8]) {
 
 fn pem(data: &[u8]) {
     let (chain, key) = data.split_at(data.len() / 2);
-    let _ = ServingCertificate::parse(chain, key);
-    let _ = ServingCertificate::parse(data, data);
+    let _ = CertificateAndKey::parse(chain, key);
+    let _ = CertificateAndKey::parse(data, data);
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::{
     registry::RegistryClient,
     tasks::tasks,
     telemetry::{Health, Metrics, Readiness},
-    tls::{self, CertificateSlot, ListenerKind, SecretPaths, ShutdownPhase, Source},
+    tls::{self, AcceptedPaths, CertificateSlot, CertificateSource, ListenerKind, ShutdownPhase},
     transport::{self, Gates, Preconnector},
     upkeep::{self, Upkeep},
 };
@@ -37,11 +37,11 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
     let mut interrupt =
         signal(SignalKind::interrupt()).map_err(|e| format!("cannot listen for SIGINT: {e}"))?;
     let election = args.leader_election.settings()?;
-    let source = args.tls.source()?;
+    let source = args.tls.certificate_source()?;
     let namespaces = NamespaceScope::new(&args.namespaces)?;
     let metrics = Metrics::new();
     let certificate = CertificateSlot::new(metrics.clone());
-    let tls = certificate.config(args.tls.clients().as_ref())?;
+    let tls = certificate.server_config(args.tls.allowed_clients().as_ref())?;
     let http = transport::client(args.extra_ca_file.as_deref())?;
     let (webhook, listen_addr) = listen("--listen-addr", args.listen_addr).await?;
     let (admin, admin_addr) = listen("--admin-addr", args.admin_addr).await?;
@@ -57,11 +57,11 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
         events: Events::new(client.clone()),
         tasks: tasks.clone(),
     };
-    let Source { files, targets, spec } = source;
+    let CertificateSource { files, targets, spec } = source;
     if let Some((cert, key)) = files {
-        tls::follow(&cert, &key, &certificate, &tasks)?;
+        tls::serve_files(&cert, &key, &certificate, &tasks)?;
     }
-    let paths = SecretPaths::default();
+    let paths = AcceptedPaths::default();
     tasks.spawn(
         "certificate manager",
         tls::manage(cluster.clone(), targets, spec, certificate, paths.clone()),

@@ -1,24 +1,27 @@
-//! TLS: the sources of the serving certificate and the secret path, and the listener that uses them.
+//! The TLS certificate, the secret path, and the listener that uses both.
 
-mod authority;
-mod certificate_slot;
+mod certificate_and_key;
 mod client;
 mod connections;
+mod credentials;
 mod files;
 mod listener;
 mod manager;
 mod names;
 mod path;
-mod serving_certificate;
 mod settings;
+mod slot;
+mod spec;
+mod state;
+mod webhook_configuration;
 
-pub use authority::CertificateSpec;
-pub use certificate_slot::CertificateSlot;
-pub use client::ClientAuth;
+pub use certificate_and_key::CertificateAndKey;
+pub use client::AllowedClients;
 pub use connections::MAX_UNPROVEN;
-pub use files::follow;
+pub use files::serve_files;
 pub use listener::{ListenerKind, ShutdownPhase, ShutdownWatch, serve};
 pub use manager::{PublishTargets, manage};
-pub use path::{SecretPath, SecretPaths};
-pub use serving_certificate::ServingCertificate;
-pub use settings::{Source, TlsArgs};
+pub use path::{AcceptedPaths, SecretPath};
+pub use settings::{CertificateSource, TlsArgs};
+pub use slot::CertificateSlot;
+pub use spec::CertificateSpec;

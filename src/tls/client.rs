@@ -1,4 +1,4 @@
-//! Authentication of API servers by client certificate.
+//! The client certificates that the webhook listener accepts.
 
 use super::names::{alternative_names, common_name};
 use crate::pem;
@@ -17,55 +17,59 @@ use std::{
 };
 use x509_cert::{Certificate, der::Decode};
 
-/// The client certificates that the webhook listener accepts.
+/// The client certificates that the listener accepts.
 #[derive(Clone, Debug)]
-pub struct ClientAuth {
-    /// PEM file with the CA that signs the client certificates.
-    pub authority: PathBuf,
-    /// A certificate must have one of these common names or DNS names. Empty accepts every certificate of the CA.
+pub struct AllowedClients {
+    /// The PEM file of the CA that signs them.
+    pub ca_file: PathBuf,
+    /// A certificate must have one of these common names or DNS names. If empty, every certificate of the CA is accepted.
     pub names: Vec<String>,
 }
 
-/// Accepts a certificate that rustls accepts and that has one of the listed names.
-#[derive(Debug)]
-struct NameVerifier {
-    verifier: Arc<dyn ClientCertVerifier>,
-    names: Vec<String>,
-}
-
-impl ClientAuth {
-    /// The verifier for rustls. An error is a sentence for the operator.
+impl AllowedClients {
+    /// The verifier for rustls. The error is a message for the operator.
     pub fn verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, String> {
         let mut roots = RootCertStore::empty();
-        pem::add_root_certificates(&mut roots, "--client-ca-file", &self.authority)?;
+        pem::add_root_certificates(&mut roots, "--client-ca-file", &self.ca_file)?;
         let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build();
         let verifier = verifier.map_err(|e| self.error(&e.to_string()))?;
         if self.names.is_empty() {
             return Ok(verifier);
         }
-        Ok(Arc::new(NameVerifier {
+        Ok(Arc::new(NamedClientVerifier {
             verifier,
             names: self.names.clone(),
         }))
     }
 
     fn error(&self, why: &str) -> String {
-        format!("--client-ca-file {}: {why}", Path::display(&self.authority))
+        format!("--client-ca-file {}: {why}", Path::display(&self.ca_file))
     }
 }
 
-impl NameVerifier {
-    fn has_listed_name(&self, certificate: &CertificateDer<'_>) -> bool {
+/// Accepts a certificate that rustls accepts and that has one of these names.
+#[derive(Debug)]
+struct NamedClientVerifier {
+    verifier: Arc<dyn ClientCertVerifier>,
+    names: Vec<String>,
+}
+
+impl NamedClientVerifier {
+    fn has_allowed_name(&self, certificate: &CertificateDer<'_>) -> bool {
         let Ok(certificate) = Certificate::from_der(certificate) else {
             return false;
         };
-        let is_listed = |name: &String| self.names.iter().any(|listed| listed.eq_ignore_ascii_case(name));
-        common_name(&certificate).iter().any(is_listed)
-            || alternative_names(&certificate).iter().any(is_listed)
+        let is_allowed = |name: &String| {
+            self.names
+                .iter()
+                .any(|allowed| allowed.eq_ignore_ascii_case(name))
+        };
+        common_name(&certificate).iter().any(is_allowed)
+            || alternative_names(&certificate).iter().any(is_allowed)
     }
 }
 
-impl ClientCertVerifier for NameVerifier {
+impl ClientCertVerifier for NamedClientVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         self.verifier.root_hint_subjects()
     }
@@ -76,9 +80,9 @@ impl ClientCertVerifier for NameVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        // The signature is verified first: certificates that the CA did not sign are not parsed.
+        // The name is only read from a certificate that the CA has signed.
         let verified = self.verifier.verify_client_cert(end_entity, intermediates, now)?;
-        if self.has_listed_name(end_entity) {
+        if self.has_allowed_name(end_entity) {
             Ok(verified)
         } else {
             Err(CertificateError::ApplicationVerificationFailure.into())

@@ -1,7 +1,7 @@
-//! The connections of one listener, and which of them is closed to make room for a new one.
+//! All connections of one listener, and the choice of the connection that is closed to admit a new one.
 //!
-//! A connection is *proven* once it has carried a request for a secret path, which only API servers know. Other clients never
-//! prove a connection, so they can only displace unproven connections.
+//! A connection is *proven* after a request for a secret path: only API servers know such a path. A stranger's connection
+//! is never proven, and strangers' connections are closed first.
 
 use std::{
     collections::HashMap,
@@ -17,143 +17,80 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// Maximum number of unproven connections of all addresses. One may take some 120 KiB, mostly for a message of an unfinished
-/// handshake. An API server's connection is unproven for some milliseconds.
+/// The maximum number of unproven connections. Each may take about 120 KiB, mostly for an incomplete handshake message. An
+/// API server's connection is unproven for some milliseconds.
 pub const MAX_UNPROVEN: usize = 128;
-/// Maximum number of unproven connections per address in a TLS handshake or first request. Further ones wait and have no TLS
-/// state yet.
-const MAX_UNPROVEN_PER_PEER: usize = 64;
-/// How long an address of an API server is remembered after its last proven connection: longer than a restart takes.
+/// The maximum number of concurrent handshakes and first requests of one unproven address. Further connections wait,
+/// without TLS state.
+const MAX_HANDSHAKES_PER_PEER: usize = 64;
+/// An address stays proven for this time after its last proven connection. An API server restarts faster.
 const PROVEN_PEER_TTL: Duration = Duration::from_secs(600);
-/// An API server proves its connection within this time, unless the machine is very busy.
-const HANDSHAKE_GRACE: Duration = Duration::from_secs(1);
-/// How often a waiting connection checks whether an unproven connection has exceeded its grace.
+/// An API server's connection is proven within this time, unless the machine is very busy.
+const UNPROVEN_GRACE: Duration = Duration::from_secs(1);
+/// A connection that waits for admission checks at this interval whether an unproven connection has exceeded
+/// [`UNPROVEN_GRACE`].
 const RECHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// All connections of a listener. Clones share them.
+/// Special values of `Connection::activity`.
+const NO_REQUEST_YET: u64 = u64::MAX;
+const REQUEST_IN_FLIGHT: u64 = u64::MAX - 1;
+
+/// The connections of a listener. Clones share them.
 #[derive(Clone)]
 pub struct Connections(Arc<Inner>);
 
 struct Inner {
     max: usize,
-    began: Instant,
+    started: Instant,
     state: Mutex<State>,
-    /// Notified when a connection ends, is proven, or becomes idle.
-    capacity_freed: Notify,
-}
-
-#[derive(Default)]
-struct State {
-    next: u64,
-    unproven: usize,
-    open: HashMap<u64, Arc<ConnectionState>>,
-    peers: HashMap<IpAddr, Peer>,
-}
-
-/// A client address with its connections.
-#[derive(Default)]
-struct Peer {
-    open: usize,
-    /// The number of proven connections.
-    proven: usize,
-    /// When the last proven connection ended.
-    last_proven: Option<Instant>,
-    /// Handshake permits. Closed once the address is proven: many API servers may share one address (konnectivity) and open
-    /// hundreds of connections at the same time. Another client with that address gains only unproven connections, which end
-    /// after some seconds and are closed before those of an API server.
-    slots: Option<Arc<Semaphore>>,
-}
-
-/// The state of a connection, shared by its task and the listener.
-struct ConnectionState {
-    peer: IpAddr,
-    opened: Instant,
-    /// One of the constants below, or since when the connection is idle, in milliseconds since the listener started.
-    activity: AtomicU64,
-    /// Whether the connection is counted as proven for its address.
-    proven: AtomicBool,
-    evicted: AtomicBool,
-    evict: Notify,
-}
-
-const NO_REQUEST_YET: u64 = u64::MAX;
-const REQUEST_IN_FLIGHT: u64 = u64::MAX - 1;
-
-/// A slot for one connection, freed when dropped.
-pub struct ConnectionSlot {
-    all: Connections,
-    id: u64,
-    shared: Arc<ConnectionState>,
-}
-
-/// A connection that may be closed to make room.
-#[derive(Clone, Copy, Debug)]
-struct Candidate {
-    id: u64,
-    peer: IpAddr,
-    opened: Instant,
-    activity: Activity,
-}
-
-/// Which limit is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ReachedLimit {
-    Total,
-    Unproven,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Activity {
-    /// No request for a secret path yet.
-    Unproven { peer_is_proven: bool },
-    /// A request is in progress.
-    Busy,
-    /// No request since this time.
-    Idle(u64),
+    /// Notified when a connection has ended, is proven, or becomes idle.
+    changed: Notify,
 }
 
 impl Connections {
-    /// Allows `max` concurrent connections.
+    /// At most `max` concurrent connections.
     pub fn new(max: usize) -> Self {
         Self(Arc::new(Inner {
             max,
-            began: Instant::now(),
+            started: Instant::now(),
             state: Mutex::default(),
-            capacity_freed: Notify::new(),
+            changed: Notify::new(),
         }))
     }
 
-    /// Returns a slot for a new connection, after closing another connection if a limit is reached. Waits while no connection may
-    /// be closed.
-    pub async fn admit(&self, peer: IpAddr) -> ConnectionSlot {
-        // A listener on IPv6 reports IPv4 addresses in mapped form.
+    /// Registers a new connection. At the limit, another connection is closed. If none may be closed, for example because
+    /// all have a request in flight, this waits.
+    pub async fn admit(&self, peer: IpAddr) -> ConnectionGuard {
+        // An IPv6 listener sees IPv4 addresses in their mapped form.
         let peer = peer.to_canonical();
         loop {
-            let capacity_freed = self.0.capacity_freed.notified();
-            if let Some(slot) = self.try_admit(peer) {
-                return slot;
+            let changed = self.0.changed.notified();
+            if let Some(connection) = self.try_admit(peer) {
+                return connection;
             }
-            let _ = timeout(RECHECK_INTERVAL, capacity_freed).await;
+            let _ = timeout(RECHECK_INTERVAL, changed).await;
         }
     }
 
-    fn try_admit(&self, peer: IpAddr) -> Option<ConnectionSlot> {
+    fn try_admit(&self, peer: IpAddr) -> Option<ConnectionGuard> {
         let now = Instant::now();
         let mut state = self.lock();
-        let full = match () {
-            () if state.open.len() >= self.0.max => Some(ReachedLimit::Total),
-            () if state.unproven >= MAX_UNPROVEN => Some(ReachedLimit::Unproven),
-            () => None,
+        let reached = if state.open.len() >= self.0.max {
+            Some(ReachedLimit::All)
+        } else if state.unproven >= MAX_UNPROVEN {
+            Some(ReachedLimit::Unproven)
+        } else {
+            None
         };
-        if let Some(full) = full {
+        if let Some(reached) = reached {
             let candidates: Vec<_> = state.candidates(now).collect();
-            let victim = choose_eviction(full, &candidates, now)?;
-            if let Some(shared) = state.remove(victim, now) {
-                shared.evicted.store(true, Ordering::Relaxed);
-                shared.evict.notify_one();
+            let victim = choose_victim(reached, &candidates, now)?;
+            if let Some(connection) = state.remove(victim, now) {
+                connection.evicted.store(true, Ordering::Relaxed);
+                connection.evict.notify_one();
             }
         }
-        let shared = Arc::new(ConnectionState {
+        let connection = Arc::new(Connection {
             peer,
             opened: now,
             activity: AtomicU64::new(NO_REQUEST_YET),
@@ -161,27 +98,26 @@ impl Connections {
             evicted: AtomicBool::new(false),
             evict: Notify::new(),
         });
-        state.next += 1;
+        state.last_id += 1;
         state.unproven += 1;
-        let id = state.next;
-        state.open.insert(id, shared.clone());
-        let known = state.peers.entry(peer).or_default();
-        known.open += 1;
-        Some(ConnectionSlot {
-            all: self.clone(),
+        let id = state.last_id;
+        state.open.insert(id, connection.clone());
+        state.peers.entry(peer).or_default().open += 1;
+        Some(ConnectionGuard {
+            connections: self.clone(),
             id,
-            shared,
+            connection,
         })
     }
 
     /// Waits until all connections have ended.
     pub async fn all_ended(&self) {
         loop {
-            let capacity_freed = self.0.capacity_freed.notified();
+            let changed = self.0.changed.notified();
             if self.lock().open.is_empty() {
                 return;
             }
-            capacity_freed.await;
+            changed.await;
         }
     }
 
@@ -190,17 +126,25 @@ impl Connections {
     }
 }
 
+#[derive(Default)]
+struct State {
+    last_id: u64,
+    unproven: usize,
+    open: HashMap<u64, Arc<Connection>>,
+    peers: HashMap<IpAddr, Peer>,
+}
+
 impl State {
     fn candidates(&self, now: Instant) -> impl Iterator<Item = Candidate> {
-        self.open.iter().map(move |(id, shared)| Candidate {
+        self.open.iter().map(move |(id, connection)| Candidate {
             id: *id,
-            peer: shared.peer,
-            opened: shared.opened,
-            activity: match shared.activity.load(Ordering::Relaxed) {
+            peer: connection.peer,
+            opened: connection.opened,
+            activity: match connection.activity.load(Ordering::Relaxed) {
                 NO_REQUEST_YET => Activity::Unproven {
                     peer_is_proven: self
                         .peers
-                        .get(&shared.peer)
+                        .get(&connection.peer)
                         .is_some_and(|peer| peer.is_proven(now)),
                 },
                 REQUEST_IN_FLIGHT => Activity::Busy,
@@ -209,23 +153,37 @@ impl State {
         })
     }
 
-    fn remove(&mut self, id: u64, now: Instant) -> Option<Arc<ConnectionState>> {
-        let shared = self.open.remove(&id)?;
-        if !shared.proven.load(Ordering::Relaxed) {
+    fn remove(&mut self, id: u64, now: Instant) -> Option<Arc<Connection>> {
+        let connection = self.open.remove(&id)?;
+        if !connection.proven.load(Ordering::Relaxed) {
             self.unproven -= 1;
         }
-        if let Some(peer) = self.peers.get_mut(&shared.peer) {
+        if let Some(peer) = self.peers.get_mut(&connection.peer) {
             peer.open -= 1;
-            if shared.proven.load(Ordering::Relaxed) {
+            if connection.proven.load(Ordering::Relaxed) {
                 peer.proven -= 1;
                 peer.last_proven = Some(now);
             }
             if peer.open == 0 && !peer.is_proven(now) {
-                self.peers.remove(&shared.peer);
+                self.peers.remove(&connection.peer);
             }
         }
-        Some(shared)
+        Some(connection)
     }
+}
+
+/// The connections of one address.
+#[derive(Default)]
+struct Peer {
+    open: usize,
+    /// The number of open connections that are proven.
+    proven: usize,
+    /// When the last proven connection ended.
+    last_proven: Option<Instant>,
+    /// Limits concurrent handshakes. Closed when the address is proven: one address may stand for many API servers
+    /// (konnectivity), which open hundreds of connections at the same time. A stranger with the address of an API server
+    /// gains little: its connections are closed after some seconds, and before those of API servers.
+    handshakes: Option<Arc<Semaphore>>,
 }
 
 impl Peer {
@@ -234,34 +192,170 @@ impl Peer {
     }
 }
 
-/// Chooses the connection that is closed to make room for a new one.
-///
-/// First the oldest unproven connection of the unknown address with the most connections, so that a client that opens many
-/// loses its own. Then unproven connections of an API server's address that have exceeded their grace. Then the connection
-/// that has been idle longest, whose API server is least likely to use it soon. Never one with a request in progress.
-///
-/// If only the limit of unproven connections is reached, connections of an API server's address are not closed during their
-/// grace, and the new connection waits.
-fn choose_eviction(full: ReachedLimit, all: &[Candidate], now: Instant) -> Option<u64> {
-    let oldest_of_largest_peer = |counts: &dyn Fn(&Candidate) -> bool| {
-        let mut of_peer = HashMap::<IpAddr, usize>::new();
-        for candidate in all.iter().filter(|candidate| counts(candidate)) {
-            *of_peer.entry(candidate.peer).or_default() += 1;
+/// A connection, shared by its task and [`State`].
+struct Connection {
+    peer: IpAddr,
+    opened: Instant,
+    /// [`NO_REQUEST_YET`], [`REQUEST_IN_FLIGHT`], or since when the connection is idle, in milliseconds since the listener
+    /// started.
+    activity: AtomicU64,
+    /// Whether its address counts it as proven.
+    proven: AtomicBool,
+    evicted: AtomicBool,
+    evict: Notify,
+}
+
+/// An admitted connection. Dropping the guard releases it.
+pub struct ConnectionGuard {
+    connections: Connections,
+    id: u64,
+    connection: Arc<Connection>,
+}
+
+impl ConnectionGuard {
+    /// Waits until the handshake may start. Dropping the permit lets the next connection of the address start. None if
+    /// the address needs no permit, because it is proven.
+    pub async fn handshake_permit(&self) -> Option<OwnedSemaphorePermit> {
+        let now = Instant::now();
+        let handshakes = {
+            let mut state = self.connections.lock();
+            let peer = state.peers.entry(self.connection.peer).or_default();
+            if peer.is_proven(now) {
+                return None;
+            }
+            // A closed semaphore belongs to an address whose proof has expired.
+            if peer
+                .handshakes
+                .as_ref()
+                .is_none_or(|handshakes| handshakes.is_closed())
+            {
+                peer.handshakes = Some(Arc::new(Semaphore::new(MAX_HANDSHAKES_PER_PEER)));
+            }
+            peer.handshakes.clone()?
+        };
+        handshakes.acquire_owned().await.ok()
+    }
+
+    /// Records a request for a secret path. The first one proves the connection.
+    pub fn start_request(&self) {
+        if self
+            .connection
+            .activity
+            .swap(REQUEST_IN_FLIGHT, Ordering::Relaxed)
+            == NO_REQUEST_YET
+        {
+            self.prove();
         }
-        let most = of_peer.values().copied().max()?;
+    }
+
+    fn prove(&self) {
+        let mut state = self.connections.lock();
+        // The connection may just have been evicted.
+        if state.open.contains_key(&self.id) {
+            self.connection.proven.store(true, Ordering::Relaxed);
+            state.unproven -= 1;
+            let peer = state.peers.entry(self.connection.peer).or_default();
+            peer.proven += 1;
+            if let Some(handshakes) = &peer.handshakes {
+                handshakes.close();
+            }
+        }
+        drop(state);
+        self.connections.0.changed.notify_waiters();
+    }
+
+    /// Records the response to that request.
+    pub fn finish_request(&self) {
+        let since = self.connections.0.started.elapsed().as_millis();
+        let since = u64::try_from(since)
+            .unwrap_or(REQUEST_IN_FLIGHT - 1)
+            .min(REQUEST_IN_FLIGHT - 1);
+        self.connection.activity.store(since, Ordering::Relaxed);
+        self.connections.0.changed.notify_waiters();
+    }
+
+    /// Whether a request for a secret path has arrived.
+    pub fn is_proven(&self) -> bool {
+        self.connection.activity.load(Ordering::Relaxed) != NO_REQUEST_YET
+    }
+
+    /// When the connection was admitted.
+    pub fn opened(&self) -> Instant {
+        self.connection.opened
+    }
+
+    /// Waits until the connection must be closed to admit another one.
+    pub async fn evicted(&self) {
+        while !self.connection.evicted.load(Ordering::Relaxed) {
+            self.connection.evict.notified().await;
+        }
+    }
+}
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        self.connections.lock().remove(self.id, Instant::now());
+        self.connections.0.changed.notify_waiters();
+    }
+}
+
+/// The limit that a new connection would exceed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ReachedLimit {
+    All,
+    Unproven,
+}
+
+/// A connection that may be closed to admit another one.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    id: u64,
+    peer: IpAddr,
+    opened: Instant,
+    activity: Activity,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Activity {
+    /// No request for a secret path has arrived.
+    Unproven { peer_is_proven: bool },
+    /// A request is in flight.
+    Busy,
+    /// Idle since this time, in milliseconds since the listener started.
+    Idle(u64),
+}
+
+/// Chooses the connection that is closed to admit a new one:
+///
+/// 1. The oldest connection of the unproven address with the most, so that a stranger with many loses its own.
+/// 2. The same among unproven connections of proven addresses, after [`UNPROVEN_GRACE`].
+/// 3. The longest idle connection. It comes late because its API server may be about to use it.
+/// 4. The same as 2, without the grace.
+///
+/// A connection with a request in flight is never chosen.
+///
+/// If only the limit of unproven connections is reached, the new connection waits rather than 3 or 4.
+fn choose_victim(reached: ReachedLimit, all: &[Candidate], now: Instant) -> Option<u64> {
+    let oldest_of_largest_peer = |is_included: &dyn Fn(&Candidate) -> bool| {
+        let mut per_peer = HashMap::<IpAddr, usize>::new();
+        for candidate in all.iter().filter(|candidate| is_included(candidate)) {
+            *per_peer.entry(candidate.peer).or_default() += 1;
+        }
+        let largest = per_peer.values().copied().max()?;
         all.iter()
-            .filter(|candidate| counts(candidate) && of_peer[&candidate.peer] == most)
+            .filter(|candidate| is_included(candidate) && per_peer[&candidate.peer] == largest)
             .min_by_key(|candidate| (candidate.opened, candidate.id))
     };
-    let unproven = |candidate: &Candidate| matches!(candidate.activity, Activity::Unproven { .. });
-    let of_unknown_peer = |candidate: &Candidate| {
+    let is_unproven = |candidate: &Candidate| matches!(candidate.activity, Activity::Unproven { .. });
+    let is_strangers = |candidate: &Candidate| {
         candidate.activity
             == Activity::Unproven {
                 peer_is_proven: false,
             }
     };
-    let stale = |candidate: &Candidate| unproven(candidate) && now - candidate.opened >= HANDSHAKE_GRACE;
-    let idle = || {
+    let is_overdue =
+        |candidate: &Candidate| is_unproven(candidate) && now - candidate.opened >= UNPROVEN_GRACE;
+    let longest_idle = || {
         let idle = all.iter().filter_map(|candidate| match candidate.activity {
             Activity::Idle(since) => Some((since, candidate)),
             _ => None,
@@ -269,89 +363,14 @@ fn choose_eviction(full: ReachedLimit, all: &[Candidate], now: Instant) -> Optio
         idle.min_by_key(|(since, candidate)| (*since, candidate.id))
             .map(|(_, candidate)| candidate)
     };
-    let victim = oldest_of_largest_peer(&of_unknown_peer).or_else(|| oldest_of_largest_peer(&stale));
-    let victim = match full {
+    let victim = oldest_of_largest_peer(&is_strangers).or_else(|| oldest_of_largest_peer(&is_overdue));
+    let victim = match reached {
         ReachedLimit::Unproven => victim,
-        ReachedLimit::Total => victim.or_else(idle).or_else(|| oldest_of_largest_peer(&unproven)),
+        ReachedLimit::All => victim
+            .or_else(longest_idle)
+            .or_else(|| oldest_of_largest_peer(&is_unproven)),
     };
     victim.map(|candidate| candidate.id)
-}
-
-impl ConnectionSlot {
-    /// Waits for a handshake permit of its address. Dropping the permit passes it to the next connection.
-    pub async fn handshake_permit(&self) -> Option<OwnedSemaphorePermit> {
-        let now = Instant::now();
-        let slots = {
-            let mut state = self.all.lock();
-            let peer = state.peers.entry(self.shared.peer).or_default();
-            if peer.is_proven(now) {
-                return None;
-            }
-            // A closed semaphore is left from an address that was proven earlier.
-            if peer.slots.as_ref().is_none_or(|slots| slots.is_closed()) {
-                peer.slots = Some(Arc::new(Semaphore::new(MAX_UNPROVEN_PER_PEER)));
-            }
-            peer.slots.clone()?
-        };
-        slots.acquire_owned().await.ok()
-    }
-
-    /// Records that a request for a secret path has arrived.
-    pub fn begin_request(&self) {
-        if self.shared.activity.swap(REQUEST_IN_FLIGHT, Ordering::Relaxed) == NO_REQUEST_YET {
-            self.prove();
-        }
-    }
-
-    fn prove(&self) {
-        let mut state = self.all.lock();
-        // The connection may have been evicted meanwhile.
-        if state.open.contains_key(&self.id) {
-            self.shared.proven.store(true, Ordering::Relaxed);
-            state.unproven -= 1;
-            let peer = state.peers.entry(self.shared.peer).or_default();
-            peer.proven += 1;
-            if let Some(slots) = &peer.slots {
-                slots.close();
-            }
-        }
-        drop(state);
-        self.all.0.capacity_freed.notify_waiters();
-    }
-
-    /// Records that the request was answered.
-    pub fn end_request(&self) {
-        let since = self.all.0.began.elapsed().as_millis();
-        let since = u64::try_from(since)
-            .unwrap_or(REQUEST_IN_FLIGHT - 1)
-            .min(REQUEST_IN_FLIGHT - 1);
-        self.shared.activity.store(since, Ordering::Relaxed);
-        self.all.0.capacity_freed.notify_waiters();
-    }
-
-    /// Whether the connection ever carried a request for a secret path.
-    pub fn is_proven(&self) -> bool {
-        self.shared.activity.load(Ordering::Relaxed) != NO_REQUEST_YET
-    }
-
-    /// When the connection was opened.
-    pub fn opened(&self) -> Instant {
-        self.shared.opened
-    }
-
-    /// Waits until this connection must make room.
-    pub async fn evicted(&self) {
-        while !self.shared.evicted.load(Ordering::Relaxed) {
-            self.shared.evict.notified().await;
-        }
-    }
-}
-
-impl Drop for ConnectionSlot {
-    fn drop(&mut self) {
-        self.all.lock().remove(self.id, Instant::now());
-        self.all.0.capacity_freed.notify_waiters();
-    }
 }
 
 #[cfg(test)]

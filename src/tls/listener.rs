@@ -1,11 +1,11 @@
-//! The accept loop: it limits connections, handshakes and request heads, and lets requests in progress finish at shutdown.
+//! The accept loop. It limits connections, handshakes and request heads, and finishes requests in flight at shutdown.
 //!
-//! Any client that reaches the port can open connections. The constants below bound the cost of an unknown client's
-//! connection, and [`connections`](super::connections) chooses the connection to close when a limit is reached.
+//! Anybody who reaches the port can open connections. The constants below limit what such a connection costs, and
+//! [`connections`](super::connections) chooses the connection to close when the limit is reached.
 
 use super::{
-    SecretPaths,
-    connections::{ConnectionSlot, Connections},
+    AcceptedPaths,
+    connections::{ConnectionGuard, Connections},
 };
 use axum::{
     Router,
@@ -31,68 +31,61 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// Maximum wait for a handshake permit. API servers usually wait no longer for a response.
-const HANDSHAKE_QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time for the handshake and the first head. An API server sends the head immediately after the handshake. On the admin
-/// listener, the time for the whole exchange.
+/// From accepting a connection to the start of its handshake. API servers usually do not wait longer for a response.
+const HANDSHAKE_START_TIMEOUT: Duration = Duration::from_secs(10);
+/// From the start of the handshake to the end of the first request head. An API server sends it immediately. On the admin
+/// listener, this limits the whole exchange.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// hyper counts the idle time between requests too. The API server closes an idle connection after 90 s. If the webhook
-/// closed it first, a request could arrive on the closing connection.
+/// hyper counts the idle time between requests too. The API server closes an idle connection after 90 s. It must close
+/// first: a request could arrive while the webhook closes the connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
-/// Limit of a request head and of each read of a body. An API server's head has some hundred bytes; hyper accepts 100 headers.
+/// The maximum size of a request head and of each part of a body. An API server's head has some hundred bytes. hyper
+/// accepts 100 headers.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
-/// Connections that have not finished after this time are closed.
+/// Connections that have not finished after this time are aborted.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// rustls reads 4 KiB at a time, and most reviews are larger. With this buffer one system call reads such a review.
+/// rustls reads 4 KiB at a time, and most reviews are larger. With this buffer, one system call reads a whole review.
 const READ_BUFFER_BYTES: usize = 16 * 1024;
-/// Avoids a busy loop when accepting fails, for example without free file descriptors.
+/// The wait after an error of `accept`, for example because there are no free file descriptors.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// The phase of a listener's shutdown.
+/// The shutdown phase of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShutdownPhase {
-    /// The listener serves normally.
+    /// The listener is not shutting down.
     Serving,
-    /// Each connection ends with its next response. Closing an idle connection instead could lose a request, and a client does
-    /// not repeat a POST.
+    /// Each connection is closed after its next response. An idle connection is not closed, because a request may arrive
+    /// at the same time, and clients do not retry a POST.
     Draining,
-    /// No connection is accepted.
+    /// New connections are not accepted, and each connection is closed after its request in flight.
     Stopped,
 }
 
-/// Reports the shutdown phase.
+/// Receives the shutdown phase.
 pub type ShutdownWatch = watch::Receiver<ShutdownPhase>;
 
-/// The clients that a listener serves.
+/// The kind of a listener.
 #[derive(Clone)]
 pub enum ListenerKind {
-    /// API servers, by TLS and only on these paths.
-    Webhook(Arc<ServerConfig>, SecretPaths),
-    /// Any client, by plain HTTP, with one exchange per connection.
+    /// TLS, for API servers, which know the accepted paths.
+    Webhook(Arc<ServerConfig>, AcceptedPaths),
+    /// Plain HTTP, for anybody, with one exchange per connection.
     Admin,
 }
 
-/// Serves one connection.
-#[derive(Clone)]
-struct ConnectionHandler {
-    kind: ListenerKind,
-    router: Router,
-    drain: ShutdownWatch,
-}
-
-/// Serves `router` until the phase is `Stopped`, then lets requests in progress finish.
+/// Serves `router` until `shutdown` is [`ShutdownPhase::Stopped`], then finishes the requests in flight.
 pub async fn serve(
     listener: TcpListener,
     kind: ListenerKind,
     max_connections: usize,
     router: Router,
-    mut drain: ShutdownWatch,
+    mut shutdown: ShutdownWatch,
 ) {
     let connections = Connections::new(max_connections);
-    let served = ConnectionHandler {
+    let server = ConnectionServer {
         kind,
         router,
-        drain: drain.clone(),
+        shutdown: shutdown.clone(),
     };
     loop {
         let accepted = async {
@@ -101,12 +94,12 @@ pub async fn serve(
         };
         let accepted = tokio::select! {
             accepted = accepted => accepted,
-            _ = drain.wait_for(|stage| *stage == ShutdownPhase::Stopped) => break,
+            _ = shutdown.wait_for(|phase| *phase == ShutdownPhase::Stopped) => break,
         };
         match accepted {
-            Some((stream, slot)) => {
-                drop(tokio::spawn(served.clone().connection(stream, slot)));
-                // Let the new task run first: it may prove its connection before the next one needs its slot.
+            Some((stream, connection)) => {
+                drop(tokio::spawn(server.clone().serve_connection(stream, connection)));
+                // Let it finish if it can, before the next connection may evict it.
                 tokio::task::yield_now().await;
             }
             None => tokio::time::sleep(ACCEPT_RETRY_DELAY).await,
@@ -115,7 +108,7 @@ pub async fn serve(
     drop(listener);
     if timeout(DRAIN_TIMEOUT, connections.all_ended()).await.is_err() {
         tracing::warn!(
-            "connections were closed because they did not finish within {} s",
+            "connections were aborted because they did not finish within {} s",
             DRAIN_TIMEOUT.as_secs()
         );
     }
@@ -124,98 +117,112 @@ pub async fn serve(
 async fn accept(listener: &TcpListener) -> Option<(TcpStream, IpAddr)> {
     match listener.accept().await {
         Ok((stream, peer)) => {
-            // Responses are small and awaited: send them without delay.
+            // Responses are small and the client waits for them, so they are sent without delay.
             let _ = stream.set_nodelay(true);
             Some((stream, peer.ip()))
         }
         Err(error) => {
-            tracing::warn!(%error, "a connection could not be accepted");
+            tracing::warn!(%error, "accepting a connection failed");
             None
         }
     }
 }
 
-impl ConnectionHandler {
-    async fn connection(self, stream: TcpStream, slot: ConnectionSlot) {
+/// Serves each connection of a listener.
+#[derive(Clone)]
+struct ConnectionServer {
+    kind: ListenerKind,
+    router: Router,
+    shutdown: ShutdownWatch,
+}
+
+impl ConnectionServer {
+    async fn serve_connection(self, stream: TcpStream, connection: ConnectionGuard) {
         let ListenerKind::Webhook(tls, _) = self.kind.clone() else {
-            let until = Instant::now() + FIRST_REQUEST_TIMEOUT;
-            return self.http(stream, slot, until).await;
+            let deadline = Instant::now() + FIRST_REQUEST_TIMEOUT;
+            return self.serve_http(stream, connection, deadline).await;
         };
-        let permit = timeout_at(slot.opened() + HANDSHAKE_QUEUE_TIMEOUT, slot.handshake_permit());
+        let permit = timeout_at(
+            connection.opened() + HANDSHAKE_START_TIMEOUT,
+            connection.handshake_permit(),
+        );
         let _permit = tokio::select! {
             permit = permit => match permit {
                 Ok(permit) => permit,
-                Err(_) => return tracing::debug!("a connection was closed: it waited too long for its handshake"),
+                Err(_) => return tracing::debug!("a connection waited too long for its handshake"),
             },
-            () = slot.evicted() => return,
+            () = connection.evicted() => return,
         };
-        let until = Instant::now() + FIRST_REQUEST_TIMEOUT;
-        // Allocated after the permit is granted, so that waiting connections hold no buffer.
+        let deadline = Instant::now() + FIRST_REQUEST_TIMEOUT;
+        // Allocated only now, so that waiting connections hold no memory.
         let stream = BufReader::with_capacity(READ_BUFFER_BYTES, stream);
-        let handshake = timeout_at(until, TlsAcceptor::from(tls).accept(stream));
+        let handshake = timeout_at(deadline, TlsAcceptor::from(tls).accept(stream));
         let handshake = tokio::select! {
             handshake = handshake => handshake,
-            () = slot.evicted() => return,
+            () = connection.evicted() => return,
         };
         match handshake {
-            Ok(Ok(stream)) => self.http(stream, slot, until).await,
+            Ok(Ok(stream)) => self.serve_http(stream, connection, deadline).await,
             Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
             Err(_) => tracing::debug!("a TLS handshake timed out"),
         }
     }
 
-    async fn http<S>(self, stream: S, slot: ConnectionSlot, until: Instant)
+    async fn serve_http<S>(self, stream: S, connection: ConnectionGuard, deadline: Instant)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let slot = Arc::new(slot);
-        let mut drain = self.drain.clone();
+        let connection = Arc::new(connection);
+        let mut shutdown = self.shutdown.clone();
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
             .max_buf_size(MAX_HEAD_BYTES)
             .keep_alive(matches!(self.kind, ListenerKind::Webhook(..)));
-        let mut served = pin!(http.serve_connection(TokioIo::new(stream), self.service(slot.clone())));
-        let mut ending = pin!(async {
+        let mut served = pin!(http.serve_connection(TokioIo::new(stream), self.service(connection.clone())));
+        let mut must_close = pin!(async {
             tokio::select! {
-                () = slot.evicted() => {}
-                _ = drain.wait_for(|stage| *stage == ShutdownPhase::Stopped) => {}
+                () = connection.evicted() => {}
+                _ = shutdown.wait_for(|phase| *phase == ShutdownPhase::Stopped) => {}
             }
         });
-        let mut first = pin!(sleep_until(until));
-        let mut awaits_request = true;
-        let mut is_ending = false;
-        let ended = loop {
+        let mut first_request_timeout = pin!(sleep_until(deadline));
+        let (mut awaits_first_request, mut is_closing) = (true, false);
+        let result = loop {
             tokio::select! {
                 biased;
-                ended = &mut served => break ended,
-                () = &mut ending, if !is_ending => {
-                    if !slot.is_proven() && *self.drain.borrow() != ShutdownPhase::Stopped {
-                        return tracing::debug!("a connection was closed to make room for another one");
+                result = &mut served => break result,
+                () = &mut must_close, if !is_closing => {
+                    if !connection.is_proven() && *self.shutdown.borrow() != ShutdownPhase::Stopped {
+                        return tracing::debug!("a connection was closed to admit another one");
                     }
                     served.as_mut().graceful_shutdown();
-                    is_ending = true;
+                    is_closing = true;
                 }
-                () = &mut first, if awaits_request => {
-                    if !slot.is_proven() {
-                        return tracing::debug!("a connection was closed: it sent no valid request in time");
+                () = &mut first_request_timeout, if awaits_first_request => {
+                    if !connection.is_proven() {
+                        return tracing::debug!("a connection was closed because it sent no accepted request in time");
                     }
-                    awaits_request = false;
+                    awaits_first_request = false;
                 }
             }
         };
-        if let Err(error) = ended {
-            tracing::debug!(%error, "a connection ended early");
+        if let Err(error) = result {
+            tracing::debug!(%error, "a connection failed");
         }
     }
 
-    /// Answers each request and marks the last response of a connection.
+    /// Answers each request. A response that is the last one of its connection says so.
     fn service(
         &self,
-        slot: Arc<ConnectionSlot>,
+        connection: Arc<ConnectionGuard>,
     ) -> impl Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send> + use<>
     {
-        let Self { kind, router, drain } = self.clone();
+        let Self {
+            kind,
+            router,
+            shutdown,
+        } = self.clone();
         let router = TowerToHyperService::new(router);
         service_fn(move |request: Request<Incoming>| {
             let is_accepted = match &kind {
@@ -223,25 +230,25 @@ impl ConnectionHandler {
                 ListenerKind::Webhook(_, paths) => {
                     let is_accepted = request.method() == Method::POST && paths.accept(request.uri().path());
                     if is_accepted {
-                        slot.begin_request();
+                        connection.start_request();
                     }
                     is_accepted
                 }
             };
-            let answer = is_accepted.then(|| router.call(request));
-            let (slot, drain) = (slot.clone(), drain.clone());
+            let response = is_accepted.then(|| router.call(request));
+            let (connection, shutdown) = (connection.clone(), shutdown.clone());
             async move {
-                let mut response = match answer {
-                    Some(answer) => {
-                        let response = answer.await?;
-                        if slot.is_proven() {
-                            slot.end_request();
+                let mut response = match response {
+                    Some(response) => {
+                        let response = response.await?;
+                        if connection.is_proven() {
+                            connection.finish_request();
                         }
                         response
                     }
                     None => not_found(),
                 };
-                if !is_accepted || *drain.borrow() != ShutdownPhase::Serving {
+                if !is_accepted || *shutdown.borrow() != ShutdownPhase::Serving {
                     let close = HeaderValue::from_static("close");
                     response.headers_mut().insert(header::CONNECTION, close);
                 }
@@ -251,9 +258,10 @@ impl ConnectionHandler {
     }
 }
 
-/// The same response for each path and method, so that it does not help to guess the path. The body is not read.
+/// The same response for every path and method, so that it does not show whether a guess was close. The body is not
+/// read.
 fn not_found() -> Response<Body> {
-    let mut response = Response::new(Body::from("only API servers may call this address\n"));
+    let mut response = Response::new(Body::from("this listener only serves API servers\n"));
     *response.status_mut() = StatusCode::NOT_FOUND;
     response
 }

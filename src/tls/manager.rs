@@ -1,12 +1,14 @@
-//! Manages the secret path and, unless the certificate comes from files, the webhook's own certificates: stores them in a
-//! Secret and publishes path and CA in the webhook configuration.
+//! Manages the secret path and, unless the certificate comes from files, the webhook's own certificates. They are stored
+//! in one Secret and published in the MutatingWebhookConfiguration.
 //!
-//! Every replica does this. Each write depends on the resourceVersion that its writer has read, so of several replicas with
-//! the same intent one succeeds and the others see its result.
+//! Every replica does this. A write only succeeds if the object still has the version that the replica has seen. If
+//! several replicas make the same decision, one of them writes and the others see its result.
 
 use super::{
-    CertificateSlot, SecretPath, SecretPaths, ServingCertificate,
-    authority::{CertificateSpec, CertificateState, Generation, Step},
+    AcceptedPaths, CertificateAndKey, CertificateSlot, CertificateSpec, SecretPath,
+    credentials::ServingCredentials,
+    state::{CertificateState, RotationStep},
+    webhook_configuration::WebhookConfiguration,
 };
 use crate::{
     cluster::{Cluster, cluster_wide},
@@ -15,65 +17,54 @@ use crate::{
     watch::{Change, Selector, Watch},
 };
 use jiff::Timestamp;
-use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{Patch, PatchParams, PostParams},
+    api::{ObjectMeta, Patch, PatchParams, PostParams},
 };
-use serde::Deserialize;
-use serde_json::{Value, json};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::{Instant, sleep};
 
-/// The objects in which path and certificates are stored and published.
-#[derive(Clone, Debug)]
-pub struct PublishTargets {
-    /// Namespace and name of the Secret.
-    pub secret: (String, String),
-    /// Name of the MutatingWebhookConfiguration.
-    pub registration: String,
-}
-
-/// Delay after a write that failed or conflicted.
+/// The wait after a write, a failed write, or a conflict with another replica.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
-/// The validity is rechecked at this interval, because wall clocks can be set and machines can sleep.
+/// Validity is checked at least this often, because wall clocks are adjusted and machines sleep.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(30);
-const READINESS_REASON: &str = "secret path and serving certificate";
-/// Maximum number of retired paths that are still accepted. Each is compared with the path of each request.
+const UNREADY_REASON: &str = "secret path and serving certificate";
+/// The maximum number of retired paths that are still accepted. Each request is compared with each path.
 const MAX_RETIRED_PATHS: usize = 4;
 
-/// The watched object of a given name.
-struct Watched<K> {
-    object: Option<Box<K>>,
-    /// Whether the initial list is complete.
-    known: bool,
+/// The objects in which the path and the certificates are stored and published.
+#[derive(Clone, Debug)]
+pub struct PublishTargets {
+    /// The namespace and the name of the Secret.
+    pub secret: (String, String),
+    /// The name of the MutatingWebhookConfiguration.
+    pub webhook_configuration: String,
 }
 
-/// The parts of a MutatingWebhookConfiguration that the manager needs.
-#[derive(Clone, Debug, Resource, Deserialize)]
-#[resource(inherit = "k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration")]
-struct Registration {
-    metadata: ObjectMeta,
-    webhooks: Option<Vec<Hook>>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Hook {
-    client_config: ClientConfig,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ClientConfig {
-    ca_bundle: Option<ByteString>,
-    service: Option<Service>,
-    url: Option<String>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct Service {
-    path: Option<String>,
+/// Manages the path and the certificates until the process ends. The process is unready until they are known.
+pub fn manage(
+    cluster: Cluster,
+    targets: PublishTargets,
+    spec: CertificateSpec,
+    slot: CertificateSlot,
+    paths: AcceptedPaths,
+) -> impl Future<Output = ()> {
+    cluster.readiness.set_unready(UNREADY_REASON);
+    let manager = CertificateManager {
+        client: cluster.client.clone(),
+        cluster,
+        targets,
+        spec,
+        slot,
+        paths,
+        secret: WatchedObject::default(),
+        webhook_configuration: WatchedObject::default(),
+        last_served: None,
+        retired: Vec::new(),
+        published: None,
+    };
+    manager.run()
 }
 
 struct CertificateManager {
@@ -81,56 +72,24 @@ struct CertificateManager {
     client: Client,
     targets: PublishTargets,
     spec: CertificateSpec,
-    serving: CertificateSlot,
-    paths: SecretPaths,
-    secret: Watched<Secret>,
-    registration: Watched<Registration>,
-    /// The state that was last served, in case the Secret is deleted.
-    state: Option<CertificateState>,
-    /// Paths that are no longer in the Secret, each with the time until which it is accepted. Until then every API server has
-    /// learned of its successor, so that replacing the Secret without a rotation loses no request.
+    slot: CertificateSlot,
+    paths: AcceptedPaths,
+    secret: WatchedObject<Secret>,
+    webhook_configuration: WatchedObject<WebhookConfiguration>,
+    /// Restored if the Secret is deleted.
+    last_served: Option<CertificateState>,
+    /// Paths that are no longer in the Secret, each accepted until the change is known everywhere. If somebody replaces
+    /// the Secret without a rotation, no request fails.
     retired: Vec<(SecretPath, Instant)>,
-    /// The published state, and since when API servers and other replicas could have seen it.
+    /// The published state, and since when API servers and other replicas can see it.
     published: Option<(CertificateState, Instant)>,
-}
-
-/// Manages path and certificates until the process ends. The process is not ready until they are known.
-pub fn manage(
-    cluster: Cluster,
-    targets: PublishTargets,
-    spec: CertificateSpec,
-    serving: CertificateSlot,
-    paths: SecretPaths,
-) -> impl Future<Output = ()> {
-    cluster.readiness.set_unready(READINESS_REASON);
-    let manager = CertificateManager {
-        client: cluster.client.clone(),
-        cluster,
-        targets,
-        spec,
-        serving,
-        paths,
-        secret: Watched::default(),
-        registration: Watched::default(),
-        state: None,
-        retired: Vec::new(),
-        published: None,
-    };
-    manager.run()
-}
-
-/// Why a write failed.
-enum WriteError {
-    /// Another replica wrote first. The watch will deliver its result.
-    Conflict,
-    Failed(String),
 }
 
 impl CertificateManager {
     async fn run(mut self) {
         let (namespace, name) = &self.targets.secret;
         let secrets = Api::<Secret>::namespaced(self.client.clone(), namespace);
-        let registrations = Api::<Registration>::all(self.client.clone());
+        let configurations = Api::<WebhookConfiguration>::all(self.client.clone());
         let named = |name: &str| Selector::default().fields(&format!("metadata.name={name}"));
         let mut secrets = Watch::start(
             "watch of the certificates' Secret",
@@ -138,17 +97,17 @@ impl CertificateManager {
             cluster_wide(secrets),
             named(name),
         );
-        let mut registrations = Watch::start(
+        let mut configurations = Watch::start(
             "watch of the webhook configuration",
             &self.cluster,
-            cluster_wide(registrations),
-            named(&self.targets.registration),
+            cluster_wide(configurations),
+            named(&self.targets.webhook_configuration),
         );
         let mut wait = RECHECK_INTERVAL;
         loop {
             tokio::select! {
-                Some(change) = secrets.next() => self.secret.take(change),
-                Some(change) = registrations.next() => self.registration.take(change),
+                Some(change) = secrets.next() => self.secret.apply(change),
+                Some(change) = configurations.next() => self.webhook_configuration.apply(change),
                 () = sleep(wait) => {}
             }
             wait = match self.reconcile().await {
@@ -157,7 +116,7 @@ impl CertificateManager {
                 Err(WriteError::Failed(error)) => {
                     tracing::warn!(
                         error,
-                        "the secret path and the webhook's own certificates cannot be updated; retrying"
+                        "managing the secret path and the webhook's own certificates failed; trying again"
                     );
                     RETRY_DELAY
                 }
@@ -165,74 +124,71 @@ impl CertificateManager {
         }
     }
 
-    /// Takes the next step, with at most one write. Returns when to check again.
+    /// Makes at most one write. Returns the time until the next call.
     async fn reconcile(&mut self) -> Result<Duration, WriteError> {
         let now = Timestamp::now();
-        if !self.secret.known {
+        if !self.secret.synced {
             return Ok(RECHECK_INTERVAL);
         }
         let secret = self.secret.object.as_deref();
         let version = secret.and_then(ResourceExt::resource_version);
         let data = secret.and_then(|secret| secret.data.as_ref());
         let get = |key: &str| Some(data?.get(key)?.0.as_slice());
-        let found = CertificateState::from_data(&self.spec, get);
-        let Some((state, pair)) = found.and_then(|state| {
-            let pair = self.usable(&state, now)?;
-            Some((state, pair))
-        }) else {
+        let stored = CertificateState::from_data(&self.spec, get);
+        let valid = stored.and_then(|state| Some((state.clone(), self.check(&state, now)?)));
+        let Some((state, certificate)) = valid else {
             let (state, why) = self.replacement(get, secret.is_some(), now)?;
             self.write(&state, version).await?;
             tracing::info!(why, "secret path and serving certificate created");
             return Ok(RETRY_DELAY);
         };
         let state = state.without_invalid_next(&self.spec, now);
-        if let Some(pair) = &pair
-            && self.serving.set(pair)
+        if let Some(certificate) = &certificate
+            && self.slot.set(certificate)
         {
-            tracing::info!(ends = %pair.not_after, "serving certificate in use");
+            tracing::info!(ends = %certificate.not_after, "serving certificate in use");
         }
-        self.accept(&state);
-        self.cluster.readiness.clear(READINESS_REASON);
-        self.state = Some(state.clone());
-        let Some(known) = self.publish(&state).await? else {
+        self.set_accepted_paths(&state);
+        self.cluster.readiness.clear(UNREADY_REASON);
+        self.last_served = Some(state.clone());
+        let Some(published_for) = self.publish(&state).await? else {
             return Ok(RETRY_DELAY);
         };
-        let served = pair.as_ref();
-        let (next, what) = match state.step(&self.spec, served, known, now) {
-            Step::Wait(wait) => return Ok(wait),
-            Step::Prepare => (
-                state.with_next(self.issue(served, now)?),
-                "the next serving certificate and secret path were created",
+        let served = certificate.as_ref();
+        let (next, message) = match state.next_step(&self.spec, served, published_for, now) {
+            RotationStep::Wait(wait) => return Ok(wait),
+            RotationStep::Prepare => (
+                state.prepared(self.issue(served, now)?),
+                "next serving certificate and secret path created",
             ),
-            Step::Switch => (
+            RotationStep::Switch => (
                 state.switched(),
-                "the next serving certificate and secret path are in use",
+                "switched to the next serving certificate and secret path",
             ),
-            Step::DropPrevious => (
-                state.without_previous(),
-                "the previous CA and secret path were dropped",
-            ),
+            RotationStep::DropPrevious => (state.without_previous(), "previous CA and secret path dropped"),
         };
         self.write(&next, version).await?;
-        tracing::info!("{what}");
+        tracing::info!("{message}");
         Ok(RETRY_DELAY)
     }
 
-    fn usable(&self, state: &CertificateState, now: Timestamp) -> Option<Option<ServingCertificate>> {
+    fn check(&self, state: &CertificateState, now: Timestamp) -> Option<Option<CertificateAndKey>> {
         let checked = self.spec.check(&state.current, now);
-        let pair = checked.inspect_err(|error| tracing::warn!(error, "the stored certificate is not usable"));
-        pair.ok()
+        let certificate =
+            checked.inspect_err(|error| tracing::warn!(error, "the stored certificate is not valid"));
+        certificate.ok()
     }
 
-    /// Accepts the paths of this state. Earlier paths are accepted for one more propagation delay: an API server may still use a
-    /// path that a replica with an older view has published.
-    fn accept(&mut self, state: &CertificateState) {
+    /// Accepts the paths of this state. Earlier paths are accepted until the change is known everywhere: an API server
+    /// may still use one that a replica with an older state has published.
+    fn set_accepted_paths(&mut self, state: &CertificateState) {
         let now = Instant::now();
         let mut accepted = state.accepted_paths();
-        let before = self.state.iter().flat_map(CertificateState::accepted_paths);
+        let before = self.last_served.iter();
+        let before = before.flat_map(CertificateState::accepted_paths);
         for path in before.filter(|path| !accepted.contains(path)) {
             if !self.retired.iter().any(|(retired, _)| *retired == path) {
-                self.retired.push((path, now + self.spec.propagation_delay()));
+                self.retired.push((path, now + self.spec.propagation_time()));
             }
         }
         self.retired
@@ -243,34 +199,38 @@ impl CertificateManager {
         self.paths.set(accepted);
     }
 
-    /// The state that replaces a missing or invalid Secret. The served certificate and path are used until their successors are
-    /// known and then dropped, because the Secret may have been deleted on purpose.
+    /// The state that replaces a deleted or invalid Secret. A certificate that is still valid is served until its
+    /// successor is known, and then dropped, because a Secret may have been deleted on purpose.
     fn replacement<'a>(
         &self,
         get: impl Fn(&str) -> Option<&'a [u8]>,
-        there: bool,
+        exists: bool,
         now: Timestamp,
     ) -> Result<(CertificateState, &'static str), WriteError> {
         let fresh = self.issue(None, now)?;
-        let good = |state: &&CertificateState| self.spec.check(&state.current, now).is_ok();
-        Ok(match self.state.as_ref().filter(good) {
+        let is_valid = |state: &&CertificateState| self.spec.check(&state.current, now).is_ok();
+        Ok(match self.last_served.as_ref().filter(is_valid) {
             Some(state) => (
-                CertificateState::new(state.current.clone()).with_next(fresh),
-                "the Secret was deleted or is invalid",
+                CertificateState::new(state.current.clone()).prepared(fresh),
+                "the Secret was deleted or made invalid",
             ),
-            None if there => (
-                CertificateState::new(self.spec.fill_missing(fresh, get, now)),
-                "the Secret is incomplete",
+            None if exists => (
+                CertificateState::new(self.spec.complete(fresh, get, now)),
+                "the Secret is incomplete or invalid",
             ),
             None => (CertificateState::new(fresh), "the Secret did not exist"),
         })
     }
 
-    fn issue(&self, served: Option<&ServingCertificate>, now: Timestamp) -> Result<Generation, WriteError> {
+    fn issue(
+        &self,
+        served: Option<&CertificateAndKey>,
+        now: Timestamp,
+    ) -> Result<ServingCredentials, WriteError> {
         self.spec.issue(served, now).map_err(WriteError::Failed)
     }
 
-    /// Writes the Secret if its resourceVersion is still `version`, or creates it if `version` is None.
+    /// Replaces the Secret if it still has this version. Without a version, creates it.
     async fn write(&self, state: &CertificateState, version: Option<String>) -> Result<(), WriteError> {
         let (namespace, name) = &self.targets.secret;
         let data: BTreeMap<_, _> = state
@@ -279,7 +239,7 @@ impl CertificateManager {
             .map(|(key, value)| (key, ByteString(value)))
             .collect();
         let api = Api::<Secret>::namespaced(self.client.clone(), namespace);
-        // A Secret that a person created may have the type kubernetes.io/tls, and the type of a Secret is immutable.
+        // A Secret that a person created may have the type kubernetes.io/tls, and types are immutable.
         let type_ = self
             .secret
             .object
@@ -296,30 +256,27 @@ impl CertificateManager {
             data: Some(data),
             ..Secret::default()
         };
-        let what = format!("writing Secret {namespace}/{name}");
+        let call = format!("writing Secret {namespace}/{name}");
         let params = PostParams::default();
         let written = match version {
-            None => kubernetes::try_call(&what, api.create(&params, &secret)).await,
-            Some(_) => kubernetes::try_call(&what, api.replace(name, &params, &secret)).await,
+            None => kubernetes::try_call(&call, api.create(&params, &secret)).await,
+            Some(_) => kubernetes::try_call(&call, api.replace(name, &params, &secret)).await,
         };
-        check_write(&what, written)
+        WriteError::from_result(&call, written)
     }
 
-    /// Ensures that the webhook configuration has the CAs and the path of this state. Returns for how long it has had them.
+    /// Publishes the CAs and the path of this state to the API servers. Returns how long they have been published, or
+    /// None if that has just been done or cannot be known yet.
     async fn publish(&mut self, state: &CertificateState) -> Result<Option<Duration>, WriteError> {
-        let registration = match &self.registration.object {
-            None if !self.registration.known => return Ok(None),
-            // Without a webhook configuration, no API server calls this webhook.
+        let configuration = match &self.webhook_configuration.object {
+            None if !self.webhook_configuration.synced => return Ok(None),
+            // No API server calls the webhook, so none has to learn of the state.
             None => return Ok(Some(Duration::MAX)),
-            Some(registration) => registration,
+            Some(configuration) => configuration,
         };
-        let bundle = state.bundle().map(|bundle| ByteString(bundle.into_bytes()));
-        let path = state.published_path().url_path();
-        let hooks = registration.webhooks.iter().flatten().enumerate();
-        let changes: Vec<_> = hooks
-            .flat_map(|(n, hook)| hook.client_config.changes(n, bundle.as_ref(), &path))
-            .collect();
-        if changes.is_empty() {
+        let bundle = state.ca_bundle().map(|bundle| ByteString(bundle.into_bytes()));
+        let patch = configuration.patch(bundle.as_ref(), &state.published_path().url_path());
+        if patch.is_empty() {
             let now = Instant::now();
             let since = match &self.published {
                 Some((published, since)) if published == state => *since,
@@ -329,134 +286,69 @@ impl CertificateManager {
             return Ok(Some(now - since));
         }
         self.published = None;
-        // Entries are addressed by index, so the patch tests the resourceVersion that was read.
-        let mut patch = vec![
-            json!({"op": "test", "path": "/metadata/resourceVersion", "value": registration.metadata.resource_version}),
-        ];
-        patch.extend(changes);
         let patch: json_patch::Patch = serde_json::from_value(patch.into())
             .map_err(|e| WriteError::Failed(format!("the patch of the webhook configuration: {e}")))?;
-        let name = &self.targets.registration;
-        let what = format!("publishing in MutatingWebhookConfiguration {name}");
-        let api = Api::<Registration>::all(self.client.clone());
+        let name = &self.targets.webhook_configuration;
+        let call = format!("publishing in MutatingWebhookConfiguration {name}");
+        let api = Api::<WebhookConfiguration>::all(self.client.clone());
         let params = PatchParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PatchParams::default()
         };
         let patch = Patch::Json::<()>(patch);
-        let call = api.patch(name, &params, &patch);
-        match kubernetes::try_call(&what, call).await {
-            // The `test` operation failed (RFC 6902, section 5).
+        match kubernetes::try_call(&call, api.patch(name, &params, &patch)).await {
+            // The patch's test operation failed (RFC 6902, section 5).
             Err(CallError::Api(status)) if status.code == 422 && status.message.contains("testing value") => {
                 return Err(WriteError::Conflict);
             }
-            patched => check_write(&what, patched)?,
+            patched => WriteError::from_result(&call, patched)?,
         }
-        tracing::info!(name, "path and CA published");
+        tracing::info!(name, "secret path and CA published");
         Ok(None)
     }
 }
 
-impl ClientConfig {
-    /// The patch operations needed for the n-th entry to have this path and, if the webhook issues its certificates, this bundle.
-    fn changes(&self, n: usize, bundle: Option<&ByteString>, path: &str) -> Vec<Value> {
-        let place = format!("/webhooks/{n}/clientConfig");
-        let add =
-            |key: &str, value: Value| json!({"op": "add", "path": format!("{place}/{key}"), "value": value});
-        let mut changes = Vec::new();
-        if let Some(bundle) = bundle
-            && self.ca_bundle.as_ref() != Some(bundle)
-        {
-            changes.push(add("caBundle", json!(bundle)));
+/// The reason why a step of the manager failed.
+enum WriteError {
+    /// Another replica has changed the object. The watch will show its change.
+    Conflict,
+    Failed(String),
+}
+
+impl WriteError {
+    fn from_result<T>(call: &str, result: Result<T, CallError>) -> Result<(), Self> {
+        match result {
+            Ok(_) => Ok(()),
+            Err(CallError::Api(status)) if status.code == 409 => Err(Self::Conflict),
+            Err(error) => Err(Self::Failed(kubernetes::api_problem(call, error).message)),
         }
-        match (&self.service, &self.url) {
-            (Some(service), _) if service.path.as_deref() != Some(path) => {
-                changes.push(add("service/path", json!(path)));
-            }
-            // The API server refuses a URL with a query, a fragment or user information.
-            (None, Some(url)) => {
-                let (scheme, rest) = url.split_once("://").unwrap_or(("https", url));
-                let host = rest.split('/').next().unwrap_or_default();
-                let wanted = format!("{scheme}://{host}{path}");
-                if *url != wanted {
-                    changes.push(add("url", json!(wanted)));
-                }
-            }
-            _ => {}
-        }
-        changes
     }
 }
 
-fn check_write<T>(what: &str, written: Result<T, CallError>) -> Result<(), WriteError> {
-    match written {
-        Ok(_) => Ok(()),
-        Err(CallError::Api(status)) if status.code == 409 => Err(WriteError::Conflict),
-        Err(error) => Err(WriteError::Failed(kubernetes::api_problem(what, error).message)),
-    }
+/// The object of a watch that selects one name.
+struct WatchedObject<K> {
+    object: Option<Box<K>>,
+    /// Whether the first list is complete.
+    synced: bool,
 }
 
-impl<K: Resource> Watched<K> {
-    fn take(&mut self, change: Change<K>) {
+impl<K: Resource> WatchedObject<K> {
+    fn apply(&mut self, change: Change<K>) {
         match change {
             Change::Applied(object) => self.object = Some(Box::new(object)),
             Change::Deleted(_) => self.object = None,
             Change::Relisted(_, all) if all.is_empty() => self.object = None,
-            Change::Synced => self.known = true,
+            Change::Synced => self.synced = true,
             Change::Relisted(..) | Change::Stale(_) | Change::Recovered(_) => {}
         }
     }
 }
 
-impl<K> Default for Watched<K> {
+impl<K> Default for WatchedObject<K> {
     fn default() -> Self {
         Self {
             object: None,
-            known: false,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_missing_bundles_and_paths_are_patched() {
-        let bundle = ByteString(b"pem".to_vec());
-        let changes = |config: Value, bundle: Option<&ByteString>| {
-            let config: ClientConfig = serde_json::from_value(config).unwrap();
-            let changes = config.changes(1, bundle, "/mutate/x");
-            let paths = changes.iter().map(|change| {
-                assert_eq!(change["op"], "add");
-                format!("{} {}", change["path"].as_str().unwrap(), change["value"])
-            });
-            paths.collect::<Vec<_>>()
-        };
-        let service = "/webhooks/1/clientConfig/service/path \"/mutate/x\"";
-        let ca = "/webhooks/1/clientConfig/caBundle \"cGVt\"";
-        assert_eq!(
-            changes(json!({"service": {"name": "a"}}), Some(&bundle)),
-            [ca, service]
-        );
-        assert_eq!(changes(json!({"service": {"path": "/mutate"}}), None), [service]);
-        for url in [
-            "https://host:8443",
-            "https://host:8443/",
-            "https://host:8443/mutate",
-        ] {
-            let url = changes(json!({"url": url, "caBundle": "cGVt"}), Some(&bundle));
-            assert_eq!(
-                url,
-                ["/webhooks/1/clientConfig/url \"https://host:8443/mutate/x\""]
-            );
-        }
-        for check_write in [
-            json!({"service": {"path": "/mutate/x"}, "caBundle": "cGVt"}),
-            json!({"url": "https://[::1]/mutate/x", "caBundle": "cGVt"}),
-        ] {
-            assert!(changes(check_write.clone(), Some(&bundle)).is_empty());
-            assert!(changes(check_write, None).is_empty());
+            synced: false,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Names in a certificate.
+//! The names in a certificate.
 
 use std::net::IpAddr;
 use x509_cert::{
@@ -6,7 +6,7 @@ use x509_cert::{
     ext::pkix::{SubjectAltName, name::GeneralName},
 };
 
-/// The lower-case DNS names and the IP addresses among the subject alternative names (RFC 5280, section 4.2.1.6).
+/// The subject alternative names (RFC 5280, section 4.2.1.6): DNS names, in lower case, and IP addresses.
 pub fn alternative_names(certificate: &Certificate) -> Vec<String> {
     let extension = certificate.tbs_certificate().get_extension::<SubjectAltName>();
     let Ok(Some((_, SubjectAltName(names)))) = extension else {

@@ -1,4 +1,4 @@
-//! The secret path. API servers read it in the webhook configuration; requests for any other path are refused.
+//! The secret path. Only API servers can read it, in the MutatingWebhookConfiguration, so only they can call the webhook.
 
 use rustls::crypto::CryptoProvider;
 use std::{
@@ -7,37 +7,33 @@ use std::{
 };
 use subtle::ConstantTimeEq;
 
-/// The fixed part of the path, before the random digits.
-const PREFIX: &str = "/mutate/";
-/// 40 hexadecimal digits hold 160 random bits.
-const HEX_DIGITS: usize = 40;
+/// Precedes the random digits in the URL.
+const URL_PREFIX: &str = "/mutate/";
+/// Hexadecimal digits: 160 bits.
+const DIGITS: usize = 40;
 
-/// The random digits of an unguessable path, without its prefix.
+/// A random path, without its prefix.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SecretPath([u8; HEX_DIGITS]);
-
-/// The paths that the listener accepts. Clones share them.
-#[derive(Clone, Default)]
-pub struct SecretPaths(Arc<RwLock<Vec<SecretPath>>>);
+pub struct SecretPath([u8; DIGITS]);
 
 impl SecretPath {
-    /// Generates a path from the TLS provider's random numbers.
+    /// Generates a path with the TLS provider's random number generator.
     pub fn generate() -> Result<Self, String> {
         let provider = CryptoProvider::get_default().ok_or("no TLS provider is installed")?;
-        let mut random = [0; HEX_DIGITS / 2];
+        let mut random = [0; DIGITS / 2];
         let filled = provider.secure_random.fill(&mut random);
-        filled.map_err(|_| "the system did not provide random numbers")?;
+        filled.map_err(|_| "the random number generator failed")?;
         let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or_default() as u8;
-        let mut digits = [0; HEX_DIGITS];
+        let mut digits = [0; DIGITS];
         for (pair, byte) in digits.chunks_exact_mut(2).zip(random) {
             pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
         }
         Ok(Self(digits))
     }
 
-    /// Parses a stored path. Returns `None` unless it has 40 lower-case hexadecimal digits.
+    /// Parses a stored path. None if it does not have the form of a generated one.
     pub fn parse(text: &[u8]) -> Option<Self> {
-        let digits: [u8; HEX_DIGITS] = text.try_into().ok()?;
+        let digits: [u8; DIGITS] = text.try_into().ok()?;
         let hexadecimal = |digit: &u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
         digits.iter().all(hexadecimal).then_some(Self(digits))
     }
@@ -47,9 +43,9 @@ impl SecretPath {
         &self.0
     }
 
-    /// The URL path: prefix and digits.
+    /// The path of the URL, with the prefix.
     pub fn url_path(&self) -> String {
-        format!("{PREFIX}{}", String::from_utf8_lossy(&self.0))
+        format!("{URL_PREFIX}{}", String::from_utf8_lossy(&self.0))
     }
 }
 
@@ -59,29 +55,33 @@ impl fmt::Debug for SecretPath {
     }
 }
 
-impl SecretPaths {
-    /// Replaces the accepted paths.
+/// The paths that the listener accepts. Clones share them.
+#[derive(Clone, Default)]
+pub struct AcceptedPaths(Arc<RwLock<Vec<SecretPath>>>);
+
+impl AcceptedPaths {
+    /// Accepts these paths only.
     pub fn set(&self, paths: Vec<SecretPath>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = paths;
     }
 
-    /// Whether the listener accepts a request for this path. Each comparison takes constant time, so timing reveals nothing
-    /// about the accepted paths.
+    /// Whether a request for this path is accepted. The comparison takes the same time for every path of the right length,
+    /// so its duration does not reveal an accepted path.
     pub fn accept(&self, path: &str) -> bool {
-        let text = path.strip_prefix(PREFIX).map(str::as_bytes);
-        let Some(asked) = text.and_then(|text| <&[u8; HEX_DIGITS]>::try_from(text).ok()) else {
+        let text = path.strip_prefix(URL_PREFIX).map(str::as_bytes);
+        let Some(requested) = text.and_then(|text| <&[u8; DIGITS]>::try_from(text).ok()) else {
             return false;
         };
-        let asked = words(asked);
+        let requested = words(requested);
         let paths = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let equal = paths.iter().map(|path| words(&path.0).ct_eq(&asked));
+        let equal = paths.iter().map(|path| words(&path.0).ct_eq(&requested));
         equal.fold(subtle::Choice::from(0), |any, one| any | one).into()
     }
 }
 
-/// The digits as machine words. Comparing words is faster than comparing bytes, and each admission does it.
-fn words(digits: &[u8; HEX_DIGITS]) -> [u64; HEX_DIGITS / 8] {
-    let mut words = [0; HEX_DIGITS / 8];
+/// The same bytes as machine words, which are faster to compare. Every admission does this.
+fn words(digits: &[u8; DIGITS]) -> [u64; DIGITS / 8] {
+    let mut words = [0; DIGITS / 8];
     for (word, bytes) in words.iter_mut().zip(digits.as_chunks().0) {
         *word = u64::from_ne_bytes(*bytes);
     }
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_random_and_well_formed_and_debug_output_hides_it() {
+    fn a_generated_path_is_random_parses_again_and_is_not_printed() {
         let (one, other) = (generated(), generated());
         assert_ne!(one, other);
         assert_eq!(SecretPath::parse(one.as_bytes()), Some(one.clone()));
@@ -117,15 +117,15 @@ mod tests {
     }
 
     #[test]
-    fn only_an_exact_match_of_a_known_path_is_accepted() {
-        let (one, other, foreign) = (generated(), generated(), generated());
-        let paths = SecretPaths::default();
-        assert!(!paths.accept(&one.url_path()), "no path is known yet");
+    fn only_a_complete_path_from_the_list_is_accepted() {
+        let (one, other, unknown) = (generated(), generated(), generated());
+        let paths = AcceptedPaths::default();
+        assert!(!paths.accept(&one.url_path()), "no path is set yet");
         paths.set(vec![one.clone(), other.clone()]);
         assert!(paths.accept(&one.url_path()) && paths.accept(&other.url_path()));
         let whole = one.url_path();
         for bad in [
-            foreign.url_path(),
+            unknown.url_path(),
             "/".to_owned(),
             "/mutate".to_owned(),
             "/mutate/".to_owned(),

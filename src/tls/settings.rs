@@ -1,13 +1,16 @@
 //! The flags of the listener and its certificate.
 
-use super::{CertificateSpec, ClientAuth, PublishTargets};
+use super::{AllowedClients, CertificateSpec, PublishTargets};
 use crate::{deadline::duration, kubernetes};
 use std::{path::PathBuf, time::Duration};
 
-/// The source of the serving certificate, and the clients that may call.
+/// A shorter lifetime would not leave a rotation the time to become known.
+const MIN_LIFETIME: Duration = Duration::from_secs(15);
+
+/// The source of the serving certificate, and the limits of the listener.
 #[derive(Clone, Debug, clap::Args)]
 pub struct TlsArgs {
-    /// PEM file with the serving certificate chain, reloaded when it changes. Without this flag the webhook issues its own
+    /// PEM file with the serving certificate chain; reloaded when it changes. By default, the webhook issues its own
     /// certificates
     #[arg(
         long,
@@ -26,7 +29,7 @@ pub struct TlsArgs {
     )]
     pub tls_key: Option<PathBuf>,
 
-    /// Secret in which the webhook stores its secret path and the certificates it issues; the namespace defaults to the Pod's
+    /// Secret in which the webhook stores its secret path and its own certificates; the default namespace is the Pod's own
     #[arg(
         long,
         env = "ACR_PULL_WEBHOOK_TLS_SECRET",
@@ -36,7 +39,7 @@ pub struct TlsArgs {
     pub tls_secret: String,
 
     /// Comma-separated DNS names and IP addresses by which the API server calls the webhook; by default
-    /// acr-pull-webhook.NAMESPACE.svc, with the namespace of the Secret
+    /// acr-pull-webhook.NAMESPACE.svc, with the Secret's namespace
     #[arg(
         long,
         env = "ACR_PULL_WEBHOOK_TLS_NAMES",
@@ -45,7 +48,7 @@ pub struct TlsArgs {
     )]
     pub tls_names: Vec<String>,
 
-    /// MutatingWebhookConfiguration in which the webhook publishes the secret path and the CA of its certificates
+    /// MutatingWebhookConfiguration in which the webhook publishes the secret path and the CA of its own certificates
     #[arg(
         long,
         env = "ACR_PULL_WEBHOOK_WEBHOOK_CONFIGURATION",
@@ -54,16 +57,16 @@ pub struct TlsArgs {
     )]
     pub webhook_configuration: String,
 
-    /// Lifetime of the certificates that the webhook issues; they and the secret path are rotated after two thirds of it
+    /// Lifetime of the certificates that the webhook issues; they and the secret path are replaced after two thirds of it
     #[arg(long, env = "ACR_PULL_WEBHOOK_CERTIFICATE_LIFETIME", default_value = "2160h", value_parser = duration, value_name = "DURATION")]
     pub certificate_lifetime: Duration,
 
-    /// PEM file with the CA of the API servers' client certificates; other clients are then refused
+    /// PEM file with the CA of the API servers' client certificates; callers without such a certificate are rejected
     #[arg(long, env = "ACR_PULL_WEBHOOK_CLIENT_CA_FILE", value_name = "FILE")]
     pub client_ca_file: Option<PathBuf>,
 
-    /// Comma-separated common names or DNS names of the API servers' client certificates; by default every certificate signed
-    /// by --client-ca-file is accepted
+    /// Comma-separated common names or DNS names of the API servers' client certificates; by default, every certificate
+    /// that --client-ca-file has signed is accepted
     #[arg(
         long,
         env = "ACR_PULL_WEBHOOK_CLIENT_NAMES",
@@ -73,37 +76,23 @@ pub struct TlsArgs {
     )]
     pub client_names: Vec<String>,
 
-    /// Maximum number of concurrent connections; for a further one, the least useful connection is closed
+    /// Maximum number of concurrent connections; a further one closes the connection that is needed least
     #[arg(long, env = "ACR_PULL_WEBHOOK_MAX_CONNECTIONS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..), value_name = "NUMBER")]
     pub max_connections: u32,
 }
 
-/// A rotation needs this time to reach all API servers and replicas.
-const MIN_LIFETIME: Duration = Duration::from_secs(15);
-
-/// The source of the secret path and the serving certificate.
-#[derive(Clone, Debug)]
-pub struct Source {
-    /// Files with the certificate chain and private key, if the webhook does not issue its own.
-    pub files: Option<(PathBuf, PathBuf)>,
-    /// The objects in which the webhook stores and publishes the path and its certificates.
-    pub targets: PublishTargets,
-    /// The parameters of the certificates that the webhook issues.
-    pub spec: CertificateSpec,
-}
-
 impl TlsArgs {
-    /// The accepted client certificates. `None` if clients need no certificate.
-    pub fn clients(&self) -> Option<ClientAuth> {
+    /// The accepted client certificates. None if clients need no certificate.
+    pub fn allowed_clients(&self) -> Option<AllowedClients> {
         let names = self.client_names.iter().filter(|name| !name.is_empty());
-        Some(ClientAuth {
-            authority: self.client_ca_file.clone()?,
+        Some(AllowedClients {
+            ca_file: self.client_ca_file.clone()?,
             names: names.cloned().collect(),
         })
     }
 
-    /// The source that the flags describe. An error is a sentence for the operator.
-    pub fn source(&self) -> Result<Source, String> {
+    /// The source that the flags name. The error is a message for the operator.
+    pub fn certificate_source(&self) -> Result<CertificateSource, String> {
         if self.certificate_lifetime < MIN_LIFETIME {
             return Err(format!(
                 "--certificate-lifetime is {:?}; it must be at least {MIN_LIFETIME:?}",
@@ -125,14 +114,14 @@ impl TlsArgs {
         }
         let targets = PublishTargets {
             secret: (namespace.clone(), name.to_owned()),
-            registration: self.webhook_configuration.clone(),
+            webhook_configuration: self.webhook_configuration.clone(),
         };
         let lifetime = self.certificate_lifetime;
         if let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) {
-            return Ok(Source {
+            return Ok(CertificateSource {
                 files: Some((cert.clone(), key.clone())),
                 targets,
-                spec: CertificateSpec::for_files(lifetime),
+                spec: CertificateSpec::path_only(lifetime),
             });
         }
         let mut names: Vec<_> = self
@@ -144,10 +133,21 @@ impl TlsArgs {
         if names.is_empty() {
             names.push(format!("acr-pull-webhook.{namespace}.svc"));
         }
-        Ok(Source {
+        Ok(CertificateSource {
             files: None,
             targets,
             spec: CertificateSpec::new(names, lifetime)?,
         })
     }
+}
+
+/// The source of the certificate, and the settings of the certificate manager.
+#[derive(Clone, Debug)]
+pub struct CertificateSource {
+    /// The files of the certificate chain and its private key, if the webhook does not issue its certificate itself.
+    pub files: Option<(PathBuf, PathBuf)>,
+    /// The objects in which the path and the webhook's own certificates are stored and published.
+    pub targets: PublishTargets,
+    /// The certificates to issue.
+    pub spec: CertificateSpec,
 }

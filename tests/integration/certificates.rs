@@ -248,13 +248,15 @@ async fn replicas_with_different_names_share_a_certificate_for_both_and_no_pod_i
     );
     for replica in [&site.webhook, &second] {
         let log = replica.log();
-        let spoilt = log.iter().find(|line| line.contains("is not usable"));
+        let spoilt = log
+            .iter()
+            .find(|line| line.contains("the stored certificate is not valid"));
         assert_eq!(spoilt, None, "one replica refuses what the other one made");
     }
     let rotated = |webhook: &Webhook| {
         let log = webhook.log();
         log.iter()
-            .filter(|line| line.contains("secret path were created"))
+            .filter(|line| line.contains("next serving certificate and secret path created"))
             .count()
     };
     assert_eq!(rotated(&site.webhook) + rotated(&second), 1);

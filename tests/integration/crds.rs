@@ -270,7 +270,7 @@ async fn an_acr_pull_secret_that_makes_no_sense_is_refused_by_the_api_server() {
         refused
             .unwrap_err()
             .to_string()
-            .contains("the generator cannot be changed")
+            .contains("the generator cannot change")
     );
     // The generator may come to name another service account, or none.
     for account in [json!("other"), json!(null)] {

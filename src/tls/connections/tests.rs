@@ -8,8 +8,8 @@ fn address(n: u8) -> IpAddr {
     Ipv4Addr::new(10, 0, 0, n).into()
 }
 
-/// Connections of these addresses, named by their slot in the list, `age` milliseconds old.
-fn room(full: ReachedLimit, now: Instant, all: &[(u8, u64, Activity)]) -> Option<usize> {
+/// The index of the victim among connections of these addresses, each `age` milliseconds old.
+fn victim_of(reached: ReachedLimit, now: Instant, all: &[(u8, u64, Activity)]) -> Option<usize> {
     let candidates: Vec<_> = all
         .iter()
         .enumerate()
@@ -20,51 +20,55 @@ fn room(full: ReachedLimit, now: Instant, all: &[(u8, u64, Activity)]) -> Option
             activity: *activity,
         })
         .collect();
-    choose_eviction(full, &candidates, now).map(|id| id as usize)
+    choose_victim(reached, &candidates, now).map(|id| id as usize)
 }
 
 #[test]
-fn unproven_connections_are_evicted_first_then_the_longest_idle() {
+fn strangers_are_evicted_first_then_overdue_then_idle_connections() {
     let now = Instant::now() + Duration::from_secs(3600);
-    let strange = Activity::Unproven {
+    let stranger = Activity::Unproven {
         peer_is_proven: false,
     };
-    let near = Activity::Unproven { peer_is_proven: true };
+    let unproven = Activity::Unproven { peer_is_proven: true };
     let server = API_SERVER;
     for (why, all, expected) in [
         (
-            "the oldest of the stranger that has the most",
+            "the oldest connection of the stranger with the most",
             vec![
-                (2, 4000, strange),
-                (STRANGER, 10, strange),
-                (STRANGER, 20, strange),
+                (2, 4000, stranger),
+                (STRANGER, 10, stranger),
+                (STRANGER, 20, stranger),
                 (server, 9000, Activity::Idle(1)),
             ],
             Some(2),
         ),
         (
-            "the oldest, where each stranger has one",
-            vec![(1, 10, strange), (2, 30, strange), (3, 20, strange)],
+            "the oldest connection if each stranger has one",
+            vec![(1, 10, stranger), (2, 30, stranger), (3, 20, stranger)],
             Some(1),
         ),
         (
-            "a stranger's before one of an API server's address, however many those are",
-            vec![(server, 4000, near), (server, 3000, near), (STRANGER, 1, strange)],
+            "a stranger's connection before any of a proven address",
+            vec![
+                (server, 4000, unproven),
+                (server, 3000, unproven),
+                (STRANGER, 1, stranger),
+            ],
             Some(2),
         ),
         (
-            "a silent one of an API server's address before an idle one",
+            "an overdue connection of a proven address before an idle one",
             vec![
-                (server, 4000, near),
-                (server, 10, near),
+                (server, 4000, unproven),
+                (server, 10, unproven),
                 (server, 9000, Activity::Idle(1)),
             ],
             Some(0),
         ),
         (
-            "the longest idle one before handshakes of an API server",
+            "the longest idle connection before an API server's handshake",
             vec![
-                (server, 10, near),
+                (server, 10, unproven),
                 (server, 9000, Activity::Idle(7)),
                 (server, 8000, Activity::Idle(3)),
                 (server, 9500, Activity::Busy),
@@ -73,30 +77,34 @@ fn unproven_connections_are_evicted_first_then_the_longest_idle() {
         ),
         (
             "a handshake before a request in flight",
-            vec![(server, 9000, Activity::Busy), (server, 1, near)],
+            vec![(server, 9000, Activity::Busy), (server, 1, unproven)],
             Some(1),
         ),
-        ("nobody", vec![(server, 9000, Activity::Busy)], None),
+        (
+            "no connection with a request in flight",
+            vec![(server, 9000, Activity::Busy)],
+            None,
+        ),
     ] {
-        assert_eq!(room(ReachedLimit::Total, now, &all), expected, "{why}");
+        assert_eq!(victim_of(ReachedLimit::All, now, &all), expected, "{why}");
     }
     let handshakes = [
-        (server, 999, near),
-        (server, 1, near),
+        (server, 999, unproven),
+        (server, 1, unproven),
         (server, 9000, Activity::Idle(1)),
     ];
     assert_eq!(
-        room(ReachedLimit::Unproven, now, &handshakes),
+        victim_of(ReachedLimit::Unproven, now, &handshakes),
         None,
-        "API servers' handshakes are waited for, and idle ones no help"
+        "the new connection waits for the API server's handshakes"
     );
-    let silent = [(server, 2000, near), (STRANGER, 1, strange)];
-    assert_eq!(room(ReachedLimit::Unproven, now, &silent), Some(1));
-    assert_eq!(room(ReachedLimit::Unproven, now, &silent[..1]), Some(0));
+    let overdue = [(server, 2000, unproven), (STRANGER, 1, stranger)];
+    assert_eq!(victim_of(ReachedLimit::Unproven, now, &overdue), Some(1));
+    assert_eq!(victim_of(ReachedLimit::Unproven, now, &overdue[..1]), Some(0));
 }
 
 #[tokio::test]
-async fn idle_unproven_connections_make_room_for_a_new_one() {
+async fn idle_strangers_do_not_keep_out_a_new_connection() {
     let all = Connections::new(3);
     let mut strangers = Vec::new();
     for _ in 0..3 {
@@ -105,79 +113,74 @@ async fn idle_unproven_connections_make_room_for_a_new_one() {
     let server = all.admit(address(API_SERVER)).await;
     strangers[0].evicted().await;
     assert_eq!(all.lock().open.len(), 3);
-    server.begin_request();
-    // However many come now, the API server's stays.
+    server.start_request();
+    // Any number of new connections leaves the API server's open.
     for _ in 0..10 {
         strangers.push(all.admit(address(STRANGER)).await);
     }
-    server.end_request();
+    server.finish_request();
     strangers.push(all.admit(address(STRANGER)).await);
-    assert!(!server.shared.evicted.load(Ordering::Relaxed));
+    assert!(!server.connection.evicted.load(Ordering::Relaxed));
     assert_eq!(all.lock().open.len(), 3);
     drop(strangers);
     drop(server);
     all.all_ended().await;
-    assert_eq!(
-        all.lock().peers.len(),
-        1,
-        "the API server's address is remembered"
-    );
+    assert_eq!(all.lock().peers.len(), 1, "the API server's address stays proven");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_connection_waits_while_all_others_have_requests_in_flight() {
+async fn a_new_connection_waits_if_all_have_a_request_in_flight() {
     let all = Connections::new(2);
     let (one, other) = (
         all.admit(address(API_SERVER)).await,
         all.admit(address(API_SERVER)).await,
     );
-    one.begin_request();
-    other.begin_request();
+    one.start_request();
+    other.start_request();
     let mut waiting = tokio::spawn({
         let all = all.clone();
         async move { all.admit(address(API_SERVER)).await }
     });
     let early = tokio::time::timeout(Duration::from_secs(60), &mut waiting).await;
-    assert!(early.is_err(), "nobody is cut off");
-    one.end_request();
+    assert!(early.is_err(), "no connection is closed");
+    one.finish_request();
     let _third = waiting.await.unwrap();
     one.evicted().await;
-    assert!(!other.shared.evicted.load(Ordering::Relaxed));
+    assert!(!other.connection.evicted.load(Ordering::Relaxed));
 }
 
-/// Connections from an address of API servers are admitted as fast as they finish their handshakes. Other unproven
-/// connections are closed immediately.
+/// A burst from a proven address is admitted as fast as its handshakes end. Strangers' connections are closed immediately.
 #[tokio::test(start_paused = true)]
-async fn unproven_connections_have_a_bound_of_their_own() {
+async fn unproven_connections_have_their_own_limit() {
     let all = Connections::new(10 * MAX_UNPROVEN);
     let first = all.admit(address(API_SERVER)).await;
-    first.begin_request();
+    first.start_request();
     let mut burst = Vec::new();
     for _ in 0..MAX_UNPROVEN {
         burst.push(all.admit(address(API_SERVER)).await);
     }
     let mut next = pin!(all.admit(address(API_SERVER)));
     assert!(
-        timeout(HANDSHAKE_GRACE / 2, &mut next).await.is_err(),
-        "all are fresh"
+        timeout(UNPROVEN_GRACE / 2, &mut next).await.is_err(),
+        "all are within the grace"
     );
-    burst[7].begin_request();
+    burst[7].start_request();
     let next = next.await;
     assert!(
         burst
             .iter()
-            .all(|slot| !slot.shared.evicted.load(Ordering::Relaxed))
+            .all(|connection| !connection.connection.evicted.load(Ordering::Relaxed))
     );
     assert_eq!(all.lock().unproven, MAX_UNPROVEN);
-    // What is silent for longer is no API server.
+    // An unproven connection that is older is closed.
     drop(
-        timeout(2 * HANDSHAKE_GRACE, all.admit(address(STRANGER)))
+        timeout(2 * UNPROVEN_GRACE, all.admit(address(STRANGER)))
             .await
             .unwrap(),
     );
     burst[0].evicted().await;
-    for slot in &burst[8..] {
-        slot.begin_request();
+    for connection in &burst[8..] {
+        connection.start_request();
     }
     for _ in 0..2 * MAX_UNPROVEN {
         burst.push(all.admit(address(STRANGER)).await);
@@ -188,42 +191,42 @@ async fn unproven_connections_have_a_bound_of_their_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_unproven_addresses_are_limited_in_concurrent_handshakes() {
+async fn concurrent_handshakes_are_only_limited_for_unproven_addresses() {
     let all = Connections::new(1000);
-    let in_turn = async |slot: &ConnectionSlot| {
-        tokio::time::timeout(Duration::from_secs(60), slot.handshake_permit()).await
+    let permit = async |connection: &ConnectionGuard| {
+        tokio::time::timeout(Duration::from_secs(60), connection.handshake_permit()).await
     };
-    let mut turns = Vec::new();
-    for _ in 0..MAX_UNPROVEN_PER_PEER {
-        let slot = all.admit(address(STRANGER)).await;
-        turns.push((in_turn(&slot).await.expect("a slot is free"), slot));
+    let mut permits = Vec::new();
+    for _ in 0..MAX_HANDSHAKES_PER_PEER {
+        let connection = all.admit(address(STRANGER)).await;
+        permits.push((permit(&connection).await.expect("a permit is free"), connection));
     }
     let more = all.admit(address(STRANGER)).await;
-    assert!(in_turn(&more).await.is_err());
+    assert!(permit(&more).await.is_err());
     let elsewhere = all.admit(address(API_SERVER)).await;
-    assert!(in_turn(&elsewhere).await.is_ok(), "others do not wait");
-    turns.pop();
-    assert!(in_turn(&more).await.is_ok());
+    assert!(permit(&elsewhere).await.is_ok(), "another address does not wait");
+    permits.pop();
+    assert!(permit(&more).await.is_ok());
 
-    // Those that wait go on as soon as the address is known to be an API server's.
+    // Waiting handshakes start when the address is proven.
     let waiting = all.admit(address(STRANGER)).await;
-    let more = (in_turn(&more).await, more);
-    let (turn, ()) = tokio::join!(in_turn(&waiting), async { turns[0].1.begin_request() });
-    assert!(turn.is_ok());
-    for _ in 0..3 * MAX_UNPROVEN_PER_PEER {
-        let slot = all.admit(address(STRANGER)).await;
-        assert!(in_turn(&slot).await.is_ok());
-        turns.push((None, slot));
+    let more = (permit(&more).await, more);
+    let (waited, ()) = tokio::join!(permit(&waiting), async { permits[0].1.start_request() });
+    assert!(waited.is_ok());
+    for _ in 0..3 * MAX_HANDSHAKES_PER_PEER {
+        let connection = all.admit(address(STRANGER)).await;
+        assert!(permit(&connection).await.is_ok());
+        permits.push((None, connection));
     }
-    drop((turns, waiting, more));
+    drop((permits, waiting, more));
 
-    // After a while without it, the address may be anybody's.
+    // The proof expires.
     tokio::time::advance(PROVEN_PEER_TTL).await;
-    let mut turns = Vec::new();
-    for _ in 0..MAX_UNPROVEN_PER_PEER {
-        let slot = all.admit(address(STRANGER)).await;
-        turns.push((in_turn(&slot).await.unwrap(), slot));
+    let mut permits = Vec::new();
+    for _ in 0..MAX_HANDSHAKES_PER_PEER {
+        let connection = all.admit(address(STRANGER)).await;
+        permits.push((permit(&connection).await.unwrap(), connection));
     }
     let more = all.admit(address(STRANGER)).await;
-    assert!(in_turn(&more).await.is_err());
+    assert!(permit(&more).await.is_err());
 }

@@ -12,16 +12,14 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-/// A listener of API servers.
+/// A webhook listener, and a client that trusts it.
 struct Webhook {
     address: SocketAddr,
     path: String,
-    stage: watch::Sender<ShutdownPhase>,
+    phase: watch::Sender<ShutdownPhase>,
     serving: JoinHandle<()>,
     client: TlsConnector,
 }
-
-// === impl Webhook ===
 
 impl Webhook {
     async fn start() -> Self {
@@ -40,22 +38,22 @@ impl Webhook {
             .with_root_certificates(roots)
             .with_no_client_auth();
 
-        let paths = SecretPaths::default();
+        let paths = AcceptedPaths::default();
         let path = SecretPath::generate().unwrap();
         paths.set(vec![path.clone()]);
-        let (stage, drain) = watch::channel(ShutdownPhase::Serving);
+        let (phase, shutdown) = watch::channel(ShutdownPhase::Serving);
         let router = Router::new().fallback(|body: String| async move { format!("here {}", body.len()) });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self {
             address: listener.local_addr().unwrap(),
             path: path.url_path(),
-            stage,
+            phase,
             serving: tokio::spawn(serve(
                 listener,
                 ListenerKind::Webhook(Arc::new(server), paths),
                 8,
                 router,
-                drain,
+                shutdown,
             )),
             client: TlsConnector::from(Arc::new(client)),
         }
@@ -73,39 +71,39 @@ impl Webhook {
     }
 }
 
-/// Everything until the end of the connection.
+/// Reads until the connection is closed.
 async fn rest(mut stream: impl AsyncRead + Unpin) -> String {
     let mut reply = Vec::new();
-    // A connection that is closed with something unread ends with an error.
+    // A connection that is closed before everything is read ends with an error.
     let read = timeout(Duration::from_secs(60), stream.read_to_end(&mut reply)).await;
-    drop(read.expect("the connection is ended"));
+    drop(read.expect("the connection is closed"));
     String::from_utf8(reply).unwrap()
 }
 
 #[tokio::test]
-async fn a_draining_listener_closes_each_connection_after_its_response() {
+async fn a_draining_listener_closes_connections_after_a_reply_and_accepts_new_ones() {
     let webhook = Webhook::start().await;
-    let mut state = webhook.connect().await;
-    state.write_all(webhook.request().as_bytes()).await.unwrap();
+    let mut open = webhook.connect().await;
+    open.write_all(webhook.request().as_bytes()).await.unwrap();
     let mut reply = vec![0; 1024];
-    let length = state.read(&mut reply).await.unwrap();
+    let length = open.read(&mut reply).await.unwrap();
     assert!(!String::from_utf8_lossy(&reply[..length]).contains("connection: close"));
 
-    webhook.stage.send_replace(ShutdownPhase::Draining);
-    for mut connection in [state, webhook.connect().await] {
+    webhook.phase.send_replace(ShutdownPhase::Draining);
+    for mut connection in [open, webhook.connect().await] {
         connection.write_all(webhook.request().as_bytes()).await.unwrap();
         let reply = rest(connection).await;
         assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
         assert!(reply.contains("connection: close"), "{reply}");
     }
 
-    webhook.stage.send_replace(ShutdownPhase::Stopped);
+    webhook.phase.send_replace(ShutdownPhase::Stopped);
     webhook.serving.await.unwrap();
     assert!(TcpStream::connect(webhook.address).await.is_err());
 }
 
 #[tokio::test]
-async fn other_requests_get_404_and_are_closed_before_the_body_is_read() {
+async fn anything_but_a_post_to_the_path_gets_404_and_its_body_is_not_read() {
     let webhook = Webhook::start().await;
     let path = webhook.path.clone();
     for line in [
@@ -128,7 +126,7 @@ async fn other_requests_get_404_and_are_closed_before_the_body_is_read() {
 }
 
 #[tokio::test]
-async fn a_request_head_is_limited_in_size_and_time() {
+async fn the_size_and_the_time_of_a_request_head_are_limited() {
     let webhook = Webhook::start().await;
     let mut long = webhook.connect().await;
     let head = format!(
@@ -154,12 +152,12 @@ async fn a_request_head_is_limited_in_size_and_time() {
 }
 
 #[tokio::test]
-async fn an_admin_connection_serves_one_exchange() {
+async fn an_admin_connection_serves_one_exchange_within_the_timeout() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (_stage, drain) = watch::channel(ShutdownPhase::Serving);
+    let (_phase, shutdown) = watch::channel(ShutdownPhase::Serving);
     let router = Router::new().fallback(|| async { "here" });
-    tokio::spawn(serve(listener, ListenerKind::Admin, 2, router, drain));
+    tokio::spawn(serve(listener, ListenerKind::Admin, 2, router, shutdown));
     let mut one = TcpStream::connect(address).await.unwrap();
     one.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let reply = rest(one).await;
@@ -167,7 +165,7 @@ async fn an_admin_connection_serves_one_exchange() {
         reply.contains("connection: close") && reply.ends_with("here"),
         "{reply}"
     );
-    // Probes are answered although silent connections hold all slots.
+    // A new connection is served although idle connections have reached the limit.
     let mut silent = Vec::new();
     for _ in 0..20 {
         silent.push(TcpStream::connect(address).await.unwrap());

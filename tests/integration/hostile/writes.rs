@@ -219,8 +219,8 @@ async fn a_slow_api_server_and_a_long_queue_are_told_as_such() {
         let of = |words: &str| told.iter().filter(|told| told.contains(words)).count();
         let host = "login.microsoftonline.com";
         let (slow, queue) = (
-            of(&format!("{host} did not answer")),
-            of(&format!("the call to {host} still waited for its turn")),
+            of(&format!("{host} did not respond")),
+            of(&format!("the call to {host} was still queued")),
         );
         assert!(slow > 0 && queue > 0 && slow + queue == told.len(), "{told:?}");
         assert!(site.calls_of(site.a.client_id, Endpoint::EntraToken) <= 3);

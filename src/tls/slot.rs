@@ -1,6 +1,6 @@
-//! The serving certificate in use. It can be replaced while the listener runs.
+//! The certificate in use. It changes while the listener runs.
 
-use super::{ClientAuth, ServingCertificate};
+use super::{AllowedClients, CertificateAndKey};
 use crate::telemetry::Metrics;
 use rustls::{
     ServerConfig,
@@ -17,7 +17,7 @@ pub struct CertificateSlot {
 }
 
 impl CertificateSlot {
-    /// An empty slot: every handshake fails until a certificate is set.
+    /// An empty slot: every handshake fails.
     pub fn new(metrics: Metrics) -> Self {
         Self {
             current: Arc::default(),
@@ -25,16 +25,16 @@ impl CertificateSlot {
         }
     }
 
-    /// Serves this certificate from the next handshake on. Returns whether it differs from the previous one.
-    pub fn set(&self, pair: &ServingCertificate) -> bool {
-        self.metrics.set_certificate_expiration(pair.not_after);
+    /// Serves this certificate from the next handshake on. Returns whether it differs from the one before.
+    pub fn set(&self, certificate: &CertificateAndKey) -> bool {
+        self.metrics.set_certificate_expiration(certificate.not_after);
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        let before = current.replace(pair.certified_key.clone());
-        before.is_none_or(|before| before.cert != pair.certified_key.cert)
+        let previous = current.replace(certificate.certified.clone());
+        previous.is_none_or(|previous| previous.cert != certificate.certified.cert)
     }
 
-    /// The listener's TLS configuration. With `clients`, a client must present an accepted certificate.
-    pub fn config(&self, clients: Option<&ClientAuth>) -> Result<Arc<ServerConfig>, String> {
+    /// The listener's TLS configuration. With `clients`, a client must present one of the allowed certificates.
+    pub fn server_config(&self, clients: Option<&AllowedClients>) -> Result<Arc<ServerConfig>, String> {
         let builder = ServerConfig::builder();
         let builder = match clients {
             None => builder.with_no_client_auth(),

@@ -1,4 +1,4 @@
-//! A certificate chain with its private key, checked to match before the listener uses them.
+//! A certificate chain and its private key, checked to belong together before they are served.
 
 use super::names::alternative_names;
 use jiff::Timestamp;
@@ -10,48 +10,49 @@ use rustls::{
 use std::sync::Arc;
 use x509_cert::{Certificate, der::Decode, time::Time};
 
-/// A certificate chain and its private key, with the validity and names of the leaf.
+/// A certificate chain and its private key.
 #[derive(Clone, Debug)]
-pub struct ServingCertificate {
-    /// The chain and key in the form rustls needs.
-    pub certified_key: Arc<CertifiedKey>,
-    /// `notBefore` of the leaf certificate.
+pub struct CertificateAndKey {
+    /// Both in the form that rustls serves.
+    pub certified: Arc<CertifiedKey>,
+    /// The certificate's `notBefore`.
     pub not_before: Timestamp,
-    /// `notAfter` of the leaf certificate.
+    /// The certificate's `notAfter`.
     pub not_after: Timestamp,
-    /// DNS names and IP addresses of the leaf certificate.
+    /// The certificate's DNS names and IP addresses.
     pub names: Vec<String>,
 }
 
-impl ServingCertificate {
-    /// Parses PEM. An error names the faulty part and contains neither certificate nor key data.
+impl CertificateAndKey {
+    /// Reads PEM. The error says what is wrong with which input, and does not contain any of it.
     pub fn parse(chain: &[u8], key: &[u8]) -> Result<Self, String> {
         let chain = CertificateDer::pem_slice_iter(chain)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|e| format!("the certificate chain is not valid PEM: {e}"))?;
-        let leaf = chain.first().ok_or("no PEM certificate was found")?;
+        let leaf = chain.first().ok_or("there is no PEM certificate")?;
         let parsed =
-            Certificate::from_der(leaf).map_err(|e| format!("the certificate cannot be read: {e}"))?;
+            Certificate::from_der(leaf).map_err(|e| format!("the certificate cannot be parsed: {e}"))?;
         let validity = parsed.tbs_certificate().validity();
         let time = |time: Time| {
             let time = Timestamp::UNIX_EPOCH.checked_add(time.to_unix_duration());
             time.map_err(|e| format!("the certificate's validity: {e}"))
         };
-        let (not_before, not_after) = (time(validity.not_before)?, time(validity.not_after)?);
+        let not_before = time(validity.not_before)?;
+        let not_after = time(validity.not_after)?;
         let key = PrivateKeyDer::from_pem_slice(key)
-            .map_err(|_| "no PEM private key (PKCS#8, SEC1 or PKCS#1) was found".to_owned())?;
+            .map_err(|_| "there is no PEM private key (PKCS#8, SEC1 or PKCS#1)".to_owned())?;
         let provider = CryptoProvider::get_default().ok_or("no TLS provider is installed")?;
         let certified = CertifiedKey::from_der(chain, key, provider)
-            .map_err(|e| format!("the certificate and the private key cannot be used together: {e}"))?;
+            .map_err(|e| format!("the certificate and the private key do not fit together: {e}"))?;
         Ok(Self {
-            certified_key: Arc::new(certified),
+            certified: Arc::new(certified),
             not_before,
             not_after,
             names: alternative_names(&parsed),
         })
     }
 
-    /// Whether the leaf certificate is valid at `now`.
+    /// Whether the certificate is valid at this time.
     pub fn is_valid(&self, now: Timestamp) -> bool {
         self.not_before <= now && now < self.not_after
     }

@@ -1,9 +1,10 @@
 use super::*;
+use crate::tls::spec::CLOCK_SKEW_TOLERANCE;
 use std::sync::Once;
 
 const LIFETIME: Duration = Duration::from_secs(300);
 
-fn test_spec() -> CertificateSpec {
+fn new_spec() -> CertificateSpec {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
     CertificateSpec::new(
@@ -17,17 +18,17 @@ fn at(second: u64) -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap() + Duration::from_secs(second)
 }
 
-/// Whether an API server with the bundle and path of one state can call a replica in the other state.
+/// Whether an API server that knows the state `published` can call a replica in the state `serving`.
 fn reaches(published: &CertificateState, serving: &CertificateState) -> bool {
-    let trusts = match (&published.bundle(), &serving.current.signed) {
+    let trusts = match (&published.ca_bundle(), &serving.current.certificate) {
         (Some(bundle), Some(signed)) => bundle.contains(signed.ca.trim()),
-        (bundle, signed) => bundle.is_none() && signed.is_none(),
+        (published, serving) => published.is_none() && serving.is_none(),
     };
     trusts && serving.accepted_paths().contains(published.published_path())
 }
 
-fn signed(issued: &Generation) -> SignedCertificate {
-    issued.signed.clone().unwrap()
+fn signed(credentials: &ServingCredentials) -> SignedCertificate {
+    credentials.certificate.clone().unwrap()
 }
 
 fn data_of(state: &CertificateState) -> impl Fn(&str) -> Option<&'static [u8]> + use<> {
@@ -36,21 +37,24 @@ fn data_of(state: &CertificateState) -> impl Fn(&str) -> Option<&'static [u8]> +
 }
 
 #[test]
-fn a_certificate_is_valid_only_for_its_lifetime_and_under_its_own_ca() {
-    let spec = test_spec();
-    let issued = spec.issue(None, at(0)).unwrap();
-    let pair = spec.check(&issued, at(0)).unwrap().unwrap();
+fn a_certificate_is_only_valid_in_its_lifetime_and_with_its_own_ca_and_key() {
+    let spec = new_spec();
+    let credentials = spec.issue(None, at(0)).unwrap();
+    let pair = spec.check(&credentials, at(0)).unwrap().unwrap();
     assert_eq!(pair.not_after, at(300));
     for (second, good) in [(1, true), (299, true), (301, false)] {
-        assert_eq!(spec.check(&issued, at(second)).is_ok(), good, "{second}");
+        assert_eq!(spec.check(&credentials, at(second)).is_ok(), good, "{second}");
     }
     assert!(
-        spec.check(&issued, at(0) - NOT_BEFORE_MARGIN - Duration::from_secs(1))
-            .is_err()
+        spec.check(
+            &credentials,
+            at(0) - CLOCK_SKEW_TOLERANCE - Duration::from_secs(1)
+        )
+        .is_err()
     );
 
     let other = signed(&spec.issue(None, at(0)).unwrap());
-    let good = signed(&issued);
+    let good = signed(&credentials);
     for invalid in [
         SignedCertificate {
             ca: other.ca.clone(),
@@ -81,9 +85,9 @@ fn a_certificate_is_valid_only_for_its_lifetime_and_under_its_own_ca() {
             ..good.clone()
         },
     ] {
-        let invalid = Generation {
-            signed: Some(invalid),
-            ..issued.clone()
+        let invalid = ServingCredentials {
+            certificate: Some(invalid),
+            ..credentials.clone()
         };
         let error = spec.check(&invalid, at(0)).unwrap_err();
         assert!(!error.contains("BEGIN"), "{error}");
@@ -91,11 +95,11 @@ fn a_certificate_is_valid_only_for_its_lifetime_and_under_its_own_ca() {
 }
 
 #[test]
-fn what_is_kept_survives_the_secret() {
-    let for_files = CertificateSpec::for_files(LIFETIME);
-    for spec in [test_spec(), for_files.clone()] {
+fn a_state_is_the_same_after_it_is_read_from_the_secret() {
+    let path_only = CertificateSpec::path_only(LIFETIME);
+    for spec in [new_spec(), path_only.clone()] {
         let state = CertificateState::new(spec.issue(None, at(0)).unwrap())
-            .with_next(spec.issue(None, at(1)).unwrap());
+            .prepared(spec.issue(None, at(1)).unwrap());
         for state in [state.clone(), state.switched()] {
             let data = state.to_data();
             assert!(data.keys().any(|key| key.ends_with("path") && key != "path"));
@@ -110,32 +114,35 @@ fn what_is_kept_survives_the_secret() {
             "CertificateState { .. }"
         );
     }
-    let data = CertificateState::new(for_files.issue(None, at(0)).unwrap()).to_data();
-    assert!(data.keys().eq(["path"]), "no certificate is made for files");
+    let data = CertificateState::new(path_only.issue(None, at(0)).unwrap()).to_data();
+    assert!(
+        data.keys().eq(["path"]),
+        "no certificate is issued if it comes from files"
+    );
 }
 
 #[test]
 fn an_incomplete_secret_is_completed_and_an_invalid_path_replaced() {
-    let (spec, for_files) = (test_spec(), CertificateSpec::for_files(LIFETIME));
+    let (spec, path_only) = (new_spec(), CertificateSpec::path_only(LIFETIME));
     let state = CertificateState::new(spec.issue(None, at(0)).unwrap());
-    let fill_missing = |spec: &CertificateSpec, hide: &[&str]| {
+    let complete = |spec: &CertificateSpec, hide: &[&str]| {
         let get = data_of(&state);
         let shown = |key: &str| get(key).filter(|_| !hide.contains(&key));
         assert!(CertificateState::from_data(spec, shown).is_none());
-        CertificateState::new(spec.fill_missing(spec.issue(None, at(1)).unwrap(), shown, at(1)))
+        CertificateState::new(spec.complete(spec.issue(None, at(1)).unwrap(), shown, at(1)))
     };
-    // One from before there were paths.
-    let completed = fill_missing(&spec, &["path"]);
-    assert_eq!(completed.bundle(), state.bundle());
+    // A Secret that is older than secret paths.
+    let completed = complete(&spec, &["path"]);
+    assert_eq!(completed.ca_bundle(), state.ca_bundle());
     assert_ne!(completed.published_path(), state.published_path());
-    // One of a webhook whose certificate was in files.
-    let completed = fill_missing(&spec, &["ca.crt", "tls.crt", "tls.key"]);
-    assert_ne!(completed.bundle(), state.bundle());
+    // The Secret of a webhook whose certificate came from files.
+    let completed = complete(&spec, &["ca.crt", "tls.crt", "tls.key"]);
+    assert_ne!(completed.ca_bundle(), state.ca_bundle());
     assert_eq!(completed.published_path(), state.published_path());
-    // For files, a certificate is none of its business.
-    let read = CertificateState::from_data(&for_files, data_of(&state)).unwrap();
+    // If the certificate comes from files, a stored certificate is ignored.
+    let read = CertificateState::from_data(&path_only, data_of(&state)).unwrap();
     assert_eq!(read.published_path(), state.published_path());
-    assert_eq!(read.bundle(), None);
+    assert_eq!(read.ca_bundle(), None);
 
     for bad in ["", "/mutate/x", "0123", &"A".repeat(40), &"../".repeat(20)] {
         let get = data_of(&state);
@@ -145,80 +152,86 @@ fn an_incomplete_secret_is_completed_and_an_invalid_path_replaced() {
             key => get(key),
         };
         assert!(CertificateState::from_data(&spec, invalid).is_none(), "{bad}");
-        let completed = spec.fill_missing(spec.issue(None, at(1)).unwrap(), invalid, at(1));
+        let completed = spec.complete(spec.issue(None, at(1)).unwrap(), invalid, at(1));
         assert_ne!(&completed.path, state.published_path());
     }
 }
 
 #[test]
-fn with_certificate_files_the_path_lasts_until_its_secret_is_deleted() {
-    let spec = CertificateSpec::for_files(LIFETIME);
+fn with_certificate_files_the_path_only_changes_if_the_secret_is_deleted() {
+    let spec = CertificateSpec::path_only(LIFETIME);
     let state = CertificateState::new(spec.issue(None, at(0)).unwrap());
     let years = Duration::from_secs(10 * 365 * 86400);
-    assert_eq!(state.step(&spec, None, years, at(0)), Step::Wait(Duration::MAX));
-    // As the manager does then.
-    let with_next = state.clone().with_next(spec.issue(None, at(0)).unwrap());
-    assert!(reaches(&state, &with_next) && reaches(&with_next, &with_next));
-    let early = spec.propagation_delay() - Duration::from_secs(1);
-    assert!(matches!(with_next.step(&spec, None, early, at(0)), Step::Wait(_)));
     assert_eq!(
-        with_next.step(&spec, None, spec.propagation_delay(), at(0)),
-        Step::Switch
+        state.next_step(&spec, None, years, at(0)),
+        RotationStep::Wait(Duration::MAX)
     );
-    let switched = with_next.clone().switched();
+    // This is what the certificate manager does after the deletion.
+    let prepared = state.clone().prepared(spec.issue(None, at(0)).unwrap());
+    assert!(reaches(&state, &prepared) && reaches(&prepared, &prepared));
+    let early = spec.propagation_time() - Duration::from_secs(1);
+    assert!(matches!(
+        prepared.next_step(&spec, None, early, at(0)),
+        RotationStep::Wait(_)
+    ));
+    assert_eq!(
+        prepared.next_step(&spec, None, spec.propagation_time(), at(0)),
+        RotationStep::Switch
+    );
+    let switched = prepared.clone().switched();
     assert_ne!(switched.published_path(), state.published_path());
-    assert!(reaches(&with_next, &switched) && reaches(&switched, &with_next));
+    assert!(reaches(&prepared, &switched) && reaches(&switched, &prepared));
     assert_eq!(
-        switched.step(&spec, None, spec.propagation_delay(), at(0)),
-        Step::DropPrevious
+        switched.next_step(&spec, None, spec.propagation_time(), at(0)),
+        RotationStep::DropPrevious
     );
-    let without_previous = switched.clone().without_previous();
-    assert!(reaches(&switched, &without_previous));
+    let forgotten = switched.clone().without_previous();
+    assert!(reaches(&switched, &forgotten));
     assert!(
-        !reaches(&state, &without_previous),
-        "a deleted Secret revokes its path"
+        !reaches(&state, &forgotten),
+        "the path of a deleted Secret is not accepted forever"
     );
 }
 
-/// API servers and replicas that learn of each change after at most the propagation delay, over several lifetimes.
+/// API servers and replicas learn of each change immediately, or as late as the propagation time allows.
 #[test]
-fn during_a_rotation_every_api_server_reaches_every_replica() {
-    let spec = test_spec();
-    let lag = spec.propagation_delay().as_secs() - 1;
+fn during_a_rotation_every_api_server_can_call_every_replica() {
+    let spec = new_spec();
+    let lag = spec.propagation_time().as_secs() - 1;
     let mut state = CertificateState::new(spec.issue(None, at(0)).unwrap());
-    // Since when each state has been there, and its bundle published with it.
+    // Each state, and the second in which it was written and published.
     let mut states = vec![(0, state.clone())];
     let mut steps = Vec::new();
     for second in 0..1500 {
         let since = states.last().unwrap().0;
         let pair = spec
             .check(&state.current, at(second))
-            .expect("what is served is good at every moment")
+            .expect("the served certificate is always valid")
             .unwrap();
-        let step = state.step(
+        let step = state.next_step(
             &spec,
             Some(&pair),
             Duration::from_secs(second - since),
             at(second),
         );
         state = match step {
-            Step::Wait(wait) => {
+            RotationStep::Wait(wait) => {
                 assert!(!wait.is_zero());
                 state
             }
-            Step::Prepare => state.with_next(spec.issue(None, at(second)).unwrap()),
-            Step::Switch => state.switched(),
-            Step::DropPrevious => state.without_previous(),
+            RotationStep::Prepare => state.prepared(spec.issue(None, at(second)).unwrap()),
+            RotationStep::Switch => state.switched(),
+            RotationStep::DropPrevious => state.without_previous(),
         };
         assert!(
             state.accepted_paths().len() <= 2,
-            "a path is not served for longer than it is needed"
+            "a path is not accepted for longer than needed"
         );
-        if !matches!(step, Step::Wait(_)) {
+        if !matches!(step, RotationStep::Wait(_)) {
             steps.push(step);
             states.push((second, state.clone()));
         }
-        // Whatever somebody may know who is late by any time up to the lag.
+        // All states that somebody may see with a delay of at most the lag.
         let newest = states
             .iter()
             .rposition(|(since, _)| since + lag <= second)
@@ -229,7 +242,11 @@ fn during_a_rotation_every_api_server_reaches_every_replica() {
             }
         }
     }
-    let cycle = [Step::Prepare, Step::Switch, Step::DropPrevious];
+    let cycle = [
+        RotationStep::Prepare,
+        RotationStep::Switch,
+        RotationStep::DropPrevious,
+    ];
     assert!(steps.len() >= 15, "{steps:?}");
     assert!(
         steps.iter().zip(cycle.iter().cycle()).all(|(a, b)| a == b),
@@ -237,10 +254,10 @@ fn during_a_rotation_every_api_server_reaches_every_replica() {
     );
 }
 
-/// Replicas of two versions of a Deployment, which were started with different --tls-names.
+/// Two replicas were started with different --tls-names, during the rollout of a Deployment.
 #[test]
-fn a_certificate_for_former_names_is_replaced_by_one_for_both() {
-    let before = test_spec();
+fn a_certificate_for_other_names_is_replaced_by_one_for_both() {
+    let before = new_spec();
     let after = CertificateSpec::new(vec!["other.own.svc".to_owned()], LIFETIME).unwrap();
     let served = |spec: &CertificateSpec, state: &CertificateState| {
         spec.check(&state.current, at(1)).unwrap().unwrap()
@@ -248,14 +265,14 @@ fn a_certificate_for_former_names_is_replaced_by_one_for_both() {
     let state = CertificateState::new(before.issue(None, at(0)).unwrap());
     let pair = served(&after, &state);
     assert!(matches!(
-        state.step(&before, Some(&pair), Duration::MAX, at(1)),
-        Step::Wait(_)
+        state.next_step(&before, Some(&pair), Duration::MAX, at(1)),
+        RotationStep::Wait(_)
     ));
     assert_eq!(
-        state.step(&after, Some(&pair), Duration::ZERO, at(1)),
-        Step::Prepare
+        state.next_step(&after, Some(&pair), Duration::ZERO, at(1)),
+        RotationStep::Prepare
     );
-    let state = state.with_next(after.issue(Some(&pair), at(1)).unwrap());
+    let state = state.prepared(after.issue(Some(&pair), at(1)).unwrap());
     assert_eq!(state.clone().without_invalid_next(&before, at(1)), state);
     let state = state.switched().without_previous();
     let pair = served(&before, &state);
@@ -264,13 +281,13 @@ fn a_certificate_for_former_names_is_replaced_by_one_for_both() {
         ["other.own.svc", "acr-pull-webhook.own.svc", "127.0.0.1"]
     );
     for spec in [&before, &after] {
-        let step = state.step(spec, Some(&pair), Duration::MAX, at(1));
+        let step = state.next_step(spec, Some(&pair), Duration::MAX, at(1));
         assert!(
-            matches!(step, Step::Wait(_)),
-            "neither replaces the other's: {step:?}"
+            matches!(step, RotationStep::Wait(_)),
+            "no replica replaces the other's certificate: {step:?}"
         );
     }
-    // Later, when no replica knows the names of before.
+    // Later, no replica uses the previous names.
     let next = after.issue(Some(&pair), at(200)).unwrap();
     assert_eq!(
         after.check(&next, at(200)).unwrap().unwrap().names,

@@ -1,0 +1,76 @@
+//! A secret path and a serving certificate, as they are stored.
+
+use super::{CertificateAndKey, SecretPath};
+use jiff::Timestamp;
+use rustls::{
+    RootCertStore,
+    client::{WebPkiServerVerifier, danger::ServerCertVerifier},
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+};
+use secrecy::{ExposeSecret, SecretString};
+use std::{sync::Arc, time::Duration};
+
+/// The Secret's key of the path.
+pub const PATH_KEY: &str = "path";
+
+/// A path and a certificate, which are rotated together.
+#[derive(Clone)]
+pub struct ServingCredentials {
+    /// The path.
+    pub path: SecretPath,
+    /// None if the certificate comes from files.
+    pub certificate: Option<SignedCertificate>,
+}
+
+/// A CA certificate, and the only certificate that the CA has signed. The CA's private key is not stored.
+#[derive(Clone)]
+pub struct SignedCertificate {
+    /// The CA certificate, in PEM.
+    pub ca: String,
+    /// The certificate chain, in PEM.
+    pub chain: String,
+    /// The certificate's private key, in PEM.
+    pub key: SecretString,
+}
+
+impl SignedCertificate {
+    /// Reads the data of a Secret, whose keys start with `prefix`.
+    pub fn from_data<'a>(prefix: &str, get: impl Fn(&str) -> Option<&'a [u8]>) -> Option<Self> {
+        let text = |key: &str| {
+            let value = get(&format!("{prefix}{key}"))?;
+            String::from_utf8(value.to_vec()).ok()
+        };
+        Some(Self {
+            ca: text("ca.crt")?,
+            chain: text("tls.crt")?,
+            key: text("tls.key")?.into(),
+        })
+    }
+
+    /// Checks that a client that only trusts the CA accepts the certificate for each of its names.
+    pub fn check(&self, now: Timestamp) -> Result<CertificateAndKey, String> {
+        let parsed = CertificateAndKey::parse(self.chain.as_bytes(), self.key.expose_secret().as_bytes())?;
+        let mut roots = RootCertStore::empty();
+        let ca = CertificateDer::from_pem_slice(self.ca.as_bytes()).map_err(|e| format!("the CA: {e}"))?;
+        roots.add(ca).map_err(|e| format!("the CA: {e}"))?;
+        let verifier = WebPkiServerVerifier::builder(Arc::new(roots))
+            .build()
+            .map_err(|e| e.to_string())?;
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(now.as_second().max(0).unsigned_abs()));
+        let (leaf, others) = parsed
+            .certified
+            .cert
+            .split_first()
+            .ok_or("there is no certificate")?;
+        if parsed.names.is_empty() {
+            return Err("the certificate has neither a DNS name nor an IP address".to_owned());
+        }
+        for name in &parsed.names {
+            let server = ServerName::try_from(name.as_str()).map_err(|e| format!("{name}: {e}"))?;
+            verifier
+                .verify_server_cert(leaf, others, &server, &[], now)
+                .map_err(|e| format!("for {name}: {e}"))?;
+        }
+        Ok(parsed)
+    }
+}
