@@ -1,7 +1,7 @@
 //! Kubernetes Events about pull secrets, generators and this replica's Pod.
 //!
 //! kube's recorder makes one call for each repetition of an Event, to increase its count. A refusal that every Pod of a
-//! burst causes is emitted once per [`DEDUP_WINDOW`] instead.
+//! burst causes is emitted once per `DEDUP_WINDOW` instead.
 
 use crate::{
     kubernetes,
@@ -24,7 +24,7 @@ use tokio::time::Instant;
 const DEDUP_WINDOW: Duration = Duration::from_secs(300);
 /// The API limits notes to 1 KiB, which includes the mark of a truncation.
 const MAX_NOTE: usize = 1000;
-/// Above this number of remembered Events, those older than [`DEDUP_WINDOW`] are removed.
+/// Above this number of remembered Events, those older than `DEDUP_WINDOW` are removed.
 const PRUNE_ABOVE: usize = 4096;
 
 /// Emits Events. Clones share the record of what was emitted.

@@ -13,8 +13,8 @@
 //! does not depend on it.
 //!
 //! Below these modules, [`watch`] follows the objects of a [`cluster`], [`kubernetes`] calls its API server, and
-//! [`transport`] and [`turns`] limit and share the calls to all hosts. [`tls`] accepts the API server's connections,
-//! [`telemetry`] reports to operators, and [`serve`] puts all modules together.
+//! [`transport`] and [`fair_semaphore`] limit and share the calls to all hosts. [`tls`] accepts the API server's
+//! connections, [`telemetry`] reports to operators, and [`serve`] puts all modules together.
 
 pub mod admission;
 pub mod check;
