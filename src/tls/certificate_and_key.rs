@@ -8,15 +8,13 @@ use rustls::{
     sign::CertifiedKey,
 };
 use std::sync::Arc;
-use x509_cert::{Certificate, der::Decode, time::Time};
+use x509_cert::{Certificate, der::Decode};
 
 /// A certificate chain and its private key.
 #[derive(Clone, Debug)]
 pub struct CertificateAndKey {
     /// Both in the form that rustls serves.
     pub certified: Arc<CertifiedKey>,
-    /// The certificate's `notBefore`.
-    pub not_before: Timestamp,
     /// The certificate's `notAfter`.
     pub not_after: Timestamp,
     /// The certificate's DNS names and IP addresses.
@@ -33,12 +31,9 @@ impl CertificateAndKey {
         let parsed =
             Certificate::from_der(leaf).map_err(|e| format!("the certificate cannot be parsed: {e}"))?;
         let validity = parsed.tbs_certificate().validity();
-        let time = |time: Time| {
-            let time = Timestamp::UNIX_EPOCH.checked_add(time.to_unix_duration());
-            time.map_err(|e| format!("the certificate's validity: {e}"))
-        };
-        let not_before = time(validity.not_before)?;
-        let not_after = time(validity.not_after)?;
+        let not_after = Timestamp::UNIX_EPOCH
+            .checked_add(validity.not_after.to_unix_duration())
+            .map_err(|e| format!("the certificate's validity: {e}"))?;
         let key = PrivateKeyDer::from_pem_slice(key)
             .map_err(|_| "there is no PEM private key (PKCS#8, SEC1 or PKCS#1)".to_owned())?;
         let provider = CryptoProvider::get_default().ok_or("no TLS provider is installed")?;
@@ -46,14 +41,8 @@ impl CertificateAndKey {
             .map_err(|e| format!("the certificate and the private key do not fit together: {e}"))?;
         Ok(Self {
             certified: Arc::new(certified),
-            not_before,
             not_after,
             names: alternative_names(&parsed),
         })
-    }
-
-    /// Whether the certificate is valid at this time.
-    pub fn is_valid(&self, now: Timestamp) -> bool {
-        self.not_before <= now && now < self.not_after
     }
 }
