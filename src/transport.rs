@@ -3,9 +3,11 @@
 
 mod gates;
 mod preconnect;
+mod progress;
 
-pub use gates::{Caller, Gates, Progress, Stage, deadline_exceeded};
+pub use gates::{Caller, Gates};
 pub use preconnect::Preconnector;
+pub use progress::{Progress, Stage, deadline_exceeded};
 
 use crate::pem;
 use jiff::Timestamp;

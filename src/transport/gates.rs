@@ -11,9 +11,10 @@
 //!
 //! All hosts together have a limit too, which bounds memory. One host may use a quarter of it.
 
+use super::progress::{Progress, Stage, deadline_exceeded};
 use crate::{
     fair_semaphore::{FairPermit, FairSemaphore, Lane},
-    problem::{Problem, Reason},
+    problem::Problem,
     telemetry::Metrics,
 };
 use std::{
@@ -72,27 +73,6 @@ pub struct Caller {
     /// Records what the call waits for.
     pub progress: Progress,
 }
-
-/// What an attempt to issue a token currently waits for. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub struct Progress(Arc<Mutex<Stage>>);
-
-/// What an attempt to issue a token waits for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Stage {
-    /// A response of the API server.
-    #[default]
-    Kubernetes,
-    /// The end of an earlier attempt with other inputs.
-    Predecessor,
-    /// A permit to call this host.
-    Queue(Arc<str>),
-    /// A response of this host.
-    Host(Arc<str>),
-}
-
-/// Resets the stage when dropped.
-struct StageGuard<'a>(&'a Progress);
 
 #[derive(Default)]
 struct Breaker {
@@ -275,31 +255,6 @@ fn retry_later(problem: &Problem, left: Duration) -> Problem {
     Problem::new(problem.reason, message).retry_after(Some(left))
 }
 
-/// The problem of a call whose deadline passed while it waited for `stage`.
-pub fn deadline_exceeded(stage: &Stage) -> Problem {
-    match stage {
-        Stage::Kubernetes => Problem::new(
-            Reason::ApiServerUnavailable,
-            "the API server did not answer the webhook's own calls before the webhook's timeout",
-        ),
-        Stage::Predecessor => Problem::new(
-            Reason::UpstreamTimeout,
-            "an earlier attempt, from before the generator or service account changed, did not end before the API server's \
-             timeout",
-        ),
-        Stage::Queue(host) => Problem::new(
-            Reason::UpstreamTimeout,
-            format!(
-                "the call to {host} was still queued at the timeout: too many calls to this host are in progress"
-            ),
-        ),
-        Stage::Host(host) => Problem::new(
-            Reason::UpstreamTimeout,
-            format!("{host} did not respond before the API server's timeout"),
-        ),
-    }
-}
-
 impl Gate {
     fn admit(&self) -> Result<BreakerPermit<'_>, Problem> {
         let mut breaker = self.breaker();
@@ -369,33 +324,6 @@ impl Drop for BreakerPermit<'_> {
         {
             open.probing = false;
         }
-    }
-}
-
-impl Progress {
-    /// The current stage.
-    pub fn stage(&self) -> Stage {
-        self.lock().clone()
-    }
-
-    /// Sets the current stage.
-    pub fn set(&self, stage: Stage) {
-        *self.lock() = stage;
-    }
-
-    fn at(&self, stage: Stage) -> StageGuard<'_> {
-        self.set(stage);
-        StageGuard(self)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Stage> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for StageGuard<'_> {
-    fn drop(&mut self) {
-        self.0.set(Stage::Kubernetes);
     }
 }
 

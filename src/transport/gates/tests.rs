@@ -1,4 +1,5 @@
 use super::*;
+use crate::problem::Reason;
 use futures::future::join_all;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::time::{advance, sleep};
