@@ -159,13 +159,11 @@ impl Inner {
                 .into_iter()
                 .filter_map(|plan| self.issuer.ensure(plan, deadline))
                 .collect();
-            if !waits.is_empty() {
-                for ensured in join_all(waits).await {
-                    match ensured? {
-                        Ensured::Issued => {}
-                        Ensured::Pending(problem) => pending.push(problem),
-                        Ensured::Incomplete(problem) => warnings.push(problem.to_string()),
-                    }
+            for ensured in join_all(waits).await {
+                match ensured? {
+                    Ensured::Issued => {}
+                    Ensured::Pending(problem) => pending.push(problem),
+                    Ensured::Incomplete(problem) => warnings.push(problem.to_string()),
                 }
             }
         }

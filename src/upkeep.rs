@@ -225,24 +225,20 @@ impl Reconciler {
 
     async fn renew(&self, owner: &ACRPullSecret, cause: Cause) -> Result<(), Problem> {
         let Upkeep { resolver, issuer, .. } = &self.upkeep;
-        let wish = PullSecretRequest::of(owner)?;
+        let request = PullSecretRequest::of(owner)?;
         let outcome = async {
-            let mut plan = match resolver.resolve(&wish).await {
+            let plan = match resolver.resolve(&request).await {
                 Ok(Resolution { plan, .. }) => plan,
                 Err(problem) => {
                     issuer.report(owner, &problem).await;
                     return Err(problem);
                 }
             };
-            // The Pods refer to the existing name, even if the generator would now produce another one.
             let name = owner.metadata.name.as_deref().unwrap_or_default();
-            if plan.name() != name {
-                Arc::make_mut(&mut plan).rename(name);
-            }
-            issuer.renew(plan, cause).await
+            issuer.renew(plan.named(name), cause).await
         };
         let outcome = outcome.await;
-        outcome.inspect_err(|problem| resolver.warn_on_generator(&wish, problem))
+        outcome.inspect_err(|problem| resolver.warn_on_generator(&request, problem))
     }
 
     /// The `ACRPullSecret` as the watch last reported it.

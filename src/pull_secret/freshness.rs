@@ -1,7 +1,6 @@
 //! Whether the token of a pull secret can be used as it is.
 
 use super::{ACRPullSecret, WatchedPullSecret};
-use crate::watch::Item;
 use jiff::{SignedDuration, Timestamp};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -55,32 +54,32 @@ pub fn freshness(object: &ACRPullSecret, inputs_hash: &str, now: Timestamp) -> F
 
 /// The freshness of a pull secret, as the watch shows it.
 pub fn freshness_of(known: Option<&WatchedPullSecret>, inputs_hash: &str) -> Freshness {
-    match known {
-        Some(Item(Ok(object))) => freshness(object, inputs_hash, Timestamp::now()),
-        _ => Freshness::Stale,
-    }
+    decoded(known).map_or(Freshness::Stale, |object| {
+        freshness(object, inputs_hash, Timestamp::now())
+    })
 }
 
 /// Whether a pull secret was made a moment ago from other inputs than these.
 pub fn is_disputed(known: Option<&WatchedPullSecret>, inputs_hash: &str) -> bool {
-    let Some(Item(Ok(object))) = known else {
+    let Some(object) = decoded(known) else {
         return false;
     };
-    let Some(status) = &object.status else {
-        return false;
-    };
-    let (Some(hash), Some(renewed)) = (&status.inputs_hash, &status.last_renewal_time) else {
-        return false;
-    };
-    hash != inputs_hash && Timestamp::now().duration_since(renewed.0) < DISPUTE_WINDOW
+    let hash = object
+        .status
+        .as_ref()
+        .and_then(|status| status.inputs_hash.as_deref());
+    let is_recent = |renewed| Timestamp::now().duration_since(renewed) < DISPUTE_WINDOW;
+    hash.is_some_and(|hash| hash != inputs_hash) && object.last_renewal().is_some_and(is_recent)
 }
 
 /// The pull secret, if it is about to be deleted.
 pub fn marked_unused(known: Option<&WatchedPullSecret>) -> Option<&ACRPullSecret> {
-    match known {
-        Some(Item(Ok(known))) => known.is_marked_unused().then_some(known),
-        _ => None,
-    }
+    decoded(known).filter(|object| object.is_marked_unused())
+}
+
+/// The object, if it exists and could be decoded.
+pub fn decoded(known: Option<&WatchedPullSecret>) -> Option<&ACRPullSecret> {
+    known?.0.as_ref().ok()
 }
 
 /// The part of its life after which the token of this object is renewed.
@@ -93,28 +92,11 @@ pub fn renewal_share(object: &ACRPullSecret, renewed: Timestamp) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pull_secret::{ACRPullSecretSpec, ACRPullSecretStatus, GeneratorReference};
+    use crate::pull_secret::ACRPullSecretStatus;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
-    }
-
-    fn object(status: Option<ACRPullSecretStatus>) -> ACRPullSecret {
-        let generator = GeneratorReference {
-            kind: "ACRAccessToken".to_owned(),
-            name: "contoso".to_owned(),
-        };
-        let service_account_name = Some("app".to_owned());
-        let spec = ACRPullSecretSpec {
-            generator,
-            service_account_name,
-            service_account_namespace: None,
-            service_account_of: None,
-        };
-        let mut object = ACRPullSecret::new("x", spec);
-        object.status = status;
-        object
     }
 
     fn issued() -> ACRPullSecretStatus {
@@ -134,7 +116,7 @@ mod tests {
         let mut status = issued();
         status.set_not_renewed("EntraRefused", "", None, Time(at(1)));
         assert!(status.is_ready() && status.has_failed());
-        let object = object(Some(status));
+        let object = ACRPullSecret::example(Some(status));
         assert_eq!(freshness(&object, "a", at(2)), Freshness::Fresh);
         assert_eq!(freshness(&object, "b", at(2)), Freshness::Stale);
         assert_eq!(freshness(&object, "a", at(8_700)), Freshness::Stale);
@@ -143,7 +125,7 @@ mod tests {
     #[test]
     fn a_token_is_fresh_then_usable_then_stale_before_it_expires() {
         for n in 0..100 {
-            let mut object = object(Some(issued()));
+            let mut object = ACRPullSecret::example(Some(issued()));
             object.metadata.uid = Some(n.to_string());
             let due = (9_000.0 * renewal_share(&object, at(0))) as i64;
             for (second, expected) in [
@@ -167,11 +149,20 @@ mod tests {
             secret_uid: None,
             ..issued()
         };
-        let mut going = object(Some(issued()));
+        let mut going = ACRPullSecret::example(Some(issued()));
         going.metadata.deletion_timestamp = Some(Time(at(1)));
-        assert_eq!(freshness(&object(Some(issued())), "b", at(0)), Freshness::Stale);
-        assert_eq!(freshness(&object(Some(unwritten)), "a", at(0)), Freshness::Stale);
-        assert_eq!(freshness(&object(None), "a", at(0)), Freshness::Stale);
+        assert_eq!(
+            freshness(&ACRPullSecret::example(Some(issued())), "b", at(0)),
+            Freshness::Stale
+        );
+        assert_eq!(
+            freshness(&ACRPullSecret::example(Some(unwritten)), "a", at(0)),
+            Freshness::Stale
+        );
+        assert_eq!(
+            freshness(&ACRPullSecret::example(None), "a", at(0)),
+            Freshness::Stale
+        );
         assert_eq!(freshness(&going, "a", at(0)), Freshness::Stale);
     }
 }

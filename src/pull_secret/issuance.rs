@@ -2,7 +2,7 @@
 
 use super::{
     ACRPullSecret, IssuedToken, PullSecretPlan, PullSecrets, WatchedPullSecret, Writer,
-    freshness::{Freshness, freshness_of, marked_unused},
+    freshness::{Freshness, decoded, freshness_of, marked_unused},
     pair::{Written, is_working},
     resource::ISSUED,
     writer::owner_deleted,
@@ -16,7 +16,6 @@ use crate::{
     registry::{PullToken, RegistryClient},
     telemetry::Metrics,
     transport::{Caller, Gates, Progress},
-    watch::Item,
 };
 use jiff::Timestamp;
 use kube::Resource;
@@ -88,7 +87,10 @@ impl Issuance {
         }
         match cause {
             Cause::Admission => true,
-            Cause::Renewal(seen) => renewed(known) != renewed(Some(seen)),
+            Cause::Renewal(seen) => {
+                let last_renewal = |object| decoded(object).and_then(ACRPullSecret::last_renewal);
+                last_renewal(known) != last_renewal(Some(seen))
+            }
             Cause::Repair => false,
         }
     }
@@ -226,10 +228,7 @@ impl Issuance {
             return Ok(None);
         };
         if let Some(problem) = token.scope_problem {
-            if is_news(owner, &problem) {
-                let reason = problem.reason.as_str();
-                self.events.warn(owner.object_ref(&()), reason, &problem.message);
-            }
+            self.warn_once(owner, &problem);
             return Err(problem);
         }
         if owner.status.as_ref().is_some_and(|status| status.has_failed()) {
@@ -251,27 +250,19 @@ impl Issuance {
         if problem.is_transient() && is_working(owner, now) {
             return;
         }
-        if is_news(owner, problem) {
-            self.events
-                .warn(owner.object_ref(&()), problem.reason.as_str(), &problem.message);
-        }
+        self.warn_once(owner, problem);
         log_failure(self.writer.report_failure(owner, plan, problem, now).await);
     }
-}
 
-/// Whether no condition has this reason already.
-fn is_news(owner: &ACRPullSecret, problem: &Problem) -> bool {
-    let conditions = owner.status.iter().flat_map(|status| &status.conditions);
-    let mut failures = conditions.filter(|condition| condition.status != "True");
-    failures.all(|condition| condition.reason != problem.reason.as_str())
-}
-
-/// The time of the last renewal.
-fn renewed(object: Option<&WatchedPullSecret>) -> Option<Timestamp> {
-    let Item(Ok(object)) = object? else {
-        return None;
-    };
-    Some(object.status.as_ref()?.last_renewal_time.as_ref()?.0)
+    /// Reports a problem by an Event, unless a condition reports it already.
+    fn warn_once(&self, owner: &ACRPullSecret, problem: &Problem) {
+        let reason = problem.reason.as_str();
+        let conditions = owner.status.iter().flat_map(|status| &status.conditions);
+        let mut failures = conditions.filter(|condition| condition.status != "True");
+        if failures.all(|condition| condition.reason != reason) {
+            self.events.warn(owner.object_ref(&()), reason, &problem.message);
+        }
+    }
 }
 
 fn log(plan: &PullSecretPlan, result: &Result<Option<Timestamp>, Problem>) {

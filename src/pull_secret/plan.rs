@@ -6,6 +6,7 @@ use crate::{
     registry::PullToken,
 };
 use kube::runtime::reflector::ObjectRef;
+use std::sync::Arc;
 
 /// A resolved request: the pull secret that a Pod needs.
 #[derive(Clone, Debug)]
@@ -56,9 +57,14 @@ impl PullSecretPlan {
         &self.object.name
     }
 
-    /// The same plan for a pull secret of another name.
-    pub fn rename(&mut self, name: &str) {
-        self.object = ObjectRef::new(name).within(self.namespace());
+    /// The plan for the pull secret of this name. Pods refer to the existing name, even if the generator would now produce
+    /// another one.
+    pub fn named(mut self: Arc<Self>, name: &str) -> Arc<Self> {
+        if self.name() != name {
+            let object = ObjectRef::new(name).within(self.namespace());
+            Arc::make_mut(&mut self).object = object;
+        }
+        self
     }
 
     /// The generator, as the `ACRPullSecret` names it.

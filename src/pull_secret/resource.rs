@@ -1,6 +1,7 @@
 //! `ACRPullSecret`: the owner and the visible status of one pull secret.
 
 use crate::watch::{self, Item, Watched};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -153,6 +154,29 @@ impl Watched for ACRPullSecret {
 // === impl ACRPullSecret ===
 
 impl ACRPullSecret {
+    /// When the token was issued.
+    pub fn last_renewal(&self) -> Option<Timestamp> {
+        Some(self.status.as_ref()?.last_renewal_time.as_ref()?.0)
+    }
+
+    /// A pull secret with this status, for tests.
+    #[cfg(test)]
+    pub fn example(status: Option<ACRPullSecretStatus>) -> Self {
+        let generator = GeneratorReference {
+            kind: "ACRAccessToken".to_owned(),
+            name: "contoso".to_owned(),
+        };
+        let spec = ACRPullSecretSpec {
+            generator,
+            service_account_name: None,
+            service_account_namespace: None,
+            service_account_of: None,
+        };
+        let mut object = Self::new("acr-pull-contoso", spec);
+        object.status = status;
+        object
+    }
+
     /// Whether its deletion is announced because no Pod has named it for a while.
     pub fn is_marked_unused(&self) -> bool {
         self.status.as_ref().is_some_and(|s| s.unused_since.is_some())

@@ -228,7 +228,7 @@ impl Reconciler {
                 refused: matches!(failure.cause, FailureCause::Refused(_)),
                 pod_reads: 0,
             };
-            if !request.precedes(owner.as_ref().and_then(last_renewal)) {
+            if !request.precedes(owner.as_ref().and_then(ACRPullSecret::last_renewal)) {
                 self.repairs.request(key.clone(), request);
                 self.queue.wake(key);
             }
@@ -240,7 +240,7 @@ impl Reconciler {
         let Some((request, wait)) = self.repairs.pending(key) else {
             return Ok(None);
         };
-        if request.precedes(last_renewal(owner)) {
+        if request.precedes(owner.last_renewal()) {
             self.repairs.resolve(key, request.reported_at);
             return Ok(None);
         }
@@ -335,16 +335,12 @@ impl Reconciler {
 
     /// Issues the pull secret with this name as the admission of the Pod would, but none of its other pull secrets.
     async fn restore_from_pod(&self, pod: &LivePod, name: &str) -> Result<Outcome, Problem> {
-        let wishes = self.upkeep.admission.requests_of(pod).await?;
-        let Some(wish) = wishes.into_iter().find(|wish| wish.can_be_named(name)) else {
+        let requests = self.upkeep.admission.requests_of(pod).await?;
+        let Some(request) = requests.into_iter().find(|request| request.can_be_named(name)) else {
             return Ok(Outcome::NothingToDo);
         };
         let outcome = async {
-            let mut plan = self.upkeep.resolver.resolve(&wish).await?.plan;
-            // The Pod refers to the existing name, even if the generator would now produce another one.
-            if plan.name() != name {
-                Arc::make_mut(&mut plan).rename(name);
-            }
+            let plan = self.upkeep.resolver.resolve(&request).await?.plan.named(name);
             if !self.term.still_leads() {
                 return Ok(Outcome::NothingToDo);
             }
@@ -352,7 +348,7 @@ impl Reconciler {
             Ok(Outcome::Repaired)
         };
         let outcome = outcome.await;
-        outcome.inspect_err(|problem| self.upkeep.resolver.warn_on_generator(&wish, problem))
+        outcome.inspect_err(|problem| self.upkeep.resolver.warn_on_generator(&request, problem))
     }
 
     /// Reads a Pod. Returns `None` if it does not exist or cannot be decoded, as such a Pod confirms nothing.
@@ -386,10 +382,6 @@ impl Reconciler {
             .metrics
             .count_renewal(success, &outcome.as_ref().map(drop).map_err(Clone::clone));
     }
-}
-
-fn last_renewal(owner: &ACRPullSecret) -> Option<Timestamp> {
-    Some(owner.status.as_ref()?.last_renewal_time.as_ref()?.0)
 }
 
 #[cfg(test)]

@@ -68,7 +68,7 @@ pub fn fraction(seed: &impl Hash) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pull_secret::{ACRPullSecretSpec, ACRPullSecretStatus, GeneratorReference};
+    use crate::pull_secret::ACRPullSecretStatus;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     fn at(second: i64) -> Timestamp {
@@ -76,20 +76,9 @@ mod tests {
     }
 
     fn owner(uid: &str, status: Option<ACRPullSecretStatus>) -> ACRPullSecret {
-        let generator = GeneratorReference {
-            kind: "ACRAccessToken".to_owned(),
-            name: "contoso".to_owned(),
-        };
-        let spec = ACRPullSecretSpec {
-            generator,
-            service_account_name: None,
-            service_account_namespace: None,
-            service_account_of: None,
-        };
-        let mut owner = ACRPullSecret::new("x", spec);
+        let mut owner = ACRPullSecret::example(status);
         owner.metadata.uid = Some(uid.to_owned());
         owner.metadata.creation_timestamp = Some(Time(at(0)));
-        owner.status = status;
         owner
     }
 

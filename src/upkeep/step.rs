@@ -60,7 +60,7 @@ pub fn next_step(owner: &ACRPullSecret, known: Knowledge, now: Timestamp) -> Ste
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pull_secret::{ACRPullSecretSpec, ACRPullSecretStatus, GeneratorReference};
+    use crate::pull_secret::ACRPullSecretStatus;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     const LIFETIME: i64 = 9000;
@@ -71,23 +71,13 @@ mod tests {
 
     /// A pull secret that was created at 0 and, if it has a token, issued at 0.
     fn owner(has_token: bool) -> ACRPullSecret {
-        let generator = GeneratorReference {
-            kind: "ACRAccessToken".to_owned(),
-            name: "contoso".to_owned(),
-        };
-        let spec = ACRPullSecretSpec {
-            generator,
-            service_account_name: None,
-            service_account_namespace: None,
-            service_account_of: None,
-        };
-        let mut owner = ACRPullSecret::new("acr-pull-contoso", spec);
-        owner.metadata.creation_timestamp = Some(Time(at(0)));
-        owner.status = has_token.then(|| ACRPullSecretStatus {
+        let status = has_token.then(|| ACRPullSecretStatus {
             expiration_time: Some(Time(at(LIFETIME))),
             last_renewal_time: Some(Time(at(0))),
             ..ACRPullSecretStatus::default()
         });
+        let mut owner = ACRPullSecret::example(status);
+        owner.metadata.creation_timestamp = Some(Time(at(0)));
         owner
     }
 
