@@ -9,6 +9,8 @@ use kube::{Client, Config, core::Status};
 use serde::de::DeserializeOwned;
 use std::{collections::BTreeMap, fmt, path::Path, time::Duration};
 
+mod client;
+
 /// The file that contains a Pod's own namespace.
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
@@ -21,18 +23,12 @@ const READ_TIMEOUT: Duration = Duration::from_secs(20);
 /// The time-out of a connection attempt. kube's default is 30 seconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The client of the API server. kube's own retries are off, because they take longer than any admission.
+/// The client of the API server.
 pub async fn client() -> Result<Client, String> {
-    let mut config = Config::infer().await.map_err(|e| {
+    let config = Config::infer().await.map_err(|e| {
         format!("no Kubernetes configuration was found ({e}); run in a Pod, or set KUBECONFIG")
     })?;
-    config.default_retry = false;
-    config.connect_timeout = Some(CONNECT_TIMEOUT);
-    config.read_timeout = Some(READ_TIMEOUT);
-    config.reset_reader_on_write = true;
-    // HTTPS_PROXY is meant for Azure. kube would use the proxy for the API server too.
-    config.proxy_url = None;
-    Client::try_from(config).map_err(|e| format!("the Kubernetes client cannot be built: {e}"))
+    client::build(&config).map_err(|e| format!("the Kubernetes client cannot be built: {e}"))
 }
 
 /// The namespace from a flag, or else the Pod's own namespace. The error is a message for the operator.
