@@ -11,7 +11,7 @@ use tracing_subscriber::{
 /// Logging flags.
 #[derive(Clone, Debug, clap::Args)]
 pub struct LogArgs {
-    /// Log level: off, error, warn, info, debug or trace; also per module, as in warn,kube_client=debug
+    /// Log level: off, error, warn, info, debug or trace; also per module, as in warn,acr_pull_webhook=debug
     #[arg(
         long,
         env = "ACR_PULL_WEBHOOK_LOG_LEVEL",
