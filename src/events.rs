@@ -13,11 +13,8 @@ use kube::{
     Client,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// An Event with the same object and reason is not emitted again within this time.
@@ -119,7 +116,7 @@ impl Inner {
     fn should_emit(&self, about: &str, reason: &str) -> bool {
         let key = (about.to_owned(), reason.to_owned());
         let now = Instant::now();
-        let mut last_emitted = self.last_emitted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last_emitted = self.last_emitted.lock();
         if last_emitted
             .get(&key)
             .is_some_and(|last| now - *last < DEDUP_WINDOW)

@@ -20,9 +20,10 @@
 //! # }
 //! ```
 
+use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 use tokio::sync::oneshot;
 
@@ -117,7 +118,7 @@ impl FairSemaphore {
 
     /// The numbers of waiters and of held permits.
     pub fn counts(&self) -> (usize, usize) {
-        let state = self.0.lock();
+        let state = self.0.state.lock();
         let waiting = |queue: &Queue| queue.waiting.values().map(BTreeMap::len).sum::<usize>();
         (
             state.queues.iter().map(waiting).sum(),
@@ -139,7 +140,7 @@ impl Inner {
         sender: oneshot::Sender<FairPermit>,
     ) -> u64 {
         let ticket = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             let ticket = state.next_ticket;
             state.next_ticket += 1;
             state.queues[lane.index()].push(namespace, ticket, sender);
@@ -152,7 +153,7 @@ impl Inner {
     /// Grants all available permits to waiters.
     fn grant_free(self: &Arc<Self>) {
         loop {
-            let served = self.lock().next_waiter(self);
+            let served = self.state.lock().next_waiter(self);
             let Some((lane, namespace, sender)) = served else {
                 return;
             };
@@ -164,11 +165,6 @@ impl Inner {
             // Sent without the lock: if the receiver is gone, dropping the permit takes the lock.
             drop(sender.send(permit));
         }
-    }
-
-    /// The lock is never held across an await, and a panic leaves the state consistent.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -256,14 +252,14 @@ impl Lane {
 
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
-        let mut state = self.semaphore.0.lock();
+        let mut state = self.semaphore.0.state.lock();
         state.queues[self.lane.index()].remove(&self.namespace, self.ticket);
     }
 }
 
 impl Drop for FairPermit {
     fn drop(&mut self) {
-        self.semaphore.lock().release(self.lane, &self.namespace);
+        self.semaphore.state.lock().release(self.lane, &self.namespace);
         self.semaphore.grant_free();
     }
 }

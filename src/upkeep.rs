@@ -24,15 +24,11 @@ use crate::{
 use futures::FutureExt;
 use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
+use parking_lot::Mutex;
 use queue::Queue;
 use rate_limiter::RateLimiter;
 use repair::Repairs;
-use std::{
-    collections::HashMap,
-    panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use step::{Knowledge, Step, next_step};
 use tokio::{sync::Notify, time::Instant};
 use usage::{Usage, UsageIndex};
@@ -249,7 +245,7 @@ impl Reconciler {
 
     /// Records a failure. Returns how long to wait before the next attempt.
     fn on_error(&self, key: &Key, retry_after: Option<Duration>) -> Duration {
-        let mut backoffs = self.backoffs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut backoffs = self.backoffs.lock();
         let failures = backoffs.get(key).map_or(0, |backoff| backoff.failures);
         let delay = schedule::backoff_delay(failures, retry_after, &key.1);
         let until = Instant::now() + delay;
@@ -260,16 +256,13 @@ impl Reconciler {
 
     /// The remaining back-off of this key.
     fn backoff_left(&self, key: &Key) -> Option<Duration> {
-        let backoffs = self.backoffs.lock().unwrap_or_else(PoisonError::into_inner);
+        let backoffs = self.backoffs.lock();
         let left = backoffs.get(key)?.until.saturating_duration_since(Instant::now());
         (!left.is_zero()).then_some(left)
     }
 
     fn clear_backoff(&self, key: &Key) {
-        self.backoffs
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(key);
+        self.backoffs.lock().remove(key);
     }
 }
 
@@ -320,7 +313,7 @@ mod tests {
                     assert!(key.1 != "panics", "the test asked for a panic");
                 });
                 let outcome = outcome.await;
-                seen.lock().unwrap().push((key.1, outcome.is_some()));
+                seen.lock().push((key.1, outcome.is_some()));
                 None
             }
         };
@@ -328,7 +321,7 @@ mod tests {
             () = queue.run(1, reconcile) => {}
             () = tokio::time::sleep(Duration::from_secs(9)) => {}
         }
-        let seen = seen.into_inner().unwrap();
+        let seen = seen.into_inner();
         assert_eq!(seen, [("panics".to_owned(), false), ("works".to_owned(), true)]);
     }
 }

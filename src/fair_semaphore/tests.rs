@@ -92,7 +92,7 @@ fn cancelled_waiters_leave_the_queues() {
     assert_eq!(semaphore.counts(), (1000, 1));
     drop(waiting);
     assert_eq!(semaphore.counts(), (0, 1));
-    let state = semaphore.0.lock();
+    let state = semaphore.0.state.lock();
     assert!(
         state
             .queues

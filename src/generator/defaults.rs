@@ -13,11 +13,8 @@ use kube::{
     core::PartialObjectMeta,
     runtime::reflector::{ObjectRef, Store},
 };
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// The label of a Namespace that names its default generator.
@@ -89,7 +86,7 @@ impl NamespaceDefaults {
         let found = kubernetes::call(&what, api.get_opt(namespace)).await?;
         let label = found.and_then(|namespace| label(namespace.meta()));
         if label.is_none() {
-            let mut unlabelled = self.unlabelled.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut unlabelled = self.unlabelled.lock();
             if unlabelled.len() >= MAX_UNLABELLED {
                 unlabelled.clear();
             }
@@ -99,7 +96,7 @@ impl NamespaceDefaults {
     }
 
     fn is_known_unlabelled(&self, namespace: &str) -> bool {
-        let unlabelled = self.unlabelled.lock().unwrap_or_else(PoisonError::into_inner);
+        let unlabelled = self.unlabelled.lock();
         let until = unlabelled.get(namespace);
         until.is_some_and(|until| Instant::now() < *until)
     }

@@ -16,7 +16,7 @@ async fn an_unfit_replica_does_not_run_for_leader_and_releases_the_leadership() 
     first.fit.store(false, Ordering::Relaxed);
     sleep(2 * LEASE_DURATION).await;
     assert_eq!(
-        world.0.lock().unwrap().writes.len(),
+        world.0.lock().writes.len(),
         0,
         "an unfit replica does not run for leader"
     );
@@ -42,7 +42,7 @@ async fn the_first_replica_leads_and_keeps_renewing() {
     let processes = [0, 1, 2].map(|n| world.start(n));
     world.led_by(|_| true).await;
     sleep(20 * LEASE_DURATION).await;
-    assert_eq!(world.0.lock().unwrap().terms.len(), 1);
+    assert_eq!(world.0.lock().terms.len(), 1);
     drop(processes);
 }
 
@@ -60,7 +60,7 @@ async fn a_leader_that_cannot_renew_stops_before_its_successor_starts() {
         let (last, next) = (*world.steps_of(0).last().unwrap(), world.steps_of(1)[0]);
         assert!(last < renewed + RENEW_DEADLINE, "{link:?}: worked too long");
         assert!(
-            world.0.lock().unwrap().dropped[0] <= renewed + RENEW_DEADLINE + STEP,
+            world.0.lock().dropped[0] <= renewed + RENEW_DEADLINE + STEP,
             "{link:?}: the work was not dropped"
         );
         assert!(
@@ -122,7 +122,7 @@ async fn a_long_suspended_leader_starts_a_new_leadership() {
     process.resume();
     world.led_by(|_| true).await;
     assert_eq!(world.steps_of(0), before);
-    assert_eq!(world.0.lock().unwrap().terms.len(), 2);
+    assert_eq!(world.0.lock().terms.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -195,7 +195,7 @@ async fn work_that_ends_by_itself_releases_the_leadership() {
     world.eventually(|world| world.last_write().1.is_empty()).await;
     // The replica then runs for leader again.
     world.led_by(|n| n == 0).await;
-    assert_eq!(world.0.lock().unwrap().terms.len(), 2);
+    assert_eq!(world.0.lock().terms.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -203,9 +203,9 @@ async fn a_deleted_lease_is_created_again_by_the_leader() {
     let world = World::default();
     let _process = world.start(0);
     world.led_by(|_| true).await;
-    world.0.lock().unwrap().lease = None;
+    world.0.lock().lease = None;
     sleep(LEASE_DURATION).await;
-    let inner = world.0.lock().unwrap();
+    let inner = world.0.lock();
     assert!(inner.lease.is_some());
     assert_eq!(inner.terms.len(), 1);
 }
@@ -216,7 +216,7 @@ async fn a_leader_whose_lease_names_another_holder_stops_at_its_next_renewal() {
     let _process = world.start(0);
     world.led_by(|_| true).await;
     {
-        let mut inner = world.0.lock().unwrap();
+        let mut inner = world.0.lock();
         inner.version += 1;
         let version = inner.version.to_string();
         let lease = inner.lease.as_mut().unwrap();
@@ -226,7 +226,7 @@ async fn a_leader_whose_lease_names_another_holder_stops_at_its_next_renewal() {
     sleep(RETRY_PERIOD + STEP).await;
     assert_eq!(world.leader(), None);
     sleep(LEASE_DURATION / 2).await;
-    assert_eq!(world.0.lock().unwrap().working, 0);
+    assert_eq!(world.0.lock().working, 0);
 }
 
 #[derive(Clone, Debug)]

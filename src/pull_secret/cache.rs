@@ -1,12 +1,8 @@
 //! Results of resolving requests, kept while the watched generators and service accounts do not change.
 
 use crate::problem::Problem;
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use std::{collections::HashMap, hash::Hash, time::Duration};
 use tokio::time::Instant;
 
 /// An entry takes about 1 KiB. A full cache is cleared: that costs less than to track which entry was used last.
@@ -34,14 +30,14 @@ impl<K, V> Default for ResultCache<K, V> {
 impl<K: Eq + Hash + Clone, V: Clone> ResultCache<K, V> {
     /// The result in this revision.
     pub fn get(&self, key: &K, revision: u64) -> Option<V> {
-        let entries = self.lock();
+        let entries = self.0.lock();
         let result = entries.results.get(key)?;
         (entries.revision == revision).then(|| result.clone())
     }
 
     /// Keeps a result of objects that were read in this revision or later.
     pub fn put(&self, key: &K, result: &V, revision: u64) {
-        let mut entries = self.lock();
+        let mut entries = self.0.lock();
         if revision < entries.revision {
             return;
         }
@@ -50,10 +46,6 @@ impl<K: Eq + Hash + Clone, V: Clone> ResultCache<K, V> {
             entries.revision = revision;
         }
         entries.results.insert(key.clone(), result.clone());
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Entries<K, V>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -76,7 +68,7 @@ impl<K> Default for RefusalCache<K> {
 impl<K: Eq + Hash + Clone> RefusalCache<K> {
     /// The refusal of a look-up that began in this revision.
     pub fn get(&self, key: &K, revision: u64) -> Option<Problem> {
-        let refusals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let refusals = self.0.lock();
         let refusal = refusals.get(key)?;
         let holds = refusal.revision == revision && Instant::now() < refusal.expires;
         holds.then(|| refusal.problem.clone())
@@ -87,7 +79,7 @@ impl<K: Eq + Hash + Clone> RefusalCache<K> {
         if problem.is_transient() {
             return;
         }
-        let mut refusals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut refusals = self.0.lock();
         if refusals.len() >= MAX_ENTRIES {
             refusals.clear();
         }
@@ -124,7 +116,7 @@ mod tests {
         let cache = ResultCache::default();
         for n in 0..3 * MAX_ENTRIES {
             cache.put(&n, &(), 1);
-            assert!(cache.lock().results.len() <= MAX_ENTRIES);
+            assert!(cache.0.lock().results.len() <= MAX_ENTRIES);
         }
     }
 
@@ -143,7 +135,7 @@ mod tests {
         let many = RefusalCache::default();
         for n in 0..3 * MAX_ENTRIES {
             many.put(&n, &missing, 1);
-            assert!(many.0.lock().unwrap().len() <= MAX_ENTRIES);
+            assert!(many.0.lock().len() <= MAX_ENTRIES);
         }
     }
 }

@@ -1,10 +1,7 @@
 //! The pull secrets that have changed since the listener looked last. A set of names cannot overflow as a channel can.
 
-use std::{
-    collections::HashSet,
-    mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use parking_lot::Mutex;
+use std::{collections::HashSet, mem, sync::Arc};
 use tokio::sync::Notify;
 
 /// Namespace and name.
@@ -29,7 +26,7 @@ pub struct Listener(Changes);
 impl Changes {
     /// Records that this pull secret was changed or deleted.
     pub fn add(&self, namespace: String, name: String) {
-        if let Some(changed) = &mut *self.lock() {
+        if let Some(changed) = &mut *self.0.changed.lock() {
             changed.insert((namespace, name));
             self.0.notify.notify_one();
         }
@@ -37,12 +34,8 @@ impl Changes {
 
     /// Listens from now on, in place of an earlier listener.
     pub fn listen(&self) -> Listener {
-        *self.lock() = Some(HashSet::new());
+        *self.0.changed.lock() = Some(HashSet::new());
         Listener(self.clone())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<HashSet<Key>>> {
-        self.0.changed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -52,7 +45,14 @@ impl Listener {
     /// Waits for changes since the last call, and returns them.
     pub async fn next(&self) -> HashSet<Key> {
         loop {
-            let changed = self.0.lock().as_mut().map(mem::take).unwrap_or_default();
+            let changed = self
+                .0
+                .0
+                .changed
+                .lock()
+                .as_mut()
+                .map(mem::take)
+                .unwrap_or_default();
             if !changed.is_empty() {
                 return changed;
             }
@@ -63,7 +63,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        *self.0.lock() = None;
+        *self.0.0.changed.lock() = None;
     }
 }
 
@@ -91,6 +91,9 @@ mod tests {
         assert_eq!(listener.next().await.len(), 1);
         drop(listener);
         add(2);
-        assert!(changes.lock().is_none(), "a dropped listener takes no memory");
+        assert!(
+            changes.0.changed.lock().is_none(),
+            "a dropped listener takes no memory"
+        );
     }
 }

@@ -9,10 +9,11 @@ use crate::{
     transport::{Progress, Stage},
 };
 use backon::{BackoffBuilder, ExponentialBuilder};
+use parking_lot::Mutex;
 use std::{
     collections::{HashMap, hash_map::Entry},
     hash::Hash,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -119,7 +120,7 @@ where
 {
     /// Joins the flight for this version of the key, or starts it.
     pub fn join(&self, key: K, version: V, job: impl Job) -> Waiter {
-        let mut board = self.lock();
+        let mut board = self.0.lock();
         if let Some(problem) = board.refusal(&key, &version) {
             return Waiter::refused(problem);
         }
@@ -157,14 +158,14 @@ where
     /// Whether a flight for another version is under way or has just finished: the watch may still show the result of
     /// the version before.
     pub fn has_other_version(&self, key: &K, version: &V) -> bool {
-        let board = self.lock();
+        let board = self.0.lock();
         let flight = board.flights.get(key);
         flight.is_some_and(|flight| flight.version != *version)
     }
 
     /// Whether the last attempt for this version was refused, not long ago.
     pub fn was_refused(&self, key: &K, version: &V) -> bool {
-        let board = self.lock();
+        let board = self.0.lock();
         let refusal = board.refusals.get(key);
         refusal.is_some_and(|refusal| {
             refusal.version == *version && Instant::now() < refusal.expires + REFUSAL_MEMORY
@@ -174,7 +175,7 @@ where
     /// Forgets the flight of a key whose object was deleted. An attempt under way continues for its waiters, and nobody
     /// else joins it, because it may have written before the deletion. Refusals stay: they do not depend on the object.
     pub fn forget(&self, key: &K) {
-        let flight = self.lock().flights.remove(key);
+        let flight = self.0.lock().flights.remove(key);
         if let Some(flight) = flight.filter(|flight| !flight.is_attempting()) {
             flight.task.abort();
         }
@@ -182,7 +183,7 @@ where
 
     /// Forgets a success: the next caller starts another flight.
     pub fn forget_success(&self, key: &K) {
-        let mut board = self.lock();
+        let mut board = self.0.lock();
         if let Entry::Occupied(entry) = board.flights.entry(key.clone())
             && entry.get().has_succeeded()
         {
@@ -207,8 +208,8 @@ where
             ..
         } = controls;
         match &outcome {
-            Ok(()) => drop(self.lock().refusals.remove(&key)),
-            Err(problem) => self.lock().remember_refusal(&key, &retry_now, version, problem),
+            Ok(()) => drop(self.0.lock().refusals.remove(&key)),
+            Err(problem) => self.0.lock().remember_refusal(&key, &retry_now, version, problem),
         }
         let succeeded = outcome.is_ok();
         state.send_replace(State::Finished(outcome));
@@ -216,7 +217,7 @@ where
             sleep(SUCCESS_TTL).await;
         }
         // Another flight may have replaced this one meanwhile.
-        if let Entry::Occupied(entry) = self.lock().flights.entry(key)
+        if let Entry::Occupied(entry) = self.0.lock().flights.entry(key)
             && Arc::ptr_eq(&entry.get().retry_now, &retry_now)
         {
             entry.remove();
@@ -262,14 +263,9 @@ where
 
     /// Whether this flight is still the flight of its key.
     fn is_current(&self, controls: &Controls<K, V>) -> bool {
-        let board = self.lock();
+        let board = self.0.lock();
         let flight = board.flights.get(&controls.key);
         flight.is_some_and(|flight| Arc::ptr_eq(&flight.retry_now, &controls.retry_now))
-    }
-
-    /// Never held across an await; a panic elsewhere leaves the maps whole.
-    fn lock(&self) -> MutexGuard<'_, Board<K, V>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

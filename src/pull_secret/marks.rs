@@ -2,10 +2,8 @@
 
 use super::{ACRPullSecret, Writer};
 use crate::problem::Problem;
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use parking_lot::Mutex;
+use std::{collections::HashMap, sync::Arc};
 use tokio::sync::OnceCell;
 
 /// Marks that were taken back are remembered until the watch shows it. A full map is cleared.
@@ -26,7 +24,7 @@ impl Marks {
             marked.metadata.resource_version.clone().unwrap_or_default(),
         );
         let cell = {
-            let mut marks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut marks = self.0.lock();
             if marks.len() >= MAX_MARKS {
                 marks.clear();
             }

@@ -3,9 +3,10 @@
 
 use crate::telemetry::Metrics;
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -68,7 +69,7 @@ impl AzureClock {
     }
 
     fn may_log(&self) -> bool {
-        let mut last_logged = self.last_logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last_logged = self.last_logged.lock();
         let may = last_logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL);
         if may {
             *last_logged = Some(Instant::now());

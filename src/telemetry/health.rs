@@ -8,10 +8,11 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use parking_lot::Mutex;
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -50,17 +51,17 @@ struct WatchState {
 impl Readiness {
     /// Makes the replica unready for this reason, until [`Self::clear`] is called with it.
     pub fn set_unready(&self, reason: &'static str) {
-        lock(&self.0.unready_reasons).insert(reason);
+        self.0.unready_reasons.lock().insert(reason);
     }
 
     /// Removes this reason.
     pub fn clear(&self, reason: &'static str) {
-        lock(&self.0.unready_reasons).remove(reason);
+        self.0.unready_reasons.lock().remove(reason);
     }
 
     /// Why the replica is unready. Empty if it is ready.
     pub fn unready_reasons(&self) -> Vec<&'static str> {
-        let mut reasons: Vec<_> = lock(&self.0.unready_reasons).iter().copied().collect();
+        let mut reasons: Vec<_> = self.0.unready_reasons.lock().iter().copied().collect();
         if self.is_cut_off() {
             reasons.push(API_SERVER_UNREACHABLE);
         }
@@ -75,7 +76,7 @@ impl Readiness {
             unreachable_since: None,
             failing_since: None,
         };
-        lock(&self.0.watches).insert(number, state);
+        self.0.watches.lock().insert(number, state);
         metrics.add_failing_watches(name, 0);
         WatchHealth {
             readiness: self.clone(),
@@ -88,15 +89,15 @@ impl Readiness {
 
     /// Whether this watch has been listed, and works in at least one scope or failed there only recently.
     pub fn watch_is_current(&self, name: &'static str) -> bool {
-        let watches = lock(&self.0.watches);
+        let watches = self.0.watches.lock();
         let mut scopes = watches.values().filter(|scope| scope.name == name);
-        !lock(&self.0.unready_reasons).contains(name)
+        !self.0.unready_reasons.lock().contains(name)
             && scopes.any(|scope| !exceeds_tolerance(scope.failing_since))
     }
 
     /// Whether all watches have failed to reach the API server for longer than is tolerated.
     fn is_cut_off(&self) -> bool {
-        let watches = lock(&self.0.watches);
+        let watches = self.0.watches.lock();
         !watches.is_empty()
             && watches
                 .values()
@@ -130,7 +131,7 @@ pub struct WatchHealth {
 impl WatchHealth {
     /// Reports that the watch fails.
     pub fn set_failing(&mut self, outage: Outage) {
-        if let Some(scope) = lock(&self.readiness.0.watches).get_mut(&self.number) {
+        if let Some(scope) = self.readiness.0.watches.lock().get_mut(&self.number) {
             let now = Instant::now();
             scope.failing_since.get_or_insert(now);
             scope.unreachable_since = match outage {
@@ -143,7 +144,7 @@ impl WatchHealth {
 
     /// Reports that the watch works.
     pub fn set_working(&mut self) {
-        if let Some(scope) = lock(&self.readiness.0.watches).get_mut(&self.number) {
+        if let Some(scope) = self.readiness.0.watches.lock().get_mut(&self.number) {
             scope.unreachable_since = None;
             scope.failing_since = None;
         }
@@ -161,15 +162,11 @@ impl WatchHealth {
 impl Drop for WatchHealth {
     fn drop(&mut self) {
         self.update_metric(false);
-        lock(&self.readiness.0.watches).remove(&self.number);
+        self.readiness.0.watches.lock().remove(&self.number);
     }
 }
 
 /// Ignores poisoning: each update is a single step, so a panic leaves no partial update.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// The routes of the admin listener.
 #[derive(Clone)]
 pub struct Health {

@@ -2,13 +2,14 @@
 
 use crate::problem::Problem;
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
 use std::{
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
@@ -65,7 +66,7 @@ impl Metrics {
             unreadable_objects: Family::default(),
             leading_until: Arc::default(),
         };
-        let mut registry = metrics.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut registry = metrics.registry.lock();
         registry.register(
             "admissions",
             "Admission requests answered, by outcome and reason",
@@ -246,20 +247,17 @@ impl Metrics {
 
     /// Sets until when this replica leads; `None` if it does not lead.
     pub fn set_leading_until(&self, until: Option<tokio::time::Instant>) {
-        *self.leading_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+        *self.leading_until.lock() = until;
     }
 
     /// The response body of `/metrics`.
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
         // Computed from the clock: a suspended process may be scraped before it notices that its lease has expired.
-        let until = *self.leading_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = *self.leading_until.lock();
         let leads = until.is_some_and(|until| tokio::time::Instant::now() < until);
         self.leader.set(leads.into());
         let mut text = String::new();
-        encode(
-            &mut text,
-            &self.registry.lock().unwrap_or_else(PoisonError::into_inner),
-        )?;
+        encode(&mut text, &self.registry.lock())?;
         Ok(text)
     }
 }

@@ -3,11 +3,12 @@
 //! A connection is *proven* after a request for a secret path: only API servers know such a path. A stranger's connection
 //! is never proven, and strangers' connections are closed first.
 
+use parking_lot::Mutex;
 use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -74,7 +75,7 @@ impl Connections {
 
     fn try_admit(&self, peer: IpAddr) -> Option<ConnectionGuard> {
         let now = Instant::now();
-        let mut state = self.lock();
+        let mut state = self.0.state.lock();
         let reached = if state.open.len() >= self.0.max {
             Some(ReachedLimit::All)
         } else if state.unproven >= MAX_UNPROVEN {
@@ -114,15 +115,11 @@ impl Connections {
     pub async fn all_ended(&self) {
         loop {
             let changed = self.0.changed.notified();
-            if self.lock().open.is_empty() {
+            if self.0.state.lock().open.is_empty() {
                 return;
             }
             changed.await;
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -218,7 +215,7 @@ impl ConnectionGuard {
     pub async fn handshake_permit(&self) -> Option<OwnedSemaphorePermit> {
         let now = Instant::now();
         let handshakes = {
-            let mut state = self.connections.lock();
+            let mut state = self.connections.0.state.lock();
             let peer = state.peers.entry(self.connection.peer).or_default();
             if peer.is_proven(now) {
                 return None;
@@ -249,7 +246,7 @@ impl ConnectionGuard {
     }
 
     fn prove(&self) {
-        let mut state = self.connections.lock();
+        let mut state = self.connections.0.state.lock();
         // The connection may just have been evicted.
         if state.open.contains_key(&self.id) {
             self.connection.proven.store(true, Ordering::Relaxed);
@@ -294,7 +291,7 @@ impl ConnectionGuard {
 
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        self.connections.lock().remove(self.id, Instant::now());
+        self.connections.0.state.lock().remove(self.id, Instant::now());
         self.connections.0.changed.notify_waiters();
     }
 }

@@ -1,10 +1,8 @@
 //! The secret path. Only API servers can read it, in the MutatingWebhookConfiguration, so only they can call the webhook.
 
+use parking_lot::RwLock;
 use rustls::crypto::CryptoProvider;
-use std::{
-    fmt,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::{fmt, sync::Arc};
 use subtle::ConstantTimeEq;
 
 /// Precedes the random digits in the URL.
@@ -62,7 +60,7 @@ pub struct AcceptedPaths(Arc<RwLock<Vec<SecretPath>>>);
 impl AcceptedPaths {
     /// Accepts these paths only.
     pub fn set(&self, paths: Vec<SecretPath>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = paths;
+        *self.0.write() = paths;
     }
 
     /// Whether a request for this path is accepted. The comparison takes the same time for every path of the right length,
@@ -73,7 +71,7 @@ impl AcceptedPaths {
             return false;
         };
         let requested = words(requested);
-        let paths = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let paths = self.0.read();
         let equal = paths.iter().map(|path| words(&path.0).ct_eq(&requested));
         equal.fold(subtle::Choice::from(0), |any, one| any | one).into()
     }

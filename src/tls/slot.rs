@@ -2,12 +2,13 @@
 
 use super::{AllowedClients, CertificateAndKey};
 use crate::telemetry::Metrics;
+use parking_lot::RwLock;
 use rustls::{
     ServerConfig,
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 /// The certificate in use. Clones share it.
 #[derive(Clone, Debug)]
@@ -28,7 +29,7 @@ impl CertificateSlot {
     /// Serves this certificate from the next handshake on. Returns whether it differs from the one before.
     pub fn set(&self, certificate: &CertificateAndKey) -> bool {
         self.metrics.set_certificate_expiration(certificate.not_after);
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current.write();
         let previous = current.replace(certificate.certified.clone());
         previous.is_none_or(|previous| previous.cert != certificate.certified.cert)
     }
@@ -49,9 +50,6 @@ impl CertificateSlot {
 
 impl ResolvesServerCert for CertificateSlot {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.current
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.current.read().clone()
     }
 }

@@ -17,11 +17,8 @@ use crate::{
     problem::Problem,
     telemetry::Metrics,
 };
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
 
 /// The limit for all hosts together is this multiple of the limit for one host.
@@ -158,20 +155,22 @@ impl Gates {
 
     /// Whether the circuit breaker of this host is open.
     pub fn is_unreachable(&self, host: &str) -> bool {
-        let hosts = self.0.hosts();
-        hosts.get(host).is_some_and(|gate| gate.breaker().open.is_some())
+        let hosts = self.0.hosts.lock();
+        hosts
+            .get(host)
+            .is_some_and(|gate| gate.breaker.lock().open.is_some())
     }
 }
 
 impl Inner {
     fn gate(&self, host: &str) -> Arc<Gate> {
-        let mut hosts = self.hosts();
+        let mut hosts = self.hosts.lock();
         if let Some(gate) = hosts.get(host) {
             return gate.clone();
         }
         if hosts.len() >= MAX_HOSTS {
             // Hosts with current or waiting calls are kept. Of the others, unreachable hosts are removed last.
-            hosts.retain(|_, gate| Arc::strong_count(gate) > 1 || gate.breaker().is_open());
+            hosts.retain(|_, gate| Arc::strong_count(gate) > 1 || gate.breaker.lock().is_open());
         }
         if hosts.len() >= MAX_HOSTS {
             hosts.retain(|_, gate| Arc::strong_count(gate) > 1);
@@ -188,7 +187,7 @@ impl Inner {
     /// Fails if the call would be refused now, so that it need not wait for a permit.
     fn check(&self, gate: &Gate, subject: &str) -> Result<(), Problem> {
         self.check_pause(subject)?;
-        gate.breaker().refusal().map_or(Ok(()), Err)
+        gate.breaker.lock().refusal().map_or(Ok(()), Err)
     }
 
     /// Acquires the host's permit first, so that a call that waits for it holds nothing that calls to other hosts need.
@@ -210,7 +209,7 @@ impl Inner {
     }
 
     fn check_pause(&self, subject: &str) -> Result<(), Problem> {
-        let mut pauses = self.pauses();
+        let mut pauses = self.pauses.lock();
         let Some(pause) = pauses.get(subject) else {
             return Ok(());
         };
@@ -223,7 +222,7 @@ impl Inner {
     }
 
     fn pause(&self, subject: &str, problem: &Problem, asked: Duration) {
-        let mut pauses = self.pauses();
+        let mut pauses = self.pauses.lock();
         let now = Instant::now();
         if pauses.len() >= MAX_PAUSES {
             pauses.retain(|_, pause| pause.until > now);
@@ -237,15 +236,6 @@ impl Inner {
         };
         pauses.insert(subject.to_owned(), pause);
     }
-
-    /// The locks are never held across an await, and a panic leaves the maps consistent.
-    fn hosts(&self) -> MutexGuard<'_, HashMap<String, Arc<Gate>>> {
-        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn pauses(&self) -> MutexGuard<'_, HashMap<String, Pause>> {
-        self.pauses.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// The same problem, for a call that was not made.
@@ -257,7 +247,7 @@ fn retry_later(problem: &Problem, left: Duration) -> Problem {
 
 impl Gate {
     fn admit(&self) -> Result<BreakerPermit<'_>, Problem> {
-        let mut breaker = self.breaker();
+        let mut breaker = self.breaker.lock();
         if let Some(problem) = breaker.refusal() {
             return Err(problem);
         }
@@ -266,10 +256,6 @@ impl Gate {
             gate: self,
             is_probe: probe.is_some(),
         })
-    }
-
-    fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -307,7 +293,7 @@ impl Breaker {
 
 impl BreakerPermit<'_> {
     fn settle(self, problem: Option<&Problem>) {
-        let mut breaker = self.gate.breaker();
+        let mut breaker = self.gate.breaker.lock();
         match problem {
             Some(problem) if problem.unreachable => breaker.record_failure(problem, self.is_probe),
             // Any response shows that the host is reachable.
@@ -320,7 +306,7 @@ impl Drop for BreakerPermit<'_> {
     /// A cancelled probe allows the next one.
     fn drop(&mut self) {
         if self.is_probe
-            && let Some(open) = &mut self.gate.breaker().open
+            && let Some(open) = &mut self.gate.breaker.lock().open
         {
             open.probing = false;
         }

@@ -1,10 +1,7 @@
 //! Opens connections to a host before the first request needs one.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{sync::Semaphore, time::Instant};
 
 use super::Gates;
@@ -58,7 +55,7 @@ impl Preconnector {
     }
 
     fn is_needed(&self, host: &str) -> bool {
-        let mut last_used = self.last_used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last_used = self.last_used.lock();
         let now = Instant::now();
         if let Some(last) = last_used.get_mut(host) {
             return now - std::mem::replace(last, now) > IDLE_TIMEOUT;
@@ -88,10 +85,6 @@ mod tests {
         assert!(preconnector.is_needed("a"));
         tokio::time::advance(2 * IDLE_TIMEOUT).await;
         assert!(preconnector.is_needed("c"));
-        assert_eq!(
-            preconnector.last_used.lock().unwrap().len(),
-            1,
-            "idle hosts are removed"
-        );
+        assert_eq!(preconnector.last_used.lock().len(), 1, "idle hosts are removed");
     }
 }

@@ -1,7 +1,8 @@
 //! What an attempt to issue a token waits for, so that a missed deadline names the right cause.
 
 use crate::problem::{Problem, Reason};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 
 /// What an attempt to issue a token waits for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,22 +25,18 @@ pub struct Progress(Arc<Mutex<Stage>>);
 impl Progress {
     /// The current stage.
     pub fn stage(&self) -> Stage {
-        self.lock().clone()
+        self.0.lock().clone()
     }
 
     /// Sets the current stage.
     pub fn set(&self, stage: Stage) {
-        *self.lock() = stage;
+        *self.0.lock() = stage;
     }
 
     /// Sets the stage until the guard is dropped.
     pub fn at(&self, stage: Stage) -> StageGuard<'_> {
         self.set(stage);
         StageGuard(self)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Stage> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

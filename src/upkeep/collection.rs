@@ -16,9 +16,9 @@ use crate::{
 };
 use jiff::Timestamp;
 use kube::{Api, api::ListParams};
+use parking_lot::Mutex;
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::time::Instant;
@@ -45,23 +45,19 @@ pub struct Collection {
 impl Collection {
     /// When the mark of this pull secret was first seen.
     fn mark_seen_at(&self, key: &Key) -> Instant {
-        *self.marks().entry(key.clone()).or_insert_with(Instant::now)
+        *self.marks.lock().entry(key.clone()).or_insert_with(Instant::now)
     }
 
     /// The names of the marked pull secrets of this namespace.
     fn marked_in(&self, namespace: &str) -> HashSet<String> {
-        let marks = self.marks();
+        let marks = self.marks.lock();
         let marked = marks.keys().filter(|key| key.0 == namespace);
         marked.map(|key| key.1.clone()).collect()
     }
 
     /// Forgets a pull secret that is no longer marked, or no longer exists.
     pub fn forget(&self, key: &Key) {
-        self.marks().remove(key);
-    }
-
-    fn marks(&self) -> MutexGuard<'_, HashMap<Key, Instant>> {
-        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+        self.marks.lock().remove(key);
     }
 }
 

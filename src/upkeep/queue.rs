@@ -6,9 +6,9 @@
 
 use super::Key;
 use futures::stream::{FuturesUnordered, StreamExt};
+use parking_lot::Mutex;
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
-    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::{
@@ -31,7 +31,7 @@ impl Queue {
 
     /// Schedules the key for this time, unless it is scheduled for an earlier one.
     pub fn wake_at(&self, key: Key, time: Instant) {
-        self.lock().schedule(key, time);
+        self.state.lock().schedule(key, time);
         self.changed.notify_one();
     }
 
@@ -46,7 +46,7 @@ impl Queue {
         let mut running = FuturesUnordered::new();
         loop {
             let next = if running.len() < slots {
-                self.lock().next(max_per_namespace, Instant::now())
+                self.state.lock().next(max_per_namespace, Instant::now())
             } else {
                 None
             };
@@ -55,10 +55,10 @@ impl Queue {
                 running.push(async move { (key, reconciled.await) });
                 continue;
             }
-            let next_time = self.lock().scheduled.first().map(|(time, _)| *time);
+            let next_time = self.state.lock().scheduled.first().map(|(time, _)| *time);
             tokio::select! {
                 Some((key, requeue_after)) = running.next() => {
-                    let mut state = self.lock();
+                    let mut state = self.state.lock();
                     state.finish(&key);
                     if let Some(time) = requeue_after.and_then(|delay| Instant::now().checked_add(delay)) {
                         state.schedule(key, time);
@@ -69,11 +69,6 @@ impl Queue {
                     if next_time.is_some() && running.len() < slots => {}
             }
         }
-    }
-
-    /// The guard is never held across an await. Ignores poisoning: each change leaves the state consistent.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -280,6 +275,6 @@ mod tests {
             runs.iter().map(|(_, second)| *second).collect::<Vec<_>>(),
             [0, 4, 8]
         );
-        assert!(queue.lock().slots.is_empty() && queue.lock().turns.len() <= 1);
+        assert!(queue.state.lock().slots.is_empty() && queue.state.lock().turns.len() <= 1);
     }
 }

@@ -1,9 +1,7 @@
 //! A limit on the rate of an operation.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 /// Grants permits at regular intervals. Unused permits are not saved, so there are no bursts.
@@ -24,7 +22,7 @@ impl RateLimiter {
     /// Waits for a permit.
     pub async fn acquire(&self) {
         let granted_at = {
-            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut next = self.next.lock();
             let granted_at = (*next).max(Instant::now());
             *next = granted_at + self.interval;
             granted_at

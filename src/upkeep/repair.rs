@@ -15,11 +15,8 @@ use crate::{
 };
 use jiff::{SignedDuration, Timestamp};
 use kube::Api;
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// The shortest time between two repairs of a pull secret. A kubelet reports a failure again with each attempt, and a
@@ -42,7 +39,7 @@ pub struct Repairs(Mutex<HashMap<Key, RepairState>>);
 impl Repairs {
     /// Requests a repair, unless one is requested for a later failure.
     fn request(&self, key: Key, request: RepairRequest) {
-        let mut all = self.lock();
+        let mut all = self.0.lock();
         let state = all.entry(key).or_default();
         if state
             .request
@@ -55,7 +52,7 @@ impl Repairs {
 
     /// The pending request for this pull secret, and how long it must wait.
     fn pending(&self, key: &Key) -> Option<(RepairRequest, Duration)> {
-        let all = self.lock();
+        let all = self.0.lock();
         let state = all.get(key)?;
         let request = state.request.clone()?;
         Some((request, state.wait(Instant::now())))
@@ -63,7 +60,7 @@ impl Repairs {
 
     /// Records that a Pod is read for this pull secret.
     fn record_pod_read(&self, key: &Key) {
-        let mut all = self.lock();
+        let mut all = self.0.lock();
         let state = all.entry(key.clone()).or_default();
         state.last_pod_read = Some(Instant::now());
         if let Some(request) = &mut state.request {
@@ -73,7 +70,7 @@ impl Repairs {
 
     /// Removes the request if its failure was reported at this time or earlier.
     fn resolve(&self, key: &Key, reported_at: Timestamp) {
-        if let Some(state) = self.lock().get_mut(key)
+        if let Some(state) = self.0.lock().get_mut(key)
             && state
                 .request
                 .as_ref()
@@ -85,14 +82,14 @@ impl Repairs {
 
     /// How long the next repair of this pull secret must wait.
     fn wait(&self, key: &Key) -> Duration {
-        let all = self.lock();
+        let all = self.0.lock();
         all.get(key)
             .map_or(Duration::ZERO, |state| state.wait(Instant::now()))
     }
 
     /// Records a completed repair.
     fn record_repair(&self, key: &Key) {
-        let mut all = self.lock();
+        let mut all = self.0.lock();
         let state = all.entry(key.clone()).or_default();
         let now = Instant::now();
         // A repair long after the last one is unrelated to it.
@@ -105,20 +102,16 @@ impl Repairs {
 
     /// The Pod that was last read to restore this pull secret.
     fn last_pod(&self, key: &Key) -> Option<Arc<Key>> {
-        self.lock().get(key)?.last_pod.clone()
+        self.0.lock().get(key)?.last_pod.clone()
     }
 
     fn set_last_pod(&self, key: &Key, pod: Arc<Key>) {
-        self.lock().entry(key.clone()).or_default().last_pod = Some(pod);
+        self.0.lock().entry(key.clone()).or_default().last_pod = Some(pod);
     }
 
     /// Forgets a pull secret that does not exist and that no Pod names.
     pub fn forget(&self, key: &Key) {
-        self.lock().remove(key);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, RepairState>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().remove(key);
     }
 }
 

@@ -13,10 +13,11 @@ use crate::{
 };
 use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt, core::PartialObjectMeta, runtime::reflector::ObjectRef};
+use parking_lot::Mutex;
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     ops::Bound,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 use tokio::time::Instant;
@@ -39,7 +40,7 @@ pub struct UsageIndex(Mutex<Index>);
 impl UsageIndex {
     /// Applies a change. Returns the pull secrets whose use begins or ends.
     pub fn observe(&self, change: &Change<PodItem>) -> Vec<Key> {
-        let mut index = self.lock();
+        let mut index = self.0.lock();
         match change {
             Change::Applied(pod) => index.set(pod_key(pod), pull_secrets(pod)),
             Change::Deleted(pod) => index.set(reference_key(pod), Names::default()),
@@ -61,7 +62,7 @@ impl UsageIndex {
 
     /// Whether this pull secret is in use.
     pub fn usage_of(&self, pull_secret: &Key) -> Usage {
-        let mut index = self.lock();
+        let mut index = self.0.lock();
         if index.pods_by_secret.contains_key(pull_secret) {
             return Usage::Used;
         }
@@ -78,14 +79,14 @@ impl UsageIndex {
 
     /// The pull secrets that a live Pod names.
     pub fn named_by(&self, pod: &Key) -> Vec<Key> {
-        let index = self.lock();
+        let index = self.0.lock();
         let names = index.secrets_by_pod.get(pod).into_iter().flatten();
         names.map(|name| (pod.0.clone(), name.clone())).collect()
     }
 
     /// At most `limit` live Pods that name this pull secret, in cyclic order from the one after `after`.
     pub fn pods_naming(&self, pull_secret: &Key, after: Option<&Key>, limit: usize) -> Vec<Arc<Key>> {
-        let index = self.lock();
+        let index = self.0.lock();
         let Some(pods) = index.pods_by_secret.get(pull_secret) else {
             return Vec::new();
         };
@@ -96,11 +97,7 @@ impl UsageIndex {
 
     /// Forgets since when a pull secret that no longer exists is unused.
     pub fn forget(&self, pull_secret: &Key) {
-        self.lock().unused_since.remove(pull_secret);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Index> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unused_since.remove(pull_secret);
     }
 }
 

@@ -7,11 +7,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{Method, StatusCode};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::{
     pin::Pin,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Waker},
@@ -119,13 +120,13 @@ impl World {
         struct Working(World);
         impl Drop for Working {
             fn drop(&mut self) {
-                let mut inner = self.0.0.lock().unwrap();
+                let mut inner = self.0.0.lock();
                 inner.working -= 1;
                 inner.dropped.push(Instant::now());
             }
         }
         let number = {
-            let mut inner = self.0.lock().unwrap();
+            let mut inner = self.0.lock();
             inner.working += 1;
             inner.terms.push((index, term));
             inner.terms.len() - 1
@@ -133,14 +134,14 @@ impl World {
         let _working = Working(self.clone());
         while !ends(number) {
             let now = Instant::now();
-            self.0.lock().unwrap().steps.push((now, number));
+            self.0.lock().steps.push((now, number));
             sleep(STEP).await;
         }
     }
 
     /// Fails if two processes worked, or were allowed to work, at the same time.
     pub fn assert_no_overlap(&self) {
-        let inner = self.0.lock().unwrap();
+        let inner = self.0.lock();
         assert!(inner.terms.iter().filter(|(_, term)| term.still_leads()).count() <= 1);
         assert!(
             inner.steps.is_sorted_by_key(|(_, term)| term),
@@ -168,31 +169,31 @@ impl World {
 
     /// Waits for the next write.
     pub async fn written(&self) {
-        let before = self.0.lock().unwrap().writes.len();
-        self.eventually(|world| world.0.lock().unwrap().writes.len() > before)
+        let before = self.0.lock().writes.len();
+        self.eventually(|world| world.0.lock().writes.len() > before)
             .await;
     }
 
     /// The process whose leadership is valid.
     pub fn leader(&self) -> Option<usize> {
-        let inner = self.0.lock().unwrap();
+        let inner = self.0.lock();
         let leader = inner.terms.iter().find(|(_, term)| term.still_leads());
         leader.map(|(process, _)| *process)
     }
 
     pub fn steps_of(&self, term: usize) -> Vec<Instant> {
-        let inner = self.0.lock().unwrap();
+        let inner = self.0.lock();
         let steps = inner.steps.iter().filter(|(_, of)| *of == term);
         steps.map(|(when, _)| *when).collect()
     }
 
     /// The last write of any process.
     pub fn last_write(&self) -> (Instant, String, usize) {
-        self.0.lock().unwrap().writes.last().unwrap().clone()
+        self.0.lock().writes.last().unwrap().clone()
     }
 
     pub fn serve(&self, method: &Method, lease: Option<Value>) -> Response {
-        let mut inner = self.0.lock().unwrap();
+        let mut inner = self.0.lock();
         let refused = |code: StatusCode, reason: &str| {
             let status =
                 json!({"kind": "Status", "status": "Failure", "code": code.as_u16(), "reason": reason});
@@ -231,7 +232,7 @@ pub async fn answer(State((world, link)): State<(World, Arc<Mutex<Link>>)>, requ
     let body = axum::body::to_bytes(request.into_body(), usize::MAX)
         .await
         .unwrap();
-    let link = *link.lock().unwrap();
+    let link = *link.lock();
     match link {
         Link::Cut => std::future::pending().await,
         Link::Refused => return reply(StatusCode::FORBIDDEN, &json!({})),
@@ -256,16 +257,16 @@ pub async fn answer(State((world, link)): State<(World, Arc<Mutex<Link>>)>, requ
 
 impl Process {
     pub fn link(&self, link: Link) {
-        *self.link.lock().unwrap() = link;
+        *self.link.lock() = link;
     }
 
     /// Suspends the process as SIGSTOP does, while time goes on.
     pub fn stop(&self) {
-        self.gate.lock().unwrap().stopped = true;
+        self.gate.lock().stopped = true;
     }
 
     pub fn resume(&self) {
-        let mut gate = self.gate.lock().unwrap();
+        let mut gate = self.gate.lock();
         gate.stopped = false;
         if let Some(waker) = gate.waker.take() {
             waker.wake();
@@ -291,7 +292,7 @@ impl<F: Future> Future for Gated<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let mut gate = self.1.lock().unwrap();
+        let mut gate = self.1.lock();
         gate.waker = Some(context.waker().clone());
         let stopped = gate.stopped;
         drop(gate);

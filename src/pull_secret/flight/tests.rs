@@ -193,7 +193,7 @@ async fn a_refusal_is_remembered_with_back_off_and_for_30_seconds_at_most() {
     sleep(MAX_REFUSAL_TTL).await;
     let corrected = Upstream::failing(0, Reason::EntraRefused);
     corrected.join(&flights, "b").outcome().await.unwrap();
-    assert!(flights.lock().refusals.is_empty());
+    assert!(flights.0.lock().refusals.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -221,9 +221,9 @@ async fn the_number_of_remembered_refusals_is_bounded() {
         };
         flights.join(key, (), upstream).outcome().await.unwrap_err();
     }
-    assert_eq!(flights.lock().refusals.len(), MAX_REFUSALS);
+    assert_eq!(flights.0.lock().refusals.len(), MAX_REFUSALS);
     sleep(Duration::from_millis(1)).await;
-    assert!(flights.lock().flights.is_empty());
+    assert!(flights.0.lock().flights.is_empty());
 }
 
 #[test]

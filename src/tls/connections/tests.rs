@@ -112,7 +112,7 @@ async fn idle_strangers_do_not_keep_out_a_new_connection() {
     }
     let server = all.admit(address(API_SERVER)).await;
     strangers[0].evicted().await;
-    assert_eq!(all.lock().open.len(), 3);
+    assert_eq!(all.0.state.lock().open.len(), 3);
     server.start_request();
     // Any number of new connections leaves the API server's open.
     for _ in 0..10 {
@@ -121,11 +121,15 @@ async fn idle_strangers_do_not_keep_out_a_new_connection() {
     server.finish_request();
     strangers.push(all.admit(address(STRANGER)).await);
     assert!(!server.connection.evicted.load(Ordering::Relaxed));
-    assert_eq!(all.lock().open.len(), 3);
+    assert_eq!(all.0.state.lock().open.len(), 3);
     drop(strangers);
     drop(server);
     all.all_ended().await;
-    assert_eq!(all.lock().peers.len(), 1, "the API server's address stays proven");
+    assert_eq!(
+        all.0.state.lock().peers.len(),
+        1,
+        "the API server's address stays proven"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -171,7 +175,7 @@ async fn unproven_connections_have_their_own_limit() {
             .iter()
             .all(|connection| !connection.connection.evicted.load(Ordering::Relaxed))
     );
-    assert_eq!(all.lock().unproven, MAX_UNPROVEN);
+    assert_eq!(all.0.state.lock().unproven, MAX_UNPROVEN);
     // An unproven connection that is older is closed.
     drop(
         timeout(2 * UNPROVEN_GRACE, all.admit(address(STRANGER)))
@@ -185,9 +189,9 @@ async fn unproven_connections_have_their_own_limit() {
     for _ in 0..2 * MAX_UNPROVEN {
         burst.push(all.admit(address(STRANGER)).await);
     }
-    assert_eq!(all.lock().unproven, MAX_UNPROVEN);
+    assert_eq!(all.0.state.lock().unproven, MAX_UNPROVEN);
     drop((first, burst, next));
-    assert_eq!(all.lock().unproven, 0);
+    assert_eq!(all.0.state.lock().unproven, 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -227,7 +227,7 @@ async fn the_numbers_of_hosts_and_pauses_are_bounded() {
             Err::<(), _>(problem.retry_after(Some(Duration::from_secs(60))))
         };
         gates.call(&a, &name, &name, throttled).await.unwrap_err();
-        assert!(gates.0.hosts().len() <= MAX_HOSTS);
-        assert!(gates.0.pauses().len() <= MAX_PAUSES);
+        assert!(gates.0.hosts.lock().len() <= MAX_HOSTS);
+        assert!(gates.0.pauses.lock().len() <= MAX_PAUSES);
     }
 }

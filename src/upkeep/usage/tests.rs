@@ -190,7 +190,7 @@ proptest! {
             prop_assert!(changed.len() <= 2 * MAX_REFERENCES, "{changed:?}");
             prop_assert_eq!(changed.iter().collect::<HashSet<_>>().len(), changed.len());
             prop_assert!(changed.iter().all(|(_, name)| is_pull_secret(name)), "{:?}", changed);
-            used = usage.lock().pods_by_secret.keys().cloned().collect();
+            used = usage.0.lock().pods_by_secret.keys().cloned().collect();
             prop_assert!(used.len() <= MAX_REFERENCES);
             prop_assert_eq!(&usage.named_by(&key("pod")).into_iter().collect::<HashSet<_>>(), &used);
             for key in &used {
@@ -199,6 +199,6 @@ proptest! {
         }
         let last: HashSet<_> = usage.observe(&deleted("pod")).into_iter().collect();
         prop_assert_eq!(last, used);
-        prop_assert!(usage.lock().pods_by_secret.is_empty() && usage.lock().secrets_by_pod.is_empty());
+        prop_assert!(usage.0.lock().pods_by_secret.is_empty() && usage.0.lock().secrets_by_pod.is_empty());
     }
 }
