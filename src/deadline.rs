@@ -1,6 +1,7 @@
 //! The deadline of an admission request.
 
-use std::{str::FromStr, time::Duration};
+use jiff::SignedDuration;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// The API server's default for `timeoutSeconds`.
@@ -23,8 +24,8 @@ impl Deadline {
     /// The deadline of a request that arrived now with the query `?timeout=…`.
     pub fn from_query(timeout: Option<&str>) -> Self {
         let timeout = timeout
-            .and_then(|t| t.parse::<GoDuration>().ok())
-            .map_or(DEFAULT_TIMEOUT, |d| d.0)
+            .and_then(|text| duration(text).ok())
+            .unwrap_or(DEFAULT_TIMEOUT)
             .min(MAX_TIMEOUT);
         Self::after(timeout.saturating_sub(ROUNDING_MARGIN).max(MIN_BUDGET))
     }
@@ -50,45 +51,12 @@ impl Deadline {
     }
 }
 
-/// A duration as Go prints it (`10s`, `1m0s`, `1.5s`, `300ms`).
-struct GoDuration(Duration);
-
-impl FromStr for GoDuration {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let mut rest = text;
-        let mut total = 0.0;
-        if rest.is_empty() {
-            return Err(());
-        }
-        while !rest.is_empty() {
-            let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or(())?;
-            let value: f64 = rest[..digits].parse().map_err(|_| ())?;
-            rest = &rest[digits..];
-            let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-            total += value
-                * match &rest[..unit] {
-                    "h" => 3600.0,
-                    "m" => 60.0,
-                    "s" => 1.0,
-                    "ms" => 1e-3,
-                    "us" | "µs" => 1e-6,
-                    "ns" => 1e-9,
-                    _ => return Err(()),
-                };
-            rest = &rest[unit..];
-        }
-        Duration::try_from_secs_f64(total).map(GoDuration).map_err(|_| ())
-    }
-}
-
-/// Parses the duration in a flag.
+/// Parses a duration such as Go prints it: `10s`, `1m0s`, `1.5s`, `300ms`.
 pub fn duration(text: &str) -> Result<Duration, &'static str> {
-    match text.parse() {
-        Ok(GoDuration(duration)) => Ok(duration),
-        Err(()) => Err("not a duration such as 15s or 500ms"),
-    }
+    let parsed = text.parse::<SignedDuration>().ok();
+    parsed
+        .and_then(|duration| duration.try_into().ok())
+        .ok_or("not a duration such as 15s or 500ms")
 }
 
 #[cfg(test)]
@@ -98,13 +66,10 @@ mod tests {
     #[test]
     fn durations_in_go_format_are_parsed() {
         for (text, millis) in [("10s", 10_000), ("1m0s", 60_000), ("1.5s", 1_500), ("300ms", 300)] {
-            assert_eq!(
-                text.parse::<GoDuration>().unwrap().0,
-                Duration::from_millis(millis)
-            );
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)));
         }
         for bad in ["", "s", "10", "10x", "-5s", "99999999999999999999h"] {
-            assert!(bad.parse::<GoDuration>().is_err(), "{bad}");
+            assert!(duration(bad).is_err(), "{bad}");
         }
     }
 

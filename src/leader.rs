@@ -328,7 +328,7 @@ impl Election {
     /// flags ensure that the retry period fits into the renew deadline.
     fn retry_delay(&self) -> Duration {
         let fifth = self.settings.retry_period / 5;
-        self.settings.retry_period - fifth.mul_f64(settings::random() as f64 / u64::MAX as f64)
+        self.settings.retry_period - fifth.mul_f64(fastrand::f64())
     }
 
     fn log_recovery(&mut self) {

@@ -2,10 +2,7 @@
 
 use super::record::MAX_LEASE_DURATION;
 use crate::{deadline::duration, kubernetes::namespace_from_flag};
-use std::{
-    hash::{BuildHasher, Hasher, RandomState},
-    time::Duration,
-};
+use std::time::Duration;
 
 /// A shorter period would put load on the API server.
 const MIN_RETRY_PERIOD: Duration = Duration::from_millis(100);
@@ -98,11 +95,6 @@ impl LeaderElectionArgs {
     }
 }
 
-/// A random number that differs between processes, derived from the random seed of a standard library hasher.
-pub fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
-}
-
 fn identity() -> String {
     let name = ["POD_NAME", "HOSTNAME"]
         .into_iter()
@@ -110,7 +102,7 @@ fn identity() -> String {
     format!(
         "{}_{:016x}",
         name.as_deref().unwrap_or("acr-pull-webhook"),
-        random()
+        fastrand::u64(..)
     )
 }
 

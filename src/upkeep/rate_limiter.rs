@@ -1,39 +1,34 @@
 //! A limit on the rate of an operation.
 
-use parking_lot::Mutex;
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::Mutex,
+    time::{Interval, MissedTickBehavior, interval},
+};
 
 /// Grants permits at regular intervals. Unused permits are not saved, so there are no bursts.
-pub struct RateLimiter {
-    interval: Duration,
-    next: Mutex<Instant>,
-}
+pub struct RateLimiter(Mutex<Interval>);
 
 impl RateLimiter {
     /// Grants at most this number of permits per second.
     pub fn new(per_second: u32) -> Self {
-        Self {
-            interval: Duration::from_secs(1) / per_second.max(1),
-            next: Mutex::new(Instant::now()),
-        }
+        // A period of zero would panic.
+        let mut interval =
+            interval((Duration::from_secs(1) / per_second.max(1)).max(Duration::from_nanos(1)));
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self(Mutex::new(interval))
     }
 
     /// Waits for a permit.
     pub async fn acquire(&self) {
-        let granted_at = {
-            let mut next = self.next.lock();
-            let granted_at = (*next).max(Instant::now());
-            *next = granted_at + self.interval;
-            granted_at
-        };
-        sleep_until(granted_at).await;
+        self.0.lock().await.tick().await;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::time::Instant;
 
     #[tokio::test(start_paused = true)]
     async fn permits_are_granted_at_the_rate_and_not_saved() {
