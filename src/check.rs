@@ -1,7 +1,10 @@
 //! The subcommand `check`: verifies that the API server calls the webhook, trusts its certificate and receives its
 //! answer.
 
-use crate::{admission::ACCESS_TOKEN_ANNOTATION, kubernetes, problem::Reason, untrusted::UntrustedText};
+use crate::{
+    start_error::StartError,
+    {admission::ACCESS_TOKEN_ANNOTATION, kubernetes, problem::Reason, untrusted::UntrustedText},
+};
 use kube::{
     Api, Resource,
     api::{ObjectMeta, PostParams},
@@ -20,15 +23,14 @@ struct Pod {
     spec: Value,
 }
 
-/// Sends a dry run of a Pod that only the webhook rejects, and only because its generator does not exist. The error is
-/// a message for the operator.
-pub async fn run(namespace: &str) -> Result<(), String> {
+/// Sends a dry run of a Pod that only the webhook rejects, and only because its generator does not exist.
+pub async fn run(namespace: &str) -> Result<(), StartError> {
     let client = kubernetes::client().await?;
     let pod = json!({
         "metadata": {"generateName": "acr-pull-webhook-check-", "annotations": {ACCESS_TOKEN_ANNOTATION: MISSING_GENERATOR}},
         "spec": {"containers": [{"name": "check", "image": "check"}]},
     });
-    let pod: Pod = serde_json::from_value(pod).map_err(|e| format!("the test Pod is invalid: {e}"))?;
+    let pod: Pod = serde_json::from_value(pod).map_err(StartError::failed("the test Pod is invalid"))?;
     let dry_run = PostParams {
         dry_run: true,
         ..PostParams::default()
@@ -37,16 +39,16 @@ pub async fn run(namespace: &str) -> Result<(), String> {
         .create(&dry_run, &pod)
         .await;
     match result {
-        Ok(_) => Err(format!(
+        Ok(_) => Err(StartError::Outcome(format!(
             "the API server did not call the webhook for a Pod in namespace {namespace}: check the \
              MutatingWebhookConfiguration, and whether its namespaceSelector excludes this namespace"
-        )),
+        ))),
         Err(kube::Error::Api(status)) if is_rejection_by_webhook(&status.message) => Ok(()),
-        Err(kube::Error::Api(status)) => Err(format!(
+        Err(kube::Error::Api(status)) => Err(StartError::Outcome(format!(
             "the API server did not receive the expected answer from the webhook: {}",
             UntrustedText::new(&status.message).at_most(4096)
-        )),
-        Err(error) => Err(format!("cannot reach the API server: {error}")),
+        ))),
+        Err(error) => Err(StartError::failed("cannot reach the API server")(error)),
     }
 }
 

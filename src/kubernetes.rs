@@ -2,6 +2,7 @@
 
 use crate::{
     problem::{Problem, Reason},
+    start_error::StartError,
     telemetry::FIELD_MANAGER,
     untrusted::UntrustedText,
 };
@@ -24,15 +25,15 @@ const READ_TIMEOUT: Duration = Duration::from_secs(20);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The client of the API server.
-pub async fn client() -> Result<Client, String> {
-    let config = Config::infer().await.map_err(|e| {
-        format!("no Kubernetes configuration was found ({e}); run in a Pod, or set KUBECONFIG")
-    })?;
-    client::build(&config).map_err(|e| format!("the Kubernetes client cannot be built: {e}"))
+pub async fn client() -> Result<Client, StartError> {
+    let config = Config::infer().await.map_err(StartError::failed(
+        "no Kubernetes configuration was found; run in a Pod, or set KUBECONFIG",
+    ))?;
+    client::build(&config).map_err(StartError::failed("the Kubernetes client cannot be built"))
 }
 
-/// The namespace from a flag, or else the Pod's own namespace. The error is a message for the operator.
-pub fn namespace_from_flag(flag: &str, value: Option<&str>) -> Result<String, String> {
+/// The namespace from a flag, or else the Pod's own namespace.
+pub fn namespace_from_flag(flag: &str, value: Option<&str>) -> Result<String, StartError> {
     namespace(flag, value, Path::new(NAMESPACE_FILE))
 }
 
@@ -41,16 +42,16 @@ pub fn namespace_of_this_pod() -> Option<String> {
     namespace("", None, Path::new(NAMESPACE_FILE)).ok()
 }
 
-fn namespace(flag: &str, value: Option<&str>, file: &Path) -> Result<String, String> {
+fn namespace(flag: &str, value: Option<&str>, file: &Path) -> Result<String, StartError> {
     if let Some(value) = value.filter(|value| !value.is_empty()) {
         return Ok(value.to_owned());
     }
     match std::fs::read_to_string(file) {
         Ok(own) if !own.trim().is_empty() => Ok(own.trim().to_owned()),
-        _ => Err(format!(
+        _ => Err(StartError::Flag(format!(
             "{flag} does not set a namespace, and the Pod's own namespace cannot be read from {}; set the namespace in {flag}",
             file.display()
-        )),
+        ))),
     }
 }
 
@@ -243,7 +244,7 @@ mod tests {
         let file = folder.path().join("namespace");
         let refusal = namespace("--flag", None, &file).unwrap_err();
         assert!(
-            refusal.starts_with("--flag does not set a namespace"),
+            refusal.to_string().starts_with("--flag does not set a namespace"),
             "{refusal}"
         );
         std::fs::write(&file, "own\n").unwrap();

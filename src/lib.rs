@@ -38,6 +38,7 @@ pub mod problem;
 pub mod pull_secret;
 pub mod registry;
 pub mod serve;
+pub mod start_error;
 pub mod tasks;
 pub mod telemetry;
 pub mod tls;

@@ -3,7 +3,9 @@
 use acr_pull_webhook::{
     check,
     cli::{Cli, Command},
-    crds, serve, telemetry,
+    crds, serve,
+    start_error::StartError,
+    telemetry,
 };
 use clap::Parser;
 use std::process::ExitCode;
@@ -18,7 +20,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> Result<(), String> {
+fn run(cli: Cli) -> Result<(), StartError> {
     match cli.command {
         Command::Crds(args) => {
             print!("{}", crds::yaml(args.without_generators));
@@ -36,9 +38,9 @@ fn run(cli: Cli) -> Result<(), String> {
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, String> {
+fn runtime() -> Result<tokio::runtime::Runtime, StartError> {
     rustls::crypto::ring::default_provider()
         .install_default()
-        .map_err(|_| "another TLS provider is already installed".to_owned())?;
-    tokio::runtime::Runtime::new().map_err(|e| format!("cannot start the runtime: {e}"))
+        .map_err(|_| StartError::Outcome("another TLS provider is already installed".to_owned()))?;
+    tokio::runtime::Runtime::new().map_err(StartError::failed("cannot start the runtime"))
 }

@@ -1,24 +1,32 @@
 //! Reads certificate authorities from a file that a flag names.
 
+use crate::start_error::StartError;
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
 };
 use std::path::Path;
 
-/// Adds all certificates of the file to `roots`. The file must contain at least one. The error is a message for the
-/// operator that names the flag.
-pub fn add_root_certificates(roots: &mut RootCertStore, flag: &str, path: &Path) -> Result<(), String> {
+/// Adds all certificates of the file to `roots`. The file must contain at least one. The error names the flag.
+pub fn add_root_certificates(roots: &mut RootCertStore, flag: &str, path: &Path) -> Result<(), StartError> {
     let shown = path.display();
     let certificates = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|e| format!("{flag} {shown}: {e}; set it to a readable file of PEM certificates"))?;
+        .map_err(|e| {
+            StartError::Flag(format!(
+                "{flag} {shown}: {e}; set it to a readable file of PEM certificates"
+            ))
+        })?;
     if certificates.is_empty() {
-        return Err(format!("{flag} {shown} contains no PEM certificate"));
+        return Err(StartError::Flag(format!(
+            "{flag} {shown} contains no PEM certificate"
+        )));
     }
     certificates.into_iter().try_for_each(|certificate| {
         let added = roots.add(certificate);
-        added.map_err(|e| format!("{flag} {shown} contains a certificate that cannot be used: {e}"))
+        added.map_err(StartError::failed(format!(
+            "{flag} {shown} contains a certificate that cannot be used"
+        )))
     })
 }
 
@@ -32,7 +40,9 @@ mod tests {
         let file = folder.path().join("ca.crt");
         let error = |text: Option<&str>| {
             text.inspect(|text| std::fs::write(&file, text).unwrap());
-            add_root_certificates(&mut RootCertStore::empty(), "--flag", &file).unwrap_err()
+            add_root_certificates(&mut RootCertStore::empty(), "--flag", &file)
+                .unwrap_err()
+                .to_string()
         };
         for (text, why) in [
             (None, "set it to a readable file of PEM certificates"),

@@ -13,7 +13,8 @@ use crate::{
     kubernetes, leader,
     pull_secret::{self, Issuer, Resolver},
     registry::RegistryClient,
-    tasks::tasks,
+    start_error::StartError,
+    tasks::{Ended, Tasks, tasks},
     telemetry::{Health, Metrics, Readiness},
     tls::{self, AcceptedPaths, CertificateSlot, CertificateSource, ListenerKind, ShutdownPhase},
     transport::{self, Gates, Preconnector},
@@ -22,61 +23,39 @@ use crate::{
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{oneshot, watch},
-    task::JoinError,
+    task::{JoinError, JoinHandle},
 };
 
 /// Probes and scrapes are few. These connections never count as proven, so a higher limit would have no effect.
 const MAX_ADMIN_CONNECTIONS: usize = tls::MAX_UNPROVEN;
 
-/// Serves until SIGTERM or SIGINT. The error is a message for the operator.
-pub async fn run(args: ServeArgs) -> Result<(), String> {
-    let mut terminate =
-        signal(SignalKind::terminate()).map_err(|e| format!("cannot listen for SIGTERM: {e}"))?;
-    let mut interrupt =
-        signal(SignalKind::interrupt()).map_err(|e| format!("cannot listen for SIGINT: {e}"))?;
+/// Serves until SIGTERM or SIGINT.
+pub async fn run(args: ServeArgs) -> Result<(), StartError> {
+    let mut signals = Signals::listen()?;
+    let (webhook, listen_addr) = listen("--listen-addr", args.listen_addr).await?;
+    let (admin, admin_addr) = listen("--admin-addr", args.admin_addr).await?;
     let election = args.leader_election.settings()?;
     let source = args.tls.certificate_source()?;
-    let namespaces = NamespaceScope::new(&args.namespaces)?;
     let metrics = Metrics::new();
     let certificate = CertificateSlot::new(metrics.clone());
     let tls = certificate.server_config(args.tls.allowed_clients().as_ref())?;
     let http = transport::client(args.extra_ca_file.as_deref())?;
-    let (webhook, listen_addr) = listen("--listen-addr", args.listen_addr).await?;
-    let (admin, admin_addr) = listen("--admin-addr", args.admin_addr).await?;
+    let (tasks, ended) = tasks();
+    let cluster = connect(&args, &metrics, tasks.clone()).await?;
 
-    let client = kubernetes::client().await?;
-    let readiness = Readiness::default();
-    let (tasks, mut ended) = tasks();
-    let cluster = Cluster {
-        client: client.clone(),
-        namespaces,
-        readiness: readiness.clone(),
-        metrics: metrics.clone(),
-        events: Events::new(client.clone()),
-        tasks: tasks.clone(),
-    };
-    let CertificateSource { files, targets, spec } = source;
-    if let Some((cert, key)) = files {
-        tls::serve_files(&cert, &key, &certificate, &tasks)?;
-    }
-    let paths = AcceptedPaths::default();
-    tasks.spawn(
-        "certificate manager",
-        tls::manage(cluster.clone(), targets, spec, certificate, paths.clone()),
-    );
+    let paths = serve_certificate(source, certificate, &cluster)?;
     let (admission, upkeep) = build(&args, &cluster, http, &metrics)?;
-
-    let (drain, draining) = watch::channel(ShutdownPhase::Serving);
-    let health = Health::new(readiness.clone(), metrics.clone()).router();
+    let health = Health::new(cluster.readiness.clone(), metrics.clone()).router();
     // The admin listener serves until the process exits.
     let (_keep_open, never) = watch::channel(ShutdownPhase::Serving);
     tasks.spawn(
         "listener of --admin-addr",
         tls::serve(admin, ListenerKind::Admin, MAX_ADMIN_CONNECTIONS, health, never),
     );
-    let mut serving = tokio::spawn(tls::serve(
+    let (phase, draining) = watch::channel(ShutdownPhase::Serving);
+    let listener = tokio::spawn(tls::serve(
         webhook,
         ListenerKind::Webhook(tls, paths),
         args.tls.max_connections as usize,
@@ -87,42 +66,84 @@ pub async fn run(args: ServeArgs) -> Result<(), String> {
     let resigned = async move { drop(resigned.await) };
     let candidate = upkeep.clone();
     let can_lead = move || candidate.can_lead();
-    let lead = move |term| upkeep.clone().run(term);
-    let mut election = tokio::spawn(leader::run(client, election, metrics, resigned, can_lead, lead));
+    let lead = move |leadership| upkeep.clone().run(leadership);
+    let election = tokio::spawn(leader::run(
+        cluster.client,
+        election,
+        metrics,
+        resigned,
+        can_lead,
+        lead,
+    ));
     tracing::info!(%listen_addr, %admin_addr, version = env!("CARGO_PKG_VERSION"), "serving");
 
-    // These tasks last as long as the process, so one that ends has a bug. A restart is better than a process whose
-    // watch has stopped or that never leads again.
-    let fault = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
-        ended = ended.first() => Some(ended),
-        ended = &mut election => Some(format!("the leader election {}", how_it_ended(&ended))),
-        ended = &mut serving => Some(format!("the listener of --listen-addr {}", how_it_ended(&ended))),
+    let mut running = Running {
+        listener,
+        election,
+        ended,
     };
-    if let Some(fault) = &fault {
-        tracing::error!(fault, "an essential task has ended; shutting down");
-    }
+    let fault = running.until_stopped(&mut signals).await;
     drop(resign);
     // Unready first: the API servers' proxies need a moment to send requests elsewhere, and existing connections still
     // lead to this replica.
-    readiness.set_unready("shutting down");
-    let _ = drain.send(ShutdownPhase::Draining);
+    cluster.readiness.set_unready("shutting down");
+    let _ = phase.send(ShutdownPhase::Draining);
     tracing::info!(delay = args.shutdown_delay, "shutting down");
     tokio::select! {
         () = tokio::time::sleep(Duration::from_secs(args.shutdown_delay)) => {}
-        _ = interrupt.recv() => {}
+        _ = signals.interrupt.recv() => {}
     }
-    let _ = drain.send(ShutdownPhase::Stopped);
-    if let Some(fault) = fault {
-        return Err(fault);
+    let _ = phase.send(ShutdownPhase::Stopped);
+    fault.map_or(Ok(()), Err)?;
+    running.join().await
+}
+
+/// The signals that end the process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, StartError> {
+        let terminate = signal(SignalKind::terminate());
+        let interrupt = signal(SignalKind::interrupt());
+        Ok(Self {
+            terminate: terminate.map_err(StartError::failed("cannot listen for SIGTERM"))?,
+            interrupt: interrupt.map_err(StartError::failed("cannot listen for SIGINT"))?,
+        })
     }
-    serving
-        .await
-        .map_err(|e| format!("the listener of --listen-addr failed: {e}"))?;
-    election
-        .await
-        .map_err(|e| format!("the leader election failed: {e}"))
+}
+
+/// The tasks that last as long as the process.
+struct Running {
+    listener: JoinHandle<()>,
+    election: JoinHandle<()>,
+    ended: Ended,
+}
+
+impl Running {
+    /// Waits for a signal. A task that ends before it has a bug: the error names the task. A restart is better than a
+    /// process whose watch has stopped or that never leads again.
+    async fn until_stopped(&mut self, signals: &mut Signals) -> Option<StartError> {
+        let fault = tokio::select! {
+            _ = signals.terminate.recv() => return None,
+            _ = signals.interrupt.recv() => return None,
+            ended = self.ended.first() => ended,
+            ended = &mut self.election => format!("the leader election {}", how_it_ended(&ended)),
+            ended = &mut self.listener => format!("the listener of --listen-addr {}", how_it_ended(&ended)),
+        };
+        tracing::error!(fault, "an essential task has ended; shutting down");
+        Some(StartError::Outcome(fault))
+    }
+
+    /// Waits for the last responses and for the end of the leadership.
+    async fn join(self) -> Result<(), StartError> {
+        let listener = self.listener.await;
+        listener.map_err(StartError::failed("the listener of --listen-addr failed"))?;
+        let election = self.election.await;
+        election.map_err(StartError::failed("the leader election failed"))
+    }
 }
 
 fn how_it_ended<T>(ended: &Result<T, JoinError>) -> &'static str {
@@ -132,13 +153,46 @@ fn how_it_ended<T>(ended: &Result<T, JoinError>) -> &'static str {
     }
 }
 
+/// Connects to the API server.
+async fn connect(args: &ServeArgs, metrics: &Metrics, tasks: Tasks) -> Result<Cluster, StartError> {
+    let namespaces = NamespaceScope::new(&args.namespaces).map_err(StartError::Flag)?;
+    let client = kubernetes::client().await?;
+    Ok(Cluster {
+        namespaces,
+        readiness: Readiness::default(),
+        metrics: metrics.clone(),
+        events: Events::new(client.clone()),
+        client,
+        tasks,
+    })
+}
+
+/// Serves the certificate of the files that the flags name, or issues one. Returns the paths to which requests are
+/// accepted.
+fn serve_certificate(
+    source: CertificateSource,
+    slot: CertificateSlot,
+    cluster: &Cluster,
+) -> Result<AcceptedPaths, StartError> {
+    let CertificateSource { files, targets, spec } = source;
+    if let Some((cert, key)) = files {
+        tls::serve_files(&cert, &key, &slot, &cluster.tasks)?;
+    }
+    let paths = AcceptedPaths::default();
+    cluster.tasks.spawn(
+        "certificate manager",
+        tls::manage(cluster.clone(), targets, spec, slot, paths.clone()),
+    );
+    Ok(paths)
+}
+
 /// Builds the admission, which every replica runs, and the upkeep, which only the leader runs.
 fn build(
     args: &ServeArgs,
     cluster: &Cluster,
     http: reqwest::Client,
     metrics: &Metrics,
-) -> Result<(Admission, Upkeep), String> {
+) -> Result<(Admission, Upkeep), StartError> {
     let client = &cluster.client;
     let gates = Gates::new(args.issue_concurrency, metrics.clone());
     let preconnector = Preconnector::new(http.clone(), gates.clone());
@@ -160,7 +214,8 @@ fn build(
         token_audiences: args.token_audiences.clone(),
         clouds: Clouds::new(&args.authority_host, &args.acr_audience),
         managed_identity_namespaces: args.managed_identity_namespaces.clone(),
-        excluded: ExcludedNamespaces::new(kubernetes::namespace_of_this_pod(), &args.excluded_namespaces)?,
+        excluded: ExcludedNamespaces::new(kubernetes::namespace_of_this_pod(), &args.excluded_namespaces)
+            .map_err(StartError::Flag)?,
     };
     let resolver = Arc::new(Resolver::new(cluster, rules, cluster.events.clone()));
     let issuer = Issuer::new(
@@ -198,9 +253,9 @@ fn build(
 }
 
 /// Binds the address. Returns the bound address too, because port 0 selects a free port.
-async fn listen(flag: &str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), String> {
-    let failed = |e| format!("{flag}: cannot listen on {address}: {e}");
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
+async fn listen(flag: &str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = || StartError::failed(format!("{flag}: cannot listen on {address}"));
+    let listener = TcpListener::bind(address).await.map_err(failed())?;
+    let bound = listener.local_addr().map_err(failed())?;
     Ok((listener, bound))
 }

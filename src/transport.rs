@@ -9,7 +9,7 @@ pub use gates::{Caller, Gates};
 pub use preconnect::Preconnector;
 pub use progress::{Progress, Stage, deadline_exceeded};
 
-use crate::pem;
+use crate::{pem, start_error::StartError};
 use jiff::Timestamp;
 use reqwest::header::{DATE, RETRY_AFTER};
 use rustls::{ClientConfig, RootCertStore};
@@ -34,7 +34,7 @@ pub struct Reply {
 }
 
 /// The client for Azure: HTTPS only, public roots plus `extra_ca`.
-pub fn client(extra_ca: Option<&Path>) -> Result<reqwest::Client, String> {
+pub fn client(extra_ca: Option<&Path>) -> Result<reqwest::Client, StartError> {
     let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
     if let Some(path) = extra_ca {
         pem::add_root_certificates(&mut roots, "--extra-ca-file", path)?;
@@ -47,7 +47,7 @@ pub fn client(extra_ca: Option<&Path>) -> Result<reqwest::Client, String> {
 }
 
 /// The client for the machine's managed identity endpoint, which uses plain HTTP and refuses proxied requests.
-pub fn machine_client() -> Result<reqwest::Client, String> {
+pub fn machine_client() -> Result<reqwest::Client, StartError> {
     build(builder().no_proxy().tls_certs_only([]))
 }
 
@@ -61,10 +61,10 @@ fn builder() -> reqwest::ClientBuilder {
         .user_agent(concat!("acr-pull-webhook/", env!("CARGO_PKG_VERSION")))
 }
 
-fn build(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, String> {
+fn build(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, StartError> {
     builder
         .build()
-        .map_err(|e| format!("the HTTP client cannot be built: {e}"))
+        .map_err(StartError::failed("the HTTP client cannot be built"))
 }
 
 /// Sends a request and reads the response up to a size limit. The error never contains the request body.

@@ -1,7 +1,7 @@
 //! The flags of the leader election and their validation.
 
 use super::record::MAX_LEASE_DURATION;
-use crate::{deadline::duration, kubernetes::namespace_from_flag};
+use crate::{deadline::duration, kubernetes::namespace_from_flag, start_error::StartError};
 use std::time::Duration;
 
 /// A shorter period would put load on the API server.
@@ -61,8 +61,8 @@ pub struct Settings {
 }
 
 impl LeaderElectionArgs {
-    /// The settings of this process. An error is a sentence for the operator.
-    pub fn settings(&self) -> Result<Settings, String> {
+    /// The settings of this process.
+    pub fn settings(&self) -> Result<Settings, StartError> {
         self.check()?;
         Ok(Settings {
             namespace: namespace_from_flag("--leader-election-namespace", self.namespace.as_deref())?,
@@ -73,23 +73,23 @@ impl LeaderElectionArgs {
         })
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), StartError> {
         let (lease, renew, retry) = (self.lease_duration, self.renew_deadline, self.retry_period);
         if lease.subsec_nanos() != 0 || lease > MAX_LEASE_DURATION {
-            return Err(format!(
+            return Err(StartError::Flag(format!(
                 "--leader-election-lease-duration is {lease:?}; it must be whole seconds and at most {MAX_LEASE_DURATION:?}"
-            ));
+            )));
         }
         if retry < MIN_RETRY_PERIOD {
-            return Err(format!(
+            return Err(StartError::Flag(format!(
                 "--leader-election-retry-period is {retry:?}; it must be at least {MIN_RETRY_PERIOD:?}"
-            ));
+            )));
         }
         if retry >= renew || renew >= lease {
-            return Err(format!(
+            return Err(StartError::Flag(format!(
                 "--leader-election-retry-period ({retry:?}) must be shorter than --leader-election-renew-deadline \
                  ({renew:?}), which must be shorter than --leader-election-lease-duration ({lease:?})"
-            ));
+            )));
         }
         Ok(())
     }
@@ -125,7 +125,7 @@ mod tests {
     }
 
     fn refusal(flags: &[&str]) -> String {
-        args(flags).unwrap().check().unwrap_err()
+        args(flags).unwrap().check().unwrap_err().to_string()
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Logs on stderr.
 
+use crate::start_error::StartError;
 use tracing::{Level, Metadata};
 use tracing_subscriber::{
     filter::{LevelFilter, Targets, filter_fn},
@@ -40,14 +41,16 @@ pub enum LogFormat {
 }
 
 /// Starts logging.
-pub fn init(args: &LogArgs) -> Result<(), String> {
+pub fn init(args: &LogArgs) -> Result<(), StartError> {
     // At info, libraries log each of their calls. The webhook's own lines already report the whole operation.
     let directives = match args.log_level.as_str() {
         "info" => "warn,acr_pull_webhook=info",
         other => other,
     };
-    let filter = filter(directives)
-        .map_err(|e| format!("--log-level {:?} is not a level or filter: {e}", args.log_level))?;
+    let filter = filter(directives).map_err(StartError::failed(format!(
+        "--log-level {:?} is not a level or filter",
+        args.log_level
+    )))?;
     let lines = fmt::layer().with_writer(std::io::stderr);
     let lines = match args.log_format {
         LogFormat::Text => lines.with_ansi(false).boxed(),
@@ -55,7 +58,7 @@ pub fn init(args: &LogArgs) -> Result<(), String> {
     };
     let lines = lines.with_filter(filter_fn(|line| !may_contain_a_body(line)));
     let started = registry().with(lines).with(filter).try_init();
-    started.map_err(|e| format!("logging cannot be started: {e}"))
+    started.map_err(StartError::failed("logging cannot be started"))
 }
 
 /// Whether a line may contain a response body. kube's client logs the body of a response that it cannot decode at WARN;

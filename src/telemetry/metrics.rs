@@ -67,89 +67,104 @@ impl Metrics {
             leading_until: Arc::default(),
         };
         let mut registry = metrics.registry.lock();
+        metrics.register_admission(&mut registry);
+        metrics.register_upkeep(&mut registry);
+        metrics.register_process(&mut registry);
+        drop(registry);
+        metrics.set_first_expiration(None);
+        metrics
+    }
+
+    /// Admissions, and the calls that an admission or a renewal makes.
+    fn register_admission(&self, registry: &mut Registry) {
         registry.register(
             "admissions",
             "Admission requests answered, by outcome and reason",
-            metrics.admissions.clone(),
+            self.admissions.clone(),
         );
         registry.register_with_unit(
             "admission_duration",
             "Time from an admission request to its response",
             Unit::Seconds,
-            metrics.admission_seconds.clone(),
+            self.admission_seconds.clone(),
         );
         registry.register(
             "upstream_requests",
             "Calls made to obtain registry tokens, by hop and reason",
-            metrics.upstream_calls.clone(),
+            self.upstream_calls.clone(),
         );
         registry.register_with_unit(
             "upstream_request_duration",
             "Duration of the calls made to obtain registry tokens, by hop",
             Unit::Seconds,
-            metrics.upstream_call_seconds.clone(),
+            self.upstream_call_seconds.clone(),
         );
         registry.register(
             "pull_secrets_issuing",
             "Token requests in flight, including those that wait for their turn",
-            metrics.issuing.clone(),
+            self.issuing.clone(),
         );
         registry.register(
             "calls_waiting",
             "Calls to obtain registry tokens that wait for their turn at a host or at the API server",
-            metrics.waiting_calls.clone(),
-        );
-        registry.register(
-            "renewals",
-            "Renewals and repairs of pull secrets by the leader, by outcome and reason",
-            metrics.renewals.clone(),
-        );
-        registry.register(
-            "pull_secrets_collected",
-            "Pull secrets that the leader deleted because no Pod used them",
-            metrics.collected.clone(),
-        );
-        registry.register(
-            "upkeep_panics",
-            "Panics of the leader while it reconciled a pull secret; each is a bug",
-            metrics.upkeep_panics.clone(),
-        );
-        registry.register_with_unit(
-            "pull_secrets_first_expiration_timestamp",
-            "Unix time of the earliest token expiration among ready pull secrets in use; NaN if unknown, as on replicas that do not lead",
-            Unit::Seconds,
-            metrics.first_expiration.clone(),
+            self.waiting_calls.clone(),
         );
         registry.register_with_unit(
             "azure_clock_ahead",
             "How far Azure's clock was ahead of this machine's at its last response; negative if it was behind",
             Unit::Seconds,
-            metrics.azure_clock_ahead.clone(),
+            self.azure_clock_ahead.clone(),
+        );
+    }
+
+    /// The leader's work.
+    fn register_upkeep(&self, registry: &mut Registry) {
+        registry.register(
+            "renewals",
+            "Renewals and repairs of pull secrets by the leader, by outcome and reason",
+            self.renewals.clone(),
+        );
+        registry.register(
+            "pull_secrets_collected",
+            "Pull secrets that the leader deleted because no Pod used them",
+            self.collected.clone(),
+        );
+        registry.register(
+            "upkeep_panics",
+            "Panics of the leader while it reconciled a pull secret; each is a bug",
+            self.upkeep_panics.clone(),
         );
         registry.register_with_unit(
-            "certificate_expiration_timestamp",
-            "Unix time at which the serving certificate expires",
+            "pull_secrets_first_expiration_timestamp",
+            "Unix time of the earliest token expiration among ready pull secrets in use; NaN if unknown, as on replicas that do not lead",
             Unit::Seconds,
-            metrics.certificate_expiration.clone(),
+            self.first_expiration.clone(),
         );
         registry.register(
             "leader",
             "1 on the replica that leads, 0 on the others",
-            metrics.leader.clone(),
+            self.leader.clone(),
+        );
+    }
+
+    /// The watches and the serving certificate.
+    fn register_process(&self, registry: &mut Registry) {
+        registry.register_with_unit(
+            "certificate_expiration_timestamp",
+            "Unix time at which the serving certificate expires",
+            Unit::Seconds,
+            self.certificate_expiration.clone(),
         );
         registry.register(
             "watches_failing",
             "Scopes in which this watch fails; a scope is a namespace of --namespaces, or the cluster",
-            metrics.failing_watches.clone(),
+            self.failing_watches.clone(),
         );
         registry.register(
             "unreadable_objects",
             "Objects of this watch that cannot be decoded and are skipped",
-            metrics.unreadable_objects.clone(),
+            self.unreadable_objects.clone(),
         );
-        drop(registry);
-        metrics.set_first_expiration(None);
-        metrics
     }
 
     /// Counts one answered admission request.

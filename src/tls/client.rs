@@ -1,7 +1,7 @@
 //! The client certificates that the webhook listener accepts.
 
 use super::names::{alternative_names, common_name};
-use crate::pem;
+use crate::{pem, start_error::StartError};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
     client::danger::HandshakeSignatureValid,
@@ -11,10 +11,7 @@ use rustls::{
         danger::{ClientCertVerified, ClientCertVerifier},
     },
 };
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 use x509_cert::{Certificate, der::Decode};
 
 /// The client certificates that the listener accepts.
@@ -28,11 +25,12 @@ pub struct AllowedClients {
 
 impl AllowedClients {
     /// The verifier for rustls. The error is a message for the operator.
-    pub fn verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    pub fn verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, StartError> {
         let mut roots = RootCertStore::empty();
         pem::add_root_certificates(&mut roots, "--client-ca-file", &self.ca_file)?;
         let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build();
-        let verifier = verifier.map_err(|e| self.error(&e.to_string()))?;
+        let flag = format!("--client-ca-file {}", self.ca_file.display());
+        let verifier = verifier.map_err(StartError::failed(flag))?;
         if self.names.is_empty() {
             return Ok(verifier);
         }
@@ -40,10 +38,6 @@ impl AllowedClients {
             verifier,
             names: self.names.clone(),
         }))
-    }
-
-    fn error(&self, why: &str) -> String {
-        format!("--client-ca-file {}: {why}", Path::display(&self.ca_file))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Serves the certificate from the files of --tls-cert and --tls-key, and reloads them when their content changes.
 
 use super::{CertificateAndKey, CertificateSlot};
-use crate::tasks::Tasks;
+use crate::{start_error::StartError, tasks::Tasks};
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
@@ -13,14 +13,13 @@ use tokio::time::{MissedTickBehavior, interval};
 /// system events would not be faster.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Serves the certificate of these files, and starts a task that reloads them. The error is a message for the operator. A
-/// later error leaves the previous certificate in use.
-pub fn serve_files(cert: &Path, key: &Path, slot: &CertificateSlot, tasks: &Tasks) -> Result<(), String> {
+/// Serves the certificate of these files, and starts a task that reloads them. A later error leaves the previous certificate in use.
+pub fn serve_files(cert: &Path, key: &Path, slot: &CertificateSlot, tasks: &Tasks) -> Result<(), StartError> {
     let files = CertificateFiles {
         cert: cert.to_owned(),
         key: key.to_owned(),
     };
-    let (fingerprint, certificate) = files.read()?;
+    let (fingerprint, certificate) = files.read().map_err(StartError::Flag)?;
     slot.set(&certificate);
     tasks.spawn(
         "watch of the certificate files",

@@ -1,7 +1,10 @@
 //! The flags of the listener and its certificate.
 
 use super::{AllowedClients, CertificateSpec, PublishTargets};
-use crate::{deadline::duration, kubernetes};
+use crate::{
+    start_error::StartError,
+    {deadline::duration, kubernetes},
+};
 use std::{path::PathBuf, time::Duration};
 
 /// A shorter lifetime would not leave a rotation the time to become known.
@@ -91,13 +94,13 @@ impl TlsArgs {
         })
     }
 
-    /// The source that the flags name. The error is a message for the operator.
-    pub fn certificate_source(&self) -> Result<CertificateSource, String> {
+    /// The source that the flags name.
+    pub fn certificate_source(&self) -> Result<CertificateSource, StartError> {
         if self.certificate_lifetime < MIN_LIFETIME {
-            return Err(format!(
+            return Err(StartError::Flag(format!(
                 "--certificate-lifetime is {:?}; it must be at least {MIN_LIFETIME:?}",
                 self.certificate_lifetime
-            ));
+            )));
         }
         let (namespace, name) = match self.tls_secret.split_once('/') {
             Some((namespace, name)) => (Some(namespace), name),
@@ -106,10 +109,10 @@ impl TlsArgs {
         let namespace = kubernetes::namespace_from_flag("--tls-secret", namespace)?;
         for name in [&namespace, name] {
             if !kubernetes::is_subdomain(name) {
-                return Err(format!(
+                return Err(StartError::Flag(format!(
                     "--tls-secret {}: {name:?} is not a valid object name",
                     self.tls_secret
-                ));
+                )));
             }
         }
         let targets = PublishTargets {

@@ -1,7 +1,7 @@
 //! The certificate in use. It changes while the listener runs.
 
 use super::{AllowedClients, CertificateAndKey};
-use crate::telemetry::Metrics;
+use crate::{start_error::StartError, telemetry::Metrics};
 use parking_lot::RwLock;
 use rustls::{
     ServerConfig,
@@ -35,7 +35,7 @@ impl CertificateSlot {
     }
 
     /// The listener's TLS configuration. With `clients`, a client must present one of the allowed certificates.
-    pub fn server_config(&self, clients: Option<&AllowedClients>) -> Result<Arc<ServerConfig>, String> {
+    pub fn server_config(&self, clients: Option<&AllowedClients>) -> Result<Arc<ServerConfig>, StartError> {
         let builder = ServerConfig::builder();
         let builder = match clients {
             None => builder.with_no_client_auth(),

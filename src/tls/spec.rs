@@ -4,6 +4,7 @@ use super::{
     CertificateAndKey, SecretPath,
     credentials::{PATH_KEY, ServingCredentials, SignedCertificate},
 };
+use crate::start_error::StartError;
 use jiff::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -25,13 +26,13 @@ pub struct CertificateSpec {
 }
 
 impl CertificateSpec {
-    /// A specification with these names. The error is a message for the operator.
-    pub fn new(names: Vec<String>, lifetime: Duration) -> Result<Self, String> {
+    /// A specification with these names.
+    pub fn new(names: Vec<String>, lifetime: Duration) -> Result<Self, StartError> {
         for name in &names {
             if ServerName::try_from(name.as_str()).is_err() {
-                return Err(format!(
+                return Err(StartError::Flag(format!(
                     "--tls-names: {name:?} is neither a DNS name nor an IP address"
-                ));
+                )));
             }
         }
         Ok(Self {
