@@ -12,7 +12,7 @@ pub use annotation::{ACCESS_TOKEN_ANNOTATION, MAX_REFERENCES, parse_default_refe
 pub use http::router;
 pub use patch::{INJECTED_LABEL, PULL_SECRETS_ANNOTATION, patch};
 pub use response::{AdmissionResponse, Verdict};
-pub use review::{PodView, ReferenceSource, Request, parse};
+pub use review::{ReferenceSource, Request, parse};
 
 use crate::{
     deadline::Deadline,

@@ -115,21 +115,6 @@ impl FairSemaphore {
             Err(_) => std::future::pending().await,
         }
     }
-
-    /// The numbers of waiters and of held permits.
-    pub fn counts(&self) -> (usize, usize) {
-        let state = self.0.state.lock();
-        let waiting = |queue: &Queue| queue.waiting.values().map(BTreeMap::len).sum::<usize>();
-        (
-            state.queues.iter().map(waiting).sum(),
-            state.held_by_lane.iter().sum::<usize>(),
-        )
-    }
-
-    /// Whether there are neither waiters nor held permits.
-    pub fn is_idle(&self) -> bool {
-        self.counts() == (0, 0)
-    }
 }
 
 impl Inner {

@@ -3,47 +3,80 @@
 //!
 //! The steps of an admission, and the module of each:
 //!
-//! 1. [`admission`] decodes the AdmissionReview and the annotation.
-//! 2. [`generator`] resolves the annotation's reference to a registry, an identity and a scope.
-//! 3. [`pull_secret`] names the Secret. If the Secret is not fresh, [`identity`] obtains a token from Entra,
-//!    [`registry`] exchanges it for a registry token, and [`pull_secret`] writes the Secret.
-//! 4. [`admission`] returns the patch.
+//! 1. `admission` decodes the AdmissionReview and the annotation.
+//! 2. `generator` resolves the annotation's reference to a registry, an identity and a scope.
+//! 3. `pull_secret` names the Secret. If the Secret is not fresh, `identity` obtains a token from Entra,
+//!    `registry` exchanges it for a registry token, and `pull_secret` writes the Secret.
+//! 4. `admission` returns the patch.
 //!
-//! [`leader`] elects one replica, and [`upkeep`] renews, repairs and deletes pull secrets on that replica. Admission
+//! `leader` elects one replica, and `upkeep` renews, repairs and deletes pull secrets on that replica. Admission
 //! does not depend on it.
 //!
-//! Below these modules, [`watch`] follows the objects of a [`cluster`], [`kubernetes`] calls its API server, and
-//! [`transport`] and [`fair_semaphore`] limit and share the calls to all hosts. [`tls`] accepts the API server's
-//! connections, [`telemetry`] reports to operators, and [`serve`] puts all modules together.
+//! Below these modules, `watch` follows the objects of a `cluster`, `kubernetes` calls its API server, and
+//! `transport` and `fair_semaphore` limit and share the calls to all hosts. `tls` accepts the API server's
+//! connections, `telemetry` reports to operators, and `serve` puts all modules together.
+//!
+//! Only the kinds, their definitions and the command line are public: the compiler finds what nothing uses.
 
-pub mod admission;
-pub mod check;
-pub mod cli;
-pub mod cluster;
+mod admission;
+mod check;
+mod cli;
+mod cluster;
 pub mod crds;
-pub mod deadline;
-pub mod events;
-pub mod excluded;
-pub mod fair_semaphore;
+mod deadline;
+mod events;
+mod excluded;
+mod fair_semaphore;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod generator;
-pub mod identity;
-pub mod jwt;
-pub mod kubernetes;
-pub mod leader;
-pub mod live_pod;
-pub mod pem;
-pub mod problem;
+mod identity;
+mod jwt;
+mod kubernetes;
+mod leader;
+mod live_pod;
+mod pem;
+mod problem;
 pub mod pull_secret;
-pub mod registry;
-pub mod serve;
-pub mod start_error;
-pub mod tasks;
-pub mod telemetry;
-pub mod tls;
-pub mod transport;
+mod registry;
+mod serve;
+mod start_error;
+mod tasks;
+mod telemetry;
+mod tls;
+mod transport;
+mod untrusted;
+mod upkeep;
+mod watch;
 
-pub mod untrusted;
-pub mod upkeep;
-pub mod watch;
+pub use cli::Cli;
+pub use start_error::StartError;
+
+use cli::Command;
+use tokio::runtime::Runtime;
+
+/// Runs the subcommand to its end.
+pub fn run(cli: Cli) -> Result<(), StartError> {
+    match cli.command {
+        Command::Crds(args) => {
+            print!("{}", crds::yaml(args.without_generators));
+            Ok(())
+        }
+        Command::Check(args) => {
+            runtime()?.block_on(check::run(&args.namespace))?;
+            println!("OK: the API server can call the webhook and trusts its certificate");
+            Ok(())
+        }
+        Command::Serve(args) => {
+            telemetry::init_log(&args.log)?;
+            runtime()?.block_on(serve::run(*args))
+        }
+    }
+}
+
+fn runtime() -> Result<Runtime, StartError> {
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| StartError::Outcome("another TLS provider is already installed".to_owned()))?;
+    Runtime::new().map_err(StartError::failed("cannot start the runtime"))
+}

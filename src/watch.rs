@@ -5,7 +5,7 @@ mod item;
 mod list;
 mod scope;
 
-pub use item::{Item, MAX_VALUE_BYTES, Unreadable, Watched, decode};
+pub use item::{Item, Unreadable, Watched, decode};
 pub use list::{get_object, list_page};
 
 use crate::{

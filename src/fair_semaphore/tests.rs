@@ -3,6 +3,23 @@ use futures::FutureExt;
 use proptest::prelude::*;
 use std::{collections::HashSet, pin::Pin, task::Context};
 
+impl FairSemaphore {
+    /// The numbers of waiters and of held permits.
+    fn counts(&self) -> (usize, usize) {
+        let state = self.0.state.lock();
+        let waiting = |queue: &Queue| queue.waiting.values().map(BTreeMap::len).sum::<usize>();
+        (
+            state.queues.iter().map(waiting).sum(),
+            state.held_by_lane.iter().sum::<usize>(),
+        )
+    }
+
+    /// Whether there are neither waiters nor held permits.
+    fn is_idle(&self) -> bool {
+        self.counts() == (0, 0)
+    }
+}
+
 type Acquire = Pin<Box<dyn Future<Output = FairPermit> + Send>>;
 
 /// A waiter that has asked for a permit.
