@@ -1,8 +1,9 @@
 //! The HTTP transport for azure_identity's Entra credentials.
 //!
-//! azure_identity 1.0 cannot parse a description with JSON escapes or a quoted `expires_in`, and then loses the status
-//! and the code. Therefore this transport parses the responses: it returns errors as [`EntraError`], and tokens in the
-//! one form that azure_identity can parse.
+//! azure_identity decodes an error's description as a borrowed string, which fails for a description with JSON escapes
+//! such as Entra's line breaks, and then loses the status and the code (`handle_entra_response`). Versions 1.0.0 and
+//! 1.1.0-beta.1 do so, and no issue of azure-sdk-for-rust covers it. Therefore this transport parses the responses: it
+//! returns errors as [`EntraError`], and tokens in a form that azure_identity can parse whatever else the response has.
 
 use super::entra_error::EntraError;
 use crate::transport::{self, Reply};
@@ -50,38 +51,14 @@ impl HttpClient for EntraTransport {
 #[derive(Deserialize)]
 struct TokenResponse {
     access_token: String,
-    #[serde(default)]
-    expires_in: Seconds,
-}
-
-/// Entra v2 sends a number. Entra v1 and the endpoints of managed identities send a string.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Seconds {
-    Number(i64),
-    Text(String),
-}
-
-impl Seconds {
-    fn value(&self) -> i64 {
-        match self {
-            Seconds::Number(n) => *n,
-            Seconds::Text(text) => text.parse().unwrap_or_default(),
-        }
-    }
-}
-
-impl Default for Seconds {
-    fn default() -> Self {
-        Seconds::Number(0)
-    }
 }
 
 /// A token response in the form that azure_identity can parse.
 #[derive(Serialize)]
 struct CanonicalResponse<'a> {
-    token_type: &'static str,
-    expires_in: i64,
+    /// Nobody reads it, because a credential and its cache are used once. Entra v1 sends a string, which
+    /// azure_identity cannot parse.
+    expires_in: u32,
     access_token: &'a str,
 }
 
@@ -92,8 +69,7 @@ fn canonical_response(reply: &Reply) -> Result<AsyncRawResponse, EntraError> {
     }
     let token: TokenResponse = serde_json::from_slice(&reply.body).map_err(|_| error())?;
     let body = serde_json::to_vec(&CanonicalResponse {
-        token_type: "Bearer",
-        expires_in: token.expires_in.value(),
+        expires_in: 0,
         access_token: &token.access_token,
     })
     .map_err(|_| error())?;

@@ -1,8 +1,9 @@
 //! The HTTP transport for azure_identity's managed identity credential.
 //!
-//! azure_identity turns every 400 into one sentence, cannot parse `expires_on` as a number, and retries IMDS for more
-//! than a minute even if retries are disabled. Therefore this transport parses the responses. It returns failures as
-//! [`EndpointError`], with an error kind that azure_identity does not retry.
+//! azure_identity turns every 400 into one sentence, and retries IMDS for more than a minute even if retries are disabled
+//! (`VirtualMachineManagedIdentityCredential::new` replaces the caller's retry options). Versions 1.0.0 and 1.1.0-beta.1
+//! do so, and no issue of azure-sdk-for-rust covers it. Therefore this transport parses the responses. It returns failures
+//! as [`EndpointError`], with an error kind that azure_identity does not retry.
 
 use crate::transport::{self, Reply};
 use azure_core::{
@@ -82,24 +83,6 @@ impl std::error::Error for EndpointError {}
 #[derive(Deserialize)]
 struct TokenResponse {
     access_token: String,
-    expires_on: UnixSeconds,
-}
-
-/// A string in every published sample. Some proxies of the endpoint send a number.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum UnixSeconds {
-    Number(i64),
-    Text(String),
-}
-
-impl fmt::Display for UnixSeconds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            UnixSeconds::Number(seconds) => seconds.fmt(f),
-            UnixSeconds::Text(seconds) => seconds.fmt(f),
-        }
-    }
 }
 
 /// A token response in the form that azure_identity can parse.
@@ -107,7 +90,9 @@ impl fmt::Display for UnixSeconds {
 struct CanonicalResponse<'a> {
     token_type: &'static str,
     resource: &'static str,
-    expires_on: String,
+    /// Nobody reads it, because a credential and its cache are used once. Some proxies of the endpoint send a number,
+    /// which azure_identity cannot parse (azure-sdk-for-rust#2460).
+    expires_on: &'static str,
     access_token: &'a str,
 }
 
@@ -136,7 +121,7 @@ fn canonical_response(reply: &Reply) -> Result<AsyncRawResponse, EndpointError> 
     let body = serde_json::to_vec(&CanonicalResponse {
         token_type: "Bearer",
         resource: "",
-        expires_on: token.expires_on.to_string(),
+        expires_on: "0",
         access_token: &token.access_token,
     })
     .map_err(unexpected_body)?;
