@@ -12,23 +12,6 @@ use std::{
 #[derive(Clone, Debug, Default)]
 pub struct Census(Arc<Mutex<HashMap<String, Members>>>);
 
-#[derive(Debug, Default)]
-struct Members {
-    existing: HashSet<u64>,
-    /// Pull secrets that do not exist yet, with the number of reservations of each.
-    reserved: HashMap<u64, u32>,
-}
-
-/// Counts a pull secret that is about to be made, until this is dropped.
-#[derive(Debug)]
-pub struct Reservation {
-    census: Census,
-    namespace: String,
-    name: u64,
-}
-
-// === impl Census ===
-
 impl Census {
     /// Counts a pull secret that the watch shows.
     pub fn add(&self, namespace: &str, name: &str) {
@@ -86,12 +69,25 @@ impl Census {
     }
 }
 
-// === impl Members ===
+#[derive(Debug, Default)]
+struct Members {
+    existing: HashSet<u64>,
+    /// Pull secrets that do not exist yet, with the number of reservations of each.
+    reserved: HashMap<u64, u32>,
+}
 
 impl Members {
     fn len(&self) -> usize {
         self.existing.len() + self.reserved.len()
     }
+}
+
+/// Counts a pull secret that is about to be made, until this is dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    census: Census,
+    namespace: String,
+    name: u64,
 }
 
 impl Drop for Reservation {

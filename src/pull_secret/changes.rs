@@ -11,18 +11,6 @@ type Key = (String, String);
 #[derive(Clone, Default)]
 pub struct Changes(Arc<Inner>);
 
-#[derive(Default)]
-struct Inner {
-    /// `None` while there is no listener.
-    changed: Mutex<Option<HashSet<Key>>>,
-    notify: Notify,
-}
-
-/// Receives changes until it is dropped.
-pub struct Listener(Changes);
-
-// === impl Changes ===
-
 impl Changes {
     /// Records that this pull secret was changed or deleted.
     pub fn add(&self, namespace: String, name: String) {
@@ -39,7 +27,15 @@ impl Changes {
     }
 }
 
-// === impl Listener ===
+#[derive(Default)]
+struct Inner {
+    /// `None` while there is no listener.
+    changed: Mutex<Option<HashSet<Key>>>,
+    notify: Notify,
+}
+
+/// Receives changes until it is dropped.
+pub struct Listener(Changes);
 
 impl Listener {
     /// Waits for changes since the last call, and returns them.

@@ -56,48 +56,6 @@ pub trait Job: Send + Sync + 'static {
 /// `V` is the version of a job: a flight serves only callers that want the same version of a key.
 pub struct Flights<K, V>(Arc<Mutex<Board<K, V>>>);
 
-struct Board<K, V> {
-    flights: HashMap<K, Flight<V>>,
-    refusals: HashMap<K, Refusal<V>>,
-}
-
-struct Flight<V> {
-    version: V,
-    state: watch::Receiver<State>,
-    progress: Progress,
-    /// Also identifies the flight.
-    retry_now: Arc<Notify>,
-    task: AbortHandle,
-}
-
-/// A refusal that is repeated until it expires.
-struct Refusal<V> {
-    version: V,
-    problem: Problem,
-    ttl: Duration,
-    expires: Instant,
-}
-
-/// A caller's view of a flight.
-pub struct Waiter {
-    state: watch::Receiver<State>,
-    progress: Progress,
-    retry_now: Arc<Notify>,
-}
-
-#[derive(Clone, Debug)]
-enum State {
-    Attempting,
-    Finished(Result<(), Problem>),
-    /// The last attempt failed, and the next one does not start before this moment.
-    BackingOff(Problem, Instant),
-}
-
-/// The flight that a new flight replaces.
-type Predecessor = (watch::Receiver<State>, AbortHandle);
-
-// === impl Flights ===
-
 impl<K, V> Clone for Flights<K, V> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
@@ -269,16 +227,10 @@ where
     }
 }
 
-/// What the task of a flight reports to, and is known by.
-struct Controls<K, V> {
-    key: K,
-    version: V,
-    state: watch::Sender<State>,
-    progress: Progress,
-    retry_now: Arc<Notify>,
+struct Board<K, V> {
+    flights: HashMap<K, Flight<V>>,
+    refusals: HashMap<K, Refusal<V>>,
 }
-
-// === impl Board ===
 
 impl<K, V> Board<K, V>
 where
@@ -327,7 +279,14 @@ where
     }
 }
 
-// === impl Flight ===
+struct Flight<V> {
+    version: V,
+    state: watch::Receiver<State>,
+    progress: Progress,
+    /// Also identifies the flight.
+    retry_now: Arc<Notify>,
+    task: AbortHandle,
+}
 
 impl<V> Flight<V> {
     fn waiter(&self) -> Waiter {
@@ -347,7 +306,20 @@ impl<V> Flight<V> {
     }
 }
 
-// === impl Waiter ===
+/// A refusal that is repeated until it expires.
+struct Refusal<V> {
+    version: V,
+    problem: Problem,
+    ttl: Duration,
+    expires: Instant,
+}
+
+/// A caller's view of a flight.
+pub struct Waiter {
+    state: watch::Receiver<State>,
+    progress: Progress,
+    retry_now: Arc<Notify>,
+}
 
 impl Waiter {
     fn refused(problem: Problem) -> Self {
@@ -383,6 +355,26 @@ impl Waiter {
             Ok(State::Attempting) | Err(_) => Err(interrupted()),
         }
     }
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    Attempting,
+    Finished(Result<(), Problem>),
+    /// The last attempt failed, and the next one does not start before this moment.
+    BackingOff(Problem, Instant),
+}
+
+/// The flight that a new flight replaces.
+type Predecessor = (watch::Receiver<State>, AbortHandle);
+
+/// What the task of a flight reports to, and is known by.
+struct Controls<K, V> {
+    key: K,
+    version: V,
+    state: watch::Sender<State>,
+    progress: Progress,
+    retry_now: Arc<Notify>,
 }
 
 fn interrupted() -> Problem {

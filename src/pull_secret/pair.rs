@@ -36,8 +36,6 @@ pub enum Written {
     ByAnotherReplica,
 }
 
-// === impl Writer ===
-
 impl Writer {
     /// Writes the token into the Secret, and describes it in the status.
     pub async fn write(

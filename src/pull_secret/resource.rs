@@ -7,6 +7,13 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
+/// The reason of a Ready condition that is true.
+pub const ISSUED: &str = "Issued";
+/// The type of the condition that always exists.
+pub const READY: &str = "Ready";
+/// The type of the condition that exists while a working token could not be renewed.
+pub const RENEWED: &str = "Renewed";
+
 /// What one pull secret is made from.
 #[derive(Clone, Debug, PartialEq, CustomResource, Deserialize, Serialize, KubeSchema)]
 #[kube(
@@ -50,6 +57,51 @@ pub struct ACRPullSecretSpec {
     /// Whose service account this is: Pod for the Pod's own, Generator for the one that the generator names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_account_of: Option<AccountOf>,
+}
+
+impl ACRPullSecret {
+    /// When the token was issued.
+    pub fn last_renewal(&self) -> Option<Timestamp> {
+        Some(self.status.as_ref()?.last_renewal_time.as_ref()?.0)
+    }
+
+    /// A pull secret with this status, for tests.
+    #[cfg(test)]
+    pub fn example(status: Option<ACRPullSecretStatus>) -> Self {
+        let generator = GeneratorReference {
+            kind: "ACRAccessToken".to_owned(),
+            name: "contoso".to_owned(),
+        };
+        let spec = ACRPullSecretSpec {
+            generator,
+            service_account_name: None,
+            service_account_namespace: None,
+            service_account_of: None,
+        };
+        let mut object = Self::new("acr-pull-contoso", spec);
+        object.status = status;
+        object
+    }
+
+    /// Whether its deletion is announced because no Pod has named it for a while.
+    pub fn is_marked_unused(&self) -> bool {
+        self.status.as_ref().is_some_and(|s| s.unused_since.is_some())
+    }
+}
+
+impl Watched for ACRPullSecret {
+    fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
+        #[derive(Deserialize)]
+        struct Body {
+            spec: ACRPullSecretSpec,
+            status: Option<ACRPullSecretStatus>,
+        }
+        watch::decode(deserializer, |metadata, Body { spec, status }| Self {
+            metadata,
+            spec,
+            status,
+        })
+    }
 }
 
 /// Whose service account a pull secret is made for.
@@ -128,62 +180,6 @@ pub struct ACRPullSecretStatus {
     #[schemars(length(max = 64))]
     pub secret_resource_version: Option<String>,
 }
-
-/// The reason of a Ready condition that is true.
-pub const ISSUED: &str = "Issued";
-/// The type of the condition that always exists.
-pub const READY: &str = "Ready";
-/// The type of the condition that exists while a working token could not be renewed.
-pub const RENEWED: &str = "Renewed";
-
-impl Watched for ACRPullSecret {
-    fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Item<Self>, D::Error> {
-        #[derive(Deserialize)]
-        struct Body {
-            spec: ACRPullSecretSpec,
-            status: Option<ACRPullSecretStatus>,
-        }
-        watch::decode(deserializer, |metadata, Body { spec, status }| Self {
-            metadata,
-            spec,
-            status,
-        })
-    }
-}
-
-// === impl ACRPullSecret ===
-
-impl ACRPullSecret {
-    /// When the token was issued.
-    pub fn last_renewal(&self) -> Option<Timestamp> {
-        Some(self.status.as_ref()?.last_renewal_time.as_ref()?.0)
-    }
-
-    /// A pull secret with this status, for tests.
-    #[cfg(test)]
-    pub fn example(status: Option<ACRPullSecretStatus>) -> Self {
-        let generator = GeneratorReference {
-            kind: "ACRAccessToken".to_owned(),
-            name: "contoso".to_owned(),
-        };
-        let spec = ACRPullSecretSpec {
-            generator,
-            service_account_name: None,
-            service_account_namespace: None,
-            service_account_of: None,
-        };
-        let mut object = Self::new("acr-pull-contoso", spec);
-        object.status = status;
-        object
-    }
-
-    /// Whether its deletion is announced because no Pod has named it for a while.
-    pub fn is_marked_unused(&self) -> bool {
-        self.status.as_ref().is_some_and(|s| s.unused_since.is_some())
-    }
-}
-
-// === impl ACRPullSecretStatus ===
 
 impl ACRPullSecretStatus {
     /// Whether the Ready condition is True.

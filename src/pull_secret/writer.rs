@@ -41,25 +41,6 @@ const METADATA_ONLY: HeaderValue =
 #[derive(Clone)]
 pub struct Writer(Client);
 
-/// The version of a Secret that a write returned.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Version {
-    /// The uid of the Secret.
-    pub uid: String,
-    /// Its resource version, which changes with each write.
-    pub resource_version: Option<String>,
-}
-
-/// Why a Secret was not replaced.
-pub enum ReplaceError {
-    /// The Secret does not exist in the known version any more.
-    Changed,
-    /// Any other failure.
-    Failed(Problem),
-}
-
-// === impl Writer ===
-
 impl Writer {
     /// A writer over this client.
     pub fn new(client: Client) -> Self {
@@ -247,6 +228,23 @@ impl Writer {
             Err(error) => Err(api_problem(&what, error)),
         }
     }
+}
+
+/// The version of a Secret that a write returned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// The uid of the Secret.
+    pub uid: String,
+    /// Its resource version, which changes with each write.
+    pub resource_version: Option<String>,
+}
+
+/// Why a Secret was not replaced.
+pub enum ReplaceError {
+    /// The Secret does not exist in the known version any more.
+    Changed,
+    /// Any other failure.
+    Failed(Problem),
 }
 
 /// The owner was deleted, and the garbage collector deletes its Secret.
