@@ -75,7 +75,7 @@ impl Upkeep {
     }
 
     /// Reconciles pull secrets until the future is dropped, which is when the leadership ends.
-    pub async fn run(self, term: Leadership) {
+    pub async fn run(self, leadership: Leadership) {
         let rate = self.settings.rate;
         let reconciler = Reconciler {
             write_limiter: RateLimiter::new(rate),
@@ -84,7 +84,7 @@ impl Upkeep {
             usage: UsageIndex::default(),
             pods_listed: Notify::new(),
             queue: Queue::default(),
-            term,
+            leadership,
             backoffs: Mutex::default(),
             collection: collection::Collection::default(),
             repairs: Repairs::default(),
@@ -109,7 +109,7 @@ type Key = (String, String);
 /// The state of the upkeep during one leadership.
 struct Reconciler {
     upkeep: Upkeep,
-    term: Leadership,
+    leadership: Leadership,
     started: Instant,
     usage: UsageIndex,
     /// Notified when all Pods have been listed once.
@@ -133,7 +133,7 @@ struct Backoff {
 impl Reconciler {
     /// Takes the next step for a pull secret. Returns the delay after which to reconcile it again.
     async fn reconcile(&self, key: Key) -> Option<Duration> {
-        if !self.term.still_leads() {
+        if !self.leadership.still_leads() {
             return None;
         }
         match catch_panic(self.try_reconcile(&key)).await {
@@ -206,7 +206,7 @@ impl Reconciler {
         key: &Key,
     ) -> Result<Option<Duration>, Problem> {
         self.write_limiter.acquire().await;
-        if !self.term.still_leads() {
+        if !self.leadership.still_leads() {
             return Ok(None);
         }
         let outcome = self.renew(owner, Cause::Renewal(object.clone())).await;

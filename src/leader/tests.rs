@@ -42,7 +42,7 @@ async fn the_first_replica_leads_and_keeps_renewing() {
     let processes = [0, 1, 2].map(|n| world.start(n));
     world.led_by(|_| true).await;
     sleep(20 * LEASE_DURATION).await;
-    assert_eq!(world.0.lock().terms.len(), 1);
+    assert_eq!(world.0.lock().leaderships.len(), 1);
     drop(processes);
 }
 
@@ -122,7 +122,7 @@ async fn a_long_suspended_leader_starts_a_new_leadership() {
     process.resume();
     world.led_by(|_| true).await;
     assert_eq!(world.steps_of(0), before);
-    assert_eq!(world.0.lock().terms.len(), 2);
+    assert_eq!(world.0.lock().leaderships.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -190,12 +190,12 @@ async fn shutdown_does_not_wait_for_an_api_server_that_does_not_answer() {
 #[tokio::test(start_paused = true)]
 async fn work_that_ends_by_itself_releases_the_leadership() {
     let world = World::default();
-    let _process = world.start_with(0, |term| term == 0);
+    let _process = world.start_with(0, |number| number == 0);
     world.written().await;
     world.eventually(|world| world.last_write().1.is_empty()).await;
     // The replica then runs for leader again.
     world.led_by(|n| n == 0).await;
-    assert_eq!(world.0.lock().terms.len(), 2);
+    assert_eq!(world.0.lock().leaderships.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -207,7 +207,7 @@ async fn a_deleted_lease_is_created_again_by_the_leader() {
     sleep(LEASE_DURATION).await;
     let inner = world.0.lock();
     assert!(inner.lease.is_some());
-    assert_eq!(inner.terms.len(), 1);
+    assert_eq!(inner.leaderships.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

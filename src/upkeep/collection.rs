@@ -92,7 +92,7 @@ impl Reconciler {
         if !owner.is_marked_unused() {
             self.collection.forget(key);
             self.write_limiter.acquire().await;
-            if self.term.still_leads() {
+            if self.leadership.still_leads() {
                 writer.mark_unused(owner, Timestamp::now()).await?;
             }
             // A fallback: the watch reports the mark and wakes the key.
@@ -108,7 +108,7 @@ impl Reconciler {
             return Ok(Some(grace.min(MAX_REQUEUE)));
         }
         self.write_limiter.acquire().await;
-        if !self.term.still_leads() {
+        if !self.leadership.still_leads() {
             return Ok(None);
         }
         // Deletes only the version that was read here: an admission that removed the mark has changed the version.

@@ -262,7 +262,7 @@ impl Reconciler {
             }
         }
         self.write_limiter.acquire().await;
-        if !self.term.still_leads() {
+        if !self.leadership.still_leads() {
             return Ok(None);
         }
         let outcome = self.renew(owner, Cause::Repair).await;
@@ -283,7 +283,7 @@ impl Reconciler {
             return Ok(Some(wait));
         }
         self.write_limiter.acquire().await;
-        if !self.term.still_leads() {
+        if !self.leadership.still_leads() {
             return Ok(None);
         }
         let (namespace, name) = key;
@@ -334,7 +334,7 @@ impl Reconciler {
         };
         let outcome = async {
             let plan = self.upkeep.resolver.resolve(&request).await?.plan.named(name);
-            if !self.term.still_leads() {
+            if !self.leadership.still_leads() {
                 return Ok(Outcome::NothingToDo);
             }
             self.upkeep.issuer.renew(plan, Cause::Repair).await?;

@@ -39,7 +39,7 @@ pub struct Inner {
     /// The times when work was dropped.
     pub dropped: Vec<Instant>,
     /// Every leadership with the index of its process.
-    pub terms: Vec<(usize, Leadership)>,
+    pub leaderships: Vec<(usize, Leadership)>,
     /// Every step of work: its time and the index of its leadership.
     pub steps: Vec<(Instant, usize)>,
 }
@@ -94,7 +94,7 @@ impl World {
             retry_period: RETRY_PERIOD,
         };
         let world = self.clone();
-        let work = move |term: Leadership| world.clone().work(index, term, ends);
+        let work = move |leadership: Leadership| world.clone().work(index, leadership, ends);
         let fit = Arc::new(AtomicBool::new(true));
         let is_fit = fit.clone();
         let election = run(
@@ -116,7 +116,7 @@ impl World {
     }
 
     /// Records a step at regular intervals.
-    pub async fn work(self, index: usize, term: Leadership, ends: fn(usize) -> bool) {
+    pub async fn work(self, index: usize, leadership: Leadership, ends: fn(usize) -> bool) {
         struct Working(World);
         impl Drop for Working {
             fn drop(&mut self) {
@@ -128,8 +128,8 @@ impl World {
         let number = {
             let mut inner = self.0.lock();
             inner.working += 1;
-            inner.terms.push((index, term));
-            inner.terms.len() - 1
+            inner.leaderships.push((index, leadership));
+            inner.leaderships.len() - 1
         };
         let _working = Working(self.clone());
         while !ends(number) {
@@ -142,9 +142,16 @@ impl World {
     /// Fails if two processes worked, or were allowed to work, at the same time.
     pub fn assert_no_overlap(&self) {
         let inner = self.0.lock();
-        assert!(inner.terms.iter().filter(|(_, term)| term.still_leads()).count() <= 1);
         assert!(
-            inner.steps.is_sorted_by_key(|(_, term)| term),
+            inner
+                .leaderships
+                .iter()
+                .filter(|(_, leadership)| leadership.still_leads())
+                .count()
+                <= 1
+        );
+        assert!(
+            inner.steps.is_sorted_by_key(|(_, number)| number),
             "a step after the first step of the next leadership: {:?}",
             inner.steps
         );
@@ -177,13 +184,16 @@ impl World {
     /// The process whose leadership is valid.
     pub fn leader(&self) -> Option<usize> {
         let inner = self.0.lock();
-        let leader = inner.terms.iter().find(|(_, term)| term.still_leads());
+        let leader = inner
+            .leaderships
+            .iter()
+            .find(|(_, leadership)| leadership.still_leads());
         leader.map(|(process, _)| *process)
     }
 
-    pub fn steps_of(&self, term: usize) -> Vec<Instant> {
+    pub fn steps_of(&self, number: usize) -> Vec<Instant> {
         let inner = self.0.lock();
-        let steps = inner.steps.iter().filter(|(_, of)| *of == term);
+        let steps = inner.steps.iter().filter(|(_, of)| *of == number);
         steps.map(|(when, _)| *when).collect()
     }
 
