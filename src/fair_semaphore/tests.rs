@@ -64,7 +64,7 @@ fn namespaces_are_served_in_rotation() {
 }
 
 #[test]
-fn neither_lane_takes_all_permits() {
+fn each_lane_leaves_permits_to_the_other() {
     for (greedy, other) in [(Lane::Admission, Lane::Renewal), (Lane::Renewal, Lane::Admission)] {
         let semaphore = FairSemaphore::new(8);
         let mut asked: Vec<_> = (0..20).map(|n| ask(&semaphore, &n.to_string(), greedy)).collect();
@@ -76,7 +76,7 @@ fn neither_lane_takes_all_permits() {
 }
 
 #[test]
-fn a_namespace_that_holds_its_share_is_passed_over_while_others_wait() {
+fn a_namespace_with_its_full_share_yields_to_waiting_namespaces() {
     let semaphore = FairSemaphore::new(8);
     let mut many: Vec<_> = (0..20)
         .map(|_| ask(&semaphore, "many", Lane::Admission))
@@ -145,7 +145,7 @@ proptest! {
     /// For any sequence of steps: the limit is kept, no permit stays idle while a waiter may have it, and every waiter is
     /// served eventually.
     #[test]
-    fn permits_are_neither_lost_nor_multiplied(limit in 1_usize..12, steps in prop::collection::vec(step(), 0..200)) {
+    fn permits_are_never_lost_or_duplicated(limit in 1_usize..12, steps in prop::collection::vec(step(), 0..200)) {
         let semaphore = FairSemaphore::new(limit);
         let (mut waiting, mut held) = (Vec::<(Lane, Acquire)>::new(), Vec::<(Lane, FairPermit)>::new());
         let collect = |waiting: &mut Vec<(Lane, Acquire)>, held: &mut Vec<(Lane, FairPermit)>| {

@@ -294,7 +294,7 @@ where
         self.consecutive_failures = 0;
         self.health.set_working();
         if mem::take(&mut self.failing) {
-            tracing::info!(namespace = self.namespace, "the {} works again", self.name);
+            tracing::info!(namespace = self.namespace, "the {} has recovered", self.name);
             self.pending.push_back(Change::Recovered(self.namespace.clone()));
         }
     }
