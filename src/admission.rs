@@ -18,6 +18,7 @@ use crate::{
     deadline::Deadline,
     generator::{NamespaceDefaults, Reference},
     live_pod::LivePod,
+    names::{NamespaceName, ObjectName},
     problem::{Class, Problem, Reason},
     pull_secret::{Ensured, Issuer, PullSecretRequest, Resolution, Resolver},
     telemetry::Metrics,
@@ -90,10 +91,13 @@ impl Admission {
         verdict
     }
 
-    /// The pull secrets that an existing Pod requests, by the rules of its admission.
-    pub async fn requests_of(&self, pod: &LivePod) -> Result<Vec<PullSecretRequest>, Problem> {
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let service_account = pod.spec.service_account_name.as_deref();
+    /// The pull secrets that an existing Pod in this namespace requests, by the rules of its admission.
+    pub async fn requests_of(
+        &self,
+        namespace: &NamespaceName,
+        pod: &LivePod,
+    ) -> Result<Vec<PullSecretRequest>, Problem> {
+        let service_account = pod.spec.service_account_name.as_ref();
         let annotations = pod.metadata.annotations.as_ref();
         let Some(annotation) = annotations.and_then(|all| all.get(ACCESS_TOKEN_ANNOTATION)) else {
             let default = self.0.fetch_default(namespace, service_account).await?;
@@ -151,7 +155,7 @@ impl Inner {
             }
             plans.push(plan);
         }
-        let names: Vec<_> = plans.iter().map(|plan| plan.name()).collect();
+        let names: Vec<_> = plans.iter().map(|plan| plan.name().as_str()).collect();
         let patch = patch(&request.object, &names);
         let mut pending = Vec::new();
         if !request.dry_run {
@@ -222,8 +226,8 @@ impl Inner {
     /// The pull secret that the label of the Namespace requests, as the API server has the label.
     async fn fetch_default(
         &self,
-        namespace: &str,
-        service_account: Option<&str>,
+        namespace: &NamespaceName,
+        service_account: Option<&ObjectName>,
     ) -> Result<Option<PullSecretRequest>, Problem> {
         let Some(label) = self.defaults.fetch(namespace).await? else {
             return Ok(None);
@@ -233,6 +237,6 @@ impl Inner {
     }
 }
 
-fn pull_secret_request(request: &Request<'_>, reference: Reference<'_>) -> PullSecretRequest {
+fn pull_secret_request(request: &Request<'_>, reference: Reference) -> PullSecretRequest {
     PullSecretRequest::new(&request.namespace, reference, request.object.service_account())
 }

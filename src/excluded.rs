@@ -2,7 +2,7 @@
 //! client other than the API server may send a review, and the registration may be changed.
 
 use crate::{
-    kubernetes::is_subdomain,
+    names::{NamespaceName, NamespacedName},
     problem::{Problem, Reason},
 };
 
@@ -11,27 +11,35 @@ const SYSTEM_NAMESPACE: &str = "kube-system";
 
 /// The excluded namespaces.
 #[derive(Clone, Debug)]
-pub struct ExcludedNamespaces(Vec<String>);
+pub struct ExcludedNamespaces {
+    /// The webhook's own namespace, if it is known.
+    own: Option<NamespaceName>,
+    /// The namespaces of `--excluded-namespaces`.
+    listed: Vec<NamespaceName>,
+}
 
 impl ExcludedNamespaces {
     /// Excludes kube-system, the webhook's own namespace if it is known, and `namespaces`. The error is a message for
     /// the operator.
     pub fn new(own: Option<String>, namespaces: &[String]) -> Result<Self, String> {
-        let named = namespaces.iter().filter(|name| !name.is_empty());
-        let mut all = vec![SYSTEM_NAMESPACE.to_owned()];
-        all.extend(own);
-        all.extend(named.cloned());
-        match all.iter().find(|name| !is_subdomain(name) || name.contains('.')) {
-            Some(invalid) => Err(format!(
-                "--excluded-namespaces: {invalid:?} is not the name of a namespace"
-            )),
-            None => Ok(Self(all)),
-        }
+        let parse_own = |own: String| {
+            NamespaceName::new(&own)
+                .ok_or_else(|| format!("the Pod's own namespace {own:?} is not a valid namespace name"))
+        };
+        Ok(Self {
+            own: own.map(parse_own).transpose()?,
+            listed: NamespaceName::parse_flag("--excluded-namespaces", namespaces)?,
+        })
     }
 
     /// Whether this namespace is excluded.
     pub fn contains(&self, namespace: &str) -> bool {
-        self.0.iter().any(|excluded| excluded == namespace)
+        namespace == SYSTEM_NAMESPACE
+            || self
+                .own
+                .iter()
+                .chain(&self.listed)
+                .any(|excluded| *excluded == namespace)
     }
 
     /// Refuses a Pod of an excluded namespace.
@@ -49,14 +57,14 @@ impl ExcludedNamespaces {
     }
 
     /// Refuses a service account of an excluded namespace, also for Pods of other namespaces.
-    pub fn check_service_account(&self, namespace: &str, name: &str) -> Result<(), Problem> {
-        if !self.contains(namespace) {
+    pub fn check_service_account(&self, account: &NamespacedName) -> Result<(), Problem> {
+        if !self.contains(&account.namespace) {
             return Ok(());
         }
         Err(Problem::new(
             Reason::NamespaceExcluded,
             format!(
-                "service account {namespace}/{name} is in an excluded namespace (kube-system, the webhook's own namespace and \
+                "service account {account} is in an excluded namespace (kube-system, the webhook's own namespace and \
                  those of --excluded-namespaces), so no token is requested for it; use a service account of another namespace"
             ),
         ))
@@ -74,25 +82,28 @@ mod tests {
 
     #[test]
     fn system_own_and_listed_namespaces_are_excluded_by_exact_name() {
+        let account = |namespace: &str| NamespacedName::new(namespace, "x").unwrap();
         let all = excluded(Some("acr-pull-webhook"), &["", "infra", "monitoring"]).unwrap();
         for namespace in ["kube-system", "acr-pull-webhook", "infra", "monitoring"] {
             assert!(all.contains(namespace), "{namespace}");
             let problem = all.check_pod(namespace).unwrap_err();
             assert_eq!(problem.reason, Reason::NamespaceExcluded);
-            assert!(all.check_service_account(namespace, "x").is_err());
+            assert!(all.check_service_account(&account(namespace)).is_err());
         }
-        for namespace in ["", "kube", "kube-system-2", "team-a", "inf"] {
+        for namespace in ["kube", "kube-system-2", "team-a", "inf"] {
             assert!(all.check_pod(namespace).is_ok(), "{namespace}");
-            assert!(all.check_service_account(namespace, "x").is_ok());
+            assert!(all.check_service_account(&account(namespace)).is_ok());
         }
         assert!(excluded(None, &[]).unwrap().contains("kube-system"));
     }
 
     #[test]
     fn an_invalid_namespace_name_is_refused_at_start() {
-        for bad in ["A", "a.b", "*", "a b", "-a"] {
-            let error = excluded(None, &[bad]).unwrap_err();
+        for invalid in ["a.b", &"a".repeat(64)] {
+            let error = excluded(None, &["infra", invalid]).unwrap_err();
             assert!(error.contains("--excluded-namespaces"), "{error}");
+            let error = excluded(Some(invalid), &[]).unwrap_err();
+            assert!(error.contains("own namespace"), "{error}");
         }
     }
 }

@@ -2,7 +2,7 @@
 //! each for a second. A target reports a fault by a panic.
 
 use crate::{
-    admission, deadline, generator, identity, jwt,
+    admission, deadline, generator, identity, jwt, names,
     pull_secret::ACRPullSecret,
     registry::{self, RegistrySuffixes, Scope},
     tls::CertificateAndKey,
@@ -105,7 +105,7 @@ fn registry(text: &str) {
     if let Ok(host) = suffixes.permit(text) {
         let host = host.as_str();
         assert!(
-            host.ends_with(".azurecr.io") && registry::is_dns_name(host),
+            host.ends_with(".azurecr.io") && names::is_dns_name(host),
             "{host}"
         );
     }

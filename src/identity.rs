@@ -22,6 +22,7 @@ pub use source::{EntraToken, TokenSource};
 #[cfg(any(test, fuzzing))]
 pub(crate) use {entra_transport::fuzz as fuzz_entra, managed_transport::fuzz as fuzz_managed_identity};
 
+use crate::names::{NamespaceName, ObjectName};
 use serde::Serialize;
 use std::fmt;
 
@@ -85,9 +86,9 @@ impl fmt::Display for Identity {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct WorkloadIdentity {
     /// The namespace of the service account.
-    pub namespace: String,
+    pub namespace: NamespaceName,
     /// The service account that the assertion is issued for.
-    pub service_account: String,
+    pub service_account: ObjectName,
     /// The client id of the Entra application.
     pub client_id: String,
     /// The service account's annotation that holds the client id.
@@ -134,9 +135,9 @@ pub struct ServicePrincipal {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SecretKey {
     /// The namespace of the Secret.
-    pub namespace: String,
+    pub namespace: NamespaceName,
     /// The name of the Secret.
-    pub name: String,
+    pub name: ObjectName,
     /// The key of the value in the Secret's data.
     pub key: String,
 }
@@ -191,10 +192,4 @@ pub enum TenantIdSource {
     },
     /// In the webhook's `--tenant-id` flag.
     Flag,
-}
-
-/// Whether `text` is a GUID in the form that Azure writes.
-pub fn is_guid(text: &str) -> bool {
-    text.split('-').map(str::len).eq([8, 4, 4, 4, 12])
-        && text.bytes().all(|b| b == b'-' || b.is_ascii_hexdigit())
 }

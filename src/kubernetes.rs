@@ -198,18 +198,6 @@ pub fn is_terminating(status: &Status) -> bool {
         .any(|c| c.reason == "NamespaceTerminating")
 }
 
-/// Whether `name` is a DNS subdomain (RFC 1123), which names of objects must be.
-pub fn is_subdomain(name: &str) -> bool {
-    let alnum = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    name.len() <= 253
-        && name.split('.').all(|label| {
-            let bytes = label.as_bytes();
-            bytes.first().is_some_and(alnum)
-                && bytes.last().is_some_and(alnum)
-                && bytes.iter().all(|b| alnum(b) || *b == b'-')
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,7 +14,8 @@
 //!
 //! Below these modules, `watch` follows the objects of a `cluster`, `kubernetes` calls its API server, and
 //! `transport` and `fair_semaphore` limit and share the calls to all hosts. `tls` accepts the API server's
-//! connections, `telemetry` reports to operators, and `serve` puts all modules together.
+//! connections, `telemetry` reports to operators, and `serve` puts all modules together. `names` has the
+//! grammar of every name.
 //!
 //! Only the kinds, their definitions and the command line are public: the compiler finds what nothing uses.
 
@@ -35,6 +36,7 @@ mod jwt;
 mod kubernetes;
 mod leader;
 mod live_pod;
+pub mod names;
 mod pem;
 mod problem;
 pub mod pull_secret;

@@ -1,6 +1,9 @@
 //! Pods that exist, as far as upkeep reads them.
 
-use crate::watch::{self, Item, Watched};
+use crate::{
+    names::{self, ObjectName},
+    watch::{self, Item, Watched},
+};
 use k8s_openapi::api::core::v1::LocalObjectReference;
 use kube::{Resource, core::ObjectMeta};
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
@@ -77,7 +80,8 @@ impl Watched for LivePod {
 #[serde(rename_all = "camelCase")]
 pub struct PodSpec {
     /// The service account that the Pod runs as.
-    pub service_account_name: Option<String>,
+    #[serde(default, deserialize_with = "names::optional")]
+    pub service_account_name: Option<ObjectName>,
     /// The Secrets that the kubelet pulls the images with.
     pub image_pull_secrets: Option<Vec<LocalObjectReference>>,
 }

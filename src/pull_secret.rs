@@ -25,7 +25,7 @@ pub use freshness::freshness;
 pub use freshness::renewal_share;
 pub use issuance::Cause;
 pub use issuer::{Issuer, Settings};
-pub use name::{is_pull_secret, name};
+pub use name::{name, parse_name};
 pub use plan::{IssuedToken, PullSecretPlan};
 pub use policy::{Ensured, OnUpstreamFailure};
 pub use request::PullSecretRequest;

@@ -7,7 +7,7 @@ mod host;
 mod scope;
 
 pub use exchange::{PullToken, RegistryClient};
-pub use host::{DEFAULT_SUFFIXES, MAX_HOST_LENGTH, RegistryHost, RegistrySuffixes, is_dns_name};
+pub use host::{DEFAULT_SUFFIXES, RegistryHost, RegistrySuffixes};
 pub use scope::{MAX_SCOPE_LENGTH, Scope};
 
 #[cfg(any(test, fuzzing))]

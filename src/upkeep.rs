@@ -16,6 +16,7 @@ use crate::{
     admission::Admission,
     cluster::Cluster,
     leader::Leadership,
+    names::NamespacedName,
     problem::Problem,
     pull_secret::{ACRPullSecret, Cause, Issuer, PullSecretRequest, Resolution, Resolver, WatchedPullSecret},
     telemetry::{Metrics, RenewalOutcome},
@@ -23,7 +24,6 @@ use crate::{
 };
 use futures::FutureExt;
 use jiff::Timestamp;
-use kube::runtime::reflector::ObjectRef;
 use parking_lot::Mutex;
 use queue::Queue;
 use rate_limiter::RateLimiter;
@@ -103,9 +103,6 @@ impl Upkeep {
     }
 }
 
-/// Namespace and name of a pull secret, or of a Pod.
-type Key = (String, String);
-
 /// The state of the upkeep during one leadership.
 struct Reconciler {
     upkeep: Upkeep,
@@ -119,7 +116,7 @@ struct Reconciler {
     /// Limits reads of Pods that confirm a reported pull failure.
     pod_read_limiter: RateLimiter,
     /// The back-off of each key that failed.
-    backoffs: Mutex<HashMap<Key, Backoff>>,
+    backoffs: Mutex<HashMap<NamespacedName, Backoff>>,
     collection: collection::Collection,
     repairs: Repairs,
 }
@@ -132,7 +129,7 @@ struct Backoff {
 
 impl Reconciler {
     /// Takes the next step for a pull secret. Returns the delay after which to reconcile it again.
-    async fn reconcile(&self, key: Key) -> Option<Duration> {
+    async fn reconcile(&self, key: NamespacedName) -> Option<Duration> {
         if !self.leadership.still_leads() {
             return None;
         }
@@ -140,10 +137,10 @@ impl Reconciler {
             // The failed step has logged the problem already.
             Some(outcome) => outcome.unwrap_or_else(|problem| Some(self.on_error(&key, problem.retry_after))),
             None => {
-                let (namespace, name) = &key;
+                let NamespacedName { namespace, name } = &key;
                 tracing::error!(
-                    namespace,
-                    name,
+                    namespace = namespace.as_str(),
+                    name = name.as_str(),
                     "the upkeep of this pull secret panicked; please report this"
                 );
                 self.upkeep.metrics.count_upkeep_panic();
@@ -152,8 +149,8 @@ impl Reconciler {
         }
     }
 
-    async fn try_reconcile(&self, key: &Key) -> Result<Option<Duration>, Problem> {
-        let Some(object) = self.upkeep.issuer.pull_secrets().get(&reference(key)) else {
+    async fn try_reconcile(&self, key: &NamespacedName) -> Result<Option<Duration>, Problem> {
+        let Some(object) = self.upkeep.issuer.pull_secrets().get(key) else {
             return self.reconcile_missing(key).await;
         };
         let Item(Ok(owner)) = &*object else {
@@ -164,7 +161,7 @@ impl Reconciler {
             self.collection.forget(key);
         }
         if usage == Usage::Used && owner.is_marked_unused() && owner.metadata.deletion_timestamp.is_none() {
-            self.upkeep.issuer.writer().mark_used(owner).await?;
+            self.upkeep.issuer.writer().mark_used(key, owner).await?;
         }
         let known = Knowledge {
             usage,
@@ -185,10 +182,10 @@ impl Reconciler {
     }
 
     /// Reconciles a key whose `ACRPullSecret` does not exist.
-    async fn reconcile_missing(&self, key: &Key) -> Result<Option<Duration>, Problem> {
+    async fn reconcile_missing(&self, key: &NamespacedName) -> Result<Option<Duration>, Problem> {
         self.usage.forget(key);
         self.collection.forget(key);
-        let excluded = self.upkeep.resolver.excluded().contains(&key.0);
+        let excluded = self.upkeep.resolver.excluded().contains(&key.namespace);
         if self.usage.usage_of(key) == Usage::Used && !excluded {
             return self.restore(key).await;
         }
@@ -203,13 +200,13 @@ impl Reconciler {
         &self,
         object: &Arc<WatchedPullSecret>,
         owner: &ACRPullSecret,
-        key: &Key,
+        key: &NamespacedName,
     ) -> Result<Option<Duration>, Problem> {
         self.write_limiter.acquire().await;
         if !self.leadership.still_leads() {
             return Ok(None);
         }
-        let outcome = self.renew(owner, Cause::Renewal(object.clone())).await;
+        let outcome = self.renew(key, owner, Cause::Renewal(object.clone())).await;
         self.upkeep
             .metrics
             .count_renewal(RenewalOutcome::Renewed, &outcome);
@@ -219,35 +216,34 @@ impl Reconciler {
         Ok(Some(MAX_REQUEUE))
     }
 
-    async fn renew(&self, owner: &ACRPullSecret, cause: Cause) -> Result<(), Problem> {
+    async fn renew(&self, key: &NamespacedName, owner: &ACRPullSecret, cause: Cause) -> Result<(), Problem> {
         let Upkeep { resolver, issuer, .. } = &self.upkeep;
-        let request = PullSecretRequest::of(owner)?;
+        let request = PullSecretRequest::of(&key.namespace, owner)?;
         let outcome = async {
             let plan = match resolver.resolve(&request).await {
                 Ok(Resolution { plan, .. }) => plan,
                 Err(problem) => {
-                    issuer.report(owner, &problem).await;
+                    issuer.report(key, owner, &problem).await;
                     return Err(problem);
                 }
             };
-            let name = owner.metadata.name.as_deref().unwrap_or_default();
-            issuer.renew(plan.named(name), cause).await
+            issuer.renew(plan.named(&key.name), cause).await
         };
         let outcome = outcome.await;
         outcome.inspect_err(|problem| resolver.warn_on_generator(&request, problem))
     }
 
     /// The `ACRPullSecret` as the watch last reported it.
-    fn cached(&self, key: &Key) -> Option<ACRPullSecret> {
-        let object = self.upkeep.issuer.pull_secrets().get(&reference(key))?;
+    fn cached(&self, key: &NamespacedName) -> Option<ACRPullSecret> {
+        let object = self.upkeep.issuer.pull_secrets().get(key)?;
         object.0.as_ref().ok().cloned()
     }
 
     /// Records a failure. Returns how long to wait before the next attempt.
-    fn on_error(&self, key: &Key, retry_after: Option<Duration>) -> Duration {
+    fn on_error(&self, key: &NamespacedName, retry_after: Option<Duration>) -> Duration {
         let mut backoffs = self.backoffs.lock();
         let failures = backoffs.get(key).map_or(0, |backoff| backoff.failures);
-        let delay = schedule::backoff_delay(failures, retry_after, &key.1);
+        let delay = schedule::backoff_delay(failures, retry_after, &key.name);
         let until = Instant::now() + delay;
         let failures = failures.saturating_add(1);
         backoffs.insert(key.clone(), Backoff { failures, until });
@@ -255,13 +251,13 @@ impl Reconciler {
     }
 
     /// The remaining back-off of this key.
-    fn backoff_left(&self, key: &Key) -> Option<Duration> {
+    fn backoff_left(&self, key: &NamespacedName) -> Option<Duration> {
         let backoffs = self.backoffs.lock();
         let left = backoffs.get(key)?.until.saturating_duration_since(Instant::now());
         (!left.is_zero()).then_some(left)
     }
 
-    fn clear_backoff(&self, key: &Key) {
+    fn clear_backoff(&self, key: &NamespacedName) {
         self.backoffs.lock().remove(key);
     }
 }
@@ -270,10 +266,6 @@ impl Reconciler {
 /// afterwards: each change of it is a step that cannot be left half done.
 async fn catch_panic<T>(future: impl Future<Output = T>) -> Option<T> {
     AssertUnwindSafe(future).catch_unwind().await.ok()
-}
-
-fn reference((namespace, name): &Key) -> ObjectRef<WatchedPullSecret> {
-    ObjectRef::new(name).within(namespace)
 }
 
 /// Fuzzing: decodes an Event and evaluates the pull failure that it reports.
@@ -303,17 +295,17 @@ mod tests {
         let queue = Queue::default();
         let seen = Mutex::new(Vec::new());
         for name in ["panics", "works"] {
-            queue.wake(("team-a".to_owned(), name.to_owned()));
+            queue.wake(NamespacedName::new("team-a", name).unwrap());
         }
-        let reconcile = |key: Key| {
+        let reconcile = |key: NamespacedName| {
             let seen = &seen;
             async move {
                 let outcome = catch_panic(async {
                     tokio::time::sleep(Duration::from_secs(1)).await;
-                    assert!(key.1 != "panics", "the test asked for a panic");
+                    assert!(key.name != "panics", "the test asked for a panic");
                 });
                 let outcome = outcome.await;
-                seen.lock().push((key.1, outcome.is_some()));
+                seen.lock().push((key.name.to_string(), outcome.is_some()));
                 None
             }
         };

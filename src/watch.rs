@@ -10,6 +10,7 @@ pub use list::{get_object, list_page};
 
 use crate::{
     cluster::{Cluster, WatchScopes},
+    names::NamespaceName,
     telemetry::Metrics,
     untrusted::UntrustedText,
 };
@@ -38,13 +39,13 @@ pub enum Change<K: Resource> {
     /// An object was deleted.
     Deleted(ObjectRef<K>),
     /// The complete list of a namespace. Every other object of the namespace has been deleted.
-    Relisted(Option<String>, HashSet<ObjectRef<K>>),
+    Relisted(Option<NamespaceName>, HashSet<ObjectRef<K>>),
     /// Every scope has been listed once, or counts as empty because the API server refuses to list it.
     Synced,
     /// The objects known in this namespace may be outdated: its watch fails.
-    Stale(Option<String>),
+    Stale(Option<NamespaceName>),
     /// The objects known in this namespace are up to date again.
-    Recovered(Option<String>),
+    Recovered(Option<NamespaceName>),
 }
 
 /// Which objects are watched.
@@ -157,7 +158,11 @@ pub fn store<K: Watched>(
                 }
                 Change::Relisted(namespace, all) => {
                     for known in view.state().iter().map(|object| ObjectRef::from_obj(&**object)) {
-                        if (namespace.is_none() || namespace == known.namespace) && !all.contains(&known) {
+                        if namespace
+                            .as_deref()
+                            .is_none_or(|namespace| known.namespace.as_deref() == Some(namespace))
+                            && !all.contains(&known)
+                        {
                             unreadable.remove(&known);
                             remove(&mut writer, &view, known, &observe);
                         }

@@ -3,7 +3,7 @@
 
 use crate::{
     generator::{DEFAULT_GENERATOR_LABEL, Kind, Reference},
-    kubernetes::is_subdomain,
+    names::ObjectName,
     problem::{Problem, Reason},
     untrusted::UntrustedText,
 };
@@ -16,7 +16,7 @@ const OPT_OUT: &str = "none";
 pub const MAX_REFERENCES: usize = 16;
 
 /// The references in the annotation of a Pod, without duplicates, in their order.
-pub fn parse_references(annotation: &str) -> Result<Vec<Reference<'_>>, Problem> {
+pub fn parse_references(annotation: &str) -> Result<Vec<Reference>, Problem> {
     if annotation.trim() == OPT_OUT {
         return Ok(Vec::new());
     }
@@ -36,7 +36,7 @@ pub fn parse_references(annotation: &str) -> Result<Vec<Reference<'_>>, Problem>
 }
 
 /// The reference in the label of a Namespace, unless it is `none`.
-pub fn parse_default_reference(label: &str) -> Result<Option<Reference<'_>>, Problem> {
+pub fn parse_default_reference(label: &str) -> Result<Option<Reference>, Problem> {
     if label == OPT_OUT {
         return Ok(None);
     }
@@ -54,7 +54,7 @@ pub fn parse_default_reference(label: &str) -> Result<Option<Reference<'_>>, Pro
 
 /// Parses a reference with `separator` between kind and name. The separator `.` is unambiguous, because kinds start
 /// with an upper-case letter and names do not.
-fn parse_reference(item: &str, separator: char) -> Result<Reference<'_>, String> {
+fn parse_reference(item: &str, separator: char) -> Result<Reference, String> {
     let is_kind = |kind: &str| separator == '/' || kind.starts_with(|c: char| c.is_ascii_uppercase());
     let (kind, name) = match item.split_once(separator).filter(|(kind, _)| is_kind(kind)) {
         None => (Kind::AccessToken, item),
@@ -67,17 +67,16 @@ fn parse_reference(item: &str, separator: char) -> Result<Reference<'_>, String>
         }
     };
     if name.is_empty() {
-        Err("a name is empty".to_owned())
-    } else if item == OPT_OUT {
-        Err("none cannot be combined with other references".to_owned())
-    } else if !is_subdomain(name) {
-        let name = UntrustedText::quoted(name);
-        Err(format!(
-            "{name} is not a valid object name: use lower-case letters, digits, '-' and '.'"
-        ))
-    } else {
-        Ok(Reference { kind, name })
+        return Err("a name is empty".to_owned());
     }
+    if item == OPT_OUT {
+        return Err("none cannot be combined with other references".to_owned());
+    }
+    let name = ObjectName::new(name).ok_or_else(|| {
+        let name = UntrustedText::quoted(name);
+        format!("{name} is not a valid object name: use lower-case letters, digits, '-' and '.'")
+    })?;
+    Ok(Reference { kind, name })
 }
 
 fn invalid(annotation: &str, why: &str) -> Problem {
@@ -184,7 +183,7 @@ mod tests {
 
         #[test]
         fn every_valid_label_is_parsed(name in "[a-m]([-a-z0-9]{0,10}[a-z0-9])?(\\.[a-z0-9]{1,3})?") {
-            let parsed = |label: &str| parse_default_reference(label).unwrap().map(|r| (r.kind, r.name.to_owned()));
+            let parsed = |label: &str| parse_default_reference(label).unwrap().map(|r| (r.kind, r.name.to_string()));
             prop_assert_eq!(parsed(&name), Some((Kind::AccessToken, name.clone())));
             prop_assert_eq!(parsed(&format!("ClusterGenerator.{name}")), Some((Kind::ClusterGenerator, name)));
         }

@@ -6,7 +6,7 @@ use super::{
     bounded_list::{BoundedList, ListItem},
 };
 use crate::{
-    kubernetes::is_subdomain,
+    names::{self, MAX_NAME_LENGTH, NamespaceName, ObjectName},
     problem::{Problem, Reason},
     untrusted::UntrustedText,
 };
@@ -19,8 +19,6 @@ pub(super) const KIND: &str = "AdmissionReview";
 const MAX_UID_LENGTH: usize = 128;
 /// The maximum length of an annotation with references or with names of pull secrets. A name has at most 253 bytes.
 const MAX_ANNOTATION_LENGTH: usize = 8 * 1024;
-/// The maximum length of the name of a registry, a Secret or a Pod.
-const MAX_NAME_LENGTH: usize = 253;
 /// The maximum number of distinct registries of a Pod whose request is copied by `Request::detached`.
 const MAX_REGISTRIES: usize = 64;
 
@@ -42,8 +40,7 @@ pub struct Request<'a> {
     #[serde(borrow)]
     pub uid: Cow<'a, str>,
     /// The namespace of the request. The namespace in the metadata of the Pod may be empty.
-    #[serde(borrow, default)]
-    pub namespace: Cow<'a, str>,
+    pub namespace: NamespaceName,
     #[serde(borrow)]
     operation: Cow<'a, str>,
     #[serde(borrow)]
@@ -89,7 +86,7 @@ impl Request<'_> {
         });
         Ok(Request {
             uid: owned(self.uid),
-            namespace: owned(self.namespace),
+            namespace: self.namespace,
             operation: owned(self.operation),
             resource: Resource {
                 group: owned(self.resource.group),
@@ -107,7 +104,7 @@ impl Request<'_> {
                     }),
                 },
                 spec: Spec {
-                    service_account_name: spec.service_account_name.map(owned),
+                    service_account_name: spec.service_account_name,
                     image_pull_secrets: spec.image_pull_secrets.map(|BoundedList(list)| {
                         let name = |reference: LocalObjectReference<'_>| LocalObjectReference {
                             name: owned_if(reference.name, |name| name.len() <= MAX_NAME_LENGTH),
@@ -134,13 +131,6 @@ impl Request<'_> {
                 ),
             )
         })
-    }
-
-    /// Finds an invalid name, because names become part of API server paths. An API server validates them before it
-    /// calls the webhook; other clients may not.
-    fn invalid_name(&self) -> Option<&str> {
-        let names = [Some(&*self.namespace), self.object.service_account()];
-        names.into_iter().flatten().find(|name| !is_subdomain(name))
     }
 
     /// Where the references to generators come from, if this request creates a Pod that may have pull secrets.
@@ -191,11 +181,8 @@ impl PodView<'_> {
     }
 
     /// The service account, if the Pod names one.
-    pub fn service_account(&self) -> Option<&str> {
-        self.spec
-            .service_account_name
-            .as_deref()
-            .filter(|name| !name.is_empty())
+    pub fn service_account(&self) -> Option<&ObjectName> {
+        self.spec.service_account_name.as_ref()
     }
 
     /// Whether the image of any container comes from this registry. Registries are compared exactly, without a port and
@@ -253,8 +240,8 @@ pub(super) struct Labels<'a> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Spec<'a> {
-    #[serde(borrow, default)]
-    service_account_name: Option<Cow<'a, str>>,
+    #[serde(default, deserialize_with = "names::optional")]
+    service_account_name: Option<ObjectName>,
     #[serde(borrow, default)]
     pub image_pull_secrets: Option<BoundedList<LocalObjectReference<'a>>>,
     #[serde(borrow, default)]
@@ -313,13 +300,6 @@ pub fn parse(body: &[u8]) -> Result<Request<'_>, (Option<String>, Problem)> {
         )),
         Ok(review) if review.api_version == API_VERSION && review.kind == KIND => {
             let request = review.request;
-            if let Some(name) = request.invalid_name() {
-                let why = format!(
-                    "{} is not a valid name of a namespace or service account",
-                    UntrustedText::quoted(name)
-                );
-                return Err((Some(request.uid.to_string()), invalid(why)));
-            }
             if let Some(problem) = request.oversized_annotation() {
                 return Err((Some(request.uid.to_string()), problem));
             }

@@ -2,13 +2,11 @@
 //! Source: <https://external-secrets.io/latest/api/generator/acr/>.
 
 use super::bounded;
-use crate::registry::{MAX_HOST_LENGTH, MAX_SCOPE_LENGTH};
+use crate::{names::MAX_NAME_LENGTH, registry::MAX_SCOPE_LENGTH};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The maximum length of the name of an object or of a key, and of a tenant id, in bytes.
-pub const MAX_NAME_LENGTH: usize = 253;
 /// The maximum length of the id of a managed identity, in bytes. A resource id contains the names of a subscription, a
 /// resource group and an identity.
 pub const MAX_IDENTITY_ID_LENGTH: usize = 512;
@@ -41,7 +39,7 @@ pub struct ACRAccessTokenSpec {
     #[schemars(length(max = 253))]
     pub tenant_id: Option<String>,
     /// The registry's login server, such as contoso.azurecr.io.
-    #[serde(deserialize_with = "bounded::required::<_, MAX_HOST_LENGTH>")]
+    #[serde(deserialize_with = "bounded::required::<_, MAX_NAME_LENGTH>")]
     #[schemars(length(max = 253))]
     pub registry: String,
     /// The scope of the token, such as repository:team/app:pull. Several scopes are separated by spaces; wildcards are not supported. Without a scope, the token covers everything that the identity may access.

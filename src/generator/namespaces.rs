@@ -1,6 +1,6 @@
 //! Lists of namespaces: names separated by commas, or `*` for all namespaces.
 
-use crate::{registry::is_dns_name, untrusted::UntrustedText};
+use crate::{names::NamespaceName, untrusted::UntrustedText};
 use std::{fmt, str::FromStr};
 
 /// The annotation of a service account or a ClusterGenerator that lists the namespaces whose Pods may use it.
@@ -57,12 +57,15 @@ fn contains(list: &str, namespace: &str) -> bool {
 
 /// A valid list of namespaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NamespaceList(String);
+pub struct NamespaceList {
+    has_star: bool,
+    names: Vec<NamespaceName>,
+}
 
 impl NamespaceList {
     /// Whether the list contains this namespace.
     pub fn contains(&self, namespace: &str) -> bool {
-        contains(&self.0, namespace)
+        self.has_star || self.names.iter().any(|name| *name == namespace)
     }
 }
 
@@ -70,16 +73,23 @@ impl FromStr for NamespaceList {
     type Err = String;
 
     fn from_str(list: &str) -> Result<Self, String> {
-        let is_name =
-            |entry: &str| is_dns_name(entry) && !entry.contains(['.']) && entry == entry.to_ascii_lowercase();
-        let mut entries = list.split(',').map(str::trim);
-        match entries.find(|entry| !(list.trim().is_empty() || *entry == "*" || is_name(entry))) {
-            Some(invalid) => Err(format!(
-                "{} is neither the name of a namespace nor * for all namespaces",
-                UntrustedText::quoted(invalid)
-            )),
-            None => Ok(Self(list.to_owned())),
+        let mut parsed = Self::default();
+        if list.trim().is_empty() {
+            return Ok(parsed);
         }
+        for entry in list.split(',').map(str::trim) {
+            match NamespaceName::new(entry) {
+                Some(name) => parsed.names.push(name),
+                None if entry == "*" => parsed.has_star = true,
+                None => {
+                    return Err(format!(
+                        "{} is neither the name of a namespace nor * for all namespaces",
+                        UntrustedText::quoted(entry)
+                    ));
+                }
+            }
+        }
+        Ok(parsed)
     }
 }
 
@@ -114,7 +124,7 @@ mod tests {
 
     #[test]
     fn invalid_namespace_names_are_refused() {
-        for invalid in ["team-*", "a,,b", "Team", "a.b", "a b"] {
+        for invalid in ["team-*", "a,,b", "Team", "a.b", "a b", &"a".repeat(64)] {
             assert!(invalid.parse::<NamespaceList>().is_err(), "{invalid}");
         }
     }

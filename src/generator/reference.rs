@@ -1,5 +1,6 @@
 //! References to generators: `contoso` or `ClusterGenerator/contoso`.
 
+use crate::names::ObjectName;
 use std::fmt;
 
 /// The kinds of generators that can be referenced.
@@ -22,15 +23,15 @@ impl Kind {
 }
 
 /// A reference in a Pod's annotation or in a Namespace's label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Reference<'a> {
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Reference {
     /// The kind of the generator.
     pub kind: Kind,
     /// The name of the generator.
-    pub name: &'a str,
+    pub name: ObjectName,
 }
 
-impl fmt::Display for Reference<'_> {
+impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind.as_str(), self.name)
     }

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     excluded::ExcludedNamespaces,
     identity::{Cloud, CloudEndpoints, Clouds, Identity, TenantIdSource},
-    kubernetes::is_subdomain,
+    names::{NamespaceName, NamespacedName, ObjectName},
     problem::{Problem, Reason},
     registry::{RegistryHost, RegistrySuffixes, Scope},
     untrusted::UntrustedText,
@@ -57,27 +57,26 @@ impl TokenInputs {
 }
 
 /// The service account that a generator uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServiceAccount<'a> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServiceAccount {
     /// The service account of the Pod, by name: each service account has its own pull secret.
-    OfPod(&'a str),
-    /// The service account that the generator names: the generator has one pull secret.
-    Named {
-        /// The namespace of the service account. Only a ClusterGenerator can name a namespace other than the Pod's.
-        namespace: &'a str,
-        /// The name of the service account.
-        name: &'a str,
-    },
+    OfPod(ObjectName),
+    /// The service account that the generator names: the generator has one pull secret. Only a ClusterGenerator can name
+    /// a namespace other than the Pod's.
+    Named(NamespacedName),
     /// None, for a service principal or a managed identity: the generator has one pull secret.
     NotNeeded,
 }
 
-impl<'a> ServiceAccount<'a> {
+impl ServiceAccount {
     /// The namespace and the name of the service account, for a Pod in `pod_namespace`.
-    pub fn namespace_and_name(self, pod_namespace: &'a str) -> Option<(&'a str, &'a str)> {
+    pub fn namespaced_name(&self, pod_namespace: &NamespaceName) -> Option<NamespacedName> {
         match self {
-            ServiceAccount::OfPod(name) => Some((pod_namespace, name)),
-            ServiceAccount::Named { namespace, name } => Some((namespace, name)),
+            ServiceAccount::OfPod(name) => Some(NamespacedName {
+                namespace: pod_namespace.clone(),
+                name: name.clone(),
+            }),
+            ServiceAccount::Named(account) => Some(account.clone()),
             ServiceAccount::NotNeeded => None,
         }
     }
@@ -87,9 +86,9 @@ impl<'a> ServiceAccount<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct GeneratorInNamespace<'a> {
     /// The kind and the name of the generator.
-    pub reference: Reference<'a>,
+    pub reference: &'a Reference,
     /// The namespace of the Pod.
-    pub namespace: &'a str,
+    pub namespace: &'a NamespaceName,
     /// The spec of the `ACRAccessToken`.
     pub spec: &'a ACRAccessTokenSpec,
 }
@@ -148,14 +147,18 @@ impl<'a> GeneratorInNamespace<'a> {
     /// ClusterGenerator may reference another namespace.
     fn referenced_namespace(
         self,
-        namespace: Option<&'a str>,
+        namespace: Option<&str>,
         kind: &str,
         field: &str,
-    ) -> Result<&'a str, Problem> {
+    ) -> Result<NamespaceName, Problem> {
         let own = self.namespace;
-        let namespace = namespace.filter(|name| !name.is_empty()).unwrap_or(own);
-        self.check_name(namespace, field)?;
-        if namespace == own || self.reference.kind == Kind::ClusterGenerator {
+        let namespace = match namespace.filter(|name| !name.is_empty()) {
+            None => own.clone(),
+            Some(name) => {
+                NamespaceName::new(name).ok_or_else(|| self.invalid_name(name, field, "namespace name"))?
+            }
+        };
+        if namespace == *own || self.reference.kind == Kind::ClusterGenerator {
             return Ok(namespace);
         }
         Err(Problem::new(
@@ -183,16 +186,16 @@ impl<'a> GeneratorInNamespace<'a> {
         }
     }
 
-    /// Checks a name, because names become part of API server paths and of commands in messages. The schemas of older
-    /// versions of the CRDs accept any text.
-    fn check_name(self, name: &str, field: &str) -> Result<(), Problem> {
-        if is_subdomain(name) {
-            return Ok(());
-        }
-        Err(self.invalid(&format!(
-            "has an invalid {field}: {} is not a valid object name; correct it",
+    /// Parses a name. The schemas of older versions of the CRDs accept any text.
+    fn object_name(self, name: &str, field: &str) -> Result<ObjectName, Problem> {
+        ObjectName::new(name).ok_or_else(|| self.invalid_name(name, field, "object name"))
+    }
+
+    fn invalid_name(self, name: &str, field: &str, kind: &str) -> Problem {
+        self.invalid(&format!(
+            "has an invalid {field}: {} is not a valid {kind}; correct it",
             UntrustedText::quoted(name)
-        )))
+        ))
     }
 
     /// Where a tenant id is set that no annotation of a service account sets.
@@ -230,12 +233,13 @@ pub struct ResolveRules {
 }
 
 impl ResolveRules {
-    /// The service account that the generator uses for a Pod with the service account `pod_service_account`.
-    pub fn service_account<'a>(
+    /// The service account that the generator uses for a Pod with the service account `pod_service_account`. If that is
+    /// not known, a generator that uses it is refused, because any service account would be a guess.
+    pub fn service_account(
         &self,
-        generator: GeneratorInNamespace<'a>,
-        pod_service_account: &'a str,
-    ) -> Result<ServiceAccount<'a>, Problem> {
+        generator: GeneratorInNamespace<'_>,
+        pod_service_account: Option<&ObjectName>,
+    ) -> Result<ServiceAccount, Problem> {
         let WorkloadIdentityAuth { service_account_ref } = match generator.selected_auth()? {
             SelectedAuth::WorkloadIdentity(auth) => auth,
             SelectedAuth::ServicePrincipal(_) | SelectedAuth::ManagedIdentity(_) => {
@@ -243,26 +247,30 @@ impl ResolveRules {
             }
         };
         let Some(reference) = service_account_ref else {
-            return Ok(ServiceAccount::OfPod(pod_service_account));
+            let account = pod_service_account.ok_or_else(|| {
+                generator.invalid(
+                    "now uses the service accounts of Pods, and this pull secret was made for another identity: it cannot \
+                     be renewed; recreate the Pods that name it, and they get pull secrets of their own",
+                )
+            })?;
+            return Ok(ServiceAccount::OfPod(account.clone()));
         };
-        generator.check_name(&reference.name, "serviceAccountRef.name")?;
+        let name = generator.object_name(&reference.name, "serviceAccountRef.name")?;
         let namespace = generator.referenced_namespace(
             reference.namespace.as_deref(),
             "service account",
             "serviceAccountRef.namespace",
         )?;
-        self.excluded.check_service_account(namespace, &reference.name)?;
-        Ok(ServiceAccount::Named {
-            namespace,
-            name: &reference.name,
-        })
+        let account = NamespacedName { namespace, name };
+        self.excluded.check_service_account(&account)?;
+        Ok(ServiceAccount::Named(account))
     }
 
     /// Resolves the generator to the inputs of its token.
     pub fn resolve(
         &self,
         generator: GeneratorInNamespace<'_>,
-        account: ServiceAccount<'_>,
+        account: &ServiceAccount,
         annotations: &ServiceAccountAnnotations,
     ) -> Result<TokenInputs, Problem> {
         let registry = self.registry(generator)?;

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     cluster::{Cluster, WatchScopes, cluster_wide},
     kubernetes::{CallError, api_problem},
+    names::{NamespaceName, NamespacedName},
     problem::{Problem, Reason},
     untrusted::UntrustedText,
     watch::{self, Item, Selector, Watched},
@@ -58,21 +59,25 @@ impl Generators {
     }
 
     /// The generator, as the watch shows it.
-    pub fn cached(&self, namespace: &str, reference: Reference<'_>) -> Option<Generator> {
+    pub fn cached(&self, namespace: &NamespaceName, reference: &Reference) -> Option<Generator> {
         match reference.kind {
             Kind::AccessToken => {
-                let object = ObjectRef::new(reference.name).within(namespace);
+                let object = ObjectRef::new(&reference.name).within(namespace);
                 self.namespaced.get(&object).map(Generator::Namespaced)
             }
             Kind::ClusterGenerator => {
-                let object = ObjectRef::new(reference.name);
+                let object = ObjectRef::new(&reference.name);
                 self.cluster.as_ref()?.get(&object).map(Generator::Cluster)
             }
         }
     }
 
     /// The generator, as the API server has it: it may have been created just before the Pod.
-    pub async fn fetch(&self, namespace: &str, reference: Reference<'_>) -> Result<Generator, Problem> {
+    pub async fn fetch(
+        &self,
+        namespace: &NamespaceName,
+        reference: &Reference,
+    ) -> Result<Generator, Problem> {
         match reference.kind {
             Kind::AccessToken => {
                 let api = Api::namespaced(self.client.clone(), namespace);
@@ -119,11 +124,11 @@ fn watch_generators<K: Watched>(
 
 async fn fetch<K: Watched>(
     api: &Api<Item<K>>,
-    reference: Reference<'_>,
+    reference: &Reference,
     location: &str,
 ) -> Result<Item<K>, Problem> {
     let what = format!("reading {reference} {location}");
-    match watch::get_object(api, reference.name).await {
+    match watch::get_object(api, &reference.name).await {
         Ok(Some(found)) => Ok(found),
         Ok(None) => Err(Problem::new(
             Reason::GeneratorNotFound,
@@ -183,11 +188,7 @@ impl Generator {
     }
 
     /// The spec of an `ACRAccessToken` for Pods of a namespace, or the reason why these Pods cannot use the generator.
-    pub fn spec(
-        &self,
-        reference: Reference<'_>,
-        pod_namespace: &str,
-    ) -> Result<&ACRAccessTokenSpec, Problem> {
+    pub fn spec(&self, reference: &Reference, pod_namespace: &str) -> Result<&ACRAccessTokenSpec, Problem> {
         let invalid = |why: &str| {
             Problem::new(
                 Reason::GeneratorInvalid,
@@ -220,11 +221,7 @@ impl Generator {
 }
 
 /// Checks that Pods of a namespace may use a ClusterGenerator. Without the annotation, all namespaces may use it.
-fn check_allowed(
-    metadata: &ObjectMeta,
-    reference: Reference<'_>,
-    pod_namespace: &str,
-) -> Result<(), Problem> {
+fn check_allowed(metadata: &ObjectMeta, reference: &Reference, pod_namespace: &str) -> Result<(), Problem> {
     let annotations = metadata.annotations.as_ref();
     let Some(list) = annotations.and_then(|all| all.get(ALLOWED_NAMESPACES)) else {
         return Ok(());
@@ -281,14 +278,15 @@ impl ServiceAccounts {
     }
 
     /// The annotations of the service account, as the watch shows them.
-    pub fn cached(&self, namespace: &str, name: &str) -> Option<ServiceAccountAnnotations> {
-        let found = self.store.get(&ObjectRef::new(name).within(namespace))?;
+    pub fn cached(&self, account: &NamespacedName) -> Option<ServiceAccountAnnotations> {
+        let found = self.store.get(&account.reference())?;
         Some(found.meta().annotations.clone().unwrap_or_default())
     }
 
     /// The annotations of the service account, as the API server has them.
-    pub async fn fetch(&self, namespace: &str, name: &str) -> Result<ServiceAccountAnnotations, Problem> {
-        let what = format!("reading service account {namespace}/{name}");
+    pub async fn fetch(&self, account: &NamespacedName) -> Result<ServiceAccountAnnotations, Problem> {
+        let NamespacedName { namespace, name } = account;
+        let what = format!("reading service account {account}");
         let api = Api::<Item<PartialObjectMeta<ServiceAccount>>>::namespaced(self.client.clone(), namespace);
         match watch::get_object(&api, name).await {
             Ok(Some(found)) => Ok(found.meta().annotations.clone().unwrap_or_default()),
@@ -301,7 +299,7 @@ impl ServiceAccounts {
             Err(CallError::TooLarge(bytes)) => Err(Problem::new(
                 Reason::IdentityInvalid,
                 format!(
-                    "service account {namespace}/{name} has more than {bytes} bytes of metadata; remove labels and \
+                    "service account {account} has more than {bytes} bytes of metadata; remove labels and \
                      annotations that are not needed"
                 ),
             )),

@@ -4,6 +4,7 @@
 use super::{SecretKey, ServicePrincipal};
 use crate::{
     kubernetes::{self, CallError, api_problem},
+    names::is_guid,
     problem::{Problem, Reason},
 };
 use k8s_openapi::api::{authentication::v1::SelfSubjectReview, core::v1::Secret};
@@ -44,7 +45,7 @@ impl ClientSecretReader {
             read_value(&self.get(id_key).await?, id_key)?
         };
         // The message does not contain the value: it is the client secret if the two keys were swapped.
-        if !super::is_guid(client_id.expose_secret()) {
+        if !is_guid(client_id.expose_secret()) {
             return Err(Problem::new(
                 Reason::SecretInvalid,
                 format!("{id_key} does not hold a client id, which is a GUID; correct the value"),
@@ -152,12 +153,13 @@ fn read_value(object: &Secret, key: &SecretKey) -> Result<SecretString, Problem>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names::{NamespaceName, ObjectName};
     use k8s_openapi::ByteString;
 
     fn key(key: &str) -> SecretKey {
         SecretKey {
-            namespace: "team-a".to_owned(),
-            name: "sp".to_owned(),
+            namespace: NamespaceName::new("team-a").unwrap(),
+            name: ObjectName::new("sp").unwrap(),
             key: key.to_owned(),
         }
     }

@@ -1,6 +1,9 @@
 //! Counts the pull secrets of each namespace: those that the watch shows, and those that are about to be made.
 
-use crate::problem::{Problem, Reason};
+use crate::{
+    names::{NamespaceName, NamespacedName, ObjectName},
+    problem::{Problem, Reason},
+};
 use parking_lot::Mutex;
 use std::{
     collections::{HashMap, HashSet},
@@ -10,34 +13,31 @@ use std::{
 
 /// The counts. Clones share them. Names are kept as hashes, so two names with the same hash count once.
 #[derive(Clone, Debug, Default)]
-pub struct Census(Arc<Mutex<HashMap<String, Members>>>);
+pub struct Census(Arc<Mutex<HashMap<NamespaceName, Members>>>);
 
 impl Census {
     /// Counts a pull secret that the watch shows.
-    pub fn add(&self, namespace: &str, name: &str) {
+    pub fn add(&self, key: &NamespacedName) {
         let mut all = self.0.lock();
-        if !all.contains_key(namespace) {
-            all.insert(namespace.to_owned(), Members::default());
-        }
-        if let Some(members) = all.get_mut(namespace) {
-            let name = hash(name);
-            members.existing.insert(name);
-            members.reserved.remove(&name);
-        }
+        let members = all.entry(key.namespace.clone()).or_default();
+        let name = hash(&key.name);
+        members.existing.insert(name);
+        members.reserved.remove(&name);
     }
 
     /// Stops counting a pull secret that was deleted.
-    pub fn remove(&self, namespace: &str, name: &str) {
-        self.change(namespace, |members| {
-            members.existing.remove(&hash(name));
+    pub fn remove(&self, key: &NamespacedName) {
+        self.change(&key.namespace, |members| {
+            members.existing.remove(&hash(&key.name));
         });
     }
 
     /// Counts a pull secret that is about to be made, if the namespace has room for it.
-    pub fn reserve(&self, namespace: &str, name: &str, max: u32) -> Result<Reservation, Problem> {
+    pub fn reserve(&self, key: &NamespacedName, max: u32) -> Result<Reservation, Problem> {
+        let namespace = &key.namespace;
         let mut all = self.0.lock();
-        let members = all.entry(namespace.to_owned()).or_default();
-        let name = hash(name);
+        let members = all.entry(namespace.clone()).or_default();
+        let name = hash(&key.name);
         let is_counted = members.existing.contains(&name) || members.reserved.contains_key(&name);
         if !is_counted && members.len() >= max as usize {
             return Err(Problem::new(
@@ -53,12 +53,12 @@ impl Census {
         }
         Ok(Reservation {
             census: self.clone(),
-            namespace: namespace.to_owned(),
+            namespace: namespace.clone(),
             name,
         })
     }
 
-    fn change(&self, namespace: &str, change: impl FnOnce(&mut Members)) {
+    fn change(&self, namespace: &NamespaceName, change: impl FnOnce(&mut Members)) {
         let mut all = self.0.lock();
         if let Some(members) = all.get_mut(namespace) {
             change(members);
@@ -86,7 +86,7 @@ impl Members {
 #[derive(Debug)]
 pub struct Reservation {
     census: Census,
-    namespace: String,
+    namespace: NamespaceName,
     name: u64,
 }
 
@@ -104,7 +104,7 @@ impl Drop for Reservation {
     }
 }
 
-fn hash(name: &str) -> u64 {
+fn hash(name: &ObjectName) -> u64 {
     let mut hasher = DefaultHasher::new();
     name.hash(&mut hasher);
     hasher.finish()
@@ -114,12 +114,16 @@ fn hash(name: &str) -> u64 {
 mod tests {
     use super::*;
 
+    fn key(namespace: &str, name: &str) -> NamespacedName {
+        NamespacedName::new(namespace, name).unwrap()
+    }
+
     #[test]
     fn existing_and_reserved_pull_secrets_count_once_in_their_namespace() {
         let census = Census::default();
-        let reserve = |name: &str| census.reserve("a", name, 3);
-        census.add("a", "one");
-        census.add("a", "one");
+        let reserve = |name: &str| census.reserve(&key("a", name), 3);
+        census.add(&key("a", "one"));
+        census.add(&key("a", "one"));
         let two = reserve("two").unwrap();
         let three = reserve("three").unwrap();
         let refusal = reserve("four").unwrap_err();
@@ -128,18 +132,18 @@ mod tests {
         let (again, known) = (reserve("two").unwrap(), reserve("one").unwrap());
         drop((again, known));
         assert!(reserve("four").is_err());
-        assert!(census.reserve("b", "four", 3).is_ok());
+        assert!(census.reserve(&key("b", "four"), 3).is_ok());
         // The watch shows a reserved pull secret.
-        census.add("a", "two");
+        census.add(&key("a", "two"));
         drop(two);
         assert!(reserve("four").is_err());
         drop(three);
         let four = reserve("four").unwrap();
         assert!(reserve("five").is_err());
-        census.remove("a", "one");
+        census.remove(&key("a", "one"));
         assert!(reserve("five").is_ok());
         drop(four);
-        census.remove("a", "two");
+        census.remove(&key("a", "two"));
         assert!(
             census.0.lock().is_empty(),
             "a namespace without pull secrets takes no memory"

@@ -1,11 +1,9 @@
 //! The pull secrets that have changed since the listener looked last. A set of names cannot overflow as a channel can.
 
+use crate::names::NamespacedName;
 use parking_lot::Mutex;
 use std::{collections::HashSet, mem, sync::Arc};
 use tokio::sync::Notify;
-
-/// Namespace and name.
-type Key = (String, String);
 
 /// The changes. Clones share them. Changes are dropped while there is no listener.
 #[derive(Clone, Default)]
@@ -13,9 +11,9 @@ pub struct Changes(Arc<Inner>);
 
 impl Changes {
     /// Records that this pull secret was changed or deleted.
-    pub fn add(&self, namespace: String, name: String) {
+    pub fn add(&self, key: NamespacedName) {
         if let Some(changed) = &mut *self.0.changed.lock() {
-            changed.insert((namespace, name));
+            changed.insert(key);
             self.0.notify.notify_one();
         }
     }
@@ -30,7 +28,7 @@ impl Changes {
 #[derive(Default)]
 struct Inner {
     /// `None` while there is no listener.
-    changed: Mutex<Option<HashSet<Key>>>,
+    changed: Mutex<Option<HashSet<NamespacedName>>>,
     notify: Notify,
 }
 
@@ -39,7 +37,7 @@ pub struct Listener(Changes);
 
 impl Listener {
     /// Waits for changes since the last call, and returns them.
-    pub async fn next(&self) -> HashSet<Key> {
+    pub async fn next(&self) -> HashSet<NamespacedName> {
         loop {
             let changed = self
                 .0
@@ -71,7 +69,7 @@ mod tests {
     #[tokio::test]
     async fn a_late_listener_gets_each_change_once() {
         let changes = Changes::default();
-        let add = |n: u32| changes.add("team-a".to_owned(), n.to_string());
+        let add = |n: u32| changes.add(NamespacedName::new("team-a", &n.to_string()).unwrap());
         add(0);
         let listener = changes.listen();
         assert!(

@@ -12,6 +12,7 @@ use crate::{
     fair_semaphore::Lane,
     generator::TokenInputs,
     identity::TokenSource,
+    names::NamespacedName,
     problem::{Problem, Reason},
     registry::{PullToken, RegistryClient},
     telemetry::Metrics,
@@ -63,7 +64,7 @@ impl Issuance {
             return Ok(());
         }
         let caller = Caller {
-            namespace: plan.namespace().into(),
+            namespace: plan.namespace().as_str().into(),
             lane: match cause {
                 Cause::Admission => Lane::Admission,
                 Cause::Renewal(_) | Cause::Repair => Lane::Renewal,
@@ -79,7 +80,7 @@ impl Issuance {
 
     /// Whether another replica was quicker.
     fn is_done(&self, plan: &PullSecretPlan, cause: &Cause) -> bool {
-        let known = self.pull_secrets.get(&plan.object);
+        let known = self.pull_secrets.get(&plan.key);
         let known = known.as_deref();
         // The watch may be behind: a pull secret whose deletion was announced may be deleted already.
         if marked_unused(known).is_some() || freshness_of(known, &plan.inputs_hash) != Freshness::Fresh {
@@ -103,15 +104,14 @@ impl Issuance {
         was_refused: bool,
         caller: &Caller,
     ) -> Result<Option<Timestamp>, Problem> {
-        let was_known = self.pull_secrets.get(&plan.object).is_some();
+        let was_known = self.pull_secrets.get(&plan.key).is_some();
         let (owner, token) = self.owner_and_token(plan, cause, was_refused, caller).await?;
         if owner.metadata.deletion_timestamp.is_some() {
             return Err(Problem::new(
                 Reason::ApiServerUnavailable,
                 format!(
-                    "ACRPullSecret {}/{} is being deleted; try again when it is gone",
-                    plan.namespace(),
-                    plan.name()
+                    "ACRPullSecret {} is being deleted; try again when it is gone",
+                    plan.key
                 ),
             ));
         }
@@ -121,10 +121,10 @@ impl Issuance {
                 // A refusal leaves no object behind, unless the object existed before.
                 let is_new = !was_known && owner.status.is_none() && matches!(cause, Cause::Admission);
                 if is_new && !problem.is_transient() {
-                    let delete = || self.writer.delete_as_known(&owner);
+                    let delete = || self.writer.delete_as_known(&plan.key, &owner);
                     log_failure(self.gates.kubernetes(caller, delete).await.map(drop));
                 } else {
-                    let report = || self.report_failure(&owner, Some(plan), &problem);
+                    let report = || self.report_failure(&plan.key, &owner, &problem);
                     self.gates.kubernetes(caller, report).await;
                 }
                 Err(problem)
@@ -213,9 +213,9 @@ impl Issuance {
         if !matches!(cause, Cause::Renewal(_)) {
             return Ok(());
         }
-        match self.pull_secrets.get(&plan.object) {
+        match self.pull_secrets.get(&plan.key) {
             Some(known) if known.meta().uid == owner.metadata.uid => Ok(()),
-            _ => Err(owner_deleted(plan)),
+            _ => Err(owner_deleted(&plan.key)),
         }
     }
 
@@ -239,19 +239,14 @@ impl Issuance {
     }
 
     /// Reports a failure in the conditions and, where no condition reports it already, by an Event.
-    pub async fn report_failure(
-        &self,
-        owner: &ACRPullSecret,
-        plan: Option<&PullSecretPlan>,
-        problem: &Problem,
-    ) {
+    pub async fn report_failure(&self, key: &NamespacedName, owner: &ACRPullSecret, problem: &Problem) {
         let now = Timestamp::now();
         // While the present token works, a transient failure needs nobody's attention.
         if problem.is_transient() && is_working(owner, now) {
             return;
         }
         self.warn_once(owner, problem);
-        log_failure(self.writer.report_failure(owner, plan, problem, now).await);
+        log_failure(self.writer.report_failure(key, owner, problem, now).await);
     }
 
     /// Reports a problem by an Event, unless a condition reports it already.
@@ -266,7 +261,7 @@ impl Issuance {
 }
 
 fn log(plan: &PullSecretPlan, result: &Result<Option<Timestamp>, Problem>) {
-    let (namespace, name) = (plan.namespace(), plan.name());
+    let (namespace, name) = (plan.namespace().as_str(), plan.name().as_str());
     let identity = &plan.inputs.identity;
     match result {
         Ok(Some(expires)) => {

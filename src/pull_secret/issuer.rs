@@ -13,12 +13,12 @@ use crate::{
     cluster::Cluster,
     deadline::Deadline,
     identity::TokenSource,
+    names::NamespacedName,
     problem::Problem,
     registry::RegistryClient,
     telemetry::Metrics,
     transport::{Gates, Progress, Stage, deadline_exceeded},
 };
-use kube::runtime::reflector::ObjectRef;
 use std::sync::Arc;
 
 /// How pull secrets are issued.
@@ -38,7 +38,7 @@ struct Inner {
     pull_secrets: PullSecrets,
     resolver: Arc<Resolver>,
     issuance: Issuance,
-    flights: Flights<ObjectRef<WatchedPullSecret>, String>,
+    flights: Flights<NamespacedName, String>,
     marks: Marks,
     settings: Settings,
 }
@@ -56,7 +56,7 @@ impl Issuer {
     ) -> Self {
         let flights = Flights::default();
         let deleted = flights.clone();
-        let pull_secrets = PullSecrets::watch(cluster, move |object| deleted.forget(object));
+        let pull_secrets = PullSecrets::watch(cluster, move |key| deleted.forget(key));
         let issuance = Issuance {
             tokens,
             registry,
@@ -93,7 +93,7 @@ impl Issuer {
         plan: Arc<PullSecretPlan>,
         deadline: Deadline,
     ) -> Option<impl Future<Output = Result<Ensured, Problem>> + Send + use<>> {
-        let known = self.0.pull_secrets.get(&plan.object);
+        let known = self.0.pull_secrets.get(&plan.key);
         let freshness = self.0.freshness(known.as_deref(), &plan);
         if freshness == Freshness::Fresh && marked_unused(known.as_deref()).is_none() {
             return None;
@@ -115,14 +115,14 @@ impl Issuer {
     pub async fn renew(&self, plan: Arc<PullSecretPlan>, cause: Cause) -> Result<(), Problem> {
         if matches!(cause, Cause::Repair) {
             // The complaint is about the Secret that the last flight wrote.
-            self.0.flights.forget_success(&plan.object);
+            self.0.flights.forget_success(&plan.key);
         }
         self.0.join(plan, cause)?.outcome().await
     }
 
     /// Reports in its status that a pull secret cannot be resolved any more.
-    pub async fn report(&self, owner: &ACRPullSecret, problem: &Problem) {
-        self.0.issuance.report_failure(owner, None, problem).await;
+    pub async fn report(&self, key: &NamespacedName, owner: &ACRPullSecret, problem: &Problem) {
+        self.0.issuance.report_failure(key, owner, problem).await;
     }
 }
 
@@ -145,7 +145,7 @@ impl Inner {
         };
         if let Some(marked) = marked_unused(known.as_deref()) {
             // It is about to be deleted, and this Pod needs it.
-            let taken_back = self.marks.take_back(marked, &self.issuance.writer);
+            let taken_back = self.marks.take_back(&plan.key, marked, &self.issuance.writer);
             let exists = deadline.bound(taken_back).await;
             if !exists.unwrap_or_else(|| Err(deadline_exceeded(&Stage::Kubernetes)))? {
                 freshness = Freshness::Stale;
@@ -170,18 +170,18 @@ impl Inner {
     /// replica has not seen the latest change of the generator or the service account, and it may be this one.
     async fn settle(&self, plan: Arc<PullSecretPlan>) -> Result<Arc<PullSecretPlan>, Problem> {
         tracing::info!(
-            namespace = plan.namespace(),
-            name = plan.name(),
+            namespace = plan.namespace().as_str(),
+            name = plan.name().as_str(),
             "the pull secret was made from other inputs a moment ago: generator and service account are read again"
         );
         let live = self.resolver.resolve_live(&plan.request).await?.plan;
         // The name that the Pod is given stays.
-        Ok(if live.object == plan.object { live } else { plan })
+        Ok(if live.key == plan.key { live } else { plan })
     }
 
     /// The freshness of a pull secret, as it is known. A flight for other inputs means that the watch is behind.
     fn freshness(&self, known: Option<&WatchedPullSecret>, plan: &PullSecretPlan) -> Freshness {
-        if self.flights.has_other_version(&plan.object, &plan.inputs_hash) {
+        if self.flights.has_other_version(&plan.key, &plan.inputs_hash) {
             return Freshness::Stale;
         }
         freshness_of(known, &plan.inputs_hash)
@@ -190,14 +190,14 @@ impl Inner {
     fn join(self: &Arc<Self>, plan: Arc<PullSecretPlan>, cause: Cause) -> Result<Waiter, Problem> {
         let max = self.settings.max_per_namespace;
         let flight = IssuanceFlight {
-            _reservation: self.pull_secrets.reserve(&plan.object, max)?,
+            _reservation: self.pull_secrets.reserve(&plan.key, max)?,
             issuer: self.clone(),
             plan: plan.clone(),
             cause,
         };
         Ok(self
             .flights
-            .join(plan.object.clone(), plan.inputs_hash.clone(), flight))
+            .join(plan.key.clone(), plan.inputs_hash.clone(), flight))
     }
 }
 
@@ -215,7 +215,7 @@ impl Job for IssuanceFlight {
         let Inner {
             issuance, flights, ..
         } = &*self.issuer;
-        let was_refused = flights.was_refused(&self.plan.object, &self.plan.inputs_hash);
+        let was_refused = flights.was_refused(&self.plan.key, &self.plan.inputs_hash);
         issuance
             .issue(&self.plan, &self.cause, was_refused, progress)
             .await

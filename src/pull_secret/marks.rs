@@ -1,7 +1,7 @@
 //! Takes the mark of a pull secret back that is about to be deleted, once for all Pods that need it.
 
 use super::{ACRPullSecret, Writer};
-use crate::problem::Problem;
+use crate::{names::NamespacedName, problem::Problem};
 use parking_lot::Mutex;
 use std::{collections::HashMap, sync::Arc};
 use tokio::sync::OnceCell;
@@ -10,16 +10,21 @@ use tokio::sync::OnceCell;
 const MAX_MARKS: usize = 1024;
 
 /// The uid and the resource version of an object.
-type Key = (String, String);
+type Version = (String, String);
 
 /// The marks that are being taken back.
 #[derive(Default)]
-pub struct Marks(Mutex<HashMap<Key, Arc<OnceCell<bool>>>>);
+pub struct Marks(Mutex<HashMap<Version, Arc<OnceCell<bool>>>>);
 
 impl Marks {
     /// Takes the mark of this object back. Returns whether the object still exists as it is known.
-    pub async fn take_back(&self, marked: &ACRPullSecret, writer: &Writer) -> Result<bool, Problem> {
-        let key = (
+    pub async fn take_back(
+        &self,
+        key: &NamespacedName,
+        marked: &ACRPullSecret,
+        writer: &Writer,
+    ) -> Result<bool, Problem> {
+        let version = (
             marked.metadata.uid.clone().unwrap_or_default(),
             marked.metadata.resource_version.clone().unwrap_or_default(),
         );
@@ -28,9 +33,9 @@ impl Marks {
             if marks.len() >= MAX_MARKS {
                 marks.clear();
             }
-            marks.entry(key).or_default().clone()
+            marks.entry(version).or_default().clone()
         };
-        let exists = cell.get_or_try_init(|| writer.mark_used(marked)).await;
+        let exists = cell.get_or_try_init(|| writer.mark_used(key, marked)).await;
         exists.copied()
     }
 }

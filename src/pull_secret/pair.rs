@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     identity::WorkloadIdentity,
+    names::NamespacedName,
     problem::{Problem, Reason},
     registry::PullToken,
 };
@@ -52,7 +53,7 @@ impl Writer {
         let seen = described_secret(&owner);
         for _ in 0..MAX_ATTEMPTS {
             let status = status(&owner, plan, issued, &version, now);
-            match self.apply_status(&owner, &status).await {
+            match self.apply_status(&plan.key, &owner, &status).await {
                 Ok(true) => return Ok(Written::Done),
                 Ok(false) => {}
                 // The Pod needs only the Secret; an outdated status costs one more token later.
@@ -61,7 +62,7 @@ impl Writer {
                     return Ok(Written::Done);
                 }
             }
-            let live = self.live_with_same_uid(&owner, plan).await?;
+            let live = self.live_with_same_uid(&plan.key, &owner).await?;
             let described = described_secret(&live);
             owner = live;
             if described == seen || described.as_ref() == Some(&version) {
@@ -78,8 +79,8 @@ impl Writer {
             }
         }
         tracing::warn!(
-            namespace = plan.namespace(),
-            name = plan.name(),
+            namespace = plan.namespace().as_str(),
+            name = plan.name().as_str(),
             "the status of an ACRPullSecret changes too often to be written"
         );
         Ok(Written::Done)
@@ -107,7 +108,7 @@ impl Writer {
             if known.resource_version.is_none() {
                 return self.create_or_replace(owner, plan, token).await.map(Some);
             }
-            *owner = self.live_with_same_uid(owner, plan).await?;
+            *owner = self.live_with_same_uid(&plan.key, owner).await?;
             match described_secret(owner) {
                 Some(described) if described != known => {
                     if is_fresh(owner, plan, now) {
@@ -140,21 +141,18 @@ impl Writer {
     /// Reports a failure: in the Ready condition if the Secret does not work, otherwise in the Renewed condition.
     pub async fn report_failure(
         &self,
+        key: &NamespacedName,
         owner: &ACRPullSecret,
-        plan: Option<&PullSecretPlan>,
         problem: &Problem,
         now: Timestamp,
     ) -> Result<(), Problem> {
         let mut owner = owner.clone();
         for _ in 0..MAX_ATTEMPTS {
             let status = failed(&owner, problem, now);
-            if self.apply_status(&owner, &status).await? {
+            if self.apply_status(key, &owner, &status).await? {
                 return Ok(());
             }
-            let Some(plan) = plan else {
-                return Ok(());
-            };
-            match self.live(plan).await? {
+            match self.live(key).await? {
                 Some(live) if live.metadata.uid == owner.metadata.uid => owner = live,
                 // The object was deleted.
                 _ => return Ok(()),
@@ -168,9 +166,8 @@ fn overwritten(plan: &PullSecretPlan) -> Problem {
     Problem::new(
         Reason::ApiServerUnavailable,
         format!(
-            "another replica wrote Secret {}/{} from other inputs at the same time; try again",
-            plan.namespace(),
-            plan.name()
+            "another replica wrote Secret {} from other inputs at the same time; try again",
+            plan.key
         ),
     )
 }

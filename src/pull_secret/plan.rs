@@ -1,11 +1,11 @@
 //! What a pull secret is made from, and the token that goes into it.
 
-use super::{ACRPullSecretSpec, AccountOf, GeneratorReference, PullSecretRequest, WatchedPullSecret, name};
+use super::{ACRPullSecretSpec, AccountOf, GeneratorReference, PullSecretRequest, name};
 use crate::{
     generator::{ServiceAccount, TokenInputs},
+    names::{NamespaceName, NamespacedName, ObjectName},
     registry::PullToken,
 };
-use kube::runtime::reflector::ObjectRef;
 use std::sync::Arc;
 
 /// A resolved request: the pull secret that a Pod needs.
@@ -13,8 +13,8 @@ use std::sync::Arc;
 pub struct PullSecretPlan {
     /// The request, by which the plan can be made again.
     pub request: PullSecretRequest,
-    /// The `ACRPullSecret`. Its Secret has the same name.
-    pub object: ObjectRef<WatchedPullSecret>,
+    /// The namespace and the name of the `ACRPullSecret` and of the Secret. The namespace is that of the Pod.
+    pub key: NamespacedName,
     /// Everything that the token depends on.
     pub inputs: TokenInputs,
     /// The fingerprint of `inputs`.
@@ -33,36 +33,38 @@ pub struct IssuedToken {
 
 impl PullSecretPlan {
     /// The plan for this request.
-    pub fn new(request: &PullSecretRequest, account: ServiceAccount<'_>, inputs: TokenInputs) -> Self {
+    pub fn new(request: &PullSecretRequest, account: &ServiceAccount, inputs: TokenInputs) -> Self {
         Self {
-            object: ObjectRef::new(&name(request.reference(), account)).within(request.namespace()),
+            key: NamespacedName {
+                namespace: request.namespace().clone(),
+                name: name(request.reference(), account),
+            },
             request: request.clone(),
             inputs_hash: inputs.fingerprint(),
             inputs,
             account_of: match account {
                 ServiceAccount::OfPod(_) => Some(AccountOf::Pod),
-                ServiceAccount::Named { .. } => Some(AccountOf::Generator),
+                ServiceAccount::Named(_) => Some(AccountOf::Generator),
                 ServiceAccount::NotNeeded => None,
             },
         }
     }
 
     /// The namespace of the Pod, of the `ACRPullSecret` and of the Secret.
-    pub fn namespace(&self) -> &str {
-        self.request.namespace()
+    pub fn namespace(&self) -> &NamespaceName {
+        &self.key.namespace
     }
 
     /// The name of the `ACRPullSecret` and of the Secret.
-    pub fn name(&self) -> &str {
-        &self.object.name
+    pub fn name(&self) -> &ObjectName {
+        &self.key.name
     }
 
     /// The plan for the pull secret of this name. Pods refer to the existing name, even if the generator would now produce
     /// another one.
-    pub fn named(mut self: Arc<Self>, name: &str) -> Arc<Self> {
+    pub fn named(mut self: Arc<Self>, name: &ObjectName) -> Arc<Self> {
         if self.name() != name {
-            let object = ObjectRef::new(name).within(self.namespace());
-            Arc::make_mut(&mut self).object = object;
+            Arc::make_mut(&mut self).key.name = name.clone();
         }
         self
     }
@@ -72,18 +74,18 @@ impl PullSecretPlan {
         let reference = self.request.reference();
         GeneratorReference {
             kind: reference.kind.as_str().to_owned(),
-            name: reference.name.to_owned(),
+            name: reference.name.to_string(),
         }
     }
 
     /// The spec of the `ACRPullSecret`.
     pub fn spec(&self) -> ACRPullSecretSpec {
         let workload = self.inputs.identity.workload();
-        let elsewhere = workload.filter(|workload| workload.namespace != self.namespace());
+        let elsewhere = workload.filter(|workload| workload.namespace != *self.namespace());
         ACRPullSecretSpec {
             generator: self.generator(),
-            service_account_name: workload.map(|workload| workload.service_account.clone()),
-            service_account_namespace: elsewhere.map(|workload| workload.namespace.clone()),
+            service_account_name: workload.map(|workload| workload.service_account.to_string()),
+            service_account_namespace: elsewhere.map(|workload| workload.namespace.to_string()),
             service_account_of: workload.and(self.account_of),
         }
     }
@@ -111,8 +113,8 @@ mod tests {
 
     fn workload(namespace: &str) -> Identity {
         Identity::Workload(WorkloadIdentity {
-            namespace: namespace.to_owned(),
-            service_account: "app".to_owned(),
+            namespace: NamespaceName::new(namespace).unwrap(),
+            service_account: ObjectName::new("app").unwrap(),
             client_id: "11111111-1111-1111-1111-111111111111".to_owned(),
             client_id_annotation: "azure.workload.identity/client-id",
             tenant_id: "22222222-2222-2222-2222-222222222222".to_owned(),
@@ -154,12 +156,13 @@ mod tests {
     fn the_spec_says_whose_service_account_it_names() {
         let generator = Reference {
             kind: Kind::ClusterGenerator,
-            name: "contoso",
+            name: ObjectName::new("contoso").unwrap(),
         };
-        let request = PullSecretRequest::new("team-a", generator, Some("app"));
+        let app = ObjectName::new("app").unwrap();
+        let request = PullSecretRequest::new(&NamespaceName::new("team-a").unwrap(), generator, Some(&app));
         let own = PullSecretPlan::new(
             &request,
-            ServiceAccount::OfPod("app"),
+            &ServiceAccount::OfPod(app),
             inputs(workload("team-a"), None),
         )
         .spec();
@@ -168,11 +171,8 @@ mod tests {
             (own.service_account_name.as_deref(), own.service_account_namespace),
             (Some("app"), None)
         );
-        let account = ServiceAccount::Named {
-            namespace: "central",
-            name: "app",
-        };
-        let central = PullSecretPlan::new(&request, account, inputs(workload("central"), None)).spec();
+        let account = ServiceAccount::Named(NamespacedName::new("central", "app").unwrap());
+        let central = PullSecretPlan::new(&request, &account, inputs(workload("central"), None)).spec();
         assert_eq!(central.service_account_of, Some(AccountOf::Generator));
         assert_eq!(central.service_account_namespace.as_deref(), Some("central"));
     }

@@ -3,39 +3,36 @@
 use super::{ACRPullSecret, AccountOf, GeneratorReference, name};
 use crate::{
     generator::{Kind, Reference, ServiceAccount},
-    kubernetes::is_subdomain,
+    names::{NamespaceName, ObjectName},
     problem::{Problem, Reason},
     untrusted::UntrustedText,
 };
 
-/// The service account of a Pod that names none.
-const DEFAULT_SERVICE_ACCOUNT: &str = "default";
-
 /// A Pod's request for one pull secret. It holds names only, so that it can be resolved again later.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PullSecretRequest {
-    kind: Kind,
-    generator: Box<str>,
-    namespace: Box<str>,
-    service_account: Box<str>,
-    /// False where the pull secret exists and the service account of its Pods is not known.
-    is_service_account_known: bool,
+    generator: Reference,
+    namespace: NamespaceName,
+    service_account: Option<ObjectName>,
 }
 
 impl PullSecretRequest {
     /// The request of a Pod in this namespace.
-    pub fn new(namespace: &str, generator: Reference<'_>, service_account: Option<&str>) -> Self {
+    pub fn new(
+        namespace: &NamespaceName,
+        generator: Reference,
+        service_account: Option<&ObjectName>,
+    ) -> Self {
+        let service_account = service_account.cloned();
         Self {
-            kind: generator.kind,
-            generator: generator.name.into(),
-            namespace: namespace.into(),
-            service_account: service_account.unwrap_or(DEFAULT_SERVICE_ACCOUNT).into(),
-            is_service_account_known: true,
+            generator,
+            namespace: namespace.clone(),
+            service_account: Some(service_account.unwrap_or_else(ObjectName::default_service_account)),
         }
     }
 
-    /// The request of the Pods for which this pull secret was made.
-    pub fn of(owner: &ACRPullSecret) -> Result<Self, Problem> {
+    /// The request of the Pods in this namespace for which this pull secret was made.
+    pub fn of(namespace: &NamespaceName, owner: &ACRPullSecret) -> Result<Self, Problem> {
         let GeneratorReference { kind, name } = &owner.spec.generator;
         let invalid = |problem: String| Problem::new(Reason::GeneratorInvalid, problem);
         let known = [Kind::AccessToken, Kind::ClusterGenerator];
@@ -46,56 +43,51 @@ impl PullSecretRequest {
                 UntrustedText::quoted(kind)
             ))
         })?;
-        let service_account = owner.spec.service_account_name.as_deref();
-        // A user may have written the spec, and these names become part of paths and commands.
-        let names = [Some(name.as_str()), service_account];
-        if let Some(bad) = names.into_iter().flatten().find(|name| !is_subdomain(name)) {
-            return Err(invalid(format!(
-                "{} in its spec is not the name of an object",
-                UntrustedText::quoted(bad)
-            )));
-        }
-        let namespace = owner.metadata.namespace.as_deref().unwrap_or_default();
+        // A user may have written the spec.
+        let parse = |name: &str| {
+            ObjectName::new(name).ok_or_else(|| {
+                invalid(format!(
+                    "{} in its spec is not a valid object name",
+                    UntrustedText::quoted(name)
+                ))
+            })
+        };
+        let name = parse(name)?;
+        let service_account = owner
+            .spec
+            .service_account_name
+            .as_deref()
+            .map(parse)
+            .transpose()?;
         let is_generators = owner.spec.service_account_of == Some(AccountOf::Generator);
         Ok(Self {
+            generator: Reference { kind, name },
+            namespace: namespace.clone(),
             // An older object does not say whose service account it names; most name the Pod's.
-            is_service_account_known: service_account.is_some() && !is_generators,
-            ..Self::new(namespace, Reference { kind, name }, service_account)
+            service_account: service_account.filter(|_| !is_generators),
         })
     }
 
     /// The namespace of the Pod.
-    pub fn namespace(&self) -> &str {
+    pub fn namespace(&self) -> &NamespaceName {
         &self.namespace
     }
 
-    /// The service account of the Pod.
-    pub fn service_account(&self) -> &str {
-        &self.service_account
-    }
-
-    /// Whether Pods with this request run as this service account.
-    pub fn is_service_account_known(&self) -> bool {
-        self.is_service_account_known
+    /// The service account of the Pod. `None` if the pull secret exists and the service account of its Pods is not known.
+    pub fn service_account(&self) -> Option<&ObjectName> {
+        self.service_account.as_ref()
     }
 
     /// The generator.
-    pub fn reference(&self) -> Reference<'_> {
-        Reference {
-            kind: self.kind,
-            name: &self.generator,
-        }
+    pub fn reference(&self) -> &Reference {
+        &self.generator
     }
 
     /// Whether this request can lead to a pull secret of this name, whichever service account the generator uses.
-    pub fn can_be_named(&self, candidate: &str) -> bool {
-        let accounts = [
-            ServiceAccount::OfPod(&self.service_account),
-            ServiceAccount::NotNeeded,
-        ];
-        accounts
-            .into_iter()
-            .any(|account| name(self.reference(), account) == candidate)
+    pub fn can_be_named(&self, candidate: &ObjectName) -> bool {
+        let of_pod = self.service_account.clone().map(ServiceAccount::OfPod);
+        let mut accounts = [Some(ServiceAccount::NotNeeded), of_pod].into_iter().flatten();
+        accounts.any(|account| name(&self.generator, &account) == *candidate)
     }
 }
 
@@ -117,7 +109,8 @@ mod tests {
                 service_account_of: None,
                 service_account_namespace: None,
             };
-            PullSecretRequest::of(&ACRPullSecret::new("acr-pull-x", spec))
+            let namespace = NamespaceName::new("team-a").unwrap();
+            PullSecretRequest::of(&namespace, &ACRPullSecret::new("acr-pull-x", spec))
         };
         let known = Kind::AccessToken.as_str();
         assert!(request(known, "contoso", None).is_ok());

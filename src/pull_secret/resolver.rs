@@ -13,7 +13,7 @@ use crate::{
         Generator, GeneratorInNamespace, Generators, ResolveRules, Revision, SERVICE_ACCOUNT_ANNOTATIONS,
         ServiceAccount, ServiceAccountAnnotations, ServiceAccounts,
     },
-    problem::{Problem, Reason},
+    problem::Problem,
     registry::RegistryHost,
 };
 use std::sync::Arc;
@@ -80,12 +80,15 @@ impl Resolver {
     fn resolve_from_watches(&self, request: &PullSecretRequest) -> Option<Resolution> {
         let generator = self.generators.cached(request.namespace(), request.reference())?;
         let generator = referenced(request, &generator).ok()?;
-        let account = self.account(request, generator).ok()?;
-        let annotations = match account.namespace_and_name(request.namespace()) {
-            Some((namespace, name)) => self.accounts.cached(namespace, name)?,
+        let account = self
+            .rules
+            .service_account(generator, request.service_account())
+            .ok()?;
+        let annotations = match account.namespaced_name(request.namespace()) {
+            Some(account) => self.accounts.cached(&account)?,
             None => ServiceAccountAnnotations::new(),
         };
-        self.resolution(request, generator, account, &annotations).ok()
+        self.resolution(request, generator, &account, &annotations).ok()
     }
 
     /// Resolves a request by what the API server has, whatever the watches show.
@@ -95,19 +98,19 @@ impl Resolver {
             .fetch(request.namespace(), request.reference())
             .await?;
         let generator = referenced(request, &generator)?;
-        let account = self.account(request, generator)?;
-        let annotations = match account.namespace_and_name(request.namespace()) {
-            Some((namespace, name)) => self.accounts.fetch(namespace, name).await?,
+        let account = self.rules.service_account(generator, request.service_account())?;
+        let annotations = match account.namespaced_name(request.namespace()) {
+            Some(account) => self.accounts.fetch(&account).await?,
             None => ServiceAccountAnnotations::new(),
         };
-        self.resolution(request, generator, account, &annotations)
+        self.resolution(request, generator, &account, &annotations)
     }
 
     fn resolution(
         &self,
         request: &PullSecretRequest,
         generator: GeneratorInNamespace<'_>,
-        account: ServiceAccount<'_>,
+        account: &ServiceAccount,
         annotations: &ServiceAccountAnnotations,
     ) -> Result<Resolution, Problem> {
         let inputs = self.rules.resolve(generator, account, annotations)?;
@@ -115,27 +118,6 @@ impl Resolver {
             plan: Arc::new(PullSecretPlan::new(request, account, inputs)),
             warning: generator.multiple_identities_warning(),
         })
-    }
-
-    /// The service account that the generator uses. Where the request does not know the service account of its Pods, a
-    /// generator that uses the Pods' service accounts is refused: any account would be a guess.
-    fn account<'a>(
-        &self,
-        request: &'a PullSecretRequest,
-        generator: GeneratorInNamespace<'a>,
-    ) -> Result<ServiceAccount<'a>, Problem> {
-        let account = self.rules.service_account(generator, request.service_account())?;
-        if matches!(account, ServiceAccount::OfPod(_)) && !request.is_service_account_known() {
-            return Err(Problem::new(
-                Reason::GeneratorInvalid,
-                format!(
-                    "{} now uses the service accounts of Pods, and this pull secret was made for another identity: it \
-                     cannot be renewed; recreate the Pods that name it, and they get pull secrets of their own",
-                    generator.reference
-                ),
-            ));
-        }
-        Ok(account)
     }
 
     /// The namespaces whose Pods get no pull secret.

@@ -7,14 +7,12 @@ use super::{
 };
 use crate::{
     cluster::Cluster,
+    names::NamespacedName,
     problem::Problem,
     telemetry::Readiness,
     watch::{self, Item, Selector, StoreEvent},
 };
-use kube::{
-    Resource,
-    runtime::reflector::{ObjectRef, Store},
-};
+use kube::{Resource, runtime::reflector::Store};
 use std::sync::Arc;
 
 /// The name of the watch.
@@ -34,26 +32,23 @@ pub struct PullSecrets {
 
 impl PullSecrets {
     /// Starts the watch. `on_deleted` is called for each object that is deleted.
-    pub fn watch(
-        cluster: &Cluster,
-        on_deleted: impl Fn(&ObjectRef<WatchedPullSecret>) + Send + Sync + 'static,
-    ) -> Self {
+    pub fn watch(cluster: &Cluster, on_deleted: impl Fn(&NamespacedName) + Send + Sync + 'static) -> Self {
         let (changes, census) = (Changes::default(), Census::default());
         let (changed, counted) = (changes.clone(), census.clone());
         let on_change = move |seen: StoreEvent<'_, WatchedPullSecret>| {
-            let reference = match &seen {
-                StoreEvent::Applied(object) => ObjectRef::from_obj(*object),
-                StoreEvent::Deleted(reference) => reference.clone(),
+            let key = match &seen {
+                StoreEvent::Applied(object) => NamespacedName::of(object.meta()),
+                StoreEvent::Deleted(reference) => NamespacedName::of_reference(reference),
             };
-            let namespace = reference.namespace.as_deref().unwrap_or_default();
+            let Some(key) = key else { return };
             match seen {
-                StoreEvent::Applied(_) => counted.add(namespace, &reference.name),
+                StoreEvent::Applied(_) => counted.add(&key),
                 StoreEvent::Deleted(_) => {
-                    on_deleted(&reference);
-                    counted.remove(namespace, &reference.name);
+                    on_deleted(&key);
+                    counted.remove(&key);
                 }
             }
-            changed.add(reference.namespace.unwrap_or_default(), reference.name);
+            changed.add(key);
         };
         let places = cluster.watch_scopes::<WatchedPullSecret>();
         Self {
@@ -65,8 +60,8 @@ impl PullSecrets {
     }
 
     /// The object, if the watch shows it.
-    pub fn get(&self, object: &ObjectRef<WatchedPullSecret>) -> Option<Arc<WatchedPullSecret>> {
-        self.store.get(object)
+    pub fn get(&self, key: &NamespacedName) -> Option<Arc<WatchedPullSecret>> {
+        self.store.get(&key.reference())
     }
 
     /// All objects.
@@ -85,9 +80,8 @@ impl PullSecrets {
     }
 
     /// Counts a pull secret that is about to be made, if its namespace has room for it.
-    pub fn reserve(&self, object: &ObjectRef<WatchedPullSecret>, max: u32) -> Result<Reservation, Problem> {
-        let namespace = object.namespace.as_deref().unwrap_or_default();
-        self.census.reserve(namespace, &object.name, max)
+    pub fn reserve(&self, key: &NamespacedName, max: u32) -> Result<Reservation, Problem> {
+        self.census.reserve(key, max)
     }
 }
 

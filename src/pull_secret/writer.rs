@@ -10,6 +10,7 @@
 use super::{ACRPullSecret, ACRPullSecretStatus, PullSecretPlan, docker_config::docker_config};
 use crate::{
     kubernetes::{self, CallError, api_problem},
+    names::NamespacedName,
     problem::{Problem, Reason},
     registry::PullToken,
     telemetry::FIELD_MANAGER,
@@ -22,7 +23,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
 };
 use kube::{
-    Api, Client, Resource, ResourceExt,
+    Api, Client, Resource,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
     core::{PartialObjectMeta, Status, response::StatusCause},
 };
@@ -49,7 +50,7 @@ impl Writer {
 
     /// Creates the `ACRPullSecret`, or brings its spec up to date.
     pub async fn apply_owner(&self, plan: &PullSecretPlan) -> Result<ACRPullSecret, Problem> {
-        let what = format!("writing ACRPullSecret {}/{}", plan.namespace(), plan.name());
+        let what = format!("writing ACRPullSecret {}", plan.key);
         let mut owner = ACRPullSecret::new(plan.name(), plan.spec());
         owner.metadata.labels = Some(kubernetes::managed_by_label());
         let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), plan.namespace());
@@ -58,21 +59,21 @@ impl Writer {
     }
 
     /// The `ACRPullSecret` as the API server has it.
-    pub async fn live(&self, plan: &PullSecretPlan) -> Result<Option<ACRPullSecret>, Problem> {
-        let what = format!("reading ACRPullSecret {}/{}", plan.namespace(), plan.name());
-        let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), plan.namespace());
-        kubernetes::call(&what, api.get_opt(plan.name())).await
+    pub async fn live(&self, key: &NamespacedName) -> Result<Option<ACRPullSecret>, Problem> {
+        let what = format!("reading ACRPullSecret {key}");
+        let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), &key.namespace);
+        kubernetes::call(&what, api.get_opt(&key.name)).await
     }
 
     /// The object as the API server has it, if it has the same uid.
     pub async fn live_with_same_uid(
         &self,
+        key: &NamespacedName,
         owner: &ACRPullSecret,
-        plan: &PullSecretPlan,
     ) -> Result<ACRPullSecret, Problem> {
-        match self.live(plan).await? {
+        match self.live(key).await? {
             Some(live) if live.metadata.uid == owner.metadata.uid => Ok(live),
-            _ => Err(owner_deleted(plan)),
+            _ => Err(owner_deleted(key)),
         }
     }
 
@@ -106,7 +107,7 @@ impl Writer {
             // The policy decides whether the existing Secret may be replaced. A Secret of a deleted owner would be deleted with
             // it, so the owner must still exist.
             Err(CallError::Api(s)) if s.code == 409 => {
-                self.live_with_same_uid(owner, plan).await?;
+                self.live_with_same_uid(&plan.key, owner).await?;
                 self.replace(plan, &secret).await
             }
             other => other,
@@ -157,24 +158,33 @@ impl Writer {
     }
 
     /// Marks the pull secret as unused since this time, which announces its deletion.
-    pub async fn mark_unused(&self, owner: &ACRPullSecret, since: Timestamp) -> Result<(), Problem> {
-        self.patch_unused(owner, json!(Time(since))).await.map(drop)
+    pub async fn mark_unused(
+        &self,
+        key: &NamespacedName,
+        owner: &ACRPullSecret,
+        since: Timestamp,
+    ) -> Result<(), Problem> {
+        self.patch_unused(key, owner, json!(Time(since))).await.map(drop)
     }
 
     /// Takes the mark back because a Pod needs the pull secret. This also changes the resource version, which a deletion
     /// requires. Returns whether the object still exists as it is known.
-    pub async fn mark_used(&self, owner: &ACRPullSecret) -> Result<bool, Problem> {
-        self.patch_unused(owner, json!(null)).await
+    pub async fn mark_used(&self, key: &NamespacedName, owner: &ACRPullSecret) -> Result<bool, Problem> {
+        self.patch_unused(key, owner, json!(null)).await
     }
 
-    async fn patch_unused(&self, owner: &ACRPullSecret, since: Value) -> Result<bool, Problem> {
-        let (namespace, name) = (owner.namespace().unwrap_or_default(), owner.name_any());
-        let what = format!("marking ACRPullSecret {namespace}/{name}");
-        let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), &namespace);
+    async fn patch_unused(
+        &self,
+        key: &NamespacedName,
+        owner: &ACRPullSecret,
+        since: Value,
+    ) -> Result<bool, Problem> {
+        let what = format!("marking ACRPullSecret {key}");
+        let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), &key.namespace);
         // The uid binds the mark to this object: a recreated object has its own.
         let body = json!({"metadata": {"uid": owner.metadata.uid}, "status": {"unusedSince": since}});
         let (params, patch) = (PatchParams::default(), Patch::Merge(&body));
-        match kubernetes::try_call(&what, api.patch_status(&name, &params, &patch)).await {
+        match kubernetes::try_call(&what, api.patch_status(&key.name, &params, &patch)).await {
             Ok(_) => Ok(true),
             Err(CallError::Api(s)) if s.code == 404 || s.code == 409 => Ok(false),
             Err(error) => Err(api_problem(&what, error)),
@@ -183,10 +193,13 @@ impl Writer {
 
     /// Deletes the pull secret if it still exists as it is known; the garbage collector deletes its Secret. Returns whether
     /// it is deleted.
-    pub async fn delete_as_known(&self, owner: &ACRPullSecret) -> Result<bool, Problem> {
-        let (namespace, name) = (owner.namespace().unwrap_or_default(), owner.name_any());
-        let what = format!("deleting ACRPullSecret {namespace}/{name}");
-        let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), &namespace);
+    pub async fn delete_as_known(
+        &self,
+        key: &NamespacedName,
+        owner: &ACRPullSecret,
+    ) -> Result<bool, Problem> {
+        let what = format!("deleting ACRPullSecret {key}");
+        let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), &key.namespace);
         let params = DeleteParams {
             preconditions: Some(Preconditions {
                 uid: owner.metadata.uid.clone(),
@@ -194,7 +207,7 @@ impl Writer {
             }),
             ..DeleteParams::default()
         };
-        match kubernetes::try_call(&what, api.delete(&name, &params)).await {
+        match kubernetes::try_call(&what, api.delete(&key.name, &params)).await {
             Ok(_) => Ok(true),
             Err(CallError::Api(s)) if s.code == 404 => Ok(true),
             Err(CallError::Api(s)) if s.code == 409 => Ok(false),
@@ -205,12 +218,12 @@ impl Writer {
     /// Writes the status if the object still exists as it is known. Returns whether it did.
     pub async fn apply_status(
         &self,
+        key: &NamespacedName,
         owner: &ACRPullSecret,
         status: &ACRPullSecretStatus,
     ) -> Result<bool, Problem> {
-        let (namespace, name) = (owner.namespace().unwrap_or_default(), owner.name_any());
-        let what = format!("writing the status of ACRPullSecret {namespace}/{name}");
-        let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), &namespace);
+        let what = format!("writing the status of ACRPullSecret {key}");
+        let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), &key.namespace);
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let body = json!({
             "apiVersion": ACRPullSecret::api_version(&()),
@@ -222,7 +235,7 @@ impl Writer {
             "status": status,
         });
         let patch = Patch::Apply(&body);
-        match kubernetes::try_call(&what, api.patch_status(&name, &params, &patch)).await {
+        match kubernetes::try_call(&what, api.patch_status(&key.name, &params, &patch)).await {
             Ok(_) => Ok(true),
             Err(CallError::Api(s)) if s.code == 404 || s.code == 409 => Ok(false),
             Err(error) => Err(api_problem(&what, error)),
@@ -248,14 +261,10 @@ pub enum ReplaceError {
 }
 
 /// The owner was deleted, and the garbage collector deletes its Secret.
-pub fn owner_deleted(plan: &PullSecretPlan) -> Problem {
+pub fn owner_deleted(key: &NamespacedName) -> Problem {
     Problem::new(
         Reason::ApiServerUnavailable,
-        format!(
-            "ACRPullSecret {}/{} was deleted while its token was fetched; try again",
-            plan.namespace(),
-            plan.name()
-        ),
+        format!("ACRPullSecret {key} was deleted while its token was fetched; try again"),
     )
 }
 
@@ -264,7 +273,7 @@ fn secret(owner: &ACRPullSecret, plan: &PullSecretPlan, token: &PullToken) -> Se
     let config = ByteString(config.expose_secret().as_bytes().to_vec());
     Secret {
         metadata: ObjectMeta {
-            name: Some(plan.name().to_owned()),
+            name: Some(plan.name().to_string()),
             labels: Some(kubernetes::managed_by_label()),
             owner_references: Some(vec![owner_reference(owner)]),
             ..ObjectMeta::default()
@@ -297,7 +306,7 @@ fn secret_problem(plan: &PullSecretPlan, error: CallError) -> Problem {
                  delete it if nobody needs it: kubectl delete secret --namespace {namespace} {name}"
             ),
         ),
-        other => api_problem(&format!("writing Secret {namespace}/{name}"), other),
+        other => api_problem(&format!("writing Secret {}", plan.key), other),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Registry host names, and the suffixes that may receive an Entra token.
 
 use crate::{
+    names::is_dns_name,
     problem::{Problem, Reason},
     untrusted::UntrustedText,
 };
@@ -10,9 +11,6 @@ use std::{fmt, str::FromStr};
 /// The domain suffixes of the login servers in Azure's clouds. azurecr.de is not among them: that cloud closed in 2021,
 /// and a later owner of the domain would receive tokens.
 pub const DEFAULT_SUFFIXES: &str = "azurecr.io,azurecr.cn,azurecr.us";
-
-/// The longest DNS name, in bytes.
-pub const MAX_HOST_LENGTH: usize = 253;
 
 /// The domain suffixes of the registries that may receive a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,17 +92,6 @@ impl fmt::Display for RegistryHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-/// Whether `name` consists of RFC 1123 labels separated by dots, and has at most 253 characters.
-pub fn is_dns_name(name: &str) -> bool {
-    let label = |l: &str| {
-        (1..=63).contains(&l.len())
-            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-            && !l.starts_with('-')
-            && !l.ends_with('-')
-    };
-    name.len() <= MAX_HOST_LENGTH && name.split('.').all(label)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     cluster::{Cluster, cluster_wide},
     kubernetes::{self, CallError},
+    names::NamespacedName,
     telemetry::FIELD_MANAGER,
     watch::{Change, Selector, Watch},
 };
@@ -37,7 +38,7 @@ const MAX_RETIRED_PATHS: usize = 4;
 #[derive(Clone, Debug)]
 pub struct PublishTargets {
     /// The namespace and the name of the Secret.
-    pub secret: (String, String),
+    pub secret: NamespacedName,
     /// The name of the MutatingWebhookConfiguration.
     pub webhook_configuration: String,
 }
@@ -87,7 +88,7 @@ struct CertificateManager {
 
 impl CertificateManager {
     async fn run(mut self) {
-        let (namespace, name) = &self.targets.secret;
+        let NamespacedName { namespace, name } = &self.targets.secret;
         let secrets = Api::<Secret>::namespaced(self.client.clone(), namespace);
         let configurations = Api::<WebhookConfiguration>::all(self.client.clone());
         let named = |name: &str| Selector::default().fields(&format!("metadata.name={name}"));
@@ -232,7 +233,7 @@ impl CertificateManager {
 
     /// Replaces the Secret if it still has this version. Without a version, creates it.
     async fn write(&self, state: &CertificateState, version: Option<String>) -> Result<(), WriteError> {
-        let (namespace, name) = &self.targets.secret;
+        let NamespacedName { namespace, name } = &self.targets.secret;
         let data: BTreeMap<_, _> = state
             .to_data()
             .into_iter()
@@ -248,7 +249,7 @@ impl CertificateManager {
         let secret = Secret {
             type_: type_.filter(|_| version.is_some()),
             metadata: ObjectMeta {
-                name: Some(name.clone()),
+                name: Some(name.to_string()),
                 resource_version: version.clone(),
                 labels: Some(kubernetes::managed_by_label()),
                 ..ObjectMeta::default()

@@ -2,8 +2,10 @@
 
 use super::{AllowedClients, CertificateSpec, PublishTargets};
 use crate::{
+    deadline::duration,
+    kubernetes,
+    names::{NamespaceName, NamespacedName, ObjectName},
     start_error::StartError,
-    {deadline::duration, kubernetes},
 };
 use std::{path::PathBuf, time::Duration};
 
@@ -107,16 +109,18 @@ impl TlsArgs {
             None => (None, self.tls_secret.as_str()),
         };
         let namespace = kubernetes::namespace_from_flag("--tls-secret", namespace)?;
-        for name in [&namespace, name] {
-            if !kubernetes::is_subdomain(name) {
-                return Err(StartError::Flag(format!(
-                    "--tls-secret {}: {name:?} is not a valid object name",
-                    self.tls_secret
-                )));
-            }
-        }
+        let invalid = |name: &str, kind| {
+            StartError::Flag(format!(
+                "--tls-secret {}: {name:?} is not a valid {kind}",
+                self.tls_secret
+            ))
+        };
+        let secret = NamespacedName {
+            namespace: NamespaceName::new(&namespace).ok_or_else(|| invalid(&namespace, "namespace name"))?,
+            name: ObjectName::new(name).ok_or_else(|| invalid(name, "object name"))?,
+        };
         let targets = PublishTargets {
-            secret: (namespace.clone(), name.to_owned()),
+            secret,
             webhook_configuration: self.webhook_configuration.clone(),
         };
         let lifetime = self.certificate_lifetime;

@@ -6,10 +6,11 @@
 //! or the pull secret for the first time; a new leader starts again. Storing its start in the status would cost one
 //! write whenever a last Pod disappears, and another write during the admission of the next Pod.
 
-use super::{Key, MAX_REQUEUE, Reconciler, schedule::fraction};
+use super::{MAX_REQUEUE, Reconciler, schedule::fraction};
 use crate::{
     kubernetes::{CallError, api_problem},
     live_pod::LivePod,
+    names::{NamespaceName, NamespacedName, ObjectName},
     problem::Problem,
     pull_secret::ACRPullSecret,
     watch::{self, Item},
@@ -37,39 +38,39 @@ const PAGE_SIZE: u32 = 100;
 #[derive(Default)]
 pub struct Collection {
     /// When this leader first saw each mark, by its own clock.
-    marks: Mutex<HashMap<Key, Instant>>,
+    marks: Mutex<HashMap<NamespacedName, Instant>>,
     /// The last list of Pods. Locked during a list, so that there is only one at a time.
     last_list: tokio::sync::Mutex<Option<NamedByPods>>,
 }
 
 impl Collection {
     /// When the mark of this pull secret was first seen.
-    fn mark_seen_at(&self, key: &Key) -> Instant {
+    fn mark_seen_at(&self, key: &NamespacedName) -> Instant {
         *self.marks.lock().entry(key.clone()).or_insert_with(Instant::now)
     }
 
     /// The names of the marked pull secrets of this namespace.
-    fn marked_in(&self, namespace: &str) -> HashSet<String> {
+    fn marked_in(&self, namespace: &NamespaceName) -> HashSet<ObjectName> {
         let marks = self.marks.lock();
-        let marked = marks.keys().filter(|key| key.0 == namespace);
-        marked.map(|key| key.1.clone()).collect()
+        let marked = marks.keys().filter(|key| key.namespace == *namespace);
+        marked.map(|key| key.name.clone()).collect()
     }
 
     /// Forgets a pull secret that is no longer marked, or no longer exists.
-    pub fn forget(&self, key: &Key) {
+    pub fn forget(&self, key: &NamespacedName) {
         self.marks.lock().remove(key);
     }
 }
 
 /// The marked pull secrets of a namespace that its Pods name.
 struct NamedByPods {
-    namespace: String,
+    namespace: NamespaceName,
     /// When the list was started.
     started: Instant,
     /// The pull secrets that were marked at that time. The list covers only these.
-    marked: HashSet<String>,
+    marked: HashSet<ObjectName>,
     /// Those of `marked` that a Pod names.
-    named: HashSet<String>,
+    named: HashSet<ObjectName>,
 }
 
 impl Reconciler {
@@ -77,11 +78,11 @@ impl Reconciler {
     pub(super) async fn collect(
         &self,
         owner: &ACRPullSecret,
-        key: &Key,
+        key: &NamespacedName,
         unused: Duration,
     ) -> Result<Option<Duration>, Problem> {
         let grace = self.upkeep.settings.unused_grace;
-        let grace = grace + grace.mul_f64(GRACE_SPREAD * fraction(&key.0));
+        let grace = grace + grace.mul_f64(GRACE_SPREAD * fraction(&key.namespace));
         if unused < grace {
             return Ok(Some((grace - unused).max(MIN_REQUEUE).min(MAX_REQUEUE)));
         }
@@ -93,7 +94,7 @@ impl Reconciler {
             self.collection.forget(key);
             self.write_limiter.acquire().await;
             if self.leadership.still_leads() {
-                writer.mark_unused(owner, Timestamp::now()).await?;
+                writer.mark_unused(key, owner, Timestamp::now()).await?;
             }
             // A fallback: the watch reports the mark and wakes the key.
             return Ok(Some(WATCH_LAG));
@@ -104,7 +105,7 @@ impl Reconciler {
             return Ok(Some(left.max(MIN_REQUEUE).min(MAX_REQUEUE)));
         }
         if self.is_named_by_a_pod(key, notice_end).await? {
-            writer.mark_used(owner).await?;
+            writer.mark_used(key, owner).await?;
             return Ok(Some(grace.min(MAX_REQUEUE)));
         }
         self.write_limiter.acquire().await;
@@ -112,11 +113,11 @@ impl Reconciler {
             return Ok(None);
         }
         // Deletes only the version that was read here: an admission that removed the mark has changed the version.
-        if writer.delete_as_known(owner).await? {
-            let (namespace, name) = key;
+        if writer.delete_as_known(key, owner).await? {
+            let NamespacedName { namespace, name } = key;
             tracing::info!(
-                namespace,
-                name,
+                namespace = namespace.as_str(),
+                name = name.as_str(),
                 "unused pull secret deleted: no Pod has named it for a while"
             );
             self.upkeep.metrics.count_collected();
@@ -125,7 +126,11 @@ impl Reconciler {
     }
 
     /// Whether an unfinished Pod names the pull secret in its spec, according to a list that was started after `after`.
-    async fn is_named_by_a_pod(&self, (namespace, name): &Key, after: Instant) -> Result<bool, Problem> {
+    async fn is_named_by_a_pod(
+        &self,
+        NamespacedName { namespace, name }: &NamespacedName,
+        after: Instant,
+    ) -> Result<bool, Problem> {
         let mut last_list = self.collection.last_list.lock().await;
         let covers = |list: &NamedByPods| {
             list.namespace == *namespace && list.started >= after && list.marked.contains(name)
@@ -140,14 +145,14 @@ impl Reconciler {
     }
 
     /// Lists the Pods of a namespace for its marked pull secrets, page by page, as all Pods may not fit into memory.
-    async fn list_named(&self, namespace: &str) -> Result<NamedByPods, Problem> {
+    async fn list_named(&self, namespace: &NamespaceName) -> Result<NamedByPods, Problem> {
         let what = format!("listing the Pods of namespace {namespace}");
         let api = Api::<Item<LivePod>>::namespaced(self.upkeep.cluster.client.clone(), namespace);
         let mut list = NamedByPods {
             started: Instant::now(),
             named: HashSet::new(),
             marked: self.collection.marked_in(namespace),
-            namespace: namespace.to_owned(),
+            namespace: namespace.clone(),
         };
         let mut params = ListParams::default()
             .fields(super::watches::NOT_FINISHED)
@@ -172,8 +177,8 @@ impl Reconciler {
                     .image_pull_secrets
                     .into_iter()
                     .flatten()
-                    .map(|secret| secret.name);
-                list.named.extend(named.filter(|name| list.marked.contains(name)));
+                    .filter_map(|secret| list.marked.get(secret.name.as_str()).cloned());
+                list.named.extend(named);
             }
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params = params.continue_token(&token),

@@ -1,7 +1,7 @@
 //! The metric of the earliest token expiration: it shows that tokens are not renewed in time, whatever the cause.
 
-use super::{Key, Reconciler, Usage};
-use crate::{pull_secret::ACRPullSecret, telemetry::Metrics, watch::Item};
+use super::{Reconciler, Usage};
+use crate::{names::NamespacedName, pull_secret::ACRPullSecret, telemetry::Metrics, watch::Item};
 use jiff::Timestamp;
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
@@ -40,7 +40,7 @@ impl Reconciler {
                 return None;
             };
             let expiration = expiration(owner)?;
-            let key: Key = (owner.metadata.namespace.clone()?, owner.metadata.name.clone()?);
+            let key = NamespacedName::of(&owner.metadata)?;
             (!matches!(self.usage.usage_of(&key), Usage::Unused(_))).then_some(expiration)
         });
         expirations.min()

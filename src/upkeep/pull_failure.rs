@@ -4,10 +4,10 @@
 //! Anybody who may write Events can write the same. An Event is therefore a claim, which names a Pod, pull secrets and
 //! a time, and which must be confirmed by the Pod.
 
-use super::Key;
 use crate::{
     admission::MAX_REFERENCES,
-    pull_secret::is_pull_secret,
+    names::{NamespacedName, ObjectName},
+    pull_secret::parse_name,
     watch::{self, Item, Watched},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -79,7 +79,7 @@ fn truncated_message<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Strin
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PullFailure {
     /// Namespace and name of the Pod.
-    pub pod: Key,
+    pub pod: NamespacedName,
     /// When the kubelet reported the failure, by the clock of its node.
     pub reported_at: Timestamp,
     /// Why the pull failed.
@@ -90,7 +90,7 @@ pub struct PullFailure {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FailureCause {
     /// The Secrets with these names do not exist.
-    SecretsMissing(Vec<String>),
+    SecretsMissing(Vec<ObjectName>),
     /// A registry refused the credentials. The message names the registry.
     Refused(String),
 }
@@ -103,9 +103,9 @@ impl PullFailure {
             body: event,
         } = event;
         let InvolvedObject { namespace, name } = &event.involved_object;
-        let pod = (namespace.clone()?, name.clone()?);
+        let pod = NamespacedName::new(namespace.as_deref()?, name.as_deref()?)?;
         // The API server does not compare these namespaces in an Event with `eventTime`, so any Pod could be named.
-        if metadata.namespace.as_deref() != Some(&pod.0) {
+        if metadata.namespace.as_deref() != Some(pod.namespace.as_str()) {
             return None;
         }
         let reported_at = event.last_observed()?;
@@ -131,7 +131,7 @@ impl PullFailure {
     /// Whether the failure concerns the pull secret with this name, which is for this registry.
     pub fn concerns(&self, name: &str, registry: Option<&str>) -> bool {
         match &self.cause {
-            FailureCause::SecretsMissing(names) => names.iter().any(|missing| missing == name),
+            FailureCause::SecretsMissing(names) => names.iter().any(|missing| *missing == *name),
             FailureCause::Refused(message) => {
                 registry.is_some_and(|registry| mentions_refusal_by(message, registry))
             }
@@ -140,16 +140,15 @@ impl PullFailure {
 }
 
 /// The webhook's pull secrets among the names in parentheses in `Unable to retrieve some image pull secrets (a, b); …`.
-fn missing_pull_secrets(message: &str) -> Option<Vec<String>> {
+fn missing_pull_secrets(message: &str) -> Option<Vec<ObjectName>> {
     let (_, rest) = message.split_once('(')?;
     // The closing parenthesis is missing if the message was truncated.
     let names = rest.split_once(')').map_or(rest, |(names, _)| names);
     let pull_secrets: Vec<_> = names
         .split(',')
         .map(str::trim)
-        .filter(|name| is_pull_secret(name))
+        .filter_map(parse_name)
         .take(MAX_REFERENCES)
-        .map(str::to_owned)
         .collect();
     (!pull_secrets.is_empty()).then_some(pull_secrets)
 }

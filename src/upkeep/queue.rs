@@ -4,7 +4,7 @@
 //! kube's `applier` is a similar queue. But it drops keys whose object is not in its store, and those must be restored;
 //! and it processes keys in order of arrival, so that 5,000 keys of one namespace delay all others.
 
-use super::Key;
+use crate::names::{NamespaceName, NamespacedName, ObjectName};
 use futures::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
 use std::{
@@ -25,19 +25,19 @@ pub struct Queue {
 
 impl Queue {
     /// Schedules the key for now.
-    pub fn wake(&self, key: Key) {
+    pub fn wake(&self, key: NamespacedName) {
         self.wake_at(key, Instant::now());
     }
 
     /// Schedules the key for this time, unless it is scheduled for an earlier one.
-    pub fn wake_at(&self, key: Key, time: Instant) {
+    pub fn wake_at(&self, key: NamespacedName, time: Instant) {
         self.state.lock().schedule(key, time);
         self.changed.notify_one();
     }
 
     /// Reconciles due keys, at most `slots` concurrently, until the future is dropped. `reconcile` returns the delay
     /// after which to reconcile the key again.
-    pub async fn run<F>(&self, slots: usize, reconcile: impl Fn(Key) -> F)
+    pub async fn run<F>(&self, slots: usize, reconcile: impl Fn(NamespacedName) -> F)
     where
         F: Future<Output = Option<Duration>>,
     {
@@ -75,23 +75,23 @@ impl Queue {
 #[derive(Default)]
 struct State {
     /// The scheduled keys by time.
-    scheduled: BTreeSet<(Instant, Key)>,
+    scheduled: BTreeSet<(Instant, NamespacedName)>,
     /// The time of each scheduled key.
-    times: HashMap<Key, Instant>,
+    times: HashMap<NamespacedName, Instant>,
     /// The names of the due keys of each namespace, in the order in which they became due.
-    due: HashMap<String, VecDeque<String>>,
+    due: HashMap<NamespaceName, VecDeque<ObjectName>>,
     /// The keys in `due`.
-    is_due: HashSet<Key>,
+    is_due: HashSet<NamespacedName>,
     /// The namespaces in `due`, in the order of their turns.
-    turns: VecDeque<String>,
+    turns: VecDeque<NamespaceName>,
     /// The keys that are being reconciled; true if the key has become due again meanwhile.
-    running: HashMap<Key, bool>,
+    running: HashMap<NamespacedName, bool>,
     /// The number of running keys per namespace.
-    slots: HashMap<String, usize>,
+    slots: HashMap<NamespaceName, usize>,
 }
 
 impl State {
-    fn schedule(&mut self, key: Key, time: Instant) {
+    fn schedule(&mut self, key: NamespacedName, time: Instant) {
         if self.is_due.contains(&key) {
             return;
         }
@@ -106,7 +106,7 @@ impl State {
     }
 
     /// The next due key that is not running, from the next namespace with fewer than `max_per_namespace` running keys.
-    fn next(&mut self, max_per_namespace: usize, now: Instant) -> Option<Key> {
+    fn next(&mut self, max_per_namespace: usize, now: Instant) -> Option<NamespacedName> {
         while self.scheduled.first().is_some_and(|(time, _)| *time <= now) {
             if let Some((_, key)) = self.scheduled.pop_first() {
                 self.times.remove(&key);
@@ -130,7 +130,10 @@ impl State {
                 self.due.remove(&namespace);
                 continue;
             };
-            let key = (namespace.clone(), name);
+            let key = NamespacedName {
+                namespace: namespace.clone(),
+                name,
+            };
             self.is_due.remove(&key);
             *self.slots.entry(namespace.clone()).or_default() += 1;
             self.running.insert(key.clone(), false);
@@ -140,11 +143,11 @@ impl State {
         None
     }
 
-    fn push_due(&mut self, key: Key) {
+    fn push_due(&mut self, key: NamespacedName) {
         if !self.is_due.insert(key.clone()) {
             return;
         }
-        let (namespace, name) = key;
+        let NamespacedName { namespace, name } = key;
         let names = self.due.entry(namespace.clone()).or_insert_with(|| {
             self.turns.push_back(namespace);
             VecDeque::new()
@@ -152,11 +155,11 @@ impl State {
         names.push_back(name);
     }
 
-    fn finish(&mut self, key: &Key) {
-        if let Some(slots) = self.slots.get_mut(&key.0) {
+    fn finish(&mut self, key: &NamespacedName) {
+        if let Some(slots) = self.slots.get_mut(&key.namespace) {
             *slots -= 1;
             if *slots == 0 {
-                self.slots.remove(&key.0);
+                self.slots.remove(&key.namespace);
             }
         }
         if self.running.remove(key) == Some(true) {
@@ -173,8 +176,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn key(namespace: &str, name: impl ToString) -> Key {
-        (namespace.to_owned(), name.to_string())
+    fn key(namespace: &str, name: impl ToString) -> NamespacedName {
+        NamespacedName::new(namespace, &name.to_string()).unwrap()
     }
 
     /// Runs the queue for this number of seconds. Returns in which second each key was started.
@@ -184,10 +187,10 @@ mod tests {
         seconds: u64,
         duration: Duration,
         requeue_after: Option<Duration>,
-    ) -> Vec<(Key, u64)> {
+    ) -> Vec<(NamespacedName, u64)> {
         let started = RefCell::new(Vec::new());
         let start = Instant::now();
-        let reconcile = |key: Key| {
+        let reconcile = |key: NamespacedName| {
             started.borrow_mut().push((key, start.elapsed().as_secs()));
             async move {
                 sleep(duration).await;
@@ -253,7 +256,7 @@ mod tests {
         }
         queue.wake(key("idle", 0));
         let runs = run(&queue, 4, 1, Duration::from_secs(9), None).await;
-        let names: Vec<_> = runs.iter().map(|(key, _)| key.0.as_str()).collect();
+        let names: Vec<_> = runs.iter().map(|(key, _)| key.namespace.as_str()).collect();
         assert_eq!(names, ["busy", "idle", "busy", "busy"]);
         // The busy namespace hangs in three of four slots; the other namespace gets the fourth.
         let queue = Queue::default();

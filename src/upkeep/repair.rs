@@ -2,12 +2,13 @@
 //! `ACRPullSecret` that was deleted while a Pod names it.
 
 use super::{
-    Key, Reconciler,
+    Reconciler,
     pull_failure::{FailureCause, PullFailure},
 };
 use crate::{
     kubernetes,
     live_pod::{LivePod, MIRROR_POD_ANNOTATION},
+    names::NamespacedName,
     problem::Problem,
     pull_secret::{ACRPullSecret, Cause},
     telemetry::RenewalOutcome,
@@ -34,11 +35,11 @@ const MAX_PODS_PER_RESTORE: usize = 4;
 
 /// The requested repairs, and the record of past ones.
 #[derive(Default)]
-pub struct Repairs(Mutex<HashMap<Key, RepairState>>);
+pub struct Repairs(Mutex<HashMap<NamespacedName, RepairState>>);
 
 impl Repairs {
     /// Requests a repair, unless one is requested for a later failure.
-    fn request(&self, key: Key, request: RepairRequest) {
+    fn request(&self, key: NamespacedName, request: RepairRequest) {
         let mut all = self.0.lock();
         let state = all.entry(key).or_default();
         if state
@@ -51,7 +52,7 @@ impl Repairs {
     }
 
     /// The pending request for this pull secret, and how long it must wait.
-    fn pending(&self, key: &Key) -> Option<(RepairRequest, Duration)> {
+    fn pending(&self, key: &NamespacedName) -> Option<(RepairRequest, Duration)> {
         let all = self.0.lock();
         let state = all.get(key)?;
         let request = state.request.clone()?;
@@ -59,7 +60,7 @@ impl Repairs {
     }
 
     /// Records that a Pod is read for this pull secret.
-    fn record_pod_read(&self, key: &Key) {
+    fn record_pod_read(&self, key: &NamespacedName) {
         let mut all = self.0.lock();
         let state = all.entry(key.clone()).or_default();
         state.last_pod_read = Some(Instant::now());
@@ -69,7 +70,7 @@ impl Repairs {
     }
 
     /// Removes the request if its failure was reported at this time or earlier.
-    fn resolve(&self, key: &Key, reported_at: Timestamp) {
+    fn resolve(&self, key: &NamespacedName, reported_at: Timestamp) {
         if let Some(state) = self.0.lock().get_mut(key)
             && state
                 .request
@@ -81,14 +82,14 @@ impl Repairs {
     }
 
     /// How long the next repair of this pull secret must wait.
-    fn wait(&self, key: &Key) -> Duration {
+    fn wait(&self, key: &NamespacedName) -> Duration {
         let all = self.0.lock();
         all.get(key)
             .map_or(Duration::ZERO, |state| state.wait(Instant::now()))
     }
 
     /// Records a completed repair.
-    fn record_repair(&self, key: &Key) {
+    fn record_repair(&self, key: &NamespacedName) {
         let mut all = self.0.lock();
         let state = all.entry(key.clone()).or_default();
         let now = Instant::now();
@@ -101,16 +102,16 @@ impl Repairs {
     }
 
     /// The Pod that was last read to restore this pull secret.
-    fn last_pod(&self, key: &Key) -> Option<Arc<Key>> {
+    fn last_pod(&self, key: &NamespacedName) -> Option<Arc<NamespacedName>> {
         self.0.lock().get(key)?.last_pod.clone()
     }
 
-    fn set_last_pod(&self, key: &Key, pod: Arc<Key>) {
+    fn set_last_pod(&self, key: &NamespacedName, pod: Arc<NamespacedName>) {
         self.0.lock().entry(key.clone()).or_default().last_pod = Some(pod);
     }
 
     /// Forgets a pull secret that does not exist and that no Pod names.
-    pub fn forget(&self, key: &Key) {
+    pub fn forget(&self, key: &NamespacedName) {
         self.0.lock().remove(key);
     }
 }
@@ -123,7 +124,7 @@ struct RepairState {
     /// When a Pod was last read for this pull secret.
     last_pod_read: Option<Instant>,
     /// The Pod that was last read to restore the pull secret.
-    last_pod: Option<Arc<Key>>,
+    last_pod: Option<Arc<NamespacedName>>,
 }
 
 impl RepairState {
@@ -142,7 +143,7 @@ impl RepairState {
 /// A request to repair a pull secret, because a kubelet reported a failed pull.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RepairRequest {
-    pod: Key,
+    pod: NamespacedName,
     reported_at: Timestamp,
     /// Whether the registry refused the token; otherwise the Secret is missing.
     refused: bool,
@@ -212,7 +213,7 @@ impl Reconciler {
             let owner = self.cached(&key);
             let status = owner.as_ref().and_then(|owner| owner.status.as_ref());
             let registry = status.and_then(|status| status.registry.as_deref());
-            if !failure.concerns(&key.1, registry) {
+            if !failure.concerns(&key.name, registry) {
                 continue;
             }
             let request = RepairRequest {
@@ -229,7 +230,11 @@ impl Reconciler {
     }
 
     /// Repairs a pull secret if that is requested and the Pod confirms the failure. Returns a delay if it must wait.
-    pub(super) async fn repair(&self, owner: &ACRPullSecret, key: &Key) -> Result<Option<Duration>, Problem> {
+    pub(super) async fn repair(
+        &self,
+        owner: &ACRPullSecret,
+        key: &NamespacedName,
+    ) -> Result<Option<Duration>, Problem> {
         let Some((request, wait)) = self.repairs.pending(key) else {
             return Ok(None);
         };
@@ -252,7 +257,7 @@ impl Reconciler {
             pod_reads: request.pod_reads + 1,
             ..request
         };
-        match request.check(pod.as_ref(), &key.1, registry) {
+        match request.check(pod.as_ref(), &key.name, registry) {
             Verdict::Confirmed => {}
             Verdict::NotYet => return Ok(Some(MIN_INTERVAL)),
             Verdict::Rejected => {
@@ -265,7 +270,7 @@ impl Reconciler {
         if !self.leadership.still_leads() {
             return Ok(None);
         }
-        let outcome = self.renew(owner, Cause::Repair).await;
+        let outcome = self.renew(key, owner, Cause::Repair).await;
         self.record_outcome(key, &outcome.clone().map(|()| Outcome::Repaired));
         outcome?;
         self.repairs.resolve(key, request.reported_at);
@@ -274,7 +279,7 @@ impl Reconciler {
     }
 
     /// Restores a deleted `ACRPullSecret` from a Pod that names it.
-    pub(super) async fn restore(&self, key: &Key) -> Result<Option<Duration>, Problem> {
+    pub(super) async fn restore(&self, key: &NamespacedName) -> Result<Option<Duration>, Problem> {
         if let Some(left) = self.backoff_left(key) {
             return Ok(Some(left));
         }
@@ -286,7 +291,7 @@ impl Reconciler {
         if !self.leadership.still_leads() {
             return Ok(None);
         }
-        let (namespace, name) = key;
+        let NamespacedName { namespace, name } = key;
         let what = format!("looking for ACRPullSecret {namespace}/{name}");
         let api = Api::<ACRPullSecret>::namespaced(self.upkeep.cluster.client.clone(), namespace);
         // The watch of Pods may be ahead of the watch of pull secrets.
@@ -308,7 +313,7 @@ impl Reconciler {
         }
     }
 
-    async fn restore_from_any_pod(&self, key: &Key) -> Result<Outcome, Problem> {
+    async fn restore_from_any_pod(&self, key: &NamespacedName) -> Result<Outcome, Problem> {
         let after = self.repairs.last_pod(key);
         for pod_key in self
             .usage
@@ -316,24 +321,33 @@ impl Reconciler {
         {
             self.repairs.set_last_pod(key, pod_key.clone());
             let pod = self.read_pod(&pod_key).await?;
-            let Some(pod) = pod.filter(|pod| pulls_with(pod, &key.1)) else {
+            let Some(pod) = pod.filter(|pod| pulls_with(pod, &key.name)) else {
                 continue;
             };
-            if self.restore_from_pod(&pod, &key.1).await? == Outcome::Repaired {
+            if self.restore_from_pod(key, &pod).await? == Outcome::Repaired {
                 return Ok(Outcome::Repaired);
             }
         }
         Ok(Outcome::NothingToDo)
     }
 
-    /// Issues the pull secret with this name as the admission of the Pod would, but none of its other pull secrets.
-    async fn restore_from_pod(&self, pod: &LivePod, name: &str) -> Result<Outcome, Problem> {
-        let requests = self.upkeep.admission.requests_of(pod).await?;
-        let Some(request) = requests.into_iter().find(|request| request.can_be_named(name)) else {
+    /// Issues this pull secret as the admission of the Pod would, but none of its other pull secrets.
+    async fn restore_from_pod(&self, key: &NamespacedName, pod: &LivePod) -> Result<Outcome, Problem> {
+        let requests = self.upkeep.admission.requests_of(&key.namespace, pod).await?;
+        let Some(request) = requests
+            .into_iter()
+            .find(|request| request.can_be_named(&key.name))
+        else {
             return Ok(Outcome::NothingToDo);
         };
         let outcome = async {
-            let plan = self.upkeep.resolver.resolve(&request).await?.plan.named(name);
+            let plan = self
+                .upkeep
+                .resolver
+                .resolve(&request)
+                .await?
+                .plan
+                .named(&key.name);
             if !self.leadership.still_leads() {
                 return Ok(Outcome::NothingToDo);
             }
@@ -345,29 +359,40 @@ impl Reconciler {
     }
 
     /// Reads a Pod. Returns `None` if it does not exist or cannot be decoded, as such a Pod confirms nothing.
-    async fn read_pod(&self, (namespace, name): &Key) -> Result<Option<LivePod>, Problem> {
+    async fn read_pod(
+        &self,
+        NamespacedName { namespace, name }: &NamespacedName,
+    ) -> Result<Option<LivePod>, Problem> {
         let what = format!("reading Pod {namespace}/{name}");
         let api = Api::<Item<LivePod>>::namespaced(self.upkeep.cluster.client.clone(), namespace);
         let found = kubernetes::call(&what, api.get_opt(name)).await?;
         Ok(found.and_then(|pod| pod.0.ok()))
     }
 
-    fn record_outcome(&self, (namespace, name): &Key, outcome: &Result<Outcome, Problem>) {
+    fn record_outcome(
+        &self,
+        NamespacedName { namespace, name }: &NamespacedName,
+        outcome: &Result<Outcome, Problem>,
+    ) {
         let success = match outcome {
             Ok(Outcome::Repaired) => {
-                tracing::info!(namespace, name, "pull secret repaired");
+                tracing::info!(
+                    namespace = namespace.as_str(),
+                    name = name.as_str(),
+                    "pull secret repaired"
+                );
                 RenewalOutcome::Repaired
             }
             Ok(Outcome::NothingToDo) => {
                 tracing::debug!(
-                    namespace,
-                    name,
+                    namespace = namespace.as_str(),
+                    name = name.as_str(),
                     "pull secret not repaired: no Pod confirms that it needs a repair"
                 );
                 RenewalOutcome::NothingToDo
             }
             Err(problem) => {
-                tracing::warn!(namespace, name, %problem, "pull secret could not be repaired");
+                tracing::warn!(namespace = namespace.as_str(), name = name.as_str(), %problem, "pull secret could not be repaired");
                 RenewalOutcome::Failed
             }
         };

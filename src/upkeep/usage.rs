@@ -4,15 +4,15 @@
 //! in the Pod's namespace is renewed or collected, which affects no other namespace. Before anything is issued or
 //! repaired for a Pod, the Pod itself is read.
 
-use super::Key;
 use crate::{
     admission::{MAX_REFERENCES, PULL_SECRETS_ANNOTATION},
     live_pod::MIRROR_POD_ANNOTATION,
-    pull_secret::is_pull_secret,
+    names::{NamespaceName, NamespacedName, ObjectName},
+    pull_secret::parse_name,
     watch::{Change, Item},
 };
 use k8s_openapi::api::core::v1::Pod;
-use kube::{ResourceExt, core::PartialObjectMeta, runtime::reflector::ObjectRef};
+use kube::{Resource, ResourceExt, core::PartialObjectMeta, runtime::reflector::ObjectRef};
 use parking_lot::Mutex;
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -39,12 +39,18 @@ pub struct UsageIndex(Mutex<Index>);
 
 impl UsageIndex {
     /// Applies a change. Returns the pull secrets whose use begins or ends.
-    pub fn observe(&self, change: &Change<PodItem>) -> Vec<Key> {
+    pub fn observe(&self, change: &Change<PodItem>) -> Vec<NamespacedName> {
         let mut index = self.0.lock();
         match change {
-            Change::Applied(pod) => index.set(pod_key(pod), pull_secrets(pod)),
-            Change::Deleted(pod) => index.set(reference_key(pod), Names::default()),
-            Change::Relisted(namespace, all) => index.retain(namespace.as_deref(), all),
+            Change::Applied(pod) => match NamespacedName::of(pod.meta()) {
+                Some(key) => index.set(key, pull_secrets(pod)),
+                None => Vec::new(),
+            },
+            Change::Deleted(pod) => match NamespacedName::of_reference(pod) {
+                Some(key) => index.set(key, Names::default()),
+                None => Vec::new(),
+            },
+            Change::Relisted(namespace, all) => index.retain(namespace.as_ref(), all),
             Change::Synced => {
                 index.synced = true;
                 Vec::new()
@@ -61,12 +67,12 @@ impl UsageIndex {
     }
 
     /// Whether this pull secret is in use.
-    pub fn usage_of(&self, pull_secret: &Key) -> Usage {
+    pub fn usage_of(&self, pull_secret: &NamespacedName) -> Usage {
         let mut index = self.0.lock();
         if index.pods_by_secret.contains_key(pull_secret) {
             return Usage::Used;
         }
-        if !index.synced || index.is_stale(&pull_secret.0) {
+        if !index.synced || index.is_stale(&pull_secret.namespace) {
             return Usage::Unknown;
         }
         // A pull secret that never had a Pod is unused since this was first asked, not since the process started.
@@ -78,25 +84,30 @@ impl UsageIndex {
     }
 
     /// The pull secrets that a live Pod names.
-    pub fn named_by(&self, pod: &Key) -> Vec<Key> {
+    pub fn named_by(&self, pod: &NamespacedName) -> Vec<NamespacedName> {
         let index = self.0.lock();
         let names = index.secrets_by_pod.get(pod).into_iter().flatten();
-        names.map(|name| (pod.0.clone(), name.clone())).collect()
+        names.map(|name| pod.sibling(name)).collect()
     }
 
     /// At most `limit` live Pods that name this pull secret, in cyclic order from the one after `after`.
-    pub fn pods_naming(&self, pull_secret: &Key, after: Option<&Key>, limit: usize) -> Vec<Arc<Key>> {
+    pub fn pods_naming(
+        &self,
+        pull_secret: &NamespacedName,
+        after: Option<&NamespacedName>,
+        limit: usize,
+    ) -> Vec<Arc<NamespacedName>> {
         let index = self.0.lock();
         let Some(pods) = index.pods_by_secret.get(pull_secret) else {
             return Vec::new();
         };
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let rest = pods.range::<Key, _>((start, Bound::Unbounded));
+        let rest = pods.range::<NamespacedName, _>((start, Bound::Unbounded));
         rest.chain(pods).take(limit.min(pods.len())).cloned().collect()
     }
 
     /// Forgets since when a pull secret that no longer exists is unused.
-    pub fn forget(&self, pull_secret: &Key) {
+    pub fn forget(&self, pull_secret: &NamespacedName) {
         self.0.lock().unused_since.remove(pull_secret);
     }
 }
@@ -104,28 +115,28 @@ impl UsageIndex {
 /// The metadata of a Pod.
 type PodItem = Item<PartialObjectMeta<Pod>>;
 
-type Names = Box<[String]>;
+type Names = Box<[ObjectName]>;
 
 #[derive(Default)]
 struct Index {
-    secrets_by_pod: HashMap<Arc<Key>, Names>,
-    pods_by_secret: HashMap<Key, BTreeSet<Arc<Key>>>,
+    secrets_by_pod: HashMap<Arc<NamespacedName>, Names>,
+    pods_by_secret: HashMap<NamespacedName, BTreeSet<Arc<NamespacedName>>>,
     /// Since when no Pod names a pull secret.
-    unused_since: HashMap<Key, Instant>,
+    unused_since: HashMap<NamespacedName, Instant>,
     /// Whether all Pods have been listed once.
     synced: bool,
     /// The namespaces in which the watch fails; `None` stands for the whole cluster.
-    stale: HashSet<Option<String>>,
+    stale: HashSet<Option<NamespaceName>>,
 }
 
 impl Index {
-    fn is_stale(&self, namespace: &str) -> bool {
+    fn is_stale(&self, namespace: &NamespaceName) -> bool {
         self.stale.contains(&None)
-            || (!self.stale.is_empty() && self.stale.contains(&Some(namespace.to_owned())))
+            || (!self.stale.is_empty() && self.stale.contains(&Some(namespace.clone())))
     }
 
     /// Replaces the pull secrets of a Pod. Returns the pull secrets whose use begins or ends.
-    fn set(&mut self, pod: Key, names: Names) -> Vec<Key> {
+    fn set(&mut self, pod: NamespacedName, names: Names) -> Vec<NamespacedName> {
         let pod = Arc::new(pod);
         let before = if names.is_empty() {
             self.secrets_by_pod.remove(&pod)
@@ -136,7 +147,7 @@ impl Index {
         if before == names {
             return Vec::new();
         }
-        let key = |name: &String| (pod.0.clone(), name.clone());
+        let key = |name: &ObjectName| pod.sibling(name);
         let mut changed = Vec::new();
         for key in names.iter().filter(|name| !before.contains(name)).map(key) {
             let pods = self.pods_by_secret.entry(key.clone()).or_default();
@@ -160,12 +171,16 @@ impl Index {
     }
 
     /// Removes the Pods of the namespace that are not in the list: they were deleted while the watch was interrupted.
-    fn retain(&mut self, namespace: Option<&str>, listed: &HashSet<ObjectRef<PodItem>>) -> Vec<Key> {
+    fn retain(
+        &mut self,
+        namespace: Option<&NamespaceName>,
+        listed: &HashSet<ObjectRef<PodItem>>,
+    ) -> Vec<NamespacedName> {
         let deleted: Vec<_> = self
             .secrets_by_pod
             .keys()
-            .filter(|pod| namespace.is_none_or(|namespace| pod.0 == namespace))
-            .filter(|pod| !listed.contains(&ObjectRef::new(&pod.1).within(&pod.0)))
+            .filter(|pod| namespace.is_none_or(|namespace| pod.namespace == *namespace))
+            .filter(|pod| !listed.contains(&pod.reference()))
             .map(|pod| (**pod).clone())
             .collect();
         deleted
@@ -173,14 +188,6 @@ impl Index {
             .flat_map(|pod| self.set(pod, Names::default()))
             .collect()
     }
-}
-
-fn reference_key(pod: &ObjectRef<PodItem>) -> Key {
-    (pod.namespace.clone().unwrap_or_default(), pod.name.clone())
-}
-
-fn pod_key(pod: &PodItem) -> Key {
-    (pod.namespace().unwrap_or_default(), pod.name_any())
 }
 
 /// The webhook's pull secrets that the Pod's annotation names, without duplicates. Anybody who may write Pods can write
@@ -198,8 +205,7 @@ fn pull_secrets(pod: &PodItem) -> Names {
         .split(',')
         .take(MAX_REFERENCES)
         .map(str::trim)
-        .filter(|name| is_pull_secret(name))
-        .map(str::to_owned)
+        .filter_map(parse_name)
         .collect();
     names.sort_unstable();
     names.dedup();

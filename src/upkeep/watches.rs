@@ -7,11 +7,12 @@ use super::{
 };
 use crate::{
     admission::INJECTED_LABEL,
+    names::NamespacedName,
     watch::{Change, Item, Selector, Watch},
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{ResourceExt, core::PartialObjectMeta};
+use kube::{Resource, core::PartialObjectMeta};
 
 /// Excludes finished Pods, which pull no images.
 pub const NOT_FINISHED: &str = "status.phase!=Succeeded,status.phase!=Failed";
@@ -40,8 +41,9 @@ pub async fn pods(reconciler: &Reconciler) {
 
 fn wake_all(reconciler: &Reconciler) {
     for object in reconciler.upkeep.issuer.pull_secrets().all() {
-        let key = (object.namespace().unwrap_or_default(), object.name_any());
-        reconciler.queue.wake(key);
+        if let Some(key) = NamespacedName::of(object.meta()) {
+            reconciler.queue.wake(key);
+        }
     }
 }
 

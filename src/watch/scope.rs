@@ -4,6 +4,7 @@ use super::{Change, Selector, list};
 use crate::{
     cluster::Cluster,
     kubernetes::CallError,
+    names::NamespaceName,
     telemetry::{Outage, WatchHealth},
     untrusted::UntrustedText,
 };
@@ -47,7 +48,7 @@ const REFUSED_LIST_GRACE: Duration = Duration::from_secs(10);
 /// The list and watch of one scope.
 pub struct ScopeWatch<K: Resource> {
     name: &'static str,
-    namespace: Option<String>,
+    namespace: Option<NamespaceName>,
     api: Api<K>,
     cluster: Cluster,
     health: WatchHealth,
@@ -97,7 +98,7 @@ where
 {
     pub fn new(
         name: &'static str,
-        namespace: Option<String>,
+        namespace: Option<NamespaceName>,
         api: Api<K>,
         cluster: &Cluster,
         selector: Selector,
@@ -263,7 +264,7 @@ where
             self.state = State::start();
         }
         let name = self.name;
-        let namespace = &self.namespace;
+        let namespace = self.namespace.as_deref();
         if code == 410 {
             tracing::debug!(namespace, "the {name} has expired and lists again");
             return;
@@ -273,7 +274,7 @@ where
         if is_missing && (self.listed || self.started.elapsed() >= REFUSED_LIST_GRACE) {
             self.listed = true;
             self.pending
-                .push_back(Change::Relisted(namespace.clone(), HashSet::new()));
+                .push_back(Change::Relisted(self.namespace.clone(), HashSet::new()));
         }
         self.health.set_failing(match code {
             400..500 if code != 408 && code != 429 => Outage::Refused,
@@ -286,15 +287,19 @@ where
         }
         tracing::warn!(namespace, why, "the {name} fails; retrying with back-off");
         self.cluster
-            .report_failing_watch(name, namespace.as_deref(), &why);
-        self.pending.push_back(Change::Stale(namespace.clone()));
+            .report_failing_watch(name, self.namespace.as_ref(), &why);
+        self.pending.push_back(Change::Stale(self.namespace.clone()));
     }
 
     fn on_success(&mut self) {
         self.consecutive_failures = 0;
         self.health.set_working();
         if mem::take(&mut self.failing) {
-            tracing::info!(namespace = self.namespace, "the {} has recovered", self.name);
+            tracing::info!(
+                namespace = self.namespace.as_deref(),
+                "the {} has recovered",
+                self.name
+            );
             self.pending.push_back(Change::Recovered(self.namespace.clone()));
         }
     }

@@ -2,10 +2,9 @@
 
 use super::{GeneratorInNamespace, ResolveRules};
 use crate::{
-    generator::access_token::MAX_NAME_LENGTH,
-    identity::{TenantIdSource, is_guid},
+    identity::TenantIdSource,
+    names::{MAX_NAME_LENGTH, is_dns_name, is_guid},
     problem::{Problem, Reason},
-    registry::is_dns_name,
     untrusted::UntrustedText,
 };
 

@@ -2,8 +2,9 @@
 
 use super::{GeneratorInNamespace, ResolveRules, application::check_tenant_id};
 use crate::{
-    generator::access_token::{MAX_NAME_LENGTH, SecretKeySelector, ServicePrincipalAuth},
+    generator::access_token::{SecretKeySelector, ServicePrincipalAuth},
     identity::{CloudEndpoints, SecretKey, ServicePrincipal},
+    names::MAX_NAME_LENGTH,
     problem::{Problem, Reason},
     untrusted::UntrustedText,
 };
@@ -62,7 +63,7 @@ impl<'a> GeneratorInNamespace<'a> {
         )?;
         let name = required(&selector.name, "name")?;
         let key = required(&selector.key, "key")?;
-        self.check_name(name, &format!("{path}.name"))?;
+        let name = self.object_name(name, &format!("{path}.name"))?;
         let is_key_byte = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
         if key.len() > MAX_NAME_LENGTH || !key.bytes().all(is_key_byte) {
             return Err(self.invalid(&format!(
@@ -71,8 +72,8 @@ impl<'a> GeneratorInNamespace<'a> {
             )));
         }
         Ok(SecretKey {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
+            namespace,
+            name,
             key: key.to_owned(),
         })
     }

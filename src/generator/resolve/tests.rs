@@ -7,9 +7,20 @@ use super::*;
 use crate::generator::namespaces::ALLOWED_NAMESPACES;
 use crate::identity::WorkloadIdentity;
 use serde_json::json;
+use std::sync::LazyLock;
 
 const AUDIENCE: &str = "api://AzureADTokenExchange";
 const OTHER_AUDIENCE: &str = "api://other";
+
+static TEAM_A: LazyLock<NamespaceName> = LazyLock::new(|| NamespaceName::new("team-a").unwrap());
+static ACCESS_TOKEN: LazyLock<Reference> = LazyLock::new(|| contoso(Kind::AccessToken));
+static CLUSTER_GENERATOR: LazyLock<Reference> = LazyLock::new(|| contoso(Kind::ClusterGenerator));
+static APP: LazyLock<ObjectName> = LazyLock::new(|| ObjectName::new("app").unwrap());
+
+fn contoso(kind: Kind) -> Reference {
+    let name = ObjectName::new("contoso").unwrap();
+    Reference { kind, name }
+}
 
 fn rules() -> ResolveRules {
     ResolveRules {
@@ -47,11 +58,11 @@ fn spec_with_secret_ref(secret_ref: serde_json::Value) -> ACRAccessTokenSpec {
 /// A generator with this spec, referenced by a Pod in namespace team-a.
 fn in_namespace(kind: Kind, spec: &ACRAccessTokenSpec) -> GeneratorInNamespace<'_> {
     GeneratorInNamespace {
-        reference: Reference {
-            kind,
-            name: "contoso",
+        reference: match kind {
+            Kind::AccessToken => &ACCESS_TOKEN,
+            Kind::ClusterGenerator => &CLUSTER_GENERATOR,
         },
-        namespace: "team-a",
+        namespace: &TEAM_A,
         spec,
     }
 }
@@ -70,7 +81,7 @@ fn resolve_as(
 ) -> Result<TokenInputs, Problem> {
     let rules = rules();
     let generator = in_namespace(kind, spec);
-    rules.resolve(generator, rules.service_account(generator, "app")?, account)
+    rules.resolve(generator, &rules.service_account(generator, Some(&APP))?, account)
 }
 
 /// The workload identity of a resolved generator.
@@ -252,8 +263,8 @@ fn the_most_specific_client_and_tenant_ids_win() {
         ..rules()
     };
     let referenced = in_namespace(Kind::AccessToken, &generator);
-    let account = with_default.service_account(referenced, "app").unwrap();
-    let identity = workload(with_default.resolve(referenced, account, &client_id_only)).unwrap();
+    let account = with_default.service_account(referenced, Some(&APP)).unwrap();
+    let identity = workload(with_default.resolve(referenced, &account, &client_id_only)).unwrap();
     assert_eq!(
         (identity.tenant_id.as_str(), identity.tenant_id_source),
         ("44444444-0000-0000-0000-000000000004", TenantIdSource::Flag)
@@ -302,8 +313,8 @@ fn the_fingerprint_depends_on_every_input_and_on_nothing_else() {
     let edits: [fn(&mut WorkloadIdentity); 7] = [
         |w| w.client_id = "other".to_owned(),
         |w| w.tenant_id = "other".to_owned(),
-        |w| w.service_account = "other".to_owned(),
-        |w| w.namespace = "other".to_owned(),
+        |w| w.service_account = ObjectName::new("other").unwrap(),
+        |w| w.namespace = NamespaceName::new("other").unwrap(),
         |w| w.cloud.authority_host = "login.example".to_owned(),
         |w| w.cloud.acr_audience = "https://other".to_owned(),
         |w| w.audiences = vec!["other".to_owned()],

@@ -10,6 +10,7 @@ use crate::{
         namespaces::{self, ALLOWED_NAMESPACES},
     },
     identity::{CloudEndpoints, TenantIdSource, WorkloadIdentity},
+    names::NamespacedName,
     problem::{Problem, Reason},
     untrusted::UntrustedText,
 };
@@ -40,14 +41,14 @@ impl ResolveRules {
         &self,
         generator: GeneratorInNamespace<'_>,
         auth: &WorkloadIdentityAuth,
-        account: ServiceAccount<'_>,
+        account: &ServiceAccount,
         annotations: &ServiceAccountAnnotations,
         cloud: CloudEndpoints,
     ) -> Result<WorkloadIdentity, Problem> {
-        let (namespace, service_account) = account
-            .namespace_and_name(generator.namespace)
+        let account = account
+            .namespaced_name(generator.namespace)
             .ok_or_else(|| generator.invalid("has no service account"))?;
-        check_allowed(generator, namespace, service_account, annotations)?;
+        check_allowed(generator, &account, annotations)?;
         let first_annotation = |keys: [&'static str; 2]| {
             keys.into_iter()
                 .filter_map(|key| Some((trimmed(annotations.get(key)?), key)))
@@ -57,9 +58,9 @@ impl ResolveRules {
             Problem::new(
                 Reason::ClientIdMissing,
                 format!(
-                    "service account {namespace}/{service_account} has no client id annotation; run: \
-                     kubectl annotate serviceaccount --namespace {namespace} {service_account} {}=CLIENT_ID",
-                    CLIENT_ID_ANNOTATIONS[1]
+                    "service account {account} has no client id annotation; run: \
+                     kubectl annotate serviceaccount --namespace {} {} {}=CLIENT_ID",
+                    account.namespace, account.name, CLIENT_ID_ANNOTATIONS[1]
                 ),
             )
         })?;
@@ -70,13 +71,13 @@ impl ResolveRules {
                 Problem::new(
                     Reason::TenantIdMissing,
                     format!(
-                        "no tenant id is configured for service account {namespace}/{service_account}; annotate it with \
+                        "no tenant id is configured for service account {account}; annotate it with \
                          {}, or set spec.tenantId in {}, or --tenant-id on the webhook",
                         TENANT_ID_ANNOTATIONS[1], generator.reference
                     ),
                 )
             })?;
-        let annotation = |key| format!("annotation {key} of service account {namespace}/{service_account}");
+        let annotation = |key| format!("annotation {key} of service account {account}");
         check_client_id(client_id, &annotation(client_id_annotation))?;
         let tenant_id_location = match &tenant_id_source {
             TenantIdSource::Annotation(key) => annotation(key),
@@ -84,8 +85,8 @@ impl ResolveRules {
         };
         check_tenant_id(tenant_id, &tenant_id_location)?;
         Ok(WorkloadIdentity {
-            namespace: namespace.to_owned(),
-            service_account: service_account.to_owned(),
+            namespace: account.namespace,
+            service_account: account.name,
             client_id: client_id.to_owned(),
             client_id_annotation,
             tenant_id: tenant_id.to_owned(),
@@ -134,10 +135,10 @@ impl ResolveRules {
 /// Checks that a service account of another namespace allows its use by Pods of the Pod's namespace.
 fn check_allowed(
     generator: GeneratorInNamespace<'_>,
-    namespace: &str,
-    service_account: &str,
+    account: &NamespacedName,
     annotations: &ServiceAccountAnnotations,
 ) -> Result<(), Problem> {
+    let NamespacedName { namespace, name } = account;
     if namespace == generator.namespace {
         return Ok(());
     }
@@ -146,12 +147,12 @@ fn check_allowed(
         .map(String::as_str)
         .unwrap_or_default();
     let annotate_command =
-        format_args!("kubectl annotate serviceaccount --overwrite --namespace {namespace} {service_account}");
+        format_args!("kubectl annotate serviceaccount --overwrite --namespace {namespace} {name}");
     namespaces::check_allowed(list, generator.namespace, annotate_command).map_err(|why| {
         Problem::new(
             Reason::CrossNamespaceNotAllowed,
             format!(
-                "{} uses service account {namespace}/{service_account}, which {why}",
+                "{} uses service account {account}, which {why}",
                 generator.reference
             ),
         )

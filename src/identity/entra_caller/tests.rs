@@ -1,5 +1,9 @@
 use super::*;
-use crate::{identity::SecretKey, untrusted::hostile};
+use crate::{
+    identity::SecretKey,
+    names::{NamespaceName, ObjectName},
+    untrusted::hostile,
+};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -15,8 +19,8 @@ fn cloud() -> CloudEndpoints {
 
 fn workload(tenant_id_source: TenantIdSource) -> WorkloadIdentity {
     WorkloadIdentity {
-        namespace: "team-a".to_owned(),
-        service_account: "app".to_owned(),
+        namespace: NamespaceName::new("team-a").unwrap(),
+        service_account: ObjectName::new("app").unwrap(),
         client_id: CLIENT.to_owned(),
         client_id_annotation: "azure.workload.identity/client-id",
         tenant_id: "contoso.example".to_owned(),
@@ -39,8 +43,8 @@ fn workload_problem(code: u32, tenant_id_source: TenantIdSource, issuer: &str) -
 /// The problem of a service principal that Entra refuses with this code.
 fn principal_problem(code: u32) -> Problem {
     let key = |key: &str| SecretKey {
-        namespace: "team-a".to_owned(),
-        name: "sp".to_owned(),
+        namespace: NamespaceName::new("team-a").unwrap(),
+        name: ObjectName::new("sp").unwrap(),
         key: key.to_owned(),
     };
     let principal = ServicePrincipal {

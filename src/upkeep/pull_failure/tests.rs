@@ -27,7 +27,7 @@ fn event(reason: &str, message: &str) -> Value {
 
 fn is_refused(message: &str) -> bool {
     pull_failure(event("Failed", message)).is_some_and(|failure| {
-        assert_eq!(failure.pod, ("team-a".to_owned(), "app".to_owned()));
+        assert_eq!(failure.pod, NamespacedName::new("team-a", "app").unwrap());
         failure.concerns(PULL_SECRET, Some(REGISTRY))
     })
 }

@@ -8,13 +8,13 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
 
-fn key() -> Key {
-    ("team-a".to_owned(), NAME.to_owned())
+fn key() -> NamespacedName {
+    NamespacedName::new("team-a", NAME).unwrap()
 }
 
 fn request(second: i64, refused: bool) -> RepairRequest {
     RepairRequest {
-        pod: ("team-a".to_owned(), "app".to_owned()),
+        pod: NamespacedName::new("team-a", "app").unwrap(),
         reported_at: at(second),
         refused,
         pod_reads: MAX_POD_READS,

@@ -22,17 +22,17 @@ fn annotated(name: &str, annotations: &[(&str, &str)]) -> PodItem {
 
 /// A Pod that names pull secrets of these short names.
 fn pod(name: &str, pull_secrets: &str) -> PodItem {
-    let names = pull_secrets.split(',').map(|name| secret(name).1);
+    let names = pull_secrets.split(',').map(|name| secret(name).name.to_string());
     let list = names.collect::<Vec<_>>().join(",");
     annotated(name, &[(PULL_SECRETS_ANNOTATION, &list)])
 }
 
-fn secret(name: &str) -> Key {
-    ("team-a".to_owned(), format!("acr-pull-{name}"))
+fn secret(name: &str) -> NamespacedName {
+    key(&format!("acr-pull-{name}"))
 }
 
-fn key(name: &str) -> Key {
-    ("team-a".to_owned(), name.to_owned())
+fn key(name: &str) -> NamespacedName {
+    NamespacedName::new("team-a", name).unwrap()
 }
 
 fn applied(pod: PodItem) -> Change<PodItem> {
@@ -45,7 +45,7 @@ fn deleted(name: &str) -> Change<PodItem> {
 
 fn relisted(names: &[&str], namespace: Option<&str>) -> Change<PodItem> {
     let all = names.iter().map(|name| ObjectRef::new(name).within("team-a"));
-    Change::Relisted(namespace.map(str::to_owned), all.collect())
+    Change::Relisted(namespace.and_then(NamespaceName::new), all.collect())
 }
 
 fn synced(pods: &[(&str, &str)]) -> UsageIndex {
@@ -54,7 +54,7 @@ fn synced(pods: &[(&str, &str)]) -> UsageIndex {
     usage
 }
 
-fn sync(usage: &UsageIndex, pods: &[(&str, &str)]) -> Vec<Key> {
+fn sync(usage: &UsageIndex, pods: &[(&str, &str)]) -> Vec<NamespacedName> {
     for (name, pull_secrets) in pods {
         usage.observe(&applied(pod(name, pull_secrets)));
     }
@@ -67,7 +67,7 @@ fn sync(usage: &UsageIndex, pods: &[(&str, &str)]) -> Vec<Key> {
 fn pods_of(usage: &UsageIndex, name: &str, after: Option<&str>, limit: usize) -> Vec<String> {
     let after = after.map(key);
     let pods = usage.pods_naming(&secret(name), after.as_ref(), limit);
-    pods.iter().map(|pod| pod.1.clone()).collect()
+    pods.iter().map(|pod| pod.name.to_string()).collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -94,7 +94,7 @@ async fn nothing_is_unused_before_pods_are_listed_or_while_the_watch_fails() {
     usage.observe(&relisted(&["one"], None));
     assert_eq!(usage.usage_of(&secret("b")), Usage::Unknown);
     usage.observe(&Change::Recovered(None));
-    usage.observe(&Change::Stale(Some("team-b".to_owned())));
+    usage.observe(&Change::Stale(NamespaceName::new("team-b")));
     assert_eq!(
         usage.usage_of(&secret("b")),
         Usage::Unused(Duration::from_secs(7))
@@ -162,7 +162,7 @@ fn a_list_of_one_namespace_does_not_affect_the_others() {
 
 #[test]
 fn a_mirror_pod_names_no_pull_secrets() {
-    let list = secret("a").1;
+    let list = secret("a").name;
     assert_eq!(
         pull_secrets(&annotated("pod", &[(PULL_SECRETS_ANNOTATION, &list)])).len(),
         1
@@ -189,7 +189,7 @@ proptest! {
             let changed = usage.observe(&applied(annotated("pod", &[(PULL_SECRETS_ANNOTATION, &items.join(","))])));
             prop_assert!(changed.len() <= 2 * MAX_REFERENCES, "{changed:?}");
             prop_assert_eq!(changed.iter().collect::<HashSet<_>>().len(), changed.len());
-            prop_assert!(changed.iter().all(|(_, name)| is_pull_secret(name)), "{:?}", changed);
+            prop_assert!(changed.iter().all(|key| parse_name(&key.name).is_some()), "{:?}", changed);
             used = usage.0.lock().pods_by_secret.keys().cloned().collect();
             prop_assert!(used.len() <= MAX_REFERENCES);
             prop_assert_eq!(&usage.named_by(&key("pod")).into_iter().collect::<HashSet<_>>(), &used);

@@ -8,6 +8,7 @@ use crate::{
 };
 use acr_pull_webhook::{
     generator::{Kind, Reference, ServiceAccount},
+    names::ObjectName,
     pull_secret::name,
 };
 use azure_emulator::{Endpoint, Fault};
@@ -31,14 +32,12 @@ fn lives(seconds: u32) -> impl FnOnce(&mut Value) {
 
 /// What a Pod of this service account names for the generator `contoso`.
 fn named_for(service_account: &str) -> String {
-    let kind = Kind::AccessToken;
-    name(
-        Reference {
-            kind,
-            name: "contoso",
-        },
-        ServiceAccount::OfPod(service_account),
-    )
+    let generator = Reference {
+        kind: Kind::AccessToken,
+        name: ObjectName::new("contoso").unwrap(),
+    };
+    let account = ServiceAccount::OfPod(ObjectName::new(service_account).unwrap());
+    name(&generator, &account).to_string()
 }
 
 /// A Pod that the webhook is not asked about, of these annotations and as one that it patched.

@@ -9,18 +9,16 @@ fn a_service_principal_uses_secrets_of_the_pods_namespace() {
         json!({"clientId": {"name": "sp", "key": "id"}, "clientSecret": {"name": "sp", "key": "secret"}});
     let spec = spec_with_secret_ref(secret_ref);
     let account = rules()
-        .service_account(in_namespace(Kind::AccessToken, &spec), "app")
+        .service_account(in_namespace(Kind::AccessToken, &spec), Some(&APP))
         .unwrap();
-    assert_eq!(
-        (account, account.namespace_and_name("team-a")),
-        (ServiceAccount::NotNeeded, None)
-    );
+    assert_eq!(account.namespaced_name(&TEAM_A), None);
+    assert_eq!(account, ServiceAccount::NotNeeded);
     let Identity::ServicePrincipal(found) = resolve(&spec, &annotations(&[])).unwrap().identity else {
         panic!("a service principal");
     };
     let key = |key: &str| SecretKey {
-        namespace: "team-a".to_owned(),
-        name: "sp".to_owned(),
+        namespace: TEAM_A.clone(),
+        name: ObjectName::new("sp").unwrap(),
         key: key.to_owned(),
     };
     assert_eq!((found.client_id, found.client_secret), (key("id"), key("secret")));
@@ -87,14 +85,15 @@ fn managed_identities_are_for_permitted_namespaces_only() {
     let managed = |kind, namespace: &str, id: serde_json::Value| {
         let spec =
             spec(json!({"registry": "contoso.azurecr.io", "auth": {"managedIdentity": {"identityId": id}}}));
+        let namespace = NamespaceName::new(namespace).unwrap();
         let generator = GeneratorInNamespace {
-            namespace,
+            namespace: &namespace,
             ..in_namespace(kind, &spec)
         };
-        let account = permissive.service_account(generator, "app")?;
+        let account = permissive.service_account(generator, Some(&APP))?;
         assert_eq!(account, ServiceAccount::NotNeeded);
         permissive
-            .resolve(generator, account, &annotations(&[]))
+            .resolve(generator, &account, &annotations(&[]))
             .map(|resolved| match resolved.identity {
                 Identity::Managed(managed) => managed,
                 other => panic!("{other:?}"),
@@ -147,8 +146,10 @@ fn several_identities_cause_a_warning_and_the_first_is_used() {
             ..rules()
         };
         let generator = in_namespace(Kind::AccessToken, &spec);
-        let account = permissive.service_account(generator, "app").unwrap();
-        let resolved = permissive.resolve(generator, account, &annotations(IDS)).unwrap();
+        let account = permissive.service_account(generator, Some(&APP)).unwrap();
+        let resolved = permissive
+            .resolve(generator, &account, &annotations(IDS))
+            .unwrap();
         (resolved.identity.kind(), generator.multiple_identities_warning())
     };
     let (used, warning) =

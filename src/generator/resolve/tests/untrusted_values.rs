@@ -92,9 +92,15 @@ fn invalid_object_names_are_refused() {
         let problem = resolve(&invalid, &annotations(IDS)).unwrap_err();
         assert_eq!(problem.reason, Reason::GeneratorInvalid, "{problem}");
     }
-    let elsewhere = spec_with_service_account(json!({"name": "x", "namespace": "../kube-system"}));
-    let problem = resolve_as(Kind::ClusterGenerator, &elsewhere, &annotations(IDS)).unwrap_err();
-    assert_eq!(problem.reason, Reason::GeneratorInvalid, "{problem}");
+    for invalid in ["../kube-system", "a.b", &"a".repeat(64)] {
+        let elsewhere = spec_with_service_account(json!({"name": "x", "namespace": invalid}));
+        let problem = resolve_as(Kind::ClusterGenerator, &elsewhere, &annotations(IDS)).unwrap_err();
+        assert_eq!(problem.reason, Reason::GeneratorInvalid, "{problem}");
+        assert!(
+            problem.message.contains("not a valid namespace name"),
+            "{problem}"
+        );
+    }
 }
 
 #[test]
@@ -153,8 +159,8 @@ fn values_above_a_limit_are_refused_with_the_reason_of_their_field() {
         let account_annotations = if spec.tenant_id.is_some() { &IDS[..1] } else { IDS };
         let generator = in_namespace(Kind::AccessToken, &spec);
         let resolved = permissive
-            .service_account(generator, "app")
-            .and_then(|account| permissive.resolve(generator, account, &annotations(account_annotations)));
+            .service_account(generator, Some(&APP))
+            .and_then(|account| permissive.resolve(generator, &account, &annotations(account_annotations)));
         let problem = resolved.unwrap_err();
         assert_eq!(problem.reason, reason, "{problem}");
         assert!(problem.message.len() < 1000, "{problem}");
@@ -232,7 +238,7 @@ proptest! {
         let permissive = ResolveRules { managed_identity_namespaces: "*".parse().unwrap(), ..rules() };
         let (spec, account) = (spec(all["spec"].clone()), serde_json::from_value(all["annotations"].clone()).unwrap());
         let generator = in_namespace(kind, &spec);
-        let resolved = permissive.service_account(generator, "app").and_then(|used| permissive.resolve(generator, used, &account));
+        let resolved = permissive.service_account(generator, Some(&APP)).and_then(|used| permissive.resolve(generator, &used, &account));
         match resolved {
             Err(problem) => hostile::check(&problem.message),
             // Valid values become part of messages about refusals of Entra and of the managed identity endpoint.
