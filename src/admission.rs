@@ -16,11 +16,12 @@ pub use review::{ReferenceSource, Request, parse};
 
 use crate::{
     deadline::Deadline,
-    generator::{NamespaceDefaults, Reference},
+    generator::NamespaceDefaults,
     live_pod::LivePod,
     names::{NamespaceName, ObjectName},
     problem::{Class, Problem, Reason},
     pull_secret::{Ensured, Issuer, PullSecretRequest, Resolution, Resolver},
+    reference::Reference,
     telemetry::Metrics,
     untrusted::UntrustedText,
 };

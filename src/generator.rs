@@ -6,7 +6,6 @@ mod bounded;
 mod cluster_generator;
 mod defaults;
 mod namespaces;
-mod reference;
 mod resolve;
 mod revision;
 mod store;
@@ -15,7 +14,6 @@ pub use access_token::{ACRAccessToken, ACRAccessTokenSpec};
 pub use cluster_generator::{ClusterGenerator, ClusterGeneratorSpec};
 pub use defaults::{DEFAULT_GENERATOR_LABEL, NamespaceDefaults};
 pub use namespaces::NamespaceList;
-pub use reference::{Kind, Reference};
 pub use resolve::{
     GeneratorInNamespace, ResolveRules, SERVICE_ACCOUNT_ANNOTATIONS, ServiceAccount, TokenInputs,
 };

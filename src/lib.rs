@@ -15,9 +15,9 @@
 //! Below these modules, `watch` follows the objects of a `cluster`, `kubernetes` calls its API server, and
 //! `transport` and `fair_semaphore` limit and share the calls to all hosts. `tls` accepts the API server's
 //! connections, `telemetry` reports to operators, and `serve` puts all modules together. `names` has the
-//! grammar of every name.
+//! grammar of every name, and `reference` the references to generators.
 //!
-//! Only the kinds, their definitions and the command line are public: the compiler finds what nothing uses.
+//! Only the kinds, their definitions, names and the command line are public: the compiler finds what nothing uses.
 
 mod admission;
 mod check;
@@ -40,6 +40,7 @@ pub mod names;
 mod pem;
 mod problem;
 pub mod pull_secret;
+pub mod reference;
 mod registry;
 mod serve;
 mod start_error;

@@ -30,7 +30,9 @@ pub use plan::{IssuedToken, PullSecretPlan};
 pub use policy::{Ensured, OnUpstreamFailure};
 pub use request::PullSecretRequest;
 pub use resolver::{Resolution, Resolver};
-pub use resource::{ACRPullSecret, ACRPullSecretSpec, ACRPullSecretStatus, AccountOf, GeneratorReference};
+pub use resource::{
+    ACRPullSecret, ACRPullSecretSpec, ACRPullSecretStatus, AccountOf, GeneratorReference, StoredKind,
+};
 pub use store::{PullSecrets, WatchedPullSecret};
 pub use writer::Writer;
 

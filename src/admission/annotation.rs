@@ -2,9 +2,10 @@
 //! because the value of a label cannot contain `/` or `,`.
 
 use crate::{
-    generator::{DEFAULT_GENERATOR_LABEL, Kind, Reference},
+    generator::DEFAULT_GENERATOR_LABEL,
     names::ObjectName,
     problem::{Problem, Reason},
+    reference::{Kind, Reference},
     untrusted::UntrustedText,
 };
 

@@ -9,18 +9,18 @@ mod workload_identity;
 pub use workload_identity::SERVICE_ACCOUNT_ANNOTATIONS;
 
 use super::{
-    NamespaceList, Reference, ServiceAccountAnnotations,
+    NamespaceList, ServiceAccountAnnotations,
     access_token::{
         ACRAccessTokenSpec, Auth, EnvironmentType, ManagedIdentityAuth, ServicePrincipalAuth,
         WorkloadIdentityAuth,
     },
-    reference::Kind,
 };
 use crate::{
     excluded::ExcludedNamespaces,
     identity::{Cloud, CloudEndpoints, Clouds, Identity, TenantIdSource},
     names::{NamespaceName, NamespacedName, ObjectName},
     problem::{Problem, Reason},
+    reference::{Kind, Reference},
     registry::{RegistryHost, RegistrySuffixes, Scope},
     untrusted::UntrustedText,
 };

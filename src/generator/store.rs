@@ -2,15 +2,15 @@
 //! from the API server.
 
 use super::{
-    ACRAccessToken, ACRAccessTokenSpec, ClusterGenerator, Reference, Revision,
+    ACRAccessToken, ACRAccessTokenSpec, ClusterGenerator, Revision,
     namespaces::{self, ALLOWED_NAMESPACES},
-    reference::Kind,
 };
 use crate::{
     cluster::{Cluster, WatchScopes, cluster_wide},
     kubernetes::{CallError, api_problem},
     names::{NamespaceName, NamespacedName},
     problem::{Problem, Reason},
+    reference::{Kind, Reference},
     untrusted::UntrustedText,
     watch::{self, Item, Selector, Watched},
 };

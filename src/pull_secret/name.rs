@@ -2,10 +2,7 @@
 //! account. The name of a combination never changes, because the kubelet remembers pulled images by the Secret's
 //! coordinates (KEP-2535).
 
-use crate::{
-    generator::{Reference, ServiceAccount},
-    names::ObjectName,
-};
+use crate::{generator::ServiceAccount, names::ObjectName, reference::Reference};
 use sha2::{Digest, Sha256};
 
 /// The beginning of every name.
@@ -37,7 +34,7 @@ pub fn parse_name(text: &str) -> Option<ObjectName> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{generator::Kind, names::NamespacedName};
+    use crate::{names::NamespacedName, reference::Kind};
     use proptest::prelude::*;
 
     fn object(name: &str) -> ObjectName {

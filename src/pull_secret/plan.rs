@@ -1,6 +1,6 @@
 //! What a pull secret is made from, and the token that goes into it.
 
-use super::{ACRPullSecretSpec, AccountOf, GeneratorReference, PullSecretRequest, name};
+use super::{ACRPullSecretSpec, AccountOf, GeneratorReference, PullSecretRequest, StoredKind, name};
 use crate::{
     generator::{ServiceAccount, TokenInputs},
     names::{NamespaceName, NamespacedName, ObjectName},
@@ -73,7 +73,7 @@ impl PullSecretPlan {
     pub fn generator(&self) -> GeneratorReference {
         let reference = self.request.reference();
         GeneratorReference {
-            kind: reference.kind.as_str().to_owned(),
+            kind: StoredKind::Known(reference.kind),
             name: reference.name.to_string(),
         }
     }
@@ -95,10 +95,10 @@ impl PullSecretPlan {
 mod tests {
     use super::*;
     use crate::{
-        generator::{Kind, Reference},
         identity::{
             CloudEndpoints, Identity, ManagedIdentity, ManagedIdentityId, TenantIdSource, WorkloadIdentity,
         },
+        reference::{Kind, Reference},
         registry::{RegistrySuffixes, Scope},
     };
 

@@ -1,10 +1,11 @@
 //! What one reference of a Pod asks for.
 
-use super::{ACRPullSecret, AccountOf, GeneratorReference, name};
+use super::{ACRPullSecret, AccountOf, GeneratorReference, StoredKind, name};
 use crate::{
-    generator::{Kind, Reference, ServiceAccount},
+    generator::ServiceAccount,
     names::{NamespaceName, ObjectName},
     problem::{Problem, Reason},
+    reference::Reference,
     untrusted::UntrustedText,
 };
 
@@ -35,14 +36,15 @@ impl PullSecretRequest {
     pub fn of(namespace: &NamespaceName, owner: &ACRPullSecret) -> Result<Self, Problem> {
         let GeneratorReference { kind, name } = &owner.spec.generator;
         let invalid = |problem: String| Problem::new(Reason::GeneratorInvalid, problem);
-        let known = [Kind::AccessToken, Kind::ClusterGenerator];
-        let known = known.into_iter().find(|known| known.as_str() == kind);
-        let kind = known.ok_or_else(|| {
-            invalid(format!(
-                "{} is not a kind of generator that this webhook supports",
-                UntrustedText::quoted(kind)
-            ))
-        })?;
+        let kind = match kind {
+            StoredKind::Known(kind) => *kind,
+            StoredKind::Unknown(kind) => {
+                return Err(invalid(format!(
+                    "{} is not a kind of generator that this webhook supports",
+                    UntrustedText::quoted(kind)
+                )));
+            }
+        };
         // A user may have written the spec.
         let parse = |name: &str| {
             ObjectName::new(name).ok_or_else(|| {
@@ -94,15 +96,13 @@ impl PullSecretRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pull_secret::ACRPullSecretSpec;
+    use crate::{pull_secret::ACRPullSecretSpec, reference::Kind};
+    use serde_json::json;
 
     #[test]
     fn names_in_the_spec_of_a_pull_secret_are_checked() {
         let request = |kind: &str, name: &str, service_account: Option<&str>| {
-            let generator = GeneratorReference {
-                kind: kind.to_owned(),
-                name: name.to_owned(),
-            };
+            let generator = serde_json::from_value(json!({"kind": kind, "name": name})).unwrap();
             let spec = ACRPullSecretSpec {
                 generator,
                 service_account_name: service_account.map(str::to_owned),

@@ -1,6 +1,9 @@
 //! `ACRPullSecret`: the owner and the visible status of one pull secret.
 
-use crate::watch::{self, Item, Watched};
+use crate::{
+    reference::Kind,
+    watch::{self, Item, Watched},
+};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
@@ -69,7 +72,7 @@ impl ACRPullSecret {
     #[cfg(test)]
     pub fn example(status: Option<ACRPullSecretStatus>) -> Self {
         let generator = GeneratorReference {
-            kind: "ACRAccessToken".to_owned(),
+            kind: StoredKind::Known(Kind::AccessToken),
             name: "contoso".to_owned(),
         };
         let spec = ACRPullSecretSpec {
@@ -117,12 +120,22 @@ pub enum AccountOf {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
 pub struct GeneratorReference {
     /// The kind: ACRAccessToken or ClusterGenerator.
-    #[schemars(length(max = 63))]
+    #[schemars(with = "String", length(max = 63))]
     #[x_kube(validation = Rule::new("self in ['ACRAccessToken', 'ClusterGenerator']").message("kind is ACRAccessToken or ClusterGenerator"))]
-    pub kind: String,
+    pub kind: StoredKind,
     /// The name.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
+}
+
+/// The kind of the generator of a pull secret.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(untagged)]
+pub enum StoredKind {
+    /// A kind that this version supports.
+    Known(Kind),
+    /// The kind of another version: an object with it is kept, watched and collected, and its renewal is refused.
+    Unknown(String),
 }
 
 /// The last observed state of one pull secret. It holds no credential.
@@ -233,6 +246,30 @@ impl ACRPullSecretStatus {
             message: message.to_owned(),
             observed_generation: generation,
             last_transition_time: since,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_object_with_an_unknown_kind_of_generator_is_decoded_and_unchanged() {
+        for (text, kind) in [
+            ("ACRAccessToken", StoredKind::Known(Kind::AccessToken)),
+            ("ClusterGenerator", StoredKind::Known(Kind::ClusterGenerator)),
+            ("Tomorrow", StoredKind::Unknown("Tomorrow".to_owned())),
+        ] {
+            let generator = json!({"kind": text, "name": "contoso"});
+            let object = json!({"metadata": {"name": "acr-pull-x"}, "spec": {"generator": generator}});
+            let Item(Ok(object)) = serde_json::from_str::<Item<ACRPullSecret>>(&object.to_string()).unwrap()
+            else {
+                panic!("the object with kind {text} cannot be decoded")
+            };
+            assert_eq!(object.spec.generator.kind, kind);
+            assert_eq!(serde_json::to_value(&object.spec.generator).unwrap(), generator);
         }
     }
 }

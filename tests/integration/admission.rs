@@ -3,6 +3,10 @@
 use super::site::{
     ANNOTATION, REGISTRY, Site, TENANT, from, pod, pull_secret_name, pull_secret_names, unnamed,
 };
+use acr_pull_webhook::{
+    pull_secret::{GeneratorReference, StoredKind},
+    reference::Kind,
+};
 use azure_emulator::Endpoint;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt, api::PostParams};
@@ -55,11 +59,11 @@ async fn the_acr_pull_secret_owns_the_secret_and_tells_its_state() {
     );
 
     assert_eq!(
-        (
-            owner.spec.generator.kind.as_str(),
-            owner.spec.generator.name.as_str()
-        ),
-        ("ACRAccessToken", "contoso")
+        owner.spec.generator,
+        GeneratorReference {
+            kind: StoredKind::Known(Kind::AccessToken),
+            name: "contoso".to_owned()
+        }
     );
     assert_eq!(owner.spec.service_account_name.as_deref(), Some("app"));
     let status = owner.status.unwrap();

@@ -1,7 +1,7 @@
 //! The kinds of reference, and the clouds.
 
 use super::site::{REGISTRY, Site, TENANT, eventually, pod, pull_secret_name};
-use acr_pull_webhook::generator::ClusterGenerator;
+use acr_pull_webhook::{generator::ClusterGenerator, pull_secret::StoredKind, reference::Kind};
 use azure_emulator::Endpoint;
 use kube::{
     Api,
@@ -28,7 +28,8 @@ async fn a_cluster_generator_serves_each_namespace_by_its_pods_own_service_accou
             "authorised; no registry is behind it"
         );
         let owner = site.pull_secrets(&team.namespace).get(&name).await.unwrap();
-        assert_eq!(owner.spec.generator.kind, "ClusterGenerator");
+        let kind = StoredKind::Known(Kind::ClusterGenerator);
+        assert_eq!(owner.spec.generator.kind, kind);
     }
     let subjects: Vec<_> = site
         .records(Endpoint::EntraToken)

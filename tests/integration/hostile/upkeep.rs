@@ -7,9 +7,10 @@ use crate::{
     webhook::Webhook,
 };
 use acr_pull_webhook::{
-    generator::{Kind, Reference, ServiceAccount},
+    generator::ServiceAccount,
     names::ObjectName,
     pull_secret::name,
+    reference::{Kind, Reference},
 };
 use azure_emulator::{Endpoint, Fault};
 use futures::{StreamExt, stream};
