@@ -22,7 +22,10 @@ pub use source::{EntraToken, TokenSource};
 #[cfg(any(test, fuzzing))]
 pub(crate) use {entra_transport::fuzz as fuzz_entra, managed_transport::fuzz as fuzz_managed_identity};
 
-use crate::names::{NamespaceName, ObjectName};
+use crate::{
+    names::{NamespaceName, ObjectName},
+    reference::Reference,
+};
 use serde::Serialize;
 use std::fmt;
 
@@ -93,12 +96,12 @@ pub struct WorkloadIdentity {
     pub client_id: String,
     /// The service account's annotation that holds the client id.
     #[serde(skip)]
-    pub client_id_annotation: &'static str,
+    pub client_id_annotation: ForMessages<&'static str>,
     /// The Entra tenant id.
     pub tenant_id: String,
     /// Where the tenant id is configured.
     #[serde(skip)]
-    pub tenant_id_source: TenantIdSource,
+    pub tenant_id_source: ForMessages<TenantIdSource>,
     /// The audiences of the assertion.
     pub audiences: Vec<String>,
     /// The cloud's Entra host, and the audience of its registries.
@@ -126,7 +129,7 @@ pub struct ServicePrincipal {
     pub tenant_id: String,
     /// Where the tenant id is configured.
     #[serde(skip)]
-    pub tenant_id_source: TenantIdSource,
+    pub tenant_id_source: ForMessages<TenantIdSource>,
     /// The cloud's Entra host, and the audience of its registries.
     pub cloud: CloudEndpoints,
 }
@@ -180,16 +183,26 @@ pub enum ManagedIdentityId {
     ResourceId(String),
 }
 
+/// A part of an identity that only messages depend on. It is neither compared nor serialized, because the token does not
+/// depend on it.
+#[derive(Clone, Debug)]
+pub struct ForMessages<T>(pub T);
+
+impl<T> PartialEq for ForMessages<T> {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl<T> Eq for ForMessages<T> {}
+
 /// Where a tenant id is configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TenantIdSource {
     /// In this annotation of the service account.
     Annotation(&'static str),
-    /// In the generator's `spec.tenantId`.
-    Generator {
-        /// The command that changes it.
-        command: String,
-    },
+    /// In the `spec.tenantId` of this generator, for Pods of this namespace.
+    Generator(Reference, NamespaceName),
     /// In the webhook's `--tenant-id` flag.
     Flag,
 }

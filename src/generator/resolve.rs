@@ -171,21 +171,6 @@ impl<'a> GeneratorInNamespace<'a> {
         ))
     }
 
-    /// The command that changes this field of the generator.
-    fn patch_command(self, field: &str) -> String {
-        let Reference { kind, name } = self.reference;
-        let namespace = self.namespace;
-        match kind {
-            Kind::AccessToken => format!(
-                "kubectl patch acraccesstoken {name} --namespace {namespace} --type merge --patch '{{\"spec\":{{{field}}}}}'"
-            ),
-            Kind::ClusterGenerator => format!(
-                "kubectl patch clustergenerator {name} --type merge --patch \
-                 '{{\"spec\":{{\"generator\":{{\"acrAccessTokenSpec\":{{{field}}}}}}}}}'"
-            ),
-        }
-    }
-
     /// Parses a name. The schemas of older versions of the CRDs accept any text.
     fn object_name(self, name: &str, field: &str) -> Result<ObjectName, Problem> {
         ObjectName::new(name).ok_or_else(|| self.invalid_name(name, field, "object name"))

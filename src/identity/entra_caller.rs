@@ -6,7 +6,9 @@ use super::{
     entra_error::{EntraError, EntraErrorKind},
 };
 use crate::{
+    names::NamespaceName,
     problem::{Problem, Reason},
+    reference::{Kind, Reference},
     untrusted::UntrustedText,
 };
 use std::{error::Error, fmt};
@@ -53,8 +55,8 @@ impl EntraCaller<'_> {
 
     fn tenant(&self) -> (&str, &TenantIdSource) {
         match self {
-            EntraCaller::Workload { identity, .. } => (&identity.tenant_id, &identity.tenant_id_source),
-            EntraCaller::Principal { principal, .. } => (&principal.tenant_id, &principal.tenant_id_source),
+            EntraCaller::Workload { identity, .. } => (&identity.tenant_id, &identity.tenant_id_source.0),
+            EntraCaller::Principal { principal, .. } => (&principal.tenant_id, &principal.tenant_id_source.0),
         }
     }
 
@@ -203,7 +205,7 @@ impl EntraCaller<'_> {
         match self {
             EntraCaller::Workload { identity, .. } => format!(
                 "correct the client id: kubectl annotate serviceaccount --overwrite --namespace {} {} {}=CLIENT_ID",
-                identity.namespace, identity.service_account, identity.client_id_annotation
+                identity.namespace, identity.service_account, identity.client_id_annotation.0
             ),
             EntraCaller::Principal { principal, .. } => {
                 let key = &principal.client_id;
@@ -218,7 +220,9 @@ impl EntraCaller<'_> {
                 "correct the tenant id: kubectl annotate serviceaccount --overwrite --namespace {} {} {key}=TENANT_ID",
                 identity.namespace, identity.service_account
             ),
-            (TenantIdSource::Generator { command }, _) => format!("correct the tenant id: {command}"),
+            (TenantIdSource::Generator(reference, namespace), _) => {
+                format!("correct the tenant id: {}", patch_tenant_id(reference, namespace))
+            }
             _ => "correct the webhook's --tenant-id flag (AZURE_TENANT_ID in its environment)".to_owned(),
         }
     }
@@ -270,6 +274,20 @@ impl fmt::Display for EntraCaller<'_> {
             self.client_id(),
             self.tenant_id()
         )
+    }
+}
+
+/// The command that changes the tenant id of a generator.
+fn patch_tenant_id(Reference { kind, name }: &Reference, namespace: &NamespaceName) -> String {
+    let field = r#""tenantId":"TENANT_ID""#;
+    match kind {
+        Kind::AccessToken => format!(
+            "kubectl patch acraccesstoken {name} --namespace {namespace} --type merge --patch '{{\"spec\":{{{field}}}}}'"
+        ),
+        Kind::ClusterGenerator => format!(
+            "kubectl patch clustergenerator {name} --type merge --patch \
+             '{{\"spec\":{{\"generator\":{{\"acrAccessTokenSpec\":{{{field}}}}}}}}}'"
+        ),
     }
 }
 

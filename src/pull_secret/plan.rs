@@ -96,7 +96,8 @@ mod tests {
     use super::*;
     use crate::{
         identity::{
-            CloudEndpoints, Identity, ManagedIdentity, ManagedIdentityId, TenantIdSource, WorkloadIdentity,
+            CloudEndpoints, ForMessages, Identity, ManagedIdentity, ManagedIdentityId, TenantIdSource,
+            WorkloadIdentity,
         },
         reference::{Kind, Reference},
         registry::{RegistrySuffixes, Scope},
@@ -116,9 +117,9 @@ mod tests {
             namespace: NamespaceName::new(namespace).unwrap(),
             service_account: ObjectName::new("app").unwrap(),
             client_id: "11111111-1111-1111-1111-111111111111".to_owned(),
-            client_id_annotation: "azure.workload.identity/client-id",
+            client_id_annotation: ForMessages("azure.workload.identity/client-id"),
             tenant_id: "22222222-2222-2222-2222-222222222222".to_owned(),
-            tenant_id_source: TenantIdSource::Flag,
+            tenant_id_source: ForMessages(TenantIdSource::Flag),
             audiences: vec!["api://AzureADTokenExchange".to_owned()],
             cloud: CloudEndpoints {
                 authority_host: "login.microsoftonline.com".to_owned(),

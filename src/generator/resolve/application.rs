@@ -18,8 +18,8 @@ impl ResolveRules {
         let of_generator = generator.spec.tenant_id.as_deref().map(trimmed);
         let of_generator = of_generator.filter(|id| !id.is_empty());
         if let Some(id) = of_generator {
-            let command = generator.patch_command(r#""tenantId":"TENANT_ID""#);
-            return Some((id, TenantIdSource::Generator { command }));
+            let source = TenantIdSource::Generator(generator.reference.clone(), generator.namespace.clone());
+            return Some((id, source));
         }
         Some((self.tenant_id.as_deref()?, TenantIdSource::Flag))
     }

@@ -61,7 +61,7 @@ impl ResolveRules {
         // --tenant-id does not apply: the node's tenant may differ from the Pods' tenant, and the registry does not
         // need it.
         let tenant_id = match self.tenant_id(generator) {
-            Some((id, source @ TenantIdSource::Generator { .. })) => {
+            Some((id, source @ TenantIdSource::Generator(..))) => {
                 check_tenant_id(id, &generator.tenant_id_location(&source))?;
                 Some(id.to_owned())
             }

@@ -3,7 +3,7 @@
 use super::{GeneratorInNamespace, ResolveRules, application::check_tenant_id};
 use crate::{
     generator::access_token::{SecretKeySelector, ServicePrincipalAuth},
-    identity::{CloudEndpoints, SecretKey, ServicePrincipal},
+    identity::{CloudEndpoints, ForMessages, SecretKey, ServicePrincipal},
     names::MAX_NAME_LENGTH,
     problem::{Problem, Reason},
     untrusted::UntrustedText,
@@ -43,7 +43,7 @@ impl ResolveRules {
             client_id,
             client_secret,
             tenant_id: tenant_id.to_owned(),
-            tenant_id_source,
+            tenant_id_source: ForMessages(tenant_id_source),
             cloud,
         })
     }

@@ -5,7 +5,7 @@ mod untrusted_values;
 
 use super::*;
 use crate::generator::namespaces::ALLOWED_NAMESPACES;
-use crate::identity::WorkloadIdentity;
+use crate::identity::{ForMessages, WorkloadIdentity};
 use serde_json::json;
 use std::sync::LazyLock;
 
@@ -247,14 +247,10 @@ fn the_most_specific_client_and_tenant_ids_win() {
     )]);
     let identity = workload(resolve(&generator, &client_id_only)).unwrap();
     assert_eq!(
-        (identity.tenant_id.as_str(), identity.tenant_id_source),
+        (identity.tenant_id.as_str(), identity.tenant_id_source.0),
         (
             "contoso.onmicrosoft.com",
-            TenantIdSource::Generator {
-                command: "kubectl patch acraccesstoken contoso --namespace team-a --type merge --patch \
-                          '{\"spec\":{\"tenantId\":\"TENANT_ID\"}}'"
-                    .to_owned()
-            }
+            TenantIdSource::Generator(ACCESS_TOKEN.clone(), TEAM_A.clone())
         )
     );
     generator.tenant_id = None;
@@ -266,7 +262,7 @@ fn the_most_specific_client_and_tenant_ids_win() {
     let account = with_default.service_account(referenced, Some(&APP)).unwrap();
     let identity = workload(with_default.resolve(referenced, &account, &client_id_only)).unwrap();
     assert_eq!(
-        (identity.tenant_id.as_str(), identity.tenant_id_source),
+        (identity.tenant_id.as_str(), identity.tenant_id_source.0),
         ("44444444-0000-0000-0000-000000000004", TenantIdSource::Flag)
     );
     let all = annotations(&[
@@ -283,11 +279,11 @@ fn the_most_specific_client_and_tenant_ids_win() {
     ]);
     let identity = workload(resolve(&generator, &all)).unwrap();
     assert_eq!(
-        identity.tenant_id_source,
+        identity.tenant_id_source.0,
         TenantIdSource::Annotation("kubernetes.azure.com/acr-tenant-id")
     );
     assert_eq!(
-        identity.client_id_annotation,
+        identity.client_id_annotation.0,
         "kubernetes.azure.com/acr-client-id"
     );
     assert_eq!(
@@ -342,8 +338,8 @@ fn the_fingerprint_depends_on_every_input_and_on_nothing_else() {
     // The source of an id is not an input, because the token does not depend on it.
     let mut moved = base.clone();
     if let Identity::Workload(identity) = &mut moved.identity {
-        identity.tenant_id_source = TenantIdSource::Flag;
-        identity.client_id_annotation = "elsewhere";
+        identity.tenant_id_source = ForMessages(TenantIdSource::Flag);
+        identity.client_id_annotation = ForMessages("elsewhere");
     }
-    assert_eq!(moved.fingerprint(), base.fingerprint());
+    assert_eq!((moved.fingerprint(), moved), (base.fingerprint(), base));
 }

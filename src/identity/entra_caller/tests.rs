@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    identity::SecretKey,
+    identity::{ForMessages, SecretKey},
     names::{NamespaceName, ObjectName},
     untrusted::hostile,
 };
@@ -22,9 +22,9 @@ fn workload(tenant_id_source: TenantIdSource) -> WorkloadIdentity {
         namespace: NamespaceName::new("team-a").unwrap(),
         service_account: ObjectName::new("app").unwrap(),
         client_id: CLIENT.to_owned(),
-        client_id_annotation: "azure.workload.identity/client-id",
+        client_id_annotation: ForMessages("azure.workload.identity/client-id"),
         tenant_id: "contoso.example".to_owned(),
-        tenant_id_source,
+        tenant_id_source: ForMessages(tenant_id_source),
         audiences: vec!["api://AzureADTokenExchange".to_owned()],
         cloud: cloud(),
     }
@@ -51,7 +51,7 @@ fn principal_problem(code: u32) -> Problem {
         client_id: key("id"),
         client_secret: key("secret"),
         tenant_id: "contoso.example".to_owned(),
-        tenant_id_source: TenantIdSource::Flag,
+        tenant_id_source: ForMessages(TenantIdSource::Flag),
         cloud: cloud(),
     };
     let caller = EntraCaller::Principal {
@@ -209,11 +209,26 @@ fn a_bad_client_secret_is_reported_with_its_secret_key() {
 #[test]
 fn a_wrong_tenant_id_is_reported_with_the_place_that_configures_it() {
     let message = |from| workload_problem(90_002, from, ISSUER).message;
-    let command = "kubectl patch acraccesstoken contoso".to_owned();
-    assert!(
-        message(TenantIdSource::Generator { command })
-            .contains("correct the tenant id: kubectl patch acraccesstoken contoso")
-    );
+    for (kind, command) in [
+        (
+            Kind::AccessToken,
+            "kubectl patch acraccesstoken contoso --namespace team-a --type merge --patch \
+             '{\"spec\":{\"tenantId\":\"TENANT_ID\"}}'",
+        ),
+        (
+            Kind::ClusterGenerator,
+            "kubectl patch clustergenerator contoso --type merge --patch \
+             '{\"spec\":{\"generator\":{\"acrAccessTokenSpec\":{\"tenantId\":\"TENANT_ID\"}}}}'",
+        ),
+    ] {
+        let name = ObjectName::new("contoso").unwrap();
+        let namespace = NamespaceName::new("team-a").unwrap();
+        let message = message(TenantIdSource::Generator(Reference { kind, name }, namespace));
+        assert!(
+            message.contains(&format!("correct the tenant id: {command}")),
+            "{message}"
+        );
+    }
     assert!(message(TenantIdSource::Flag).contains("--tenant-id"));
 }
 
