@@ -86,7 +86,7 @@ pub async fn run(args: ServeArgs) -> Result<(), StartError> {
     drop(resign);
     // Unready first: the API servers' proxies need a moment to send requests elsewhere, and existing connections still
     // lead to this replica.
-    cluster.readiness.set_unready("shutting down");
+    let _unready = cluster.readiness.unready("shutting down");
     let _ = phase.send(ShutdownPhase::Draining);
     tracing::info!(delay = args.shutdown_delay, "shutting down");
     tokio::select! {

@@ -4,7 +4,7 @@ mod health;
 mod log;
 mod metrics;
 
-pub use health::{Health, Outage, Readiness, WatchHealth};
+pub use health::{Health, Outage, Readiness, ScopeHealth, UnreadyReason, WatchHealth};
 pub use log::{LogArgs, init as init_log};
 pub use metrics::{Metrics, RenewalOutcome, UpstreamCall};
 

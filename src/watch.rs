@@ -11,7 +11,7 @@ pub use list::{get_object, list_page};
 use crate::{
     cluster::{Cluster, WatchScopes},
     names::NamespaceName,
-    telemetry::Metrics,
+    telemetry::{Metrics, UnreadyReason, WatchHealth},
     untrusted::UntrustedText,
 };
 use futures::{
@@ -30,6 +30,7 @@ use serde::de::DeserializeOwned;
 use std::{
     collections::{BTreeSet, HashSet},
     fmt::Debug,
+    sync::Arc,
 };
 
 /// What a watch reports. A namespace of `None` stands for the whole cluster.
@@ -75,22 +76,26 @@ pub struct Watch<K: Resource> {
     /// The scopes that have not been listed yet.
     unlisted: BTreeSet<usize>,
     next: Option<Change<K>>,
+    health: WatchHealth,
 }
 
 impl<K> Watch<K>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    /// Starts to watch these scopes. `name` identifies the watch in logs, metrics and readiness.
+    /// Starts to watch these scopes. `name` describes the watch in logs and metrics.
     pub fn start(name: &'static str, cluster: &Cluster, scopes: WatchScopes<K>, selector: Selector) -> Self {
         let unlisted = (0..scopes.len()).collect();
+        let health = cluster.readiness.register_watch(name, &cluster.metrics);
         let changes = |(index, (namespace, api))| {
-            ScopeWatch::new(name, namespace, api, cluster, selector.clone()).changes(index)
+            let health = health.register_scope();
+            ScopeWatch::new(name, namespace, api, cluster, health, selector.clone()).changes(index)
         };
         Self {
             changes: stream::select_all(scopes.into_iter().enumerate().map(changes)),
             unlisted,
             next: None,
+            health,
         }
     }
 
@@ -127,16 +132,19 @@ pub fn store<K: Watched>(
     selector: Selector,
     trim: impl Fn(&mut K) + Send + 'static,
     observe: impl Fn(StoreEvent<'_, Item<K>>) + Send + 'static,
-) -> Store<Item<K>> {
+) -> WatchedStore<K> {
     let (store, mut writer) = reflector::store();
     // kube's runtime waits until a store holds its whole first list. This store is filled object by object, and
     // `readiness` reports when it is complete.
     writer.apply_watcher_event(&Event::Init);
     writer.apply_watcher_event(&Event::InitDone);
-    cluster.readiness.set_unready(name);
-    let readiness = cluster.readiness.clone();
-    let view = store.clone();
+    let unlisted = Arc::new(cluster.readiness.unready(name));
     let mut watch = Watch::start(name, cluster, scopes, selector);
+    let watched = WatchedStore {
+        store: store.clone(),
+        health: watch.health.clone(),
+        unlisted: unlisted.clone(),
+    };
     let mut unreadable = UnreadableObjects::new(name, cluster.metrics.clone());
     cluster.tasks.spawn(name, async move {
         while let Some(change) = watch.next().await {
@@ -154,27 +162,53 @@ pub fn store<K: Watched>(
                 }
                 Change::Deleted(reference) => {
                     unreadable.remove(&reference);
-                    remove(&mut writer, &view, reference, &observe);
+                    remove(&mut writer, &store, reference, &observe);
                 }
                 Change::Relisted(namespace, all) => {
-                    for known in view.state().iter().map(|object| ObjectRef::from_obj(&**object)) {
+                    for known in store.state().iter().map(|object| ObjectRef::from_obj(&**object)) {
                         if namespace
                             .as_deref()
                             .is_none_or(|namespace| known.namespace.as_deref() == Some(namespace))
                             && !all.contains(&known)
                         {
                             unreadable.remove(&known);
-                            remove(&mut writer, &view, known, &observe);
+                            remove(&mut writer, &store, known, &observe);
                         }
                     }
                 }
                 // The store's own `wait_until_ready` wakes only the last of several waiting tasks.
-                Change::Synced => readiness.clear(name),
+                Change::Synced => unlisted.clear(),
                 Change::Stale(_) | Change::Recovered(_) => {}
             }
         }
     });
-    store
+    watched
+}
+
+/// A store that a watch fills.
+#[derive(Clone)]
+pub struct WatchedStore<K: Watched> {
+    store: Store<Item<K>>,
+    health: WatchHealth,
+    /// Set until the store holds every object that existed when the watch was started.
+    unlisted: Arc<UnreadyReason>,
+}
+
+impl<K: Watched> WatchedStore<K> {
+    /// The object, if the watch shows it.
+    pub fn get(&self, object: &ObjectRef<Item<K>>) -> Option<Arc<Item<K>>> {
+        self.store.get(object)
+    }
+
+    /// All objects.
+    pub fn all(&self) -> Vec<Arc<Item<K>>> {
+        self.store.state()
+    }
+
+    /// Whether the store holds the objects as they were a moment ago.
+    pub fn is_current(&self) -> bool {
+        !self.unlisted.is_set() && self.health.is_current()
+    }
 }
 
 fn remove<K>(

@@ -5,14 +5,10 @@ use crate::{
     cluster::{Cluster, cluster_wide},
     kubernetes,
     problem::Problem,
-    watch::{self, Item, Selector},
+    watch::{self, Item, Selector, WatchedStore},
 };
 use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::apis::meta::v1::ObjectMeta};
-use kube::{
-    Api, Client, Resource,
-    core::PartialObjectMeta,
-    runtime::reflector::{ObjectRef, Store},
-};
+use kube::{Api, Client, Resource, core::PartialObjectMeta, runtime::reflector::ObjectRef};
 use parking_lot::Mutex;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -31,7 +27,7 @@ const MAX_UNLABELLED: usize = 1024;
 pub struct NamespaceDefaults {
     client: Client,
     /// `None` if only some namespaces are served: Namespaces are cluster-scoped, so they cannot be watched then.
-    store: Option<Store<Item<PartialObjectMeta<Namespace>>>>,
+    store: Option<WatchedStore<PartialObjectMeta<Namespace>>>,
     /// Namespaces that had no label when they were last read, each with the end of its `UNLABELLED_TTL`.
     unlabelled: Arc<Mutex<HashMap<String, Instant>>>,
 }

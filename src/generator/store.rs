@@ -12,17 +12,13 @@ use crate::{
     problem::{Problem, Reason},
     reference::{Kind, Reference},
     untrusted::UntrustedText,
-    watch::{self, Item, Selector, Watched},
+    watch::{self, Item, Selector, Watched, WatchedStore},
 };
 use k8s_openapi::{
     api::core::v1::{ObjectReference, ServiceAccount},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kube::{
-    Api, Client, Resource,
-    core::PartialObjectMeta,
-    runtime::reflector::{ObjectRef, Store},
-};
+use kube::{Api, Client, Resource, core::PartialObjectMeta, runtime::reflector::ObjectRef};
 use serde::{Deserialize, Deserializer};
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -31,9 +27,9 @@ use std::{collections::BTreeMap, sync::Arc};
 #[derive(Clone)]
 pub struct Generators {
     client: Client,
-    namespaced: Store<Item<ACRAccessToken>>,
+    namespaced: WatchedStore<ACRAccessToken>,
     /// `None` if only some namespaces are served.
-    cluster: Option<Store<Item<ClusterGenerator>>>,
+    cluster: Option<WatchedStore<ClusterGenerator>>,
 }
 
 impl Generators {
@@ -110,7 +106,7 @@ fn watch_generators<K: Watched>(
     cluster: &Cluster,
     scopes: WatchScopes<Item<K>>,
     revision: &Revision,
-) -> Store<Item<K>> {
+) -> WatchedStore<K> {
     let trim = |generator: &mut K| {
         if let Some(annotations) = &mut generator.meta_mut().annotations {
             annotations.retain(|key, _| key == ALLOWED_NAMESPACES);
@@ -238,7 +234,7 @@ pub type ServiceAccountAnnotations = BTreeMap<String, String>;
 #[derive(Clone)]
 pub struct ServiceAccounts {
     client: Client,
-    store: Store<Item<PartialObjectMeta<ServiceAccount>>>,
+    store: WatchedStore<PartialObjectMeta<ServiceAccount>>,
 }
 
 impl ServiceAccounts {

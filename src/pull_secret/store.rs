@@ -9,14 +9,10 @@ use crate::{
     cluster::Cluster,
     names::NamespacedName,
     problem::Problem,
-    telemetry::Readiness,
-    watch::{self, Item, Selector, StoreEvent},
+    watch::{self, Item, Selector, StoreEvent, WatchedStore},
 };
-use kube::{Resource, runtime::reflector::Store};
+use kube::Resource;
 use std::sync::Arc;
-
-/// The name of the watch.
-const WATCH: &str = "watch of ACRPullSecrets";
 
 /// An `ACRPullSecret` as it is watched: one that cannot be decoded does not hide the others.
 pub type WatchedPullSecret = Item<ACRPullSecret>;
@@ -24,10 +20,9 @@ pub type WatchedPullSecret = Item<ACRPullSecret>;
 /// The `ACRPullSecret`s that the watch shows. Clones share them.
 #[derive(Clone)]
 pub struct PullSecrets {
-    store: Store<WatchedPullSecret>,
+    store: WatchedStore<ACRPullSecret>,
     changes: Changes,
     census: Census,
-    readiness: Readiness,
 }
 
 impl PullSecrets {
@@ -50,12 +45,18 @@ impl PullSecrets {
             }
             changed.add(key);
         };
-        let places = cluster.watch_scopes::<WatchedPullSecret>();
+        let scopes = cluster.watch_scopes::<WatchedPullSecret>();
         Self {
-            store: watch::store(WATCH, cluster, places, Selector::default(), trim, on_change),
+            store: watch::store(
+                "watch of ACRPullSecrets",
+                cluster,
+                scopes,
+                Selector::default(),
+                trim,
+                on_change,
+            ),
             changes,
             census,
-            readiness: cluster.readiness.clone(),
         }
     }
 
@@ -66,7 +67,7 @@ impl PullSecrets {
 
     /// All objects.
     pub fn all(&self) -> Vec<Arc<WatchedPullSecret>> {
-        self.store.state()
+        self.store.all()
     }
 
     /// Listens to changes from now on, in place of an earlier listener.
@@ -76,7 +77,7 @@ impl PullSecrets {
 
     /// Whether the watch shows the objects as they were a moment ago.
     pub fn is_current(&self) -> bool {
-        self.readiness.watch_is_current(WATCH)
+        self.store.is_current()
     }
 
     /// Counts a pull secret that is about to be made, if its namespace has room for it.

@@ -10,7 +10,7 @@ use axum::{
 };
 use parking_lot::Mutex;
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -34,74 +34,96 @@ pub struct Readiness(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    unready_reasons: Mutex<BTreeSet<&'static str>>,
-    /// The watch of each scope, by number.
-    watches: Mutex<HashMap<u64, WatchState>>,
+    /// The reasons that are set, by the numbers of their handles.
+    unready_reasons: Mutex<BTreeMap<u64, &'static str>>,
+    /// The state of the watch of each scope, by the numbers of their handles.
+    scopes: Mutex<HashMap<u64, ScopeState>>,
     next_number: AtomicU64,
 }
 
 /// The state of the watch of one scope.
 #[derive(Clone, Copy, Debug)]
-struct WatchState {
-    name: &'static str,
+struct ScopeState {
+    /// The number of the watch.
+    watch: u64,
     unreachable_since: Option<Instant>,
     failing_since: Option<Instant>,
 }
 
 impl Readiness {
-    /// Makes the replica unready for this reason, until [`Self::clear`] is called with it.
-    pub fn set_unready(&self, reason: &'static str) {
-        self.0.unready_reasons.lock().insert(reason);
-    }
-
-    /// Removes this reason.
-    pub fn clear(&self, reason: &'static str) {
-        self.0.unready_reasons.lock().remove(reason);
-    }
-
-    /// Why the replica is unready. Empty if it is ready.
-    pub fn unready_reasons(&self) -> Vec<&'static str> {
-        let mut reasons: Vec<_> = self.0.unready_reasons.lock().iter().copied().collect();
-        if self.is_cut_off() {
-            reasons.push(API_SERVER_UNREACHABLE);
-        }
-        reasons
-    }
-
-    /// Registers the watch of one scope, which counts as working until it reports a failure.
-    pub fn register_watch(&self, name: &'static str, metrics: &Metrics) -> WatchHealth {
-        let number = self.0.next_number.fetch_add(1, Ordering::Relaxed);
-        let state = WatchState {
-            name,
-            unreachable_since: None,
-            failing_since: None,
+    /// Makes the replica unready for this reason, until the handle clears it.
+    pub fn unready(&self, reason: &'static str) -> UnreadyReason {
+        let reason = UnreadyReason {
+            readiness: self.clone(),
+            number: self.next_number(),
+            text: reason,
         };
-        self.0.watches.lock().insert(number, state);
+        reason.set();
+        reason
+    }
+
+    /// Why the replica is unready, without duplicates. Empty if it is ready.
+    pub fn unready_reasons(&self) -> Vec<&'static str> {
+        let mut reasons: BTreeSet<_> = self.0.unready_reasons.lock().values().copied().collect();
+        if self.is_cut_off() {
+            reasons.insert(API_SERVER_UNREACHABLE);
+        }
+        reasons.into_iter().collect()
+    }
+
+    /// Registers a watch, whose scopes register themselves.
+    pub fn register_watch(&self, name: &'static str, metrics: &Metrics) -> WatchHealth {
         metrics.add_failing_watches(name, 0);
         WatchHealth {
             readiness: self.clone(),
-            number,
+            number: self.next_number(),
             name,
             metrics: metrics.clone(),
-            failing: false,
         }
-    }
-
-    /// Whether this watch has been listed, and works in at least one scope or failed there only recently.
-    pub fn watch_is_current(&self, name: &'static str) -> bool {
-        let watches = self.0.watches.lock();
-        let mut scopes = watches.values().filter(|scope| scope.name == name);
-        !self.0.unready_reasons.lock().contains(name)
-            && scopes.any(|scope| !exceeds_tolerance(scope.failing_since))
     }
 
     /// Whether all watches have failed to reach the API server for longer than is tolerated.
     fn is_cut_off(&self) -> bool {
-        let watches = self.0.watches.lock();
-        !watches.is_empty()
-            && watches
+        let scopes = self.0.scopes.lock();
+        !scopes.is_empty()
+            && scopes
                 .values()
                 .all(|scope| exceeds_tolerance(scope.unreachable_since))
+    }
+
+    fn next_number(&self) -> u64 {
+        self.0.next_number.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// A reason why the replica is unready, which is set when the handle is created. Two handles are independent, even if
+/// their texts are equal. Dropping a handle leaves its reason as it is: a task that ends before it clears its reason
+/// must not make the replica ready.
+#[derive(Debug)]
+pub struct UnreadyReason {
+    readiness: Readiness,
+    number: u64,
+    text: &'static str,
+}
+
+impl UnreadyReason {
+    /// Makes the replica unready for this reason.
+    pub fn set(&self) {
+        self.readiness
+            .0
+            .unready_reasons
+            .lock()
+            .insert(self.number, self.text);
+    }
+
+    /// Removes this reason.
+    pub fn clear(&self) {
+        self.readiness.0.unready_reasons.lock().remove(&self.number);
+    }
+
+    /// Whether this reason makes the replica unready.
+    pub fn is_set(&self) -> bool {
+        self.readiness.0.unready_reasons.lock().contains_key(&self.number)
     }
 }
 
@@ -118,20 +140,52 @@ pub enum Outage {
     Unreachable,
 }
 
-/// Reports the state of the watch of one scope. Dropping it removes the watch.
-#[derive(Debug)]
+/// The state of a watch in all its scopes. Clones share it.
+#[derive(Clone, Debug)]
 pub struct WatchHealth {
     readiness: Readiness,
     number: u64,
     name: &'static str,
     metrics: Metrics,
-    failing: bool,
 }
 
 impl WatchHealth {
+    /// Registers a scope of the watch, which counts as working until it reports a failure.
+    pub fn register_scope(&self) -> ScopeHealth {
+        let number = self.readiness.next_number();
+        let state = ScopeState {
+            watch: self.number,
+            unreachable_since: None,
+            failing_since: None,
+        };
+        self.readiness.0.scopes.lock().insert(number, state);
+        ScopeHealth {
+            watch: self.clone(),
+            number,
+            failing: false,
+        }
+    }
+
+    /// Whether the watch works in at least one scope, or failed there only recently.
+    pub fn is_current(&self) -> bool {
+        let scopes = self.readiness.0.scopes.lock();
+        let mut scopes = scopes.values().filter(|scope| scope.watch == self.number);
+        scopes.any(|scope| !exceeds_tolerance(scope.failing_since))
+    }
+}
+
+/// Reports the state of the watch of one scope. Dropping it removes the scope.
+#[derive(Debug)]
+pub struct ScopeHealth {
+    watch: WatchHealth,
+    number: u64,
+    failing: bool,
+}
+
+impl ScopeHealth {
     /// Reports that the watch fails.
     pub fn set_failing(&mut self, outage: Outage) {
-        if let Some(scope) = self.readiness.0.watches.lock().get_mut(&self.number) {
+        if let Some(scope) = self.watch.readiness.0.scopes.lock().get_mut(&self.number) {
             let now = Instant::now();
             scope.failing_since.get_or_insert(now);
             scope.unreachable_since = match outage {
@@ -144,7 +198,7 @@ impl WatchHealth {
 
     /// Reports that the watch works.
     pub fn set_working(&mut self) {
-        if let Some(scope) = self.readiness.0.watches.lock().get_mut(&self.number) {
+        if let Some(scope) = self.watch.readiness.0.scopes.lock().get_mut(&self.number) {
             scope.unreachable_since = None;
             scope.failing_since = None;
         }
@@ -153,20 +207,19 @@ impl WatchHealth {
 
     fn update_metric(&mut self, failing: bool) {
         if std::mem::replace(&mut self.failing, failing) != failing {
-            self.metrics
-                .add_failing_watches(self.name, if failing { 1 } else { -1 });
+            let change = if failing { 1 } else { -1 };
+            self.watch.metrics.add_failing_watches(self.watch.name, change);
         }
     }
 }
 
-impl Drop for WatchHealth {
+impl Drop for ScopeHealth {
     fn drop(&mut self) {
         self.update_metric(false);
-        self.readiness.0.watches.lock().remove(&self.number);
+        self.watch.readiness.0.scopes.lock().remove(&self.number);
     }
 }
 
-/// Ignores poisoning: each update is a single step, so a panic leaves no partial update.
 /// The routes of the admin listener.
 #[derive(Clone)]
 pub struct Health {
@@ -212,34 +265,56 @@ async fn metrics(State(health): State<Health>) -> Response {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_reason_holds_until_its_own_handle_clears_it() {
+        let readiness = Readiness::default();
+        let [one, other] = ["watch of Pods", "watch of Pods"].map(|reason| readiness.unready(reason));
+        assert_eq!(readiness.unready_reasons(), ["watch of Pods"]);
+        one.clear();
+        assert_eq!(
+            readiness.unready_reasons(),
+            ["watch of Pods"],
+            "the other handle with this text has not cleared it"
+        );
+        assert!(!one.is_set() && other.is_set());
+        other.clear();
+        assert!(readiness.unready_reasons().is_empty());
+        one.set();
+        assert_eq!(readiness.unready_reasons(), ["watch of Pods"]);
+        one.clear();
+        drop(one);
+        other.set();
+        drop(other);
+        assert_eq!(
+            readiness.unready_reasons(),
+            ["watch of Pods"],
+            "a dropped handle leaves its reason as it is"
+        );
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_watch_is_current_until_all_its_scopes_fail_beyond_the_tolerance() {
         let readiness = Readiness::default();
         let metrics = Metrics::new();
-        assert!(!readiness.watch_is_current("one"));
-        readiness.set_unready("one");
-        let scopes = [
-            readiness.register_watch("one", &metrics),
-            readiness.register_watch("one", &metrics),
-        ];
-        let mut other = readiness.register_watch("other", &metrics);
-        assert!(!readiness.watch_is_current("one"));
-        readiness.clear("one");
-        assert!(readiness.watch_is_current("one"));
-        let [mut first, mut second] = scopes;
+        // Two watches with the same name are independent.
+        let [watch, other] = ["one", "one"].map(|name| readiness.register_watch(name, &metrics));
+        assert!(!watch.is_current(), "a watch without scopes");
+        let [mut first, mut second] = [watch.register_scope(), watch.register_scope()];
+        let mut of_other = other.register_scope();
+        assert!(watch.is_current() && other.is_current());
         for outage in [Outage::Refused, Outage::Unreachable] {
             first.set_failing(outage);
-            other.set_failing(outage);
+            of_other.set_failing(outage);
             tokio::time::advance(OUTAGE_TOLERANCE).await;
-            assert!(readiness.watch_is_current("one") && !readiness.watch_is_current("other"));
+            assert!(watch.is_current() && !other.is_current());
             second.set_failing(outage);
             tokio::time::advance(OUTAGE_TOLERANCE - Duration::from_secs(1)).await;
             second.set_failing(outage);
-            assert!(readiness.watch_is_current("one"));
+            assert!(watch.is_current());
             tokio::time::advance(Duration::from_secs(1)).await;
-            assert!(!readiness.watch_is_current("one"));
+            assert!(!watch.is_current());
             second.set_working();
-            assert!(readiness.watch_is_current("one"));
+            assert!(watch.is_current());
         }
     }
 
@@ -247,8 +322,8 @@ mod tests {
     async fn a_replica_is_unready_once_all_its_watches_are_unreachable_for_long() {
         let readiness = Readiness::default();
         let metrics = Metrics::new();
-        let mut one = readiness.register_watch("one", &metrics);
-        let mut other = readiness.register_watch("other", &metrics);
+        let mut one = readiness.register_watch("one", &metrics).register_scope();
+        let mut other = readiness.register_watch("other", &metrics).register_scope();
         one.set_failing(Outage::Unreachable);
         tokio::time::advance(OUTAGE_TOLERANCE).await;
         one.set_failing(Outage::Unreachable);

@@ -14,7 +14,7 @@ use crate::{
     cluster::{Cluster, cluster_wide},
     kubernetes::{self, CallError},
     names::NamespacedName,
-    telemetry::FIELD_MANAGER,
+    telemetry::{FIELD_MANAGER, UnreadyReason},
     watch::{Change, Selector, Watch},
 };
 use jiff::Timestamp;
@@ -51,9 +51,9 @@ pub fn manage(
     slot: CertificateSlot,
     paths: AcceptedPaths,
 ) -> impl Future<Output = ()> {
-    cluster.readiness.set_unready(UNREADY_REASON);
     let manager = CertificateManager {
         client: cluster.client.clone(),
+        unready: cluster.readiness.unready(UNREADY_REASON),
         cluster,
         targets,
         spec,
@@ -71,6 +71,8 @@ pub fn manage(
 struct CertificateManager {
     cluster: Cluster,
     client: Client,
+    /// Set until the path and the certificates are known.
+    unready: UnreadyReason,
     targets: PublishTargets,
     spec: CertificateSpec,
     slot: CertificateSlot,
@@ -150,7 +152,7 @@ impl CertificateManager {
             tracing::info!(ends = %certificate.not_after, "serving certificate in use");
         }
         self.set_accepted_paths(&state);
-        self.cluster.readiness.clear(UNREADY_REASON);
+        self.unready.clear();
         self.last_served = Some(state.clone());
         let Some(published_for) = self.publish(&state).await? else {
             return Ok(RETRY_DELAY);

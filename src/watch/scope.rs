@@ -5,7 +5,7 @@ use crate::{
     cluster::Cluster,
     kubernetes::CallError,
     names::NamespaceName,
-    telemetry::{Outage, WatchHealth},
+    telemetry::{Outage, ScopeHealth},
     untrusted::UntrustedText,
 };
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -51,7 +51,7 @@ pub struct ScopeWatch<K: Resource> {
     namespace: Option<NamespaceName>,
     api: Api<K>,
     cluster: Cluster,
-    health: WatchHealth,
+    health: ScopeHealth,
     selector: Selector,
     state: State<K>,
     /// Changes that have not been returned yet.
@@ -101,10 +101,11 @@ where
         namespace: Option<NamespaceName>,
         api: Api<K>,
         cluster: &Cluster,
+        health: ScopeHealth,
         selector: Selector,
     ) -> Self {
         Self {
-            health: cluster.readiness.register_watch(name, &cluster.metrics),
+            health,
             name,
             namespace,
             api,
