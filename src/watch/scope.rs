@@ -22,7 +22,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use std::{
     collections::{HashSet, VecDeque},
-    fmt::Debug,
+    fmt::{self, Debug},
     mem,
     time::Duration,
 };
@@ -32,6 +32,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 const WATCH_SECONDS: u32 = 15;
 /// How long after [`WATCH_SECONDS`] a watch that has not ended is abandoned.
 const WATCH_MARGIN: Duration = Duration::from_secs(5);
+/// A watch works when it has lasted this long, or has delivered an event.
+const MIN_WATCH_DURATION: Duration = Duration::from_secs(1);
+/// So many consecutive interruptions are normal, for example while an API server restarts.
+const MAX_INTERRUPTIONS: u32 = 2;
 /// The API server answers the start of a watch immediately.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 const MIN_BACKOFF: Duration = Duration::from_millis(500);
@@ -75,8 +79,15 @@ enum State<K: Resource> {
     },
     Watching {
         version: String,
-        events: Option<BoxStream<'static, kube::Result<WatchEvent<K>>>>,
+        running: Option<Running<K>>,
     },
+}
+
+/// A watch that the API server has started.
+struct Running<K> {
+    events: BoxStream<'static, kube::Result<WatchEvent<K>>>,
+    /// Whether it has lasted for [`MIN_WATCH_DURATION`] or has delivered an event.
+    proven: bool,
 }
 
 impl<K: Resource> State<K>
@@ -142,7 +153,7 @@ where
             }
             match &mut self.state {
                 State::Listing { .. } => self.read_page().await,
-                State::Watching { events: None, .. } => self.start_watch().await,
+                State::Watching { running: None, .. } => self.start_watch().await,
                 State::Watching { .. } => self.read_event().await,
             }
         }
@@ -170,7 +181,7 @@ where
                 *limit = (*limit / 8).max(1);
                 return;
             }
-            Err(error) => return self.on_failure(&error),
+            Err(error) => return self.on_failure(&Failure::Call(error)),
         };
         for object in page.items {
             listed.insert(ObjectRef::from_obj(&object));
@@ -183,16 +194,15 @@ where
         let all = mem::take(listed);
         self.state = State::Watching {
             version: page.metadata.resource_version.unwrap_or_default(),
-            events: None,
+            running: None,
         };
         self.pending
             .push_back(Change::Relisted(self.namespace.clone(), all));
         self.listed = true;
-        self.on_success();
     }
 
     async fn start_watch(&mut self) {
-        let State::Watching { version, events } = &mut self.state else {
+        let State::Watching { version, running } = &mut self.state else {
             return;
         };
         let params = WatchParams {
@@ -204,42 +214,115 @@ where
         };
         let error = match timeout(START_TIMEOUT, self.api.watch(&params, version)).await {
             Ok(Ok(stream)) => {
-                *events = Some(stream.boxed());
-                return self.on_success();
+                *running = Some(Running {
+                    events: stream.boxed(),
+                    proven: false,
+                });
+                return;
             }
             Ok(Err(error)) => error.into(),
             Err(_) => CallError::Transport(format!("no response within {START_TIMEOUT:?}")),
         };
-        self.on_failure(&error);
+        self.on_failure(&Failure::Call(error));
     }
 
     async fn read_event(&mut self) {
-        let State::Watching { version, events } = &mut self.state else {
+        let State::Watching {
+            version,
+            running: Some(running),
+        } = &mut self.state
+        else {
             return;
         };
-        let Some(stream) = events else { return };
-        let limit = Duration::from_secs(WATCH_SECONDS.into()) + WATCH_MARGIN;
-        let Ok(Some(event)) = timeout(limit, stream.next()).await else {
-            *events = None;
-            return;
+        let limit = if running.proven {
+            Duration::from_secs(WATCH_SECONDS.into()) + WATCH_MARGIN
+        } else {
+            MIN_WATCH_DURATION
         };
-        match event {
-            Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
-                advance(version, &object);
-                self.pending.push_back(Change::Applied(object));
-            }
-            Ok(WatchEvent::Deleted(object)) => {
-                advance(version, &object);
-                self.pending
-                    .push_back(Change::Deleted(ObjectRef::from_obj(&object)));
-            }
-            Ok(WatchEvent::Bookmark(bookmark)) => *version = bookmark.metadata.resource_version,
-            Ok(WatchEvent::Error(status)) => self.on_failure(&CallError::Api(status)),
-            Err(error) => self.on_failure(&error.into()),
+        match timeout(limit, running.events.next()).await {
+            Err(_) if !running.proven => self.on_proof(),
+            Ok(None) if !running.proven => self.on_failure(&Failure::EndedEarly),
+            // The regular end, or a dead connection.
+            Ok(None) | Err(_) => self.stop_watch(),
+            Ok(Some(Ok(event))) => match event {
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                    advance(version, &object);
+                    self.pending.push_back(Change::Applied(object));
+                    self.on_proof();
+                }
+                WatchEvent::Deleted(object) => {
+                    advance(version, &object);
+                    self.pending
+                        .push_back(Change::Deleted(ObjectRef::from_obj(&object)));
+                    self.on_proof();
+                }
+                WatchEvent::Bookmark(bookmark) => {
+                    *version = bookmark.metadata.resource_version;
+                    self.on_proof();
+                }
+                WatchEvent::Error(status) => self.on_failure(&Failure::Call(CallError::Api(status))),
+            },
+            Ok(Some(Err(error))) => self.on_failure(&Failure::Call(error.into())),
         }
     }
 
-    fn on_failure(&mut self, error: &CallError) {
+    fn stop_watch(&mut self) {
+        if let State::Watching { running, .. } = &mut self.state {
+            *running = None;
+        }
+    }
+
+    /// The running watch works.
+    fn on_proof(&mut self) {
+        let State::Watching {
+            running: Some(running),
+            ..
+        } = &mut self.state
+        else {
+            return;
+        };
+        if mem::replace(&mut running.proven, true) {
+            return;
+        }
+        self.consecutive_failures = 0;
+        self.health.set_working();
+        if mem::take(&mut self.failing) {
+            tracing::info!(
+                namespace = self.namespace.as_deref(),
+                "the {} has recovered",
+                self.name
+            );
+            self.pending.push_back(Change::Recovered(self.namespace.clone()));
+        }
+    }
+
+    fn on_failure(&mut self, failure: &Failure) {
+        self.schedule_retry();
+        self.stop_watch();
+        let code = failure.code();
+        // With code 410, the API server no longer has the version from which to watch.
+        if code == 410
+            || self.consecutive_failures >= MAX_RESUMES
+            || matches!(self.state, State::Listing { .. })
+        {
+            self.state = State::start();
+        }
+        if failure.is_interruption() && !self.failing && self.consecutive_failures <= MAX_INTERRUPTIONS {
+            let namespace = self.namespace.as_deref();
+            tracing::debug!(namespace, why = %failure, "the {} is interrupted and starts again", self.name);
+            return;
+        }
+        // The kind or the permission does not exist. If the kind has been deleted, so have its objects.
+        let is_missing = code == 404 || code == 403 && !self.listed;
+        if is_missing && (self.listed || self.started.elapsed() >= REFUSED_LIST_GRACE) {
+            self.listed = true;
+            self.pending
+                .push_back(Change::Relisted(self.namespace.clone(), HashSet::new()));
+        }
+        self.report_failure(failure);
+    }
+
+    fn schedule_retry(&mut self) {
         let now = Instant::now();
         if self
             .last_failure
@@ -250,38 +333,16 @@ where
         self.last_failure = Some(now);
         self.retry_at = Some(now + self.backoff.next().unwrap_or(MAX_BACKOFF));
         self.consecutive_failures += 1;
-        let code = match error {
-            CallError::Api(status) => status.code,
-            CallError::TooLarge(_) | CallError::Transport(_) => 0,
-        };
-        if let State::Watching { events, .. } = &mut self.state {
-            *events = None;
-        }
-        // With code 410, the API server no longer has the version from which to watch.
-        if code == 410
-            || self.consecutive_failures >= MAX_RESUMES
-            || matches!(self.state, State::Listing { .. })
-        {
-            self.state = State::start();
-        }
-        let name = self.name;
-        let namespace = self.namespace.as_deref();
-        if code == 410 {
-            tracing::debug!(namespace, "the {name} has expired and lists again");
-            return;
-        }
-        // The kind or the permission does not exist. If the kind has been deleted, so have its objects.
-        let is_missing = code == 404 || code == 403 && !self.listed;
-        if is_missing && (self.listed || self.started.elapsed() >= REFUSED_LIST_GRACE) {
-            self.listed = true;
-            self.pending
-                .push_back(Change::Relisted(self.namespace.clone(), HashSet::new()));
-        }
-        self.health.set_failing(match code {
-            400..500 if code != 408 && code != 429 => Outage::Refused,
+    }
+
+    fn report_failure(&mut self, failure: &Failure) {
+        self.health.set_failing(match failure.code() {
+            400..500 if !matches!(failure.code(), 408 | 429) => Outage::Refused,
             _ => Outage::Unreachable,
         });
-        let why = UntrustedText::new(&error.to_string()).to_string();
+        let name = self.name;
+        let namespace = self.namespace.as_deref();
+        let why = UntrustedText::new(&failure.to_string()).to_string();
         if mem::replace(&mut self.failing, true) {
             tracing::debug!(namespace, why, "the {name} still fails");
             return;
@@ -291,17 +352,39 @@ where
             .report_failing_watch(name, self.namespace.as_ref(), &why);
         self.pending.push_back(Change::Stale(self.namespace.clone()));
     }
+}
 
-    fn on_success(&mut self) {
-        self.consecutive_failures = 0;
-        self.health.set_working();
-        if mem::take(&mut self.failing) {
-            tracing::info!(
-                namespace = self.namespace.as_deref(),
-                "the {} has recovered",
-                self.name
-            );
-            self.pending.push_back(Change::Recovered(self.namespace.clone()));
+/// Why a watch is started again before its regular end.
+enum Failure {
+    /// A call failed, or the API server reported an error in the watch.
+    Call(CallError),
+    /// The API server ended the watch without an event, before [`MIN_WATCH_DURATION`].
+    EndedEarly,
+}
+
+impl Failure {
+    /// The code of the API server's status; 0 without a status.
+    fn code(&self) -> u16 {
+        match self {
+            Self::Call(CallError::Api(status)) => status.code,
+            Self::Call(CallError::TooLarge(_) | CallError::Transport(_)) | Self::EndedEarly => 0,
+        }
+    }
+
+    /// Whether this is normal as long as it is not repeated: the API server restarts, or has compacted its history.
+    fn is_interruption(&self) -> bool {
+        matches!(self, Self::EndedEarly) || self.code() == 410
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Call(error) => fmt::Display::fmt(error, f),
+            Self::EndedEarly => write!(
+                f,
+                "the API server ended the watch in less than {MIN_WATCH_DURATION:?}"
+            ),
         }
     }
 }
@@ -326,3 +409,6 @@ fn new_backoff() -> ExponentialBackoff {
         .without_max_times()
         .build()
 }
+
+#[cfg(test)]
+mod tests;
