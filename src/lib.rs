@@ -48,6 +48,7 @@ mod tasks;
 mod telemetry;
 mod tls;
 mod transport;
+mod ttl_cache;
 mod untrusted;
 mod upkeep;
 mod watch;

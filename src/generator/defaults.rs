@@ -4,14 +4,14 @@
 use crate::{
     cluster::{Cluster, cluster_wide},
     kubernetes,
+    names::NamespaceName,
     problem::Problem,
+    ttl_cache::TtlCache,
     watch::{self, Item, Selector, WatchedStore},
 };
 use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{Api, Client, Resource, core::PartialObjectMeta, runtime::reflector::ObjectRef};
-use parking_lot::Mutex;
-use std::{collections::HashMap, sync::Arc, time::Duration};
-use tokio::time::Instant;
+use std::{sync::Arc, time::Duration};
 
 /// The label of a Namespace that names its default generator.
 pub const DEFAULT_GENERATOR_LABEL: &str = "acr-pull.dev/access-token";
@@ -19,8 +19,6 @@ pub const DEFAULT_GENERATOR_LABEL: &str = "acr-pull.dev/access-token";
 /// How long a namespace without the label is remembered. A label that is set in the meantime takes effect when the
 /// watch shows it, and after this time at the latest.
 const UNLABELLED_TTL: Duration = Duration::from_secs(1);
-/// The maximum number of remembered namespaces. Beyond it, all are forgotten.
-const MAX_UNLABELLED: usize = 1024;
 
 /// The watched Namespaces that have the label.
 #[derive(Clone)]
@@ -28,8 +26,8 @@ pub struct NamespaceDefaults {
     client: Client,
     /// `None` if only some namespaces are served: Namespaces are cluster-scoped, so they cannot be watched then.
     store: Option<WatchedStore<PartialObjectMeta<Namespace>>>,
-    /// Namespaces that had no label when they were last read, each with the end of its `UNLABELLED_TTL`.
-    unlabelled: Arc<Mutex<HashMap<String, Instant>>>,
+    /// Namespaces that had no label when they were last read.
+    unlabelled: Arc<TtlCache<NamespaceName, ()>>,
 }
 
 impl NamespaceDefaults {
@@ -60,21 +58,21 @@ impl NamespaceDefaults {
         Self {
             store: cluster.namespaces.is_cluster_wide().then(watch_labelled),
             client: cluster.client.clone(),
-            unlabelled: Arc::default(),
+            unlabelled: Arc::new(TtlCache::new(UNLABELLED_TTL)),
         }
     }
 
     /// The label of the namespace, as the watch shows it.
-    pub fn cached(&self, namespace: &str) -> Option<String> {
+    pub fn cached(&self, namespace: &NamespaceName) -> Option<String> {
         label(self.store.as_ref()?.get(&ObjectRef::new(namespace))?.meta())
     }
 
     /// The label of the namespace, as the API server has it.
-    pub async fn fetch(&self, namespace: &str) -> Result<Option<String>, Problem> {
+    pub async fn fetch(&self, namespace: &NamespaceName) -> Result<Option<String>, Problem> {
         if self.store.is_none() {
             return Ok(None);
         }
-        if self.cached(namespace).is_none() && self.is_known_unlabelled(namespace) {
+        if self.cached(namespace).is_none() && self.unlabelled.get(namespace).is_some() {
             return Ok(None);
         }
         let what = format!("reading namespace {namespace}");
@@ -82,19 +80,9 @@ impl NamespaceDefaults {
         let found = kubernetes::call(&what, api.get_opt(namespace)).await?;
         let label = found.and_then(|namespace| label(namespace.meta()));
         if label.is_none() {
-            let mut unlabelled = self.unlabelled.lock();
-            if unlabelled.len() >= MAX_UNLABELLED {
-                unlabelled.clear();
-            }
-            unlabelled.insert(namespace.to_owned(), Instant::now() + UNLABELLED_TTL);
+            self.unlabelled.put(namespace.clone(), ());
         }
         Ok(label)
-    }
-
-    fn is_known_unlabelled(&self, namespace: &str) -> bool {
-        let unlabelled = self.unlabelled.lock();
-        let until = unlabelled.get(namespace);
-        until.is_some_and(|until| Instant::now() < *until)
     }
 }
 

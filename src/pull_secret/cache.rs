@@ -1,9 +1,8 @@
 //! Results of resolving requests, kept while the watched generators and service accounts do not change.
 
-use crate::problem::Problem;
+use crate::{problem::Problem, ttl_cache::TtlCache};
 use parking_lot::Mutex;
 use std::{collections::HashMap, hash::Hash, time::Duration};
-use tokio::time::Instant;
 
 /// An entry takes about 1 KiB. A full cache is cleared: that costs less than to track which entry was used last.
 const MAX_ENTRIES: usize = 1024;
@@ -51,27 +50,25 @@ impl<K: Eq + Hash + Clone, V: Clone> ResultCache<K, V> {
 
 /// Refusals of live look-ups, so that not every Pod with a wrong name causes a call to the API server. A refusal holds
 /// for a moment, and not beyond a change that a watch shows.
-pub struct RefusalCache<K>(Mutex<HashMap<K, Refusal>>);
+pub struct RefusalCache<K>(TtlCache<K, Refusal>);
 
+#[derive(Clone)]
 struct Refusal {
     problem: Problem,
     revision: u64,
-    expires: Instant,
 }
 
-impl<K> Default for RefusalCache<K> {
+impl<K: Eq + Hash> Default for RefusalCache<K> {
     fn default() -> Self {
-        Self(Mutex::default())
+        Self(TtlCache::new(REFUSAL_TTL))
     }
 }
 
 impl<K: Eq + Hash + Clone> RefusalCache<K> {
     /// The refusal of a look-up that began in this revision.
     pub fn get(&self, key: &K, revision: u64) -> Option<Problem> {
-        let refusals = self.0.lock();
-        let refusal = refusals.get(key)?;
-        let holds = refusal.revision == revision && Instant::now() < refusal.expires;
-        holds.then(|| refusal.problem.clone())
+        let refusal = self.0.get(key)?;
+        (refusal.revision == revision).then_some(refusal.problem)
     }
 
     /// Keeps the refusal of a look-up that began in this revision, unless another attempt can help.
@@ -79,16 +76,8 @@ impl<K: Eq + Hash + Clone> RefusalCache<K> {
         if problem.is_transient() {
             return;
         }
-        let mut refusals = self.0.lock();
-        if refusals.len() >= MAX_ENTRIES {
-            refusals.clear();
-        }
-        let refusal = Refusal {
-            problem: problem.clone(),
-            revision,
-            expires: Instant::now() + REFUSAL_TTL,
-        };
-        refusals.insert(key.clone(), refusal);
+        let problem = problem.clone();
+        self.0.put(key.clone(), Refusal { problem, revision });
     }
 }
 
@@ -132,10 +121,5 @@ mod tests {
         assert_eq!(cache.get(&"a", 1), None);
         cache.put(&"a", &Problem::new(Reason::ApiServerUnavailable, "down"), 1);
         assert_eq!(cache.get(&"a", 1), None, "another attempt can help");
-        let many = RefusalCache::default();
-        for n in 0..3 * MAX_ENTRIES {
-            many.put(&n, &missing, 1);
-            assert!(many.0.lock().len() <= MAX_ENTRIES);
-        }
     }
 }
