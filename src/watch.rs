@@ -1,6 +1,7 @@
 //! Watches one kind in one or more namespaces, with back-off, logging once when a watch breaks and once when it
 //! recovers; and stores that such a watch fills.
 
+mod failure;
 mod item;
 mod list;
 mod scope;

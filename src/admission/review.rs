@@ -62,6 +62,7 @@ impl Request<'_> {
             .object
             .registries()
             .filter(|registry| registry.len() <= MAX_NAME_LENGTH)
+            .map(str::to_owned)
             .collect();
         if registries.len() > MAX_REGISTRIES {
             return Err(Problem::new(
@@ -69,21 +70,6 @@ impl Request<'_> {
                 format!("the Pod's images are from more than {MAX_REGISTRIES} registries"),
             ));
         }
-        // The registries are stored as images, because `registries` parses images.
-        let image = |registry: &str| Container {
-            image: Some(Cow::Owned(format!("{registry}/"))),
-        };
-        let containers = registries.into_iter().map(image).collect();
-        let object = self.object;
-        let name = object.name().to_owned();
-        let (metadata, spec) = (object.metadata, object.spec);
-        let annotations = metadata.annotations.map(|annotations| Annotations {
-            access_token: annotations.access_token.map(owned),
-            pull_secrets: annotations
-                .pull_secrets
-                .map(|text| owned_if(text, |text| text.len() <= MAX_ANNOTATION_LENGTH)),
-            mirror: annotations.mirror.map(|_| Cow::Borrowed("")),
-        });
         Ok(Request {
             uid: owned(self.uid),
             namespace: self.namespace,
@@ -94,28 +80,7 @@ impl Request<'_> {
             },
             sub_resource: self.sub_resource.map(owned),
             dry_run: self.dry_run,
-            object: PodView {
-                metadata: Metadata {
-                    name: Some(Cow::Owned(name)),
-                    generate_name: None,
-                    annotations,
-                    labels: metadata.labels.map(|labels| Labels {
-                        injected: labels.injected.map(|text| owned_if(text, |text| text == "true")),
-                    }),
-                },
-                spec: Spec {
-                    service_account_name: spec.service_account_name,
-                    image_pull_secrets: spec.image_pull_secrets.map(|BoundedList(list)| {
-                        let name = |reference: LocalObjectReference<'_>| LocalObjectReference {
-                            name: owned_if(reference.name, |name| name.len() <= MAX_NAME_LENGTH),
-                        };
-                        BoundedList(list.into_iter().map(name).collect())
-                    }),
-                    containers: Some(BoundedList(containers)),
-                    init_containers: None,
-                    ephemeral_containers: None,
-                },
-            },
+            object: self.object.detached(registries),
         })
     }
 
@@ -170,6 +135,46 @@ pub struct PodView<'a> {
 }
 
 impl PodView<'_> {
+    /// A copy with these registries, in place of the images.
+    fn detached(self, registries: BTreeSet<String>) -> PodView<'static> {
+        // The registries are stored as images, because `registries` parses images.
+        let image = |registry: String| Container {
+            image: Some(Cow::Owned(registry + "/")),
+        };
+        let containers = registries.into_iter().map(image).collect();
+        let name = self.name().to_owned();
+        let (metadata, spec) = (self.metadata, self.spec);
+        let annotations = metadata.annotations.map(|annotations| Annotations {
+            access_token: annotations.access_token.map(owned),
+            pull_secrets: annotations
+                .pull_secrets
+                .map(|text| owned_if(text, |text| text.len() <= MAX_ANNOTATION_LENGTH)),
+            mirror: annotations.mirror.map(|_| Cow::Borrowed("")),
+        });
+        PodView {
+            metadata: Metadata {
+                name: Some(Cow::Owned(name)),
+                generate_name: None,
+                annotations,
+                labels: metadata.labels.map(|labels| Labels {
+                    injected: labels.injected.map(|text| owned_if(text, |text| text == "true")),
+                }),
+            },
+            spec: Spec {
+                service_account_name: spec.service_account_name,
+                image_pull_secrets: spec.image_pull_secrets.map(|BoundedList(list)| {
+                    let name = |reference: LocalObjectReference<'_>| LocalObjectReference {
+                        name: owned_if(reference.name, |name| name.len() <= MAX_NAME_LENGTH),
+                    };
+                    BoundedList(list.into_iter().map(name).collect())
+                }),
+                containers: Some(BoundedList(containers)),
+                init_containers: None,
+                ephemeral_containers: None,
+            },
+        }
+    }
+
     /// The name of the Pod, or the prefix of the name that will be generated.
     pub fn name(&self) -> &str {
         let Metadata {

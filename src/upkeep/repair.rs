@@ -1,6 +1,10 @@
 //! Repairs pull secrets: issues a new token for a Secret that a kubelet misses or its registry refuses, and restores an
 //! `ACRPullSecret` that was deleted while a Pod names it.
 
+mod record;
+
+pub use record::Repairs;
+
 use super::{
     Reconciler,
     pull_failure::{FailureCause, PullFailure},
@@ -16,15 +20,9 @@ use crate::{
 };
 use jiff::{SignedDuration, Timestamp};
 use kube::Api;
-use parking_lot::Mutex;
-use std::{collections::HashMap, sync::Arc, time::Duration};
-use tokio::time::Instant;
+use record::{MAX_INTERVAL, MIN_INTERVAL};
+use std::time::Duration;
 
-/// The shortest time between two repairs of a pull secret. A kubelet reports a failure again with each attempt, and a
-/// new token may not help: an image that the identity may not pull is refused with every token.
-const MIN_INTERVAL: Duration = Duration::from_secs(10);
-/// The longest time between two repairs of a pull secret.
-const MAX_INTERVAL: Duration = Duration::from_secs(600);
 /// An Event that is older than the last renewal concerns the previous token. The clocks of node and webhook differ by
 /// less than this. If the new token fails too, the kubelet reports that with its next attempt.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(5);
@@ -32,113 +30,6 @@ const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(5);
 const MAX_POD_READS: u32 = 2;
 /// How many of the Pods that name a pull secret are read per attempt to restore it.
 const MAX_PODS_PER_RESTORE: usize = 4;
-
-/// The requested repairs, and the record of past ones.
-#[derive(Default)]
-pub struct Repairs(Mutex<HashMap<NamespacedName, RepairState>>);
-
-impl Repairs {
-    /// Requests a repair, unless one is requested for a later failure.
-    fn request(&self, key: NamespacedName, request: RepairRequest) {
-        let mut all = self.0.lock();
-        let state = all.entry(key).or_default();
-        if state
-            .request
-            .as_ref()
-            .is_none_or(|pending| pending.reported_at < request.reported_at)
-        {
-            state.request = Some(request);
-        }
-    }
-
-    /// The pending request for this pull secret, and how long it must wait.
-    fn pending(&self, key: &NamespacedName) -> Option<(RepairRequest, Duration)> {
-        let all = self.0.lock();
-        let state = all.get(key)?;
-        let request = state.request.clone()?;
-        Some((request, state.wait(Instant::now())))
-    }
-
-    /// Records that a Pod is read for this pull secret.
-    fn record_pod_read(&self, key: &NamespacedName) {
-        let mut all = self.0.lock();
-        let state = all.entry(key.clone()).or_default();
-        state.last_pod_read = Some(Instant::now());
-        if let Some(request) = &mut state.request {
-            request.pod_reads += 1;
-        }
-    }
-
-    /// Removes the request if its failure was reported at this time or earlier.
-    fn resolve(&self, key: &NamespacedName, reported_at: Timestamp) {
-        if let Some(state) = self.0.lock().get_mut(key)
-            && state
-                .request
-                .as_ref()
-                .is_some_and(|request| request.reported_at <= reported_at)
-        {
-            state.request = None;
-        }
-    }
-
-    /// How long the next repair of this pull secret must wait.
-    fn wait(&self, key: &NamespacedName) -> Duration {
-        let all = self.0.lock();
-        all.get(key)
-            .map_or(Duration::ZERO, |state| state.wait(Instant::now()))
-    }
-
-    /// Records a completed repair.
-    fn record_repair(&self, key: &NamespacedName) {
-        let mut all = self.0.lock();
-        let state = all.entry(key.clone()).or_default();
-        let now = Instant::now();
-        // A repair long after the last one is unrelated to it.
-        let previous = match state.last_repair {
-            Some((last, previous)) if now - last <= MAX_INTERVAL * 2 => previous + 1,
-            _ => 0,
-        };
-        state.last_repair = Some((now, previous));
-    }
-
-    /// The Pod that was last read to restore this pull secret.
-    fn last_pod(&self, key: &NamespacedName) -> Option<Arc<NamespacedName>> {
-        self.0.lock().get(key)?.last_pod.clone()
-    }
-
-    fn set_last_pod(&self, key: &NamespacedName, pod: Arc<NamespacedName>) {
-        self.0.lock().entry(key.clone()).or_default().last_pod = Some(pod);
-    }
-
-    /// Forgets a pull secret that does not exist and that no Pod names.
-    pub fn forget(&self, key: &NamespacedName) {
-        self.0.lock().remove(key);
-    }
-}
-
-#[derive(Default)]
-struct RepairState {
-    request: Option<RepairRequest>,
-    /// When the last repair was completed, and how many consecutive repairs preceded it.
-    last_repair: Option<(Instant, u32)>,
-    /// When a Pod was last read for this pull secret.
-    last_pod_read: Option<Instant>,
-    /// The Pod that was last read to restore the pull secret.
-    last_pod: Option<Arc<NamespacedName>>,
-}
-
-impl RepairState {
-    fn wait(&self, now: Instant) -> Duration {
-        let after_repair = self.last_repair.map_or(Duration::ZERO, |(last, previous)| {
-            let interval = MIN_INTERVAL.saturating_mul(2_u32.saturating_pow(previous));
-            interval.min(MAX_INTERVAL).saturating_sub(now - last)
-        });
-        let after_read = self
-            .last_pod_read
-            .map_or(Duration::ZERO, |last| MIN_INTERVAL.saturating_sub(now - last));
-        after_repair.max(after_read)
-    }
-}
 
 /// A request to repair a pull secret, because a kubelet reported a failed pull.
 #[derive(Clone, Debug, PartialEq, Eq)]

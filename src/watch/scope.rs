@@ -1,6 +1,10 @@
 //! The list and watch of one scope: a list in pages, then consecutive watches that start at the version of that list.
 
-use super::{Change, Selector, list};
+use super::{
+    Change, Selector,
+    failure::{Failure, MIN_WATCH_DURATION},
+    list,
+};
 use crate::{
     cluster::Cluster,
     kubernetes::CallError,
@@ -22,7 +26,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use std::{
     collections::{HashSet, VecDeque},
-    fmt::{self, Debug},
+    fmt::Debug,
     mem,
     time::Duration,
 };
@@ -32,8 +36,6 @@ use tokio::time::{Instant, sleep_until, timeout};
 const WATCH_SECONDS: u32 = 15;
 /// How long after [`WATCH_SECONDS`] a watch that has not ended is abandoned.
 const WATCH_MARGIN: Duration = Duration::from_secs(5);
-/// A watch works when it has lasted this long, or has delivered an event.
-const MIN_WATCH_DURATION: Duration = Duration::from_secs(1);
 /// So many consecutive interruptions are normal, for example while an API server restarts.
 const MAX_INTERRUPTIONS: u32 = 2;
 /// The API server answers the start of a watch immediately.
@@ -351,41 +353,6 @@ where
         self.cluster
             .report_failing_watch(name, self.namespace.as_ref(), &why);
         self.pending.push_back(Change::Stale(self.namespace.clone()));
-    }
-}
-
-/// Why a watch is started again before its regular end.
-enum Failure {
-    /// A call failed, or the API server reported an error in the watch.
-    Call(CallError),
-    /// The API server ended the watch without an event, before [`MIN_WATCH_DURATION`].
-    EndedEarly,
-}
-
-impl Failure {
-    /// The code of the API server's status; 0 without a status.
-    fn code(&self) -> u16 {
-        match self {
-            Self::Call(CallError::Api(status)) => status.code,
-            Self::Call(CallError::TooLarge(_) | CallError::Transport(_)) | Self::EndedEarly => 0,
-        }
-    }
-
-    /// Whether this is normal as long as it is not repeated: the API server restarts, or has compacted its history.
-    fn is_interruption(&self) -> bool {
-        matches!(self, Self::EndedEarly) || self.code() == 410
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Call(error) => fmt::Display::fmt(error, f),
-            Self::EndedEarly => write!(
-                f,
-                "the API server ended the watch in less than {MIN_WATCH_DURATION:?}"
-            ),
-        }
     }
 }
 

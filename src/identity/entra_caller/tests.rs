@@ -76,105 +76,108 @@ fn error_with(code: u32, description: &str) -> EntraError {
 
 const ANNOTATION: TenantIdSource = TenantIdSource::Annotation("azure.workload.identity/tenant-id");
 
+/// The codes of refusals, each with its reason and parts of its message.
+const REFUSALS: &[(u32, Reason, &[&str])] = &[
+    (
+        70_021,
+        Reason::FederatedCredentialNotFound,
+        &[
+            "az identity federated-credential create",
+            "system:serviceaccount:team-a:app",
+            ISSUER,
+            "api://AzureADTokenExchange",
+        ],
+    ),
+    (
+        70_025,
+        Reason::FederatedCredentialNotFound,
+        &["az identity federated-credential create", CLIENT],
+    ),
+    (
+        700_211,
+        Reason::FederatedCredentialNotFound,
+        &["--issuer https://oidc.example.com/cluster/ "],
+    ),
+    (
+        700_213,
+        Reason::FederatedCredentialNotFound,
+        &[
+            "--subject system:serviceaccount:team-a:app ",
+            "az ad app federated-credential create --id",
+        ],
+    ),
+    (
+        700_212,
+        Reason::EntraRefused,
+        &[
+            "--audiences api://AzureADTokenExchange ",
+            "federated-credential update",
+        ],
+    ),
+    (
+        7_002_138,
+        Reason::EntraRefused,
+        &[
+            "--subject system:serviceaccount:team-a:app ",
+            "federated-credential update",
+        ],
+    ),
+    (
+        700_016,
+        Reason::EntraRefused,
+        &[
+            "kubectl annotate serviceaccount --overwrite --namespace team-a app azure.workload.identity/client-id=",
+            "az ad sp show --id",
+        ],
+    ),
+    (7_000_112, Reason::EntraRefused, &["az ad sp update --id", CLIENT]),
+    (
+        90_002,
+        Reason::EntraRefused,
+        &[
+            "kubectl annotate serviceaccount --overwrite --namespace team-a app azure.workload.identity/tenant-id=",
+        ],
+    ),
+    (700_024, Reason::EntraRefused, &["clock", "date --utc"]),
+    (
+        700_027,
+        Reason::EntraRefused,
+        &[
+            "kubectl get --raw /openid/v1/jwks",
+            "https://oidc.example.com/cluster/.well-known/openid-configuration",
+        ],
+    ),
+    (
+        50_027,
+        Reason::EntraRefused,
+        &["kubectl get --raw /openid/v1/jwks"],
+    ),
+    (
+        7_000_272,
+        Reason::EntraRefused,
+        &["kubectl get --raw /openid/v1/jwks"],
+    ),
+    (
+        90_061,
+        Reason::EntraUnavailable,
+        &["curl https://oidc.example.com/cluster/.well-known/openid-configuration"],
+    ),
+    (
+        500_011,
+        Reason::EntraRefused,
+        &["--acr-audience", "https://containerregistry.azure.net"],
+    ),
+    (500_014, Reason::EntraRefused, &["--acr-audience"]),
+    (53_003, Reason::EntraRefused, &["contoso.example", CLIENT]),
+    (90_014, Reason::EntraRefused, &["report it"]),
+    (900_144, Reason::EntraRefused, &["report it"]),
+];
+
 #[test]
 fn each_code_names_the_object_and_the_command_that_fixes_it() {
-    for (code, reason, parts) in [
-        (
-            70_021,
-            Reason::FederatedCredentialNotFound,
-            &[
-                "az identity federated-credential create",
-                "system:serviceaccount:team-a:app",
-                ISSUER,
-                "api://AzureADTokenExchange",
-            ][..],
-        ),
-        (
-            70_025,
-            Reason::FederatedCredentialNotFound,
-            &["az identity federated-credential create", CLIENT],
-        ),
-        (
-            700_211,
-            Reason::FederatedCredentialNotFound,
-            &["--issuer https://oidc.example.com/cluster/ "],
-        ),
-        (
-            700_213,
-            Reason::FederatedCredentialNotFound,
-            &[
-                "--subject system:serviceaccount:team-a:app ",
-                "az ad app federated-credential create --id",
-            ],
-        ),
-        (
-            700_212,
-            Reason::EntraRefused,
-            &[
-                "--audiences api://AzureADTokenExchange ",
-                "federated-credential update",
-            ],
-        ),
-        (
-            7_002_138,
-            Reason::EntraRefused,
-            &[
-                "--subject system:serviceaccount:team-a:app ",
-                "federated-credential update",
-            ],
-        ),
-        (
-            700_016,
-            Reason::EntraRefused,
-            &[
-                "kubectl annotate serviceaccount --overwrite --namespace team-a app azure.workload.identity/client-id=",
-                "az ad sp show --id",
-            ],
-        ),
-        (7_000_112, Reason::EntraRefused, &["az ad sp update --id", CLIENT]),
-        (
-            90_002,
-            Reason::EntraRefused,
-            &[
-                "kubectl annotate serviceaccount --overwrite --namespace team-a app azure.workload.identity/tenant-id=",
-            ],
-        ),
-        (700_024, Reason::EntraRefused, &["clock", "date --utc"]),
-        (
-            700_027,
-            Reason::EntraRefused,
-            &[
-                "kubectl get --raw /openid/v1/jwks",
-                "https://oidc.example.com/cluster/.well-known/openid-configuration",
-            ],
-        ),
-        (
-            50_027,
-            Reason::EntraRefused,
-            &["kubectl get --raw /openid/v1/jwks"],
-        ),
-        (
-            7_000_272,
-            Reason::EntraRefused,
-            &["kubectl get --raw /openid/v1/jwks"],
-        ),
-        (
-            90_061,
-            Reason::EntraUnavailable,
-            &["curl https://oidc.example.com/cluster/.well-known/openid-configuration"],
-        ),
-        (
-            500_011,
-            Reason::EntraRefused,
-            &["--acr-audience", "https://containerregistry.azure.net"],
-        ),
-        (500_014, Reason::EntraRefused, &["--acr-audience"]),
-        (53_003, Reason::EntraRefused, &["contoso.example", CLIENT]),
-        (90_014, Reason::EntraRefused, &["report it"]),
-        (900_144, Reason::EntraRefused, &["report it"]),
-    ] {
-        let problem = workload_problem(code, ANNOTATION, ISSUER);
-        assert_eq!(problem.reason, reason, "{problem}");
+    for (code, reason, parts) in REFUSALS {
+        let problem = workload_problem(*code, ANNOTATION, ISSUER);
+        assert_eq!(problem.reason, *reason, "{problem}");
         for part in parts
             .iter()
             .copied()

@@ -9,72 +9,61 @@ fn each_invalid_generator_is_refused_with_its_reason() {
     let own = json!({"workloadIdentity": {}});
     let reference = |r: serde_json::Value| json!({"workloadIdentity": {"serviceAccountRef": r}});
     let registry = "contoso.azurecr.io";
-    for (generator, account, reason) in [
+    for (generator, reason) in [
         (
             spec(json!({"registry": registry, "auth": {}})),
-            IDS,
             Reason::GeneratorInvalid,
         ),
         (
             spec(json!({"registry": registry, "auth": {"managedIdentity": {}}})),
-            IDS,
             Reason::ManagedIdentityNotAllowed,
         ),
         (
             spec(
                 json!({"registry": registry, "auth": {"servicePrincipal": {"secretRef": {}}, "workloadIdentity": {}}}),
             ),
-            IDS,
             Reason::GeneratorInvalid,
         ),
         (
             spec(
                 json!({"registry": registry, "auth": reference(json!({"name": "x", "namespace": "team-b"}))}),
             ),
-            IDS,
             Reason::CrossNamespaceNotAllowed,
         ),
         (
             spec(
                 json!({"registry": registry, "auth": reference(json!({"name": "x", "audiences": ["https://evil"]}))}),
             ),
-            IDS,
             Reason::GeneratorInvalid,
         ),
         (
             spec(json!({"registry": "evil.example.com", "auth": own})),
-            IDS,
             Reason::RegistryNotAllowed,
         ),
         (
             spec(json!({"registry": registry, "auth": own, "scope": "repository:*:pull"})),
-            IDS,
             Reason::ScopeInvalid,
         ),
         (
             spec(json!({"registry": registry, "auth": own, "environmentType": "AzureStackCloud"})),
-            IDS,
             Reason::GeneratorInvalid,
         ),
-        (spec_with_pod_identity(), &[][..], Reason::ClientIdMissing),
-        (spec_with_pod_identity(), &IDS[..1], Reason::TenantIdMissing),
-        (
-            spec_with_pod_identity(),
-            &[(IDS[0].0, "not-a-guid"), IDS[1]],
-            Reason::IdentityInvalid,
-        ),
-        (
-            spec_with_pod_identity(),
-            &[IDS[0], (IDS[1].0, "../common")],
-            Reason::IdentityInvalid,
-        ),
-        (
-            spec_with_pod_identity(),
-            &[IDS[0], (IDS[1].0, "common")],
-            Reason::IdentityInvalid,
-        ),
     ] {
-        let problem = resolve(&generator, &annotations(account)).unwrap_err();
+        let problem = resolve(&generator, &annotations(IDS)).unwrap_err();
+        assert_eq!(problem.reason, reason, "{problem}");
+    }
+}
+
+#[test]
+fn each_invalid_annotation_of_a_service_account_is_refused() {
+    for (account, reason) in [
+        (&[][..], Reason::ClientIdMissing),
+        (&IDS[..1], Reason::TenantIdMissing),
+        (&[(IDS[0].0, "not-a-guid"), IDS[1]], Reason::IdentityInvalid),
+        (&[IDS[0], (IDS[1].0, "../common")], Reason::IdentityInvalid),
+        (&[IDS[0], (IDS[1].0, "common")], Reason::IdentityInvalid),
+    ] {
+        let problem = resolve(&spec_with_pod_identity(), &annotations(account)).unwrap_err();
         assert_eq!(problem.reason, reason, "{problem}");
     }
 }
@@ -165,6 +154,10 @@ fn values_above_a_limit_are_refused_with_the_reason_of_their_field() {
         assert_eq!(problem.reason, reason, "{problem}");
         assert!(problem.message.len() < 1000, "{problem}");
     }
+}
+
+#[test]
+fn annotations_of_a_service_account_above_a_limit_are_refused() {
     let central = spec_with_service_account(json!({"name": "puller", "namespace": "central"}));
     let mut account = annotations(IDS);
     account.insert(
@@ -176,7 +169,7 @@ fn values_above_a_limit_are_refused_with_the_reason_of_their_field() {
     assert!(problem.message.contains("shorten it"), "{problem}");
     let problem = resolve(
         &spec_with_pod_identity(),
-        &annotations(&[(IDS[0].0, &long), IDS[1]]),
+        &annotations(&[(IDS[0].0, &"a".repeat(5000)), IDS[1]]),
     )
     .unwrap_err();
     assert_eq!(problem.reason, Reason::IdentityInvalid);
