@@ -40,7 +40,8 @@ impl Deadline {
         Self(self.0.min(Instant::now() + budget))
     }
 
-    /// A deadline slightly before this one, so that an inner task can report the cause of a timeout before the outer deadline.
+    /// A deadline slightly before this one, so that an inner task can report the cause of a timeout before the outer
+    /// deadline.
     pub fn inner(self) -> Self {
         Self(self.0 - INNER_MARGIN)
     }

@@ -1,13 +1,13 @@
 //! A semaphore that shares its permits fairly between admissions and renewals, and between namespaces.
 //!
-//! A plain semaphore serves waiters in order of arrival, so one namespace with many failing pull secrets delays all others.
-//! This semaphore has one queue for each lane and namespace:
+//! A plain semaphore serves waiters in order of arrival, so one namespace with many failing pull secrets delays all
+//! others. This semaphore has one queue for each lane and namespace:
 //! - Neither lane takes the last quarter of the permits, which is reserved for the other lane.
-//! - Within a lane the namespaces are served in rotation. A namespace that holds a quarter of the permits is passed over
-//!   while another one waits.
+//! - Within a lane the namespaces are served in rotation. A namespace that holds a quarter of the permits is passed
+//!   over while another one waits.
 //!
-//! To limit concurrency, hold the [`FairPermit`]. To limit a rate, use a [`FairSemaphore`] with one permit, hold the permit for
-//! the interval and drop it. Waiters are then served in the same fair order.
+//! To limit concurrency, hold the [`FairPermit`]. To limit a rate, use a [`FairSemaphore`] with one permit, hold the
+//! permit for the interval and drop it. Waiters are then served in the same fair order.
 //!
 //!
 //! ```

@@ -1,5 +1,5 @@
-//! Generators: the kinds `ACRAccessToken` and `ClusterGenerator` of External Secrets Operator, the watched stores of these
-//! objects, and their resolution to the inputs of a token.
+//! Generators: the kinds `ACRAccessToken` and `ClusterGenerator` of External Secrets Operator, the watched stores of
+//! these objects, and their resolution to the inputs of a token.
 
 mod access_token;
 mod bounded;

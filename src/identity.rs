@@ -183,8 +183,8 @@ pub enum ManagedIdentityId {
     ResourceId(String),
 }
 
-/// A part of an identity that only messages depend on. It is neither compared nor serialized, because the token does not
-/// depend on it.
+/// A part of an identity that only messages depend on. It is neither compared nor serialized, because the token does
+/// not depend on it.
 #[derive(Clone, Debug)]
 pub struct ForMessages<T>(pub T);
 

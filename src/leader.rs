@@ -1,9 +1,9 @@
 //! Leader election: one replica at a time does the work that must not be done twice.
 //!
 //! A candidate reads the Lease and writes it by compare-and-swap if the Lease is free, names this process, or was not
-//! renewed for its whole duration. Wall clocks are never compared: a candidate measures on its own clock how long the Lease
-//! has been unchanged, and the leader counts from before it sent its last renewal. As the renew deadline is shorter than the
-//! lease duration, the leader stops before a candidate may start.
+//! renewed for its whole duration. Wall clocks are never compared: a candidate measures on its own clock how long the
+//! Lease has been unchanged, and the leader counts from before it sent its last renewal. As the renew deadline is
+//! shorter than the lease duration, the leader stops before a candidate may start.
 
 mod leadership;
 mod record;
@@ -31,13 +31,13 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 /// Name of the Lease in the namespace of the settings. The Roles in deploy/ grant access to this name.
 const LEASE_NAME: &str = "acr-pull-webhook-leader";
 
-/// Runs until `shutdown`. Starts `work` when this process becomes the leader and drops it, which stops it, when leadership
-/// is lost. Work that ends by itself releases the leadership.
+/// Runs until `shutdown`. Starts `work` when this process becomes the leader and drops it, which stops it, when
+/// leadership is lost. Work that ends by itself releases the leadership.
 ///
 /// A replica that is not `fit` for the work does not run for leader, and releases the leadership if it holds it.
 ///
-/// The work must abort the tasks it spawned when it is dropped (`JoinSet` does), and must check `Leadership::still_leads`
-/// before each write: this function cannot stop a spawned task.
+/// The work must abort the tasks it spawned when it is dropped (`JoinSet` does), and must check
+/// `Leadership::still_leads` before each write: this function cannot stop a spawned task.
 pub async fn run<W, F>(
     client: Client,
     settings: Settings,
@@ -215,8 +215,8 @@ impl Election {
         Ok(())
     }
 
-    /// Writes this process into the Lease as its holder. Returns until when this process leads, or `None` if the Lease has
-    /// changed since it was read.
+    /// Writes this process into the Lease as its holder. Returns until when this process leads, or `None` if the Lease
+    /// has changed since it was read.
     async fn write_lease(&mut self) -> Result<Option<Instant>, CallError> {
         let start = Instant::now();
         let before = self
@@ -324,8 +324,8 @@ impl Election {
         CALL_TIMEOUT.min(self.settings.renew_deadline / 2)
     }
 
-    /// The retry period, shortened by up to a fifth so that candidates do not act in step. It is never longer, because the
-    /// flags ensure that the retry period fits into the renew deadline.
+    /// The retry period, shortened by up to a fifth so that candidates do not act in step. It is never longer, because
+    /// the flags ensure that the retry period fits into the renew deadline.
     fn retry_delay(&self) -> Duration {
         let fifth = self.settings.retry_period / 5;
         self.settings.retry_period - fifth.mul_f64(fastrand::f64())

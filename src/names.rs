@@ -1,6 +1,6 @@
-//! The names of Kubernetes objects, of hosts and of Azure's applications: one grammar for each, and types for names that
-//! follow it. Names become part of API server paths and of commands in messages, so text of users and of flags is parsed
-//! before it is used as a name.
+//! The names of Kubernetes objects, of hosts and of Azure's applications: one grammar for each, and types for names
+//! that follow it. Names become part of API server paths and of commands in messages, so text of users and of flags is
+//! parsed before it is used as a name.
 //! Source: <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/>.
 
 use crate::untrusted::UntrustedText;

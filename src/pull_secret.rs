@@ -1,5 +1,5 @@
-//! Pull secrets: the request of a Pod, the plan that it resolves to, the `ACRPullSecret` and the Secret, and how these are
-//! issued.
+//! Pull secrets: the request of a Pod, the plan that it resolves to, the `ACRPullSecret` and the Secret, and how these
+//! are issued.
 
 mod cache;
 mod census;

@@ -1,5 +1,5 @@
-//! Essential tasks: the process exits when the first one ends. A restarted process is better than one that answers from the
-//! stale data of a dead watch.
+//! Essential tasks: the process exits when the first one ends. A restarted process is better than one that answers from
+//! the stale data of a dead watch.
 
 use futures::FutureExt;
 use std::panic::AssertUnwindSafe;

@@ -142,8 +142,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// For any sequence of steps: the limit is kept, no permit stays idle while a waiter may have it, and every waiter is
-    /// served eventually.
+    /// For any sequence of steps: the limit is kept, no permit stays idle while a waiter may have it, and every waiter
+    /// is served eventually.
     #[test]
     fn permits_are_never_lost_or_duplicated(limit in 1_usize..12, steps in prop::collection::vec(step(), 0..200)) {
         let semaphore = FairSemaphore::new(limit);

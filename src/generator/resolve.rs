@@ -61,8 +61,8 @@ impl TokenInputs {
 pub enum ServiceAccount {
     /// The service account of the Pod, by name: each service account has its own pull secret.
     OfPod(ObjectName),
-    /// The service account that the generator names: the generator has one pull secret. Only a ClusterGenerator can name
-    /// a namespace other than the Pod's.
+    /// The service account that the generator names: the generator has one pull secret. Only a ClusterGenerator can
+    /// name a namespace other than the Pod's.
     Named(NamespacedName),
     /// None, for a service principal or a managed identity: the generator has one pull secret.
     NotNeeded,

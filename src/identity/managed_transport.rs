@@ -1,9 +1,9 @@
 //! The HTTP transport for azure_identity's managed identity credential.
 //!
-//! azure_identity turns every 400 into one sentence, and retries IMDS for more than a minute even if retries are disabled
-//! (`VirtualMachineManagedIdentityCredential::new` replaces the caller's retry options). Versions 1.0.0 and 1.1.0-beta.1
-//! do so, and no issue of azure-sdk-for-rust covers it. Therefore this transport parses the responses. It returns failures
-//! as [`EndpointError`], with an error kind that azure_identity does not retry.
+//! azure_identity turns every 400 into one sentence, and retries IMDS for more than a minute even if retries are
+//! disabled (`VirtualMachineManagedIdentityCredential::new` replaces the caller's retry options). Versions 1.0.0 and
+//! 1.1.0-beta.1 do so, and no issue of azure-sdk-for-rust covers it. Therefore this transport parses the responses. It
+//! returns failures as [`EndpointError`], with an error kind that azure_identity does not retry.
 
 use crate::transport::{self, Reply};
 use azure_core::{

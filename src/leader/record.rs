@@ -48,13 +48,14 @@ impl Observation {
     }
 }
 
-/// The spec contains holder, times and transitions. Comparing it too guards against a server that reuses a resourceVersion.
+/// The spec contains holder, times and transitions. Comparing it too guards against a server that reuses a
+/// resourceVersion.
 fn is_same(before: &Lease, now: &Lease) -> bool {
     before.metadata.resource_version == now.metadata.resource_version && before.spec == now.spec
 }
 
-/// Whether `me` may write the Lease: if the Lease does not exist, was released, names `me` (the response to an earlier write
-/// may have been lost), or was not renewed for the whole duration that it states.
+/// Whether `me` may write the Lease: if the Lease does not exist, was released, names `me` (the response to an earlier
+/// write may have been lost), or was not renewed for the whole duration that it states.
 pub fn is_free(me: &str, observed: Option<&Observation>, default_duration: Duration, now: Instant) -> bool {
     let Some(observed) = observed else { return true };
     let holder = observed.holder();

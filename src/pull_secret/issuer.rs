@@ -86,8 +86,8 @@ impl Issuer {
         &self.0.issuance.writer
     }
 
-    /// Makes sure that the Secret of a Pod which is being admitted holds a token. `None` means that it does already, and
-    /// that there is nothing to wait for.
+    /// Makes sure that the Secret of a Pod which is being admitted holds a token. `None` means that it does already,
+    /// and that there is nothing to wait for.
     pub fn ensure(
         &self,
         plan: Arc<PullSecretPlan>,

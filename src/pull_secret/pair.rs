@@ -1,9 +1,9 @@
 //! Keeps the Secret and the status consistent, which are two writes.
 //!
-//! Two replicas may issue the same pull secret at the same time, and from different inputs where one of them has not yet
-//! seen a change. So each write requires the version that its writer knows. The status holds the resource version of the
-//! Secret that it describes; the Secret is replaced only from that version, and the status only from the version that its
-//! writer has seen. A writer that meets another version reads the object again and decides again.
+//! Two replicas may issue the same pull secret at the same time, and from different inputs where one of them has not
+//! yet seen a change. So each write requires the version that its writer knows. The status holds the resource version
+//! of the Secret that it describes; the Secret is replaced only from that version, and the status only from the version
+//! that its writer has seen. A writer that meets another version reads the object again and decides again.
 
 use super::{
     ACRPullSecret, ACRPullSecretStatus, IssuedToken, PullSecretPlan, Writer,
@@ -86,7 +86,8 @@ impl Writer {
         Ok(Written::Done)
     }
 
-    /// Returns the version of the Secret that was written, or `None` if another replica was quicker with the same inputs.
+    /// Returns the version of the Secret that was written, or `None` if another replica was quicker with the same
+    /// inputs.
     async fn write_secret(
         &self,
         owner: &mut ACRPullSecret,

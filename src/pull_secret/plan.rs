@@ -60,8 +60,8 @@ impl PullSecretPlan {
         &self.key.name
     }
 
-    /// The plan for the pull secret of this name. Pods refer to the existing name, even if the generator would now produce
-    /// another one.
+    /// The plan for the pull secret of this name. Pods refer to the existing name, even if the generator would now
+    /// produce another one.
     pub fn named(mut self: Arc<Self>, name: &ObjectName) -> Arc<Self> {
         if self.name() != name {
             Arc::make_mut(&mut self).key.name = name.clone();
@@ -128,8 +128,8 @@ mod tests {
         })
     }
 
-    /// A fingerprint is kept in the status of each pull secret. If one of these changes, an upgrade replaces every token of a
-    /// cluster, and two versions that run at the same time replace each other's tokens.
+    /// A fingerprint is kept in the status of each pull secret. If one of these changes, an upgrade replaces every
+    /// token of a cluster, and two versions that run at the same time replace each other's tokens.
     #[test]
     fn fingerprints_do_not_change_between_versions() {
         let managed = Identity::Managed(ManagedIdentity {

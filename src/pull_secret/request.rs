@@ -75,7 +75,8 @@ impl PullSecretRequest {
         &self.namespace
     }
 
-    /// The service account of the Pod. `None` if the pull secret exists and the service account of its Pods is not known.
+    /// The service account of the Pod. `None` if the pull secret exists and the service account of its Pods is not
+    /// known.
     pub fn service_account(&self) -> Option<&ObjectName> {
         self.service_account.as_ref()
     }

@@ -1,8 +1,8 @@
 //! Writes `ACRPullSecret`s and Secrets without the right to read a Secret.
 //!
-//! A Secret is created, and afterwards replaced by a PUT with the uid that its creation returned. It is never patched: the
-//! right to patch is a right to read, because an error message of the API server quotes a value that a JSON patch copies
-//! into a field where it is invalid, before any policy is evaluated. Where the uid is not known, a
+//! A Secret is created, and afterwards replaced by a PUT with the uid that its creation returned. It is never patched:
+//! the right to patch is a right to read, because an error message of the API server quotes a value that a JSON patch
+//! copies into a field where it is invalid, before any policy is evaluated. Where the uid is not known, a
 //! ValidatingAdmissionPolicy (deploy/) protects Secrets of others.
 //!
 //! The Secret and the status are two writes; `pair` keeps them consistent.
@@ -104,8 +104,8 @@ impl Writer {
     ) -> Result<Version, Problem> {
         let secret = secret(owner, plan, token);
         let written = match self.create(plan, &secret).await {
-            // The policy decides whether the existing Secret may be replaced. A Secret of a deleted owner would be deleted with
-            // it, so the owner must still exist.
+            // The policy decides whether the existing Secret may be replaced. A Secret of a deleted owner would be
+            // deleted with it, so the owner must still exist.
             Err(CallError::Api(s)) if s.code == 409 => {
                 self.live_with_same_uid(&plan.key, owner).await?;
                 self.replace(plan, &secret).await
@@ -167,8 +167,8 @@ impl Writer {
         self.patch_unused(key, owner, json!(Time(since))).await.map(drop)
     }
 
-    /// Takes the mark back because a Pod needs the pull secret. This also changes the resource version, which a deletion
-    /// requires. Returns whether the object still exists as it is known.
+    /// Takes the mark back because a Pod needs the pull secret. This also changes the resource version, which a
+    /// deletion requires. Returns whether the object still exists as it is known.
     pub async fn mark_used(&self, key: &NamespacedName, owner: &ACRPullSecret) -> Result<bool, Problem> {
         self.patch_unused(key, owner, json!(null)).await
     }
@@ -191,8 +191,8 @@ impl Writer {
         }
     }
 
-    /// Deletes the pull secret if it still exists as it is known; the garbage collector deletes its Secret. Returns whether
-    /// it is deleted.
+    /// Deletes the pull secret if it still exists as it is known; the garbage collector deletes its Secret. Returns
+    /// whether it is deleted.
     pub async fn delete_as_known(
         &self,
         key: &NamespacedName,
@@ -310,8 +310,8 @@ fn secret_problem(plan: &PullSecretPlan, error: CallError) -> Problem {
     }
 }
 
-/// Whether the API server refused the write because the existing Secret is not a pull secret: by the policy, or because a
-/// field differs that cannot change.
+/// Whether the API server refused the write because the existing Secret is not a pull secret: by the policy, or because
+/// a field differs that cannot change.
 fn is_foreign(status: &Status) -> bool {
     match status.code {
         403 => status.message.contains(FOREIGN_SECRET_MESSAGE),

@@ -19,7 +19,8 @@ use x509_cert::{Certificate, der::Decode};
 pub struct AllowedClients {
     /// The PEM file of the CA that signs them.
     pub ca_file: PathBuf,
-    /// A certificate must have one of these common names or DNS names. If empty, every certificate of the CA is accepted.
+    /// A certificate must have one of these common names or DNS names. If empty, every certificate of the CA is
+    /// accepted.
     pub names: Vec<String>,
 }
 

@@ -1,7 +1,7 @@
 //! All connections of one listener, and the choice of the connection that is closed to admit a new one.
 //!
-//! A connection is *proven* after a request for a secret path: only API servers know such a path. A stranger's connection
-//! is never proven, and strangers' connections are closed first.
+//! A connection is *proven* after a request for a secret path: only API servers know such a path. A stranger's
+//! connection is never proven, and strangers' connections are closed first.
 
 use parking_lot::Mutex;
 use std::{
@@ -18,8 +18,8 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// The maximum number of unproven connections. Each may take about 120 KiB, mostly for an incomplete handshake message. An
-/// API server's connection is unproven for some milliseconds.
+/// The maximum number of unproven connections. Each may take about 120 KiB, mostly for an incomplete handshake message.
+/// An API server's connection is unproven for some milliseconds.
 pub const MAX_UNPROVEN: usize = 128;
 /// The maximum number of concurrent handshakes and first requests of one unproven address. Further connections wait,
 /// without TLS state.
@@ -59,8 +59,8 @@ impl Connections {
         }))
     }
 
-    /// Registers a new connection. At the limit, another connection is closed. If none may be closed, for example because
-    /// all have a request in flight, this waits.
+    /// Registers a new connection. At the limit, another connection is closed. If none may be closed, for example
+    /// because all have a request in flight, this waits.
     pub async fn admit(&self, peer: IpAddr) -> ConnectionGuard {
         // An IPv6 listener sees IPv4 addresses in their mapped form.
         let peer = peer.to_canonical();
@@ -178,8 +178,8 @@ struct Peer {
     /// When the last proven connection ended.
     last_proven: Option<Instant>,
     /// Limits concurrent handshakes. Closed when the address is proven: one address may stand for many API servers
-    /// (konnectivity), which open hundreds of connections at the same time. A stranger with the address of an API server
-    /// gains little: its connections are closed after some seconds, and before those of API servers.
+    /// (konnectivity), which open hundreds of connections at the same time. A stranger with the address of an API
+    /// server gains little: its connections are closed after some seconds, and before those of API servers.
     handshakes: Option<Arc<Semaphore>>,
 }
 
@@ -193,8 +193,8 @@ impl Peer {
 struct Connection {
     peer: IpAddr,
     opened: Instant,
-    /// [`NO_REQUEST_YET`], [`REQUEST_IN_FLIGHT`], or since when the connection is idle, in milliseconds since the listener
-    /// started.
+    /// [`NO_REQUEST_YET`], [`REQUEST_IN_FLIGHT`], or since when the connection is idle, in milliseconds since the
+    /// listener started.
     activity: AtomicU64,
     /// Whether its address counts it as proven.
     proven: AtomicBool,

@@ -13,7 +13,8 @@ use tokio::time::{MissedTickBehavior, interval};
 /// system events would not be faster.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Serves the certificate of these files, and starts a task that reloads them. A later error leaves the previous certificate in use.
+/// Serves the certificate of these files, and starts a task that reloads them. A later error leaves the previous
+/// certificate in use.
 pub fn serve_files(cert: &Path, key: &Path, slot: &CertificateSlot, tasks: &Tasks) -> Result<(), StartError> {
     let files = CertificateFiles {
         cert: cert.to_owned(),

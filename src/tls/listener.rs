@@ -33,8 +33,8 @@ use tokio_rustls::TlsAcceptor;
 
 /// From accepting a connection to the start of its handshake. API servers usually do not wait longer for a response.
 const HANDSHAKE_START_TIMEOUT: Duration = Duration::from_secs(10);
-/// From the start of the handshake to the end of the first request head. An API server sends it immediately. On the admin
-/// listener, this limits the whole exchange.
+/// From the start of the handshake to the end of the first request head. An API server sends it immediately. On the
+/// admin listener, this limits the whole exchange.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// hyper counts the idle time between requests too. The API server closes an idle connection after 90 s. It must close
 /// first: a request could arrive while the webhook closes the connection.
@@ -54,8 +54,8 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 pub enum ShutdownPhase {
     /// The listener is not shutting down.
     Serving,
-    /// Each connection is closed after its next response. An idle connection is not closed, because a request may arrive
-    /// at the same time, and clients do not retry a POST.
+    /// Each connection is closed after its next response. An idle connection is not closed, because a request may
+    /// arrive at the same time, and clients do not retry a POST.
     Draining,
     /// New connections are not accepted, and each connection is closed after its request in flight.
     Stopped,

@@ -1,5 +1,5 @@
-//! Manages the secret path and, unless the certificate comes from files, the webhook's own certificates. They are stored
-//! in one Secret and published in the MutatingWebhookConfiguration.
+//! Manages the secret path and, unless the certificate comes from files, the webhook's own certificates. They are
+//! stored in one Secret and published in the MutatingWebhookConfiguration.
 //!
 //! Every replica does this. A write only succeeds if the object still has the version that the replica has seen. If
 //! several replicas make the same decision, one of them writes and the others see its result.

@@ -1,4 +1,5 @@
-//! The secret path. Only API servers can read it, in the MutatingWebhookConfiguration, so only they can call the webhook.
+//! The secret path. Only API servers can read it, in the MutatingWebhookConfiguration, so only they can call the
+//! webhook.
 
 use parking_lot::RwLock;
 use rustls::crypto::CryptoProvider;
@@ -63,8 +64,8 @@ impl AcceptedPaths {
         *self.0.write() = paths;
     }
 
-    /// Whether a request for this path is accepted. The comparison takes the same time for every path of the right length,
-    /// so its duration does not reveal an accepted path.
+    /// Whether a request for this path is accepted. The comparison takes the same time for every path of the right
+    /// length, so its duration does not reveal an accepted path.
     pub fn accept(&self, path: &str) -> bool {
         let text = path.strip_prefix(URL_PREFIX).map(str::as_bytes);
         let Some(requested) = text.and_then(|text| <&[u8; DIGITS]>::try_from(text).ok()) else {

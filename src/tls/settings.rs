@@ -34,7 +34,8 @@ pub struct TlsArgs {
     )]
     pub tls_key: Option<PathBuf>,
 
-    /// Secret in which the webhook stores its secret path and its own certificates; the default namespace is the Pod's own
+    /// Secret in which the webhook stores its secret path and its own certificates; the default namespace is the Pod's
+    /// own
     #[arg(
         long,
         env = "ACR_PULL_WEBHOOK_TLS_SECRET",
@@ -62,7 +63,8 @@ pub struct TlsArgs {
     )]
     pub webhook_configuration: String,
 
-    /// Lifetime of the certificates that the webhook issues; they and the secret path are replaced after two thirds of it
+    /// Lifetime of the certificates that the webhook issues; they and the secret path are replaced after two thirds of
+    /// it
     #[arg(long, env = "ACR_PULL_WEBHOOK_CERTIFICATE_LIFETIME", default_value = "2160h", value_parser = duration, value_name = "DURATION")]
     pub certificate_lifetime: Duration,
 

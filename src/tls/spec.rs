@@ -19,8 +19,8 @@ pub const CLOCK_SKEW_TOLERANCE: Duration = Duration::from_secs(3600);
 /// The names and the lifetime of the certificates that the webhook issues.
 #[derive(Clone, Debug)]
 pub struct CertificateSpec {
-    /// The DNS names and IP addresses by which the API server calls. None if the certificate comes from files: then only
-    /// a path is generated.
+    /// The DNS names and IP addresses by which the API server calls. None if the certificate comes from files: then
+    /// only a path is generated.
     names: Option<Vec<String>>,
     lifetime: Duration,
 }
@@ -64,8 +64,8 @@ impl CertificateSpec {
         (self.lifetime / 10).min(Duration::from_secs(60))
     }
 
-    /// Generates a path and, unless the certificate comes from files, a CA and a certificate that it signs. If the served
-    /// certificate lacks a name, its own names are added: other replicas may have been started with those.
+    /// Generates a path and, unless the certificate comes from files, a CA and a certificate that it signs. If the
+    /// served certificate lacks a name, its own names are added: other replicas may have been started with those.
     pub fn issue(
         &self,
         served: Option<&CertificateAndKey>,
@@ -135,8 +135,8 @@ impl CertificateSpec {
         names.all(|name| contains(&certificate.names, name))
     }
 
-    /// Returns the certificate to serve, or None if it comes from files. The error says why a client that only trusts its
-    /// CA would reject it now. Its names may differ from the specified ones. Such a certificate is replaced by a
+    /// Returns the certificate to serve, or None if it comes from files. The error says why a client that only trusts
+    /// its CA would reject it now. Its names may differ from the specified ones. Such a certificate is replaced by a
     /// rotation: replicas that were started with different names must not replace each other's certificates.
     pub fn check(
         &self,

@@ -1,5 +1,5 @@
-//! The parts of a MutatingWebhookConfiguration that the certificate manager reads, and the JSON patch that publishes a CA
-//! bundle and a path in it.
+//! The parts of a MutatingWebhookConfiguration that the certificate manager reads, and the JSON patch that publishes a
+//! CA bundle and a path in it.
 
 use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::Resource;

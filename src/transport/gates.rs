@@ -1,13 +1,13 @@
 //! Limits calls to each host outside the cluster and to the API server.
 //!
-//! Users choose the host names, and any host may hang. A call therefore waits only for its own host, and while it waits it
-//! holds no permit for another host. Each host has
+//! Users choose the host names, and any host may hang. A call therefore waits only for its own host, and while it waits
+//! it holds no permit for another host. Each host has
 //! - a limit of concurrent calls, granted fairly (see [`FairSemaphore`]);
-//! - a circuit breaker: after several consecutive calls without a response, further calls fail immediately with the same
-//!   problem, and one call at a time probes the host after a back-off;
-//! - the pauses that the host requested by `Retry-After`, one for each subject that callers name. A registry throttles as a
-//!   whole. Entra throttles an application in a tenant, so that is the subject for Entra, as in Microsoft's own client
-//!   library; otherwise one throttled application would stop all other applications of its tenant.
+//! - a circuit breaker: after several consecutive calls without a response, further calls fail immediately with the
+//!   same problem, and one call at a time probes the host after a back-off;
+//! - the pauses that the host requested by `Retry-After`, one for each subject that callers name. A registry throttles
+//!   as a whole. Entra throttles an application in a tenant, so that is the subject for Entra, as in Microsoft's own
+//!   client library; otherwise one throttled application would stop all other applications of its tenant.
 //!
 //! All hosts together have a limit too, which bounds memory. One host may use a quarter of it.
 
@@ -124,7 +124,8 @@ impl Gates {
         Box::pin(call()).await
     }
 
-    /// Calls a host once a permit is available. Fails immediately if the host is unreachable or requested a pause for `subject`.
+    /// Calls a host once a permit is available. Fails immediately if the host is unreachable or requested a pause for
+    /// `subject`.
     pub async fn call<T, F>(
         &self,
         caller: &Caller,

@@ -1,8 +1,8 @@
 //! Which pull secrets live Pods name, from a watch of the Pods' metadata.
 //!
-//! The metadata is a claim of anybody who may write Pods. On its own it only decides whether an existing `ACRPullSecret`
-//! in the Pod's namespace is renewed or collected, which affects no other namespace. Before anything is issued or
-//! repaired for a Pod, the Pod itself is read.
+//! The metadata is a claim of anybody who may write Pods. On its own it only decides whether an existing
+//! `ACRPullSecret` in the Pod's namespace is renewed or collected, which affects no other namespace. Before anything is
+//! issued or repaired for a Pod, the Pod itself is read.
 
 use crate::{
     admission::{MAX_REFERENCES, PULL_SECRETS_ANNOTATION},

@@ -153,7 +153,8 @@ async fn a_new_connection_waits_if_all_have_a_request_in_flight() {
     assert!(!other.connection.evicted.load(Ordering::Relaxed));
 }
 
-/// A burst from a proven address is admitted as fast as its handshakes end. Strangers' connections are closed immediately.
+/// A burst from a proven address is admitted as fast as its handshakes end. Strangers' connections are closed
+/// immediately.
 #[tokio::test(start_paused = true)]
 async fn unproven_connections_have_their_own_limit() {
     let all = Connections::new(10 * MAX_UNPROVEN);
