@@ -62,7 +62,6 @@ impl Request<'_> {
             .object
             .registries()
             .filter(|registry| registry.len() <= MAX_NAME_LENGTH)
-            .map(str::to_owned)
             .collect();
         if registries.len() > MAX_REGISTRIES {
             return Err(Problem::new(
@@ -70,6 +69,7 @@ impl Request<'_> {
                 format!("the Pod's images are from more than {MAX_REGISTRIES} registries"),
             ));
         }
+        let registries = registries.into_iter().map(str::to_owned).collect();
         Ok(Request {
             uid: owned(self.uid),
             namespace: self.namespace,
@@ -136,7 +136,7 @@ pub struct PodView<'a> {
 
 impl PodView<'_> {
     /// A copy with these registries, in place of the images.
-    fn detached(self, registries: BTreeSet<String>) -> PodView<'static> {
+    fn detached(self, registries: Vec<String>) -> PodView<'static> {
         // The registries are stored as images, because `registries` parses images.
         let image = |registry: String| Container {
             image: Some(Cow::Owned(registry + "/")),
