@@ -301,6 +301,18 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_joined_name_is_cut_before_a_dot_or_a_dash() {
+        for length in 200..=250 {
+            for separator in [".", "-"] {
+                let name = ObjectName::new(&format!("{}{separator}b", "a".repeat(length))).unwrap();
+                let joined = ObjectName::joined("acr-pull", &[&name, &name], &[0; 5]);
+                assert_eq!(ObjectName::new(&joined), Some(joined.clone()));
+                assert!(!joined.contains("--"), "{joined}");
+            }
+        }
+    }
+
     const NAME: &str = "[a-z0-9]([-a-z0-9]{0,80}[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]{0,80}[a-z0-9])?){0,2}";
 
     proptest! {
