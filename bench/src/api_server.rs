@@ -1,17 +1,19 @@
 //! What a creation of a Pod costs whoever creates it, by the real API server.
 
 use crate::{
-    ground::{FLOORS, Ground, NOBODYS, dry_run, pod},
+    ground::{FLOORS, Ground, NOBODYS},
     report::{Part, Row, Target, median, time},
+    request::pod,
 };
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use std::time::{Duration, Instant};
+use testkit::objects::dry_run;
 
 pub async fn measure(ground: &Ground, number: usize) -> Part {
-    let site = &ground.site;
-    let of = |namespace: &str| Api::<Pod>::namespaced(site.client.clone(), namespace);
-    let all = [of(NOBODYS), of(FLOORS), of(&site.a.namespace)];
+    let env = &ground.env;
+    let of = |namespace: &str| Api::<Pod>::namespaced(env.client.clone(), namespace);
+    let all = [of(NOBODYS), of(FLOORS), of(env.team_a.namespace.name())];
     let (params, pod) = (dry_run(), pod());
     let mut took: [Vec<Duration>; 3] = Default::default();
     for n in 0..number {

@@ -20,8 +20,8 @@ pub async fn measure(tools: &Tools, sizes: &[usize], rounds: usize) -> Part {
     let crowd = Crowd::new(REPLICAS + 2 * rounds * sizes.len()).await;
     crowd.set_delay(DELAY);
     let files = TempDir::with_prefix("acr-pull-webhook-bench-").expect("a temporary folder can be made");
-    let other = crowd.site.replica().await;
-    let webhooks = [&crowd.site.webhook, &other];
+    let other = crowd.env.replica().await;
+    let webhooks = [&crowd.env.webhook, &other];
     let floors = [Floor::start(tools).await, Floor::start(tools).await];
     let askers = webhooks.map(|webhook| crowd.asker(webhook));
     // The connections to Azure are there.

@@ -18,7 +18,11 @@ use kube::{
 };
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-use testbed::site::{REGISTRY, TENANT, from};
+use testkit::{
+    azure::{REGISTRY, TENANT},
+    namespace::TestNamespace,
+    objects::from,
+};
 
 /// How late Azure answers at each hop.
 const DELAYS: [Duration; 3] = [
@@ -33,7 +37,7 @@ const MARGIN: Duration = Duration::from_millis(5);
 struct Bare {
     api_server: Client,
     azure: reqwest::Client,
-    namespace: String,
+    namespace: TestNamespace,
 }
 
 pub async fn measure(number: usize) -> Part {
@@ -44,7 +48,7 @@ pub async fn measure(number: usize) -> Part {
     let (mut rows, mut curves) = (Vec::new(), [Vec::new(), Vec::new()]);
     for delay in DELAYS {
         crowd.set_delay(delay);
-        let warm = crowd.asker(&crowd.site.webhook);
+        let warm = crowd.asker(&crowd.env.webhook);
         warm.connect(1).await;
         // Connections to Azure are there, on both sides.
         warm.ask(next()).await;
@@ -53,7 +57,7 @@ pub async fn measure(number: usize) -> Part {
         for _ in 0..number {
             calls.push(bare.admit(next()).await);
             ours.push(admit(&warm, next()).await);
-            let started = crowd.site.replica().await;
+            let started = crowd.env.replica().await;
             let asker = crowd.asker(&started);
             asker.connect(1).await;
             first.push(admit(&asker, next()).await);
@@ -112,18 +116,17 @@ async fn admit(asker: &crate::crowd::Asker, n: usize) -> Duration {
 
 impl Bare {
     async fn new(crowd: &Crowd) -> Self {
-        let site = &crowd.site;
-        let ca =
-            reqwest::Certificate::from_pem(site.emulator.ca_pem().as_bytes()).expect("it is a certificate");
-        let proxy = site.emulator.proxy_url().expect("it has a proxy");
+        let env = &crowd.env;
+        let ca = reqwest::Certificate::from_pem(env.azure.ca_pem().as_bytes()).expect("it is a certificate");
+        let proxy = env.azure.emulator.proxy_url().expect("it has a proxy");
         Self {
-            api_server: site.cluster.with_webhooks_token(None).await,
+            api_server: env.cluster.with_webhooks_token(None).await,
             azure: reqwest::Client::builder()
                 .proxy(reqwest::Proxy::all(proxy).expect("it is a URL"))
                 .tls_certs_only([ca])
                 .build()
                 .expect("a client can be built"),
-            namespace: site.a.namespace.clone(),
+            namespace: env.team_a.namespace.clone(),
         }
     }
 
@@ -153,7 +156,7 @@ impl Bare {
             )]
             .into(),
         );
-        let secrets = Api::<Secret>::namespaced(self.api_server.clone(), &self.namespace);
+        let secrets = Api::<Secret>::namespaced(self.api_server.clone(), self.namespace.name());
         secrets
             .create(&PostParams::default(), &secret)
             .await
@@ -162,7 +165,7 @@ impl Bare {
     }
 
     async fn own(&self, n: usize, name: &str) -> ACRPullSecret {
-        let api = Api::<ACRPullSecret>::namespaced(self.api_server.clone(), &self.namespace);
+        let api = Api::<ACRPullSecret>::namespaced(self.api_server.clone(), self.namespace.name());
         let object = json!({
             "apiVersion": "acr-pull.dev/v1alpha1",
             "kind": "ACRPullSecret",
@@ -176,7 +179,7 @@ impl Bare {
     }
 
     async fn token(&self, n: usize) -> String {
-        let accounts = Api::<ServiceAccount>::namespaced(self.api_server.clone(), &self.namespace);
+        let accounts = Api::<ServiceAccount>::namespaced(self.api_server.clone(), self.namespace.name());
         let request = TokenRequest {
             spec: TokenRequestSpec {
                 audiences: vec!["api://AzureADTokenExchange".to_owned()],

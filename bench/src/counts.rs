@@ -35,7 +35,7 @@ const ALLOCATIONS: Counter = Counter {
 };
 
 pub async fn measure(tools: &Tools, ground: &Ground, requests: usize) -> Part {
-    let webhook = testbed::webhook::program();
+    let webhook = testkit::webhook::program();
     let count = async |counter: Counter, floor: &Path, webhook: &Path| {
         // What the start costs is in both, and not in their difference.
         let [few, many] = [requests, 3 * requests];
@@ -91,7 +91,7 @@ impl Counter {
 
     async fn webhook(self, ground: &Ground, program: &Path, requests: usize) -> u64 {
         let (command, log) = self.command(program);
-        let mut webhook = ground.site.replica_as(command).await;
+        let mut webhook = ground.env.replica_by(command).await;
         ask(&ground.ask(&webhook), requests).await;
         webhook.terminate().await;
         self.read(&log)

@@ -1,33 +1,33 @@
 //! Many identities: service accounts with an application each, in one namespace, and the reviews of their Pods.
 
-use crate::ground::pod;
+use crate::request::{FLAGS, pod};
 use azure_emulator::{Endpoint, Fault};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::ServiceAccount;
-use kube::{Api, api::PostParams};
+use kube::api::PostParams;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-use testbed::{
+use testkit::{
+    azure::{add_application, set_token_lifetime},
+    env::TestEnv,
+    namespace::TestNamespace,
+    objects::{CLIENT_ID, from, with_account},
     review::review,
-    site::{Site, add_application, from},
     webhook::Webhook,
 };
 
 /// Calls of ours to the API server at the same time, while something is prepared.
 pub const PREPARING: usize = 32;
 
-/// A log as a cluster's.
-pub const FLAGS: [&str; 2] = ["--log-level=info", "--max-pull-secrets-per-namespace=1000000"];
-
 pub struct Crowd {
-    pub site: Site,
+    pub env: TestEnv,
 }
 
 /// Asks one webhook about Pods of the crowd.
 pub struct Asker {
     client: reqwest::Client,
     url: String,
-    namespace: String,
+    namespace: TestNamespace,
 }
 
 /// What a webhook answered about one Pod.
@@ -56,33 +56,33 @@ pub fn client_id(n: usize) -> String {
 // === impl Crowd ===
 
 impl Crowd {
-    /// A site with so many identities, where nobody leads: what is there stays as it is.
+    /// A env with so many identities, where nobody leads: what is there stays as it is.
     pub async fn new(number: usize) -> Self {
         Self::with_flags(number, &[]).await
     }
 
     /// The same, whose webhook has further flags.
     pub async fn with_flags(number: usize, flags: &[&str]) -> Self {
-        let site = Site::with(&[&FLAGS, flags].concat(), |world| add(world, number)).await;
-        Self::settle(site, number).await
+        let env = TestEnv::with(&[&FLAGS, flags].concat(), |world| add(world, number)).await;
+        Self::settle(env, number).await
     }
 
-    /// A site whose webhook leads, with further flags, and where the tokens last so long.
+    /// A env whose webhook leads, with further flags, and where the tokens last so long.
     pub async fn led(number: usize, lifetime: &str, flags: &[&str]) -> Self {
         let flags = [&FLAGS, flags].concat();
-        let site = Site::leading(&flags, |world| {
-            world["tokens"] = json!({"acrRefreshLifetime": lifetime});
+        let env = TestEnv::leading(&flags, |world| {
+            set_token_lifetime(world, lifetime);
             add(world, number);
         });
-        Self::settle(site.await, number).await
+        Self::settle(env.await, number).await
     }
 
-    async fn settle(site: Site, number: usize) -> Self {
-        let accounts = Api::<ServiceAccount>::namespaced(site.client.clone(), &site.a.namespace);
+    async fn settle(env: TestEnv, number: usize) -> Self {
+        let accounts = env.team_a.namespace.api::<ServiceAccount>();
         let create = |n| {
             let object: ServiceAccount = from(json!({"metadata": {
                 "name": account(n),
-                "annotations": {"azure.workload.identity/client-id": client_id(n)},
+                "annotations": {CLIENT_ID: client_id(n)},
             }}));
             let accounts = accounts.clone();
             async move { accounts.create(&PostParams::default(), &object).await }
@@ -91,7 +91,7 @@ impl Crowd {
         while let Some(created) = created.next().await {
             created.expect("a service account can be created");
         }
-        Self { site }
+        Self { env }
     }
 
     /// Azure answers so much later at each hop.
@@ -101,7 +101,7 @@ impl Crowd {
             ..Fault::on(endpoint)
         };
         let faults = [Endpoint::EntraToken, Endpoint::AcrExchange].map(slow);
-        self.site.emulator.set_faults(&faults).expect("these are faults");
+        self.env.azure.set_faults(&faults);
     }
 
     /// Asks this webhook.
@@ -109,13 +109,13 @@ impl Crowd {
         Asker {
             client: webhook.client(),
             url: webhook.url(),
-            namespace: self.site.a.namespace.clone(),
+            namespace: self.env.team_a.namespace.clone(),
         }
     }
 
     /// How often Entra was asked as the identity of this number.
     pub fn sequences(&self, n: usize) -> usize {
-        self.site.calls_of(&client_id(n), Endpoint::EntraToken)
+        self.env.azure.calls_of(&client_id(n), Endpoint::EntraToken)
     }
 }
 
@@ -124,8 +124,7 @@ impl Crowd {
 impl Asker {
     /// The review of a Pod of this identity.
     pub fn review(&self, n: usize) -> Value {
-        let mut pod = pod();
-        pod.spec.as_mut().expect("it has a spec").service_account_name = Some(account(n));
+        let pod = with_account(pod(), &account(n));
         review(&self.namespace, &pod)
     }
 

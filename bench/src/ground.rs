@@ -1,18 +1,24 @@
 //! Where the webhook and the floor are measured side by side: one control plane, one Azure, three namespaces alike but for
 //! whom the API server asks about their Pods.
 
-use crate::{crowd::FLAGS, load::Target, tools::Tools};
+use crate::{
+    load::Target,
+    request::{FLAGS, pod},
+    tools::Tools,
+};
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, api::PostParams};
+use kube::Api;
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
-use testbed::{
+use testkit::{
     control_plane::signal,
-    site::{Site, eventually},
+    env::TestEnv,
+    eventually,
+    objects::dry_run,
     webhook::{Webhook, write_certificate},
 };
 use tokio::{
@@ -26,7 +32,7 @@ pub const NOBODYS: &str = "nobodys";
 pub const FLOORS: &str = "floors";
 
 pub struct Ground {
-    pub site: Site,
+    pub env: TestEnv,
     pub floor: Floor,
     files: TempDir,
 }
@@ -49,33 +55,21 @@ pub struct Asked {
     process: u32,
 }
 
-/// The Pod of all measurements.
-pub fn pod() -> Pod {
-    serde_saphyr::from_str(include_str!("../pod.yaml")).expect("bench/pod.yaml is a Pod")
-}
-
-/// Creates nothing, but asks all.
-pub fn dry_run() -> PostParams {
-    PostParams {
-        dry_run: true,
-        ..PostParams::default()
-    }
-}
-
 // === impl Ground ===
 
 impl Ground {
     /// Everything is warm: the webhook has minted the one pull secret, and the floor has seen its review.
     pub async fn new(tools: &Tools) -> Self {
-        let site = Site::leading(&FLAGS, |_| ()).await;
+        let env = TestEnv::leading(&FLAGS, |_| ()).await;
         let files = TempDir::with_prefix("acr-pull-webhook-bench-").expect("a temporary folder can be made");
         let floor = Floor::start(tools).await;
-        site.settle_in(NOBODYS, "nobody", site.a.client_id).await;
-        site.settle_in(FLOORS, "floor", site.a.client_id).await;
-        site.register_at(Some("floor"), "floor", &floor.url, Some(&floor.ca_pem))
+        env.create_namespace(NOBODYS, "nobody", env.team_a.client_id)
             .await;
-        site.create(&site.a.namespace, &pod()).await;
-        let pods = Api::<Pod>::namespaced(site.client.clone(), FLOORS);
+        env.create_namespace(FLOORS, "floor", env.team_a.client_id).await;
+        env.register_at(Some("floor"), "floor", &floor.url, Some(&floor.ca_pem))
+            .await;
+        env.team_a.namespace.create_pod(&pod()).await;
+        let pods = Api::<Pod>::namespaced(env.client.clone(), FLOORS);
         eventually("the API server asks the floor", async || {
             pods.create(&dry_run(), &pod())
                 .await
@@ -83,7 +77,7 @@ impl Ground {
             floor.captured().exists().then_some(())
         })
         .await;
-        Self { site, floor, files }
+        Self { env, floor, files }
     }
 
     /// The review that an API server sends about the Pod in this namespace.
@@ -104,7 +98,7 @@ impl Ground {
             &webhook.url(),
             &webhook.ca_pem,
             webhook.process(),
-            &self.site.a.namespace,
+            self.env.team_a.namespace.name(),
         )
     }
 

@@ -7,7 +7,7 @@ use crate::{
     tools::{Tools, on_core},
 };
 use std::time::Duration;
-use testbed::webhook::program;
+use testkit::webhook::program;
 
 /// The server's; whoever asks has the other one.
 const CORE: &str = "0";
@@ -28,7 +28,7 @@ struct Pairs(Vec<(Seen, Seen)>);
 
 pub async fn measure(tools: &Tools, ground: &Ground, rounds: Rounds) -> Part {
     let floor = Floor::start_as(on_core(CORE, &tools.floor)).await;
-    let webhook = ground.site.replica_as(on_core(CORE, program())).await;
+    let webhook = ground.env.replica_by(on_core(CORE, program())).await;
     let both = (&ground.ask_floor(&floor), &ground.ask(&webhook));
     let size = std::fs::metadata(both.1.body()).map_or(0, |file| file.len());
     let (mut rows, mut curves) = (Vec::new(), [Vec::new(), Vec::new()]);

@@ -70,7 +70,7 @@ async fn measure_one(
     let flag = format!("--issue-concurrency={concurrency}");
     let crowd = Crowd::with_flags(identities + ALONE + 1, &[&flag]).await;
     crowd.set_delay(DELAY);
-    let asker = crowd.asker(&crowd.site.webhook);
+    let asker = crowd.asker(&crowd.env.webhook);
     asker.ask(0).await;
     let mut alone = Vec::new();
     for n in 1..=ALONE {
@@ -78,10 +78,10 @@ async fn measure_one(
     }
     let alone = median(alone);
     asker.connect(identities).await;
-    let (began, cpu) = (Instant::now(), process::cpu(crowd.site.webhook.process()));
+    let (began, cpu) = (Instant::now(), process::cpu(crowd.env.webhook.process()));
     let answers = join_all((ALONE + 1..=ALONE + identities).map(|n| asker.ask(n))).await;
     let took = began.elapsed();
-    let cpu = process::cpu(crowd.site.webhook.process()) - cpu;
+    let cpu = process::cpu(crowd.env.webhook.process()) - cpu;
     let bound = alone * u32::try_from(identities.div_ceil(concurrency)).expect("it is small");
     let what = format!("{identities} identities, {concurrency} at a time");
     rows.push(Row {

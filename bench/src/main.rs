@@ -14,6 +14,7 @@ mod load;
 mod plot;
 mod process;
 mod report;
+mod request;
 mod scale;
 mod tools;
 

@@ -8,11 +8,10 @@ use crate::{
     tools::Tools,
 };
 use futures::{StreamExt, stream};
-use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, api::PostParams};
 use std::time::{Duration, Instant};
-use testbed::{
-    site::unnamed,
+use testkit::{
+    namespace::TestNamespace,
+    objects::{unnamed_pod, with_account},
     webhook::{program, resident},
 };
 
@@ -66,19 +65,16 @@ pub async fn measure(tools: &Tools, sizes: &[Size]) -> Vec<Part> {
 async fn idle() -> (u64, Duration) {
     let mut crowd = Crowd::led(0, "3h", &FLAGS).await;
     let ready = restart(&mut crowd).await;
-    (crowd.site.webhook.resident(), ready)
+    (crowd.env.webhook.resident(), ready)
 }
 
 /// Starts it anew, waits until it leads, and tells how long it took until it was ready.
 async fn restart(crowd: &mut Crowd) -> Duration {
-    assert!(crowd.site.webhook.terminate().await, "it ends in peace");
-    crowd.site.restart_webhook().await;
-    testbed::site::eventually("it leads", async || {
-        (crowd.site.metric("leader").await == 1).then_some(())
-    })
-    .await;
-    is_idle(crowd.site.webhook.process()).await;
-    crowd.site.webhook.ready_after
+    assert!(crowd.env.webhook.terminate().await, "it ends in peace");
+    crowd.env.restart_webhook().await;
+    crowd.env.webhook.wait_until_leader().await;
+    is_idle(crowd.env.webhook.process()).await;
+    crowd.env.webhook.ready_after
 }
 
 /// Waits until a process has taken in what there is, and does next to nothing.
@@ -100,18 +96,18 @@ impl Found {
     async fn of(size: Size) -> Self {
         let life = format!("{}s", size.life.as_secs());
         let mut crowd = Crowd::led(size.pull_secrets, &life, &FLAGS).await;
-        let asker = crowd.asker(&crowd.site.webhook);
+        let asker = crowd.asker(&crowd.env.webhook);
         each(size.pull_secrets, PREPARING, async |n| admit(&asker, n).await).await;
         restart(&mut crowd).await;
-        let alone = crowd.site.webhook.resident();
+        let alone = crowd.env.webhook.resident();
         let pods = PODS_EACH * size.pull_secrets;
-        let api = crowd.site.pods(&crowd.site.a.namespace);
+        let namespace = &crowd.env.team_a.namespace;
         each(pods, PREPARING, async |n| {
-            create(&api, n % size.pull_secrets).await
+            create(namespace, n % size.pull_secrets).await
         })
         .await;
         let ready = restart(&mut crowd).await;
-        let with_pods = crowd.site.webhook.resident();
+        let with_pods = crowd.env.webhook.resident();
         let before = Counts::of(&crowd).await;
         assert_eq!(
             before.renewed, 0,
@@ -174,12 +170,12 @@ struct Counts {
 
 impl Counts {
     async fn of(crowd: &Crowd) -> Self {
-        let (_, webhook) = crowd.site.webhook.admin_get("/metrics").await;
+        let (_, webhook) = crowd.env.webhook.admin_get("/metrics").await;
         let request = http::Request::get("/metrics")
             .body(Vec::new())
             .expect("it is a request");
         let api_server = crowd
-            .site
+            .env
             .client
             .request_text(request)
             .await
@@ -205,7 +201,7 @@ impl Counts {
             .sum();
         Self {
             at: Instant::now(),
-            cpu: process::cpu(crowd.site.webhook.process()),
+            cpu: process::cpu(crowd.env.webhook.process()),
             renewed: sum(
                 &webhook,
                 "acr_pull_webhook_renewals_total",
@@ -244,14 +240,10 @@ async fn admit(asker: &Asker, n: usize) {
 }
 
 /// A small Pod of this identity, that nobody schedules: there is no node.
-async fn create(pods: &Api<Pod>, n: usize) {
-    let mut pod = unnamed("contoso");
-    let spec = pod.spec.as_mut().expect("it has a spec");
-    spec.service_account_name = Some(account(n));
-    spec.scheduler_name = Some("none".to_owned());
-    pods.create(&PostParams::default(), &pod)
-        .await
-        .expect("a Pod can be created");
+async fn create(namespace: &TestNamespace, n: usize) {
+    let mut pod = with_account(unnamed_pod("contoso"), &account(n));
+    pod.spec.as_mut().expect("the Pod has a spec").scheduler_name = Some("none".to_owned());
+    namespace.create_pod(&pod).await;
 }
 
 fn curve(name: &str, all: &[Found], y: impl Fn(&Found) -> f64) -> Curve {

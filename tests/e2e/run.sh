@@ -34,7 +34,7 @@ suites=${1:-webhook $([[ $CLUSTER == other ]] || echo helm)}
 if [[ $suites == *webhook* ]]; then
   # One test searches the log for credentials: everything that can be said shall be said. Another one lets a team use the
   # machine's managed identities.
-  ACR_PULL_WEBHOOK_LOG_LEVEL=trace ACR_PULL_WEBHOOK_MANAGED_IDENTITY_NAMESPACES=acr-pull-e2e-18 "$root/tests/e2e/deploy.sh"
+  ACR_PULL_WEBHOOK_LOG_LEVEL=trace ACR_PULL_WEBHOOK_MANAGED_IDENTITY_NAMESPACES=acr-pull-e2e-managed-identity "$root/tests/e2e/deploy.sh"
   tests=()
   for file in tests/e2e/tests/*.rs; do
     tests+=(--test "$(basename "$file" .rs)")

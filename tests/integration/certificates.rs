@@ -1,9 +1,5 @@
 //! The webhook's own certificates and its secret path: made, published, rotated and mended under load.
 
-use super::{
-    site::{Site, eventually, pull_secret_names, unnamed},
-    webhook::Webhook,
-};
 use k8s_openapi::{
     ByteString,
     api::{admissionregistration::v1::MutatingWebhookConfiguration, core::v1::Secret},
@@ -18,6 +14,12 @@ use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
+use testkit::{
+    env::TestEnv,
+    eventually,
+    objects::{pull_secret_names, unnamed_pod},
+    webhook::Webhook,
+};
 use x509_cert::{Certificate, der::Decode};
 
 const SECRET: &str = "acr-pull-webhook-certificates";
@@ -28,13 +30,11 @@ struct Certificates {
     registrations: Api<MutatingWebhookConfiguration>,
 }
 
-// === impl Certificates ===
-
 impl Certificates {
-    fn of(site: &Site) -> Self {
+    fn of(env: &TestEnv) -> Self {
         Self {
-            secrets: Api::namespaced(site.client.clone(), "acr-pull-webhook"),
-            registrations: Api::all(site.client.clone()),
+            secrets: Api::namespaced(env.client.clone(), "acr-pull-webhook"),
+            registrations: Api::all(env.client.clone()),
         }
     }
 
@@ -101,10 +101,10 @@ impl Certificates {
 }
 
 /// Pods, one after the other, until it is told to stop. None may be refused, and none left as it is.
-async fn load(site: &Site, stop: &AtomicBool, made: &AtomicUsize) {
-    let pods = site.pods(&site.a.namespace);
+async fn load(env: &TestEnv, stop: &AtomicBool, made: &AtomicUsize) {
+    let pods = env.team_a.namespace.pods();
     while !stop.load(Ordering::Relaxed) {
-        let pod = pods.create(&PostParams::default(), &unnamed("contoso")).await;
+        let pod = pods.create(&PostParams::default(), &unnamed_pod("contoso")).await;
         assert_eq!(pull_secret_names(&pod.expect("the Pod is admitted")).len(), 1);
         made.fetch_add(1, Ordering::Relaxed);
     }
@@ -132,17 +132,17 @@ async fn ask(certificates: &Certificates, replicas: [&Webhook; 2], stop: &Atomic
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn certificates_are_made_rotated_and_mended_and_no_pod_is_refused() {
-    let site = Site::certifying("15s").await;
-    let second = site.replica().await;
-    let certificates = Certificates::of(&site);
+    let env = TestEnv::certifying("15s").await;
+    let second = env.replica().await;
+    let certificates = Certificates::of(&env);
 
     let (stop, made) = (AtomicBool::new(false), AtomicUsize::new(0));
     tokio::join!(
-        load(&site, &stop, &made),
-        load(&site, &stop, &made),
-        ask(&certificates, [&site.webhook, &second], &stop),
+        load(&env, &stop, &made),
+        load(&env, &stop, &made),
+        ask(&certificates, [&env.webhook, &second], &stop),
         async {
             for _ in 0..3 {
                 let (before, paths) = (certificates.served().await, certificates.paths().await);
@@ -173,7 +173,7 @@ async fn certificates_are_made_rotated_and_mended_and_no_pod_is_refused() {
     assert!(made > 50, "{made} Pods were created");
 
     let nothing = json!([{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"},
-        {"op": "replace", "path": "/webhooks/1/clientConfig/caBundle", "value": ByteString(site.emulator.ca_pem().into())}]);
+        {"op": "replace", "path": "/webhooks/1/clientConfig/caBundle", "value": ByteString(env.azure.ca_pem().into())}]);
     let nothing = Patch::Json::<()>(serde_json::from_value(nothing).unwrap());
     certificates
         .registrations
@@ -192,7 +192,7 @@ async fn certificates_are_made_rotated_and_mended_and_no_pod_is_refused() {
     .await;
 
     let before = certificates.served().await;
-    for replica in [&site.webhook, &second] {
+    for replica in [&env.webhook, &second] {
         replica.signal("STOP").await;
     }
     let (_, ends) = (before.as_ref(), x509_ends(before.as_ref().unwrap()));
@@ -200,13 +200,14 @@ async fn certificates_are_made_rotated_and_mended_and_no_pod_is_refused() {
         (jiff::Timestamp::now() > ends).then_some(())
     })
     .await;
-    for replica in [&site.webhook, &second] {
+    for replica in [&env.webhook, &second] {
         replica.signal("CONT").await;
     }
     certificates.is_rotated(&before).await;
     eventually("Pods are admitted again", async || {
-        site.pods(&site.a.namespace)
-            .create(&PostParams::default(), &unnamed("contoso"))
+        env.team_a
+            .namespace
+            .try_create_pod(&unnamed_pod("contoso"))
             .await
             .ok()
     })
@@ -214,29 +215,29 @@ async fn certificates_are_made_rotated_and_mended_and_no_pod_is_refused() {
 
     // Neither by our own words nor by a library's.
     let path = certificates.paths().await.remove("path").unwrap();
-    for line in site.webhook.log().iter().chain(&second.log()) {
+    for line in env.webhook.log().iter().chain(&second.log()) {
         assert!(!line.contains("PRIVATE KEY"), "a key was logged");
         assert!(!line.contains(&path), "a path was logged: {line}");
     }
-    site.assert_no_secret_was_logged();
+    env.assert_no_secret_was_logged();
 }
 
 /// A Deployment that is rolled out with other --tls-names, onto a Secret that a person made.
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn replicas_with_different_names_share_a_certificate_for_both_and_no_pod_is_refused() {
-    let site = Site::certifying("100s").await;
-    let certificates = Certificates::of(&site);
+    let env = TestEnv::certifying("100s").await;
+    let certificates = Certificates::of(&env);
     let flags = [
         "--tls-names=127.0.0.1,webhook.example",
         "--certificate-lifetime=100s",
         "--leader-election-namespace=acr-pull-webhook",
     ];
     let flags = flags.map(str::to_owned);
-    let second = Webhook::start(&site.cluster, &site.emulator, &flags).await;
+    let second = Webhook::start(&env.cluster, &env.azure, &flags).await;
     let (stop, made) = (AtomicBool::new(false), AtomicUsize::new(0));
     tokio::join!(
-        load(&site, &stop, &made),
-        ask(&certificates, [&site.webhook, &second], &stop),
+        load(&env, &stop, &made),
+        ask(&certificates, [&env.webhook, &second], &stop),
         async {
             let before = certificates.served().await;
             certificates.is_rotated(&before).await;
@@ -246,7 +247,7 @@ async fn replicas_with_different_names_share_a_certificate_for_both_and_no_pod_i
             stop.store(true, Ordering::Relaxed);
         }
     );
-    for replica in [&site.webhook, &second] {
+    for replica in [&env.webhook, &second] {
         let log = replica.log();
         let spoilt = log
             .iter()
@@ -259,20 +260,20 @@ async fn replicas_with_different_names_share_a_certificate_for_both_and_no_pod_i
             .filter(|line| line.contains("next serving certificate and secret path created"))
             .count()
     };
-    assert_eq!(rotated(&site.webhook) + rotated(&second), 1);
+    assert_eq!(rotated(&env.webhook) + rotated(&second), 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn a_secret_of_type_tls_that_a_person_made_is_used_with_its_type() {
-    let site = Site::certifying("100s").await;
-    let certificates = Certificates::of(&site);
+    let env = TestEnv::certifying("100s").await;
+    let certificates = Certificates::of(&env);
     let nobody = ByteString(b"nonsense".to_vec());
     let secret: Secret = serde_json::from_value(json!({
         "metadata": {"name": SECRET}, "type": "kubernetes.io/tls", "data": {"tls.crt": nobody, "tls.key": nobody},
     }))
     .unwrap();
     let before = certificates.served().await;
-    site.webhook.signal("STOP").await;
+    env.webhook.signal("STOP").await;
     let deleted = certificates
         .secrets
         .delete(SECRET, &DeleteParams::default())
@@ -280,41 +281,41 @@ async fn a_secret_of_type_tls_that_a_person_made_is_used_with_its_type() {
     deleted.unwrap();
     let created = certificates.secrets.create(&PostParams::default(), &secret).await;
     created.unwrap();
-    site.webhook.signal("CONT").await;
-    let second = site.replica().await;
+    env.webhook.signal("CONT").await;
+    let second = env.replica().await;
     certificates.is_rotated(&before).await;
     let type_ = certificates.secrets.get(SECRET).await.unwrap().type_;
     assert_eq!(type_.as_deref(), Some("kubernetes.io/tls"));
     assert_eq!(second.admin_get("/readyz").await.0, 200);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn with_a_certificate_in_files_the_path_is_kept_published_and_replaced_and_nothing_else() {
     // A change is held back for a tenth of the lifetime, of certificates that are not made here.
-    let site = Site::leading(&["--certificate-lifetime=30s"], |_| ()).await;
-    let second = site.replica().await;
-    let certificates = Certificates::of(&site);
-    let label = site.a.namespace.strip_suffix("-a").unwrap();
+    let env = TestEnv::leading(&["--certificate-lifetime=30s"], |_| ()).await;
+    let second = env.replica().await;
+    let certificates = Certificates::of(&env);
+    let label = env.label();
     certificates
         .registrations
         .delete(label, &DeleteParams::default())
         .await
         .unwrap();
     let (pem, nowhere) = (
-        &site.webhook.ca_pem,
-        format!("https://{}/mutate", site.webhook.address),
+        &env.webhook.ca_pem,
+        format!("https://{}/mutate", env.webhook.address),
     );
-    site.register_at(None, label, &nowhere, Some(pem)).await;
+    env.register_at(None, label, &nowhere, Some(pem)).await;
     let first = certificates.is_replaced("").await;
-    assert!(site.webhook.url().ends_with(&first) && second.url().ends_with(&first));
+    assert!(env.webhook.url().ends_with(&first) && second.url().ends_with(&first));
     let call = async |webhook: &Webhook, path: &str| {
         let url = format!("https://{}/mutate/{path}", webhook.address);
         let reply = webhook.client().post(url).json(&json!({})).send().await;
         reply.unwrap().status().as_u16()
     };
     eventually("the API server has heard of the path", async || {
-        let pods = site.pods(&site.a.namespace);
-        pods.create(&PostParams::default(), &unnamed("contoso"))
+        let pods = env.team_a.namespace.pods();
+        pods.create(&PostParams::default(), &unnamed_pod("contoso"))
             .await
             .ok()
     })
@@ -345,12 +346,12 @@ async fn with_a_certificate_in_files_the_path_is_kept_published_and_replaced_and
         next
     };
     let (_, _, next) = tokio::join!(
-        load(&site, &stop, &made),
+        load(&env, &stop, &made),
         async {
             while !stop.load(Ordering::Relaxed) {
                 let (_, path) = certificates.published().await.remove(0);
                 let path = path.strip_prefix("/mutate/").unwrap();
-                for replica in [&site.webhook, &second] {
+                for replica in [&env.webhook, &second] {
                     assert_eq!(call(replica, path).await, 400, "no review, but read");
                 }
             }
@@ -359,7 +360,7 @@ async fn with_a_certificate_in_files_the_path_is_kept_published_and_replaced_and
     );
     let made = made.into_inner();
     assert!(made > 20, "{made} Pods were created");
-    for replica in [&site.webhook, &second] {
+    for replica in [&env.webhook, &second] {
         eventually("the deleted path is forgotten", async || {
             (call(replica, &first).await == 404).then_some(())
         })
@@ -373,7 +374,7 @@ async fn with_a_certificate_in_files_the_path_is_kept_published_and_replaced_and
         bundles.iter().all(|bundle| bundle.0 == pem.as_bytes()),
         "the authority is left alone"
     );
-    for line in site.webhook.log().iter().chain(&second.log()) {
+    for line in env.webhook.log().iter().chain(&second.log()) {
         assert!(
             !line.contains(&first) && !line.contains(&next),
             "a path was logged: {line}"

@@ -1,9 +1,5 @@
 //! The custom resource definitions, with and without External Secrets Operator, on a control plane of their own.
 
-use super::{
-    control_plane::{ControlPlane, apply},
-    site::from,
-};
 use acr_pull_webhook::{
     crds,
     generator::{ACRAccessToken, ClusterGenerator},
@@ -15,6 +11,11 @@ use kube::{
     api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
+use testkit::{
+    control_plane::{ControlPlane, apply},
+    eventually,
+    objects::from,
+};
 
 /// The two kinds as that operator has them: without our tolerance of null, with a label of its own, with generators of
 /// other kinds and with a field that ours does not know.
@@ -83,7 +84,7 @@ async fn create(client: &Client, kind: &ApiResource, object: Value) -> DynamicOb
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, kind),
         None => Api::all_with(client.clone(), kind),
     };
-    super::site::eventually("the kind is served", async || {
+    eventually("the kind is served", async || {
         api.create(&PostParams::default(), &from(whole.clone()))
             .await
             .ok()
@@ -91,9 +92,9 @@ async fn create(client: &Client, kind: &ApiResource, object: Value) -> DynamicOb
     .await
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn the_operators_kinds_and_ours_do_not_fight_in_either_order() {
-    let cluster = tokio::task::spawn_blocking(ControlPlane::start).await.unwrap();
+    let cluster = ControlPlane::start_own().await;
     let client = cluster.admin().await;
     let crds = Api::<CustomResourceDefinition>::all(client.clone());
     let (own, clusters) = (
@@ -150,7 +151,7 @@ async fn the_operators_kinds_and_ours_do_not_fight_in_either_order() {
     // Of the operator's, the one for the cluster can be left out of its installation: then ours is added.
     let name = operators()[1].name_any();
     crds.delete(&name, &DeleteParams::default()).await.unwrap();
-    super::site::eventually("the kind is gone", async || {
+    eventually("the kind is gone", async || {
         crds.get_opt(&name).await.unwrap().is_none().then_some(())
     })
     .await;
@@ -165,7 +166,7 @@ async fn the_operators_kinds_and_ours_do_not_fight_in_either_order() {
     for crd in operators() {
         let name = crd.name_any();
         crds.delete(&name, &DeleteParams::default()).await.unwrap();
-        super::site::eventually("the kind is gone", async || {
+        eventually("the kind is gone", async || {
             crds.get_opt(&name).await.unwrap().is_none().then_some(())
         })
         .await;
@@ -215,9 +216,9 @@ async fn the_operators_kinds_and_ours_do_not_fight_in_either_order() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn an_acr_pull_secret_that_makes_no_sense_is_refused_by_the_api_server() {
-    let cluster = tokio::task::spawn_blocking(ControlPlane::start).await.unwrap();
+    let cluster = ControlPlane::start_own().await;
     let client = cluster.admin().await;
     install(&cluster).await;
     let api = Api::<ACRPullSecret>::namespaced(client, "default");
@@ -280,9 +281,9 @@ async fn an_acr_pull_secret_that_makes_no_sense_is_refused_by_the_api_server() {
 }
 
 /// Attempts 13 and 14, where our own copy of the kinds is installed.
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn a_generator_with_a_field_that_is_too_long_is_refused_by_the_api_server() {
-    let cluster = tokio::task::spawn_blocking(ControlPlane::start).await.unwrap();
+    let cluster = ControlPlane::start_own().await;
     let client = cluster.admin().await;
     install(&cluster).await;
     let kind = ApiResource::erase::<ACRAccessToken>(&());

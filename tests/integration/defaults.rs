@@ -1,11 +1,14 @@
 //! The generator that a namespace has by default, and the warning about one that no image needs.
 
-use super::site::{
-    ANNOTATION, REGISTRY, Site, TENANT, eventually, from, pod, pull_secret_name, pull_secret_names,
-};
 use azure_emulator::Endpoint;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
+use testkit::{
+    azure::{REGISTRY, TENANT},
+    env::TestEnv,
+    eventually,
+    objects::{ANNOTATION, from, pod, pull_secret_name, pull_secret_names},
+};
 
 /// A Pod that asks for nothing, with these images.
 fn silent(images: &[&str]) -> Pod {
@@ -24,45 +27,41 @@ fn of_the_registry() -> Pod {
     silent(&["busybox", "contoso.azurecr.io/team-a/app:1"])
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn a_labelled_namespace_gives_its_pods_a_pull_secret() {
-    let site = Site::start().await;
-    let namespace = &site.a.namespace;
-    assert!(pull_secret_names(&site.create(namespace, &of_the_registry()).await).is_empty());
-    site.namespace_default(namespace, json!("contoso")).await;
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
+    assert!(pull_secret_names(&namespace.create_pod(&of_the_registry()).await).is_empty());
+    namespace.set_default_generator(json!("contoso")).await;
     let made = eventually("the label is in force", async || {
-        let made = site.create(namespace, &of_the_registry()).await;
+        let made = namespace.create_pod(&of_the_registry()).await;
         (!pull_secret_names(&made).is_empty()).then_some(made)
     })
     .await;
     let name = pull_secret_name(&made);
-    assert_eq!(
-        site.opens(namespace, &name, site.a.repository).await,
-        502,
-        "authorised"
-    );
+    env.assert_pulls(namespace, &name, env.team_a.repository).await;
     // The same one that an annotated Pod gets.
     assert_eq!(
-        pull_secret_name(&site.create(namespace, &pod("app", "contoso")).await),
+        pull_secret_name(&namespace.create_pod(&pod("app", "contoso")).await),
         name
     );
-    assert_eq!(site.calls(Endpoint::EntraToken), 1);
+    assert_eq!(env.azure.calls(Endpoint::EntraToken), 1);
 
-    site.namespace_default(namespace, json!(null)).await;
+    namespace.set_default_generator(json!(null)).await;
     eventually("the label is forgotten", async || {
-        let made = site.create(namespace, &of_the_registry()).await;
+        let made = namespace.create_pod(&of_the_registry()).await;
         pull_secret_names(&made).is_empty().then_some(())
     })
     .await;
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn a_pod_that_opts_out_or_pulls_from_elsewhere_is_left_alone() {
-    let site = Site::start().await;
-    let namespace = &site.a.namespace;
-    site.namespace_default(namespace, json!("contoso")).await;
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
+    namespace.set_default_generator(json!("contoso")).await;
     eventually("the label is in force", async || {
-        let made = site.create(namespace, &of_the_registry()).await;
+        let made = namespace.create_pod(&of_the_registry()).await;
         (!pull_secret_names(&made).is_empty()).then_some(())
     })
     .await;
@@ -73,49 +72,50 @@ async fn a_pod_that_opts_out_or_pulls_from_elsewhere_is_left_alone() {
     let mut nobody = elsewhere.clone();
     nobody.spec.as_mut().unwrap().service_account_name = Some("default".to_owned());
     for untouched in [&out, &elsewhere, &nobody] {
-        let made = site.create(namespace, untouched).await;
+        let made = namespace.create_pod(untouched).await;
         assert!(pull_secret_names(&made).is_empty(), "{made:?}");
         assert!(made.metadata.labels.is_none());
     }
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn an_annotation_counts_before_the_namespaces_label() {
-    let site = Site::start().await;
-    let namespace = &site.a.namespace;
-    site.generator(namespace, "other", json!({"scope": "repository:team-a/app:pull"}))
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
+    namespace
+        .apply_generator("other", json!({"scope": "repository:team-a/app:pull"}))
         .await;
-    site.namespace_default(namespace, json!("contoso")).await;
+    namespace.set_default_generator(json!("contoso")).await;
     let by_label = eventually("the label is in force", async || {
-        pull_secret_names(&site.create(namespace, &of_the_registry()).await).pop()
+        pull_secret_names(&namespace.create_pod(&of_the_registry()).await).pop()
     })
     .await;
-    let by_annotation = pull_secret_name(&site.create(namespace, &pod("app", "other")).await);
+    let by_annotation = pull_secret_name(&namespace.create_pod(&pod("app", "other")).await);
     assert_ne!(by_label, by_annotation);
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn a_cluster_generator_can_be_a_namespaces_default() {
-    let site = Site::start().await;
+    let env = TestEnv::start().await;
     let spec = json!({"registry": REGISTRY, "tenantId": TENANT, "auth": {"workloadIdentity": {}}});
-    let reference = site
+    let reference = env
         .cluster_generator(json!({"kind": "ACRAccessToken", "generator": {"acrAccessTokenSpec": spec}}))
         .await;
-    for team in [&site.a, &site.b] {
+    for team in [&env.team_a, &env.team_b] {
         let label: Value = json!(reference.replace('/', "."));
-        site.namespace_default(&team.namespace, label).await;
+        team.namespace.set_default_generator(label).await;
         let name = eventually("the label is in force", async || {
-            pull_secret_names(&site.create(&team.namespace, &of_the_registry()).await).pop()
+            pull_secret_names(&team.namespace.create_pod(&of_the_registry()).await).pop()
         })
         .await;
-        assert_eq!(site.opens(&team.namespace, &name, team.repository).await, 502);
+        env.assert_pulls(&team.namespace, &name, team.repository).await;
     }
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn a_default_that_cannot_be_used_is_told_as_the_namespaces() {
-    let site = Site::start().await;
-    let namespace = &site.a.namespace;
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
     for (label, reason, words) in [
         ("fabrikam", "GeneratorNotFound", "default generator of namespace"),
         (
@@ -124,16 +124,12 @@ async fn a_default_that_cannot_be_used_is_told_as_the_namespaces() {
             "label acr-pull.dev/access-token of the Namespace",
         ),
     ] {
-        site.namespace_default(namespace, json!(label)).await;
+        namespace.set_default_generator(json!(label)).await;
         eventually("the refusal", async || {
             // Whoever needs no registry of Azure's does not notice.
             let elsewhere = silent(&["busybox", "docker.io/library/busybox:1"]);
-            assert!(pull_secret_names(&site.create(namespace, &elsewhere).await).is_empty());
-            match site
-                .pods(namespace)
-                .create(&Default::default(), &of_the_registry())
-                .await
-            {
+            assert!(pull_secret_names(&namespace.create_pod(&elsewhere).await).is_empty());
+            match namespace.try_create_pod(&of_the_registry()).await {
                 Err(kube::Error::Api(status)) => {
                     let fits = status.message.contains(reason) && status.message.contains(words);
                     fits.then_some(())
@@ -143,27 +139,24 @@ async fn a_default_that_cannot_be_used_is_told_as_the_namespaces() {
         })
         .await;
     }
-    site.namespace_default(namespace, json!("none")).await;
+    namespace.set_default_generator(json!("none")).await;
     eventually("none is no default", async || {
-        let made = site
-            .pods(namespace)
-            .create(&Default::default(), &of_the_registry())
-            .await;
+        let made = namespace.try_create_pod(&of_the_registry()).await;
         made.is_ok_and(|made| pull_secret_names(&made).is_empty())
             .then_some(())
     })
     .await;
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn a_pull_secret_that_no_image_needs_is_warned_of() {
-    let site = Site::start().await;
-    let namespace = &site.a.namespace;
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
     let mut asking = pod("app", "contoso");
-    assert!(site.warnings(namespace, &asking).await.is_empty());
+    assert!(env.warnings(namespace, &asking).await.is_empty());
     let spec = asking.spec.as_mut().unwrap();
     spec.containers[0].image = Some("docker.io/library/busybox:1".to_owned());
-    let warnings = site.warnings(namespace, &asking).await;
+    let warnings = env.warnings(namespace, &asking).await;
     assert_eq!(
         warnings,
         [
@@ -172,5 +165,5 @@ async fn a_pull_secret_that_no_image_needs_is_warned_of() {
     );
     let spec = asking.spec.as_mut().unwrap();
     spec.init_containers = from(json!([{"name": "init", "image": "contoso.azurecr.io/team-a/app:1"}]));
-    assert!(site.warnings(namespace, &asking).await.is_empty());
+    assert!(env.warnings(namespace, &asking).await.is_empty());
 }

@@ -1,9 +1,11 @@
 //! Generators in every form that External Secrets Operator documents, applied with kubectl as its users have them.
 
-use super::{
+use super::principals::{self, PULLER, PULLER_RESOURCE, SECRET};
+use testkit::{
+    azure::{REGISTRY, TENANT},
     control_plane,
-    principals::{self, PULLER, PULLER_RESOURCE, SECRET},
-    site::{REGISTRY, Site, TENANT, pod, pull_secret_name},
+    env::TestEnv,
+    objects::{pod, pull_secret_name},
 };
 
 /// What is documented, the `spec` of it, and which identity it means.
@@ -105,20 +107,20 @@ fn indented(text: &str, by: usize) -> String {
     text.lines().map(|line| format!("{:by$}{line}\n", "")).collect()
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn every_documented_form_works_unchanged_as_namespaced_and_as_cluster_generator() {
-    let site = Site::with(&["--managed-identity-namespaces=TEAM_A"], |world| {
+    let env = TestEnv::with(&["--managed-identity-namespaces=TEAM_A"], |world| {
         principals::add(world);
         principals::add_machine(world);
     })
     .await;
-    let namespace = &site.a.namespace;
-    let client_id = ("azure.workload.identity/client-id", site.a.client_id);
-    site.service_account(namespace, "puller", &[client_id]).await;
-    principals::secret(&site, namespace, "az-secret", SECRET).await;
-    principals::permit(&site, namespace, "az-secret").await;
+    let namespace = &env.team_a.namespace;
+    let client_id = ("azure.workload.identity/client-id", env.team_a.client_id);
+    namespace.apply_service_account("puller", &[client_id]).await;
+    principals::secret(&env, namespace, "az-secret", SECRET).await;
+    principals::permit(&env, namespace, "az-secret").await;
     // As that version's schema would let them through.
-    super::refusals::loosen(&site).await;
+    super::refusals::loosen(&env).await;
     for (number, (what, spec, identity)) in forms().into_iter().enumerate() {
         let cluster_name = format!("{namespace}-form-{number}");
         let manifests = format!(
@@ -143,16 +145,12 @@ async fn every_documented_form_works_unchanged_as_namespaced_and_as_cluster_gene
             ("own", format!("form-{number}")),
             ("cluster", format!("ClusterGenerator/{cluster_name}")),
         ] {
-            let made = site
-                .create(namespace, &pod(&format!("form-{number}-{kind}"), &reference))
+            let made = namespace
+                .create_pod(&pod(&format!("form-{number}-{kind}"), &reference))
                 .await;
             let name = pull_secret_name(&made);
-            assert_eq!(
-                site.opens(namespace, &name, "team-a/app").await,
-                502,
-                "{what}: authorised"
-            );
-            let status = site.status(namespace, &name).await;
+            env.assert_pulls(namespace, &name, "team-a/app").await;
+            let status = namespace.status(&name).await;
             assert_eq!(status.identity.as_deref(), Some(identity), "{what}");
         }
     }

@@ -1,14 +1,17 @@
 //! Azure in trouble: each trouble on each hop, all at once, each for a workload of its own.
 
-use super::{
-    review::{post_within, review},
-    site::{Site, add_application, eventually, pod_of, pull_secret_name},
-};
 use azure_emulator::{Endpoint, Fault};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
+use testkit::{
+    azure::add_application,
+    env::TestEnv,
+    eventually,
+    objects::{pod_of, pull_secret_name},
+    review::{post_within, review},
+};
 
 /// In their order, each with the beginning of the reasons that tell of it.
 const HOPS: [(Endpoint, &str); 3] = [
@@ -61,7 +64,7 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn whatever_fails_at_whichever_hop_pods_are_admitted_azure_is_spared_and_secrets_follow_by_themselves()
 {
     let cases = cases();
@@ -78,31 +81,29 @@ async fn whatever_fails_at_whichever_hop_pods_are_admitted_azure_is_spared_and_s
             registry
         }));
     };
-    let site = Site::with(&[], add_all).await;
+    let env = TestEnv::with(&[], add_all).await;
     join_all(cases.iter().map(|case| {
-        let scope = format!("repository:{}:pull", site.a.repository);
+        let scope = format!("repository:{}:pull", env.team_a.repository);
         let spec = json!({"scope": scope, "registry": case.registry()});
-        site.workload(&case.workload, &case.client_id, spec)
+        env.create_workload(&case.workload, &case.client_id, spec)
     }))
     .await;
     let faults: Vec<_> = cases.iter().map(Case::fault).collect();
-    site.emulator.set_faults(&faults).unwrap();
-    let names = join_all(cases.iter().map(|case| case.strikes(&site))).await;
-    site.emulator.set_faults(&[]).unwrap();
-    join_all(names.iter().map(|name| follows(&site, name))).await;
-    site.assert_no_secret_was_logged();
+    env.azure.set_faults(&faults);
+    let names = join_all(cases.iter().map(|case| case.strikes(&env))).await;
+    env.azure.clear_faults();
+    join_all(names.iter().map(|name| follows(&env, name))).await;
+    env.assert_no_secret_was_logged();
 }
 
-async fn follows(site: &Site, name: &str) {
-    let namespace = &site.a.namespace;
+async fn follows(env: &TestEnv, name: &str) {
+    let namespace = &env.team_a.namespace;
     eventually("the Secret follows, and is told of", async || {
-        site.secrets(namespace).get_opt(name).await.unwrap()?;
-        site.status(namespace, name).await.is_ready().then_some(())
+        namespace.secrets().get_opt(name).await.unwrap()?;
+        namespace.status(name).await.is_ready().then_some(())
     })
     .await;
 }
-
-// === impl Case ===
 
 impl Case {
     fn fault(&self) -> Fault {
@@ -123,10 +124,10 @@ impl Case {
     }
 
     /// Pods come while the trouble lasts; returns the name of their pull secret.
-    async fn strikes(&self, site: &Site) -> String {
-        let (namespace, workload) = (&site.a.namespace, &self.workload);
+    async fn strikes(&self, env: &TestEnv) -> String {
+        let (namespace, workload) = (&env.team_a.namespace, &self.workload);
         let start = Instant::now();
-        let answer = post_within(site, &review(namespace, &self.pod()), 3).await;
+        let answer = post_within(env, &review(namespace, &self.pod()), 3).await;
         let response = &answer["response"];
         assert_eq!(
             (&response["allowed"], &response["patchType"]),
@@ -143,22 +144,22 @@ impl Case {
 
         let mut name = String::new();
         for pods in 1..=12 {
-            name = pull_secret_name(&site.create(namespace, &self.pod()).await);
+            name = pull_secret_name(&namespace.create_pod(&self.pod()).await);
             // The last ones come past the webhook's own shortest wait.
             eventually("it is time for the next Pod", async || {
                 (start.elapsed() >= pods * Duration::from_millis(700)).then_some(())
             })
             .await;
         }
-        let calls = |hop: usize| site.calls_of(&self.client_id, HOPS[hop].0);
+        let calls = |hop: usize| env.azure.calls_of(&self.client_id, HOPS[hop].0);
         eventually("the trouble is told, and its request is in the log", async || {
-            let status = site.pull_secrets(namespace).get(&name).await.unwrap().status?;
+            let status = namespace.pull_secret(&name).await.status?;
             let told = status.conditions.first()?;
             let as_it_is = told.status == "False" && told.reason == self.reason;
             (as_it_is && calls(self.hop) > 0).then_some(())
         })
         .await;
-        assert!(site.secrets(namespace).get_opt(&name).await.unwrap().is_none());
+        assert!(namespace.secrets().get_opt(&name).await.unwrap().is_none());
         let made: Vec<_> = (0..HOPS.len()).map(calls).collect();
         let tries = 1 + start.elapsed().div_duration_f64(self.apart) as usize;
         for (hop, made) in made.iter().enumerate() {

@@ -10,10 +10,10 @@ mod tenants;
 mod upkeep;
 mod writes;
 
-use super::{site::Site, webhook::Webhook};
 use others::Others;
+use testkit::{env::TestEnv, webhook::Webhook};
 
 /// Does what somebody tries, to its end; others notice nothing of it, neither meanwhile nor afterwards.
-async fn bears<T>(site: &Site, replicas: &[&Webhook], attempt: impl Future<Output = T>) -> T {
-    Others::of(site, replicas).await.bear(attempt).await
+async fn bears<T>(env: &TestEnv, replicas: &[&Webhook], attempt: impl Future<Output = T>) -> T {
+    Others::of(env, replicas).await.bear(attempt).await
 }

@@ -4,11 +4,16 @@ use super::{
     principals::{self, MACHINE, PRINCIPAL, PULLER, PULLER_RESOURCE},
     pull,
     registry::Registry,
-    site::{Site, TENANT, pod, pull_secret_name},
 };
 use azure_emulator::Endpoint;
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
+use testkit::{
+    azure::TENANT,
+    env::TestEnv,
+    namespace::TestNamespace,
+    objects::{pod, pull_secret_name},
+};
 
 /// A cloud: its name, where its registry is, and its Entra.
 struct Cloud {
@@ -77,9 +82,10 @@ struct Case {
     cluster_only: bool,
 }
 
-fn cases(site: &Site) -> Vec<Case> {
-    let (a, b) = (&site.a, &site.b);
-    let subject = |namespace: &str, name: &str| Some(format!("system:serviceaccount:{namespace}:{name}"));
+fn cases(env: &TestEnv) -> Vec<Case> {
+    let (a, b) = (&env.team_a, &env.team_b);
+    let subject =
+        |namespace: &TestNamespace, name: &str| Some(format!("system:serviceaccount:{namespace}:{name}"));
     let workload = |identity, auth, subject, client_id, cluster_only| Case {
         identity,
         auth: json!({"workloadIdentity": auth}),
@@ -126,7 +132,7 @@ fn cases(site: &Site) -> Vec<Case> {
     ]
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn each_identity_pulls_in_each_cloud_with_and_without_a_scope_by_each_kind_of_reference() {
     let registry = Registry::start();
     pull::push(&registry, "team-a/app:1").await;
@@ -135,19 +141,21 @@ async fn each_identity_pulls_in_each_cloud_with_and_without_a_scope_by_each_kind
         "--authority-host=https://login.stack.example",
         "--registry-suffixes=azurecr.io,azurecr.us,azurecr.cn,azurecr.de,registry.stack.example",
     ];
-    let site = Site::with(&flags, |azure| world(azure, &registry.url)).await;
+    let env = TestEnv::with(&flags, |azure| world(azure, &registry.url)).await;
     let client_id = |id| ("azure.workload.identity/client-id", id);
-    let (a, b) = (&site.a, &site.b);
-    site.service_account(&a.namespace, "puller", &[client_id(a.client_id)])
+    let (a, b) = (&env.team_a, &env.team_b);
+    a.namespace
+        .apply_service_account("puller", &[client_id(a.client_id)])
         .await;
-    let allowed = ("acr-pull.dev/allowed-namespaces", a.namespace.as_str());
-    site.service_account(&b.namespace, "puller", &[client_id(b.client_id), allowed])
+    let allowed = ("acr-pull.dev/allowed-namespaces", a.namespace.name());
+    b.namespace
+        .apply_service_account("puller", &[client_id(b.client_id), allowed])
         .await;
-    principals::secret(&site, &a.namespace, "sp", principals::SECRET).await;
-    principals::permit(&site, &a.namespace, "sp").await;
+    principals::secret(&env, &a.namespace, "sp", principals::SECRET).await;
+    principals::permit(&env, &a.namespace, "sp").await;
 
     let mut references = Vec::new();
-    for case in cases(&site) {
+    for case in cases(&env) {
         for cloud in &CLOUDS {
             for scope in [None, Some("repository:team-a/app:pull")] {
                 let spec = json!({"registry": cloud.registry, "tenantId": TENANT, "environmentType": cloud.name,
@@ -159,10 +167,10 @@ async fn each_identity_pulls_in_each_cloud_with_and_without_a_scope_by_each_kind
                     if scope.is_some() { "scoped" } else { "whole" }
                 );
                 let whole = json!({"kind": "ACRAccessToken", "generator": {"acrAccessTokenSpec": spec}});
-                let by_cluster = site.cluster_generator_named(&name, whole).await;
+                let by_cluster = env.cluster_generator_of(&name, whole).await;
                 references.push((by_cluster, case.identity, cloud, scope));
                 if !case.cluster_only {
-                    site.generator(&a.namespace, &name, spec).await;
+                    a.namespace.apply_generator(&name, spec).await;
                     references.push((name, case.identity, cloud, scope));
                 }
             }
@@ -172,29 +180,24 @@ async fn each_identity_pulls_in_each_cloud_with_and_without_a_scope_by_each_kind
 
     let pulled = stream::iter(references)
         .map(|(reference, identity, cloud, scope)| {
-            let site = &site;
+            let env = &env;
             async move {
                 let name = format!("{}-app", reference.to_lowercase().replace('/', "-"));
                 let mut asking = pod(&name, &reference);
                 let image = format!("{}/team-a/app:1", cloud.registry);
                 asking.spec.as_mut().unwrap().containers[0].image = Some(image.clone());
-                let made = site.create(&site.a.namespace, &asking).await;
+                let made = env.team_a.namespace.create_pod(&asking).await;
                 let secret = pull_secret_name(&made);
-                let pulled = pull::pulls(site, &site.a.namespace, &secret, &image).await;
+                let pulled = pull::pulls(env, &env.team_a.namespace, &secret, &image).await;
                 assert_eq!(pulled, Ok(()), "{reference}");
-                (
-                    identity,
-                    cloud,
-                    scope,
-                    site.status(&site.a.namespace, &secret).await,
-                )
+                (identity, cloud, scope, env.team_a.namespace.status(&secret).await)
             }
         })
         .buffer_unordered(4)
         .collect::<Vec<_>>()
         .await;
 
-    for case in cases(&site) {
+    for case in cases(&env) {
         let of_case = pulled.iter().filter(|(identity, ..)| *identity == case.identity);
         for (_, cloud, scope, status) in of_case {
             let what = format!("{} in {}", case.identity, cloud.name);
@@ -207,7 +210,7 @@ async fn each_identity_pulls_in_each_cloud_with_and_without_a_scope_by_each_kind
                 _ => assert_eq!(status.client_id.as_deref(), Some(case.client_id), "{what}"),
             }
             // Whose Entra was asked, and as whom.
-            let asked = site.records(case.asked).into_iter().any(|record| {
+            let asked = env.azure.records(case.asked).into_iter().any(|record| {
                 record.client_id.as_deref() == Some(case.client_id)
                     && record.subject == case.subject
                     && (case.asked == Endpoint::AppServiceToken || record.host == cloud.login)
@@ -215,5 +218,5 @@ async fn each_identity_pulls_in_each_cloud_with_and_without_a_scope_by_each_kind
             assert!(asked, "{what}");
         }
     }
-    site.assert_no_secret_was_logged();
+    env.assert_no_secret_was_logged();
 }

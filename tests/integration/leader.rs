@@ -1,11 +1,5 @@
 //! The election of a leader among real processes on a real API server.
 
-use super::{
-    control_plane::{self, apply},
-    site::{Site, eventually, from, pod, pull_secret_name},
-    webhook::Webhook,
-};
-use azure_emulator::{Emulator, Options, World};
 use futures::future::join_all;
 use jiff::{Timestamp, ToSpan};
 use k8s_openapi::api::{
@@ -17,6 +11,14 @@ use kube::{
     api::{DeleteParams, PostParams},
 };
 use serde_json::json;
+use testkit::azure::Azure;
+use testkit::{
+    control_plane::{self, apply},
+    env::TestEnv,
+    eventually,
+    objects::{from, pod, pull_secret_name},
+    webhook::Webhook,
+};
 
 const LEASE: &str = "acr-pull-webhook-leader";
 
@@ -26,8 +28,6 @@ struct Election {
     leases: Api<Lease>,
     candidates: Vec<Webhook>,
 }
-
-// === impl Election ===
 
 impl Election {
     /// Starts this many candidates, and waits until one leads; tells which.
@@ -50,7 +50,7 @@ impl Election {
             format!("--leader-election-retry-period={retry}"),
         ];
         // None of them is asked for a token.
-        let azure = Emulator::start(World::parse("tenants: []").unwrap(), Options::default()).unwrap();
+        let azure = Azure::without_tenants();
         let starting = (0..candidates).map(|_| Webhook::start(cluster, &azure, &flags));
         let election = Self {
             leases: Api::namespaced(client, &namespace),
@@ -130,7 +130,7 @@ fn logged(webhook: &Webhook, message: &str) -> usize {
         .count()
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn of_three_candidates_one_leads_at_every_moment() {
     let (election, leader) = Election::start("three", 3, ["3s", "2s", "250ms"]).await;
     let end = Timestamp::now() + 9.seconds();
@@ -147,7 +147,7 @@ async fn of_three_candidates_one_leads_at_every_moment() {
     assert_eq!(last.lease_duration_seconds, Some(3));
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn a_killed_leader_is_replaced_after_the_lease_duration_and_not_before() {
     let (mut election, leader) = Election::start("killed", 3, ["3s", "2s", "250ms"]).await;
     election.candidates[leader].kill().await;
@@ -163,7 +163,7 @@ async fn a_killed_leader_is_replaced_after_the_lease_duration_and_not_before() {
     assert_eq!(logged(&election.candidates[successor], "leadership won"), 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn a_stopped_leader_is_replaced_and_leads_no_more_from_the_moment_it_wakes() {
     let (election, leader) = Election::start("stopped", 3, ["3s", "2s", "250ms"]).await;
     let stopped = &election.candidates[leader];
@@ -196,7 +196,7 @@ fn waits(webhook: &Webhook) -> bool {
     })
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn a_terminated_leader_hands_over_long_before_its_lease_would_end() {
     let (mut election, leader) = Election::start("terminated", 2, ["60s", "40s", "250ms"]).await;
     let asked = Timestamp::now();
@@ -211,7 +211,7 @@ async fn a_terminated_leader_hands_over_long_before_its_lease_would_end() {
     assert_eq!(logged(&election.candidates[successor], "leadership won"), 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn a_leader_whose_lease_is_deleted_makes_it_again_and_leads_on() {
     let (election, leader) = Election::start("deleted", 1, ["3s", "2s", "250ms"]).await;
     let uid = election.leases.get(LEASE).await.unwrap().metadata.uid;
@@ -226,30 +226,29 @@ async fn a_leader_whose_lease_is_deleted_makes_it_again_and_leads_on() {
     assert_eq!(logged(&election.candidates[leader], "leadership won"), 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn without_a_right_to_the_lease_pods_are_admitted_all_the_same() {
-    let site = Site::with_flags(&[
+    let env = TestEnv::with_flags(&[
         "--leader-election-namespace=default",
         "--leader-election-retry-period=100ms",
     ])
     .await;
     eventually("it has tried several times", async || {
-        (logged(&site.webhook, "the leader election still fails") > 3).then_some(())
+        (logged(&env.webhook, "the leader election still fails") > 3).then_some(())
     })
     .await;
     assert_eq!(
-        logged(&site.webhook, "the leader election fails"),
+        logged(&env.webhook, "the leader election fails"),
         1,
         "one warning for all tries"
     );
-    assert_eq!(site.webhook.admin_get("/readyz").await.0, 200);
-    assert!(!leads(&site.webhook).await);
-    let made = site.create(&site.a.namespace, &pod("app", "contoso")).await;
-    site.credentials(&site.a.namespace, &pull_secret_name(&made))
-        .await;
+    assert_eq!(env.webhook.admin_get("/readyz").await.0, 200);
+    assert!(!leads(&env.webhook).await);
+    let made = env.team_a.namespace.create_pod(&pod("app", "contoso")).await;
+    env.team_a.namespace.credentials(&pull_secret_name(&made)).await;
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn the_webhooks_account_may_touch_no_other_lease() {
     control_plane::shared().prepared().await;
     let webhook: Client = control_plane::shared().as_webhook().await;

@@ -1,16 +1,18 @@
 //! Who may speak to the webhook, and who may not hold it up.
 
-use super::{
-    control_plane,
-    site::{Site, eventually, pull_secret_name, unnamed},
-    webhook::{Webhook, write_certificate},
-};
-use azure_emulator::{Emulator, Options, World};
 use futures::future::join_all;
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::{ClientConnection, pki_types::ServerName};
 use std::io::Write;
 use tempfile::TempDir;
+use testkit::azure::Azure;
+use testkit::{
+    control_plane,
+    env::TestEnv,
+    eventually,
+    objects::{pull_secret_name, unnamed_pod},
+    webhook::{Webhook, write_certificate},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -20,7 +22,7 @@ const MIB: u64 = 1024 * 1024;
 
 /// A webhook by itself, which nobody calls but us.
 async fn alone(flags: &[String]) -> Webhook {
-    let azure = Emulator::start(World::parse("tenants: []").unwrap(), Options::default()).unwrap();
+    let azure = Azure::without_tenants();
     Webhook::start(control_plane::shared(), &azure, flags).await
 }
 
@@ -45,23 +47,23 @@ async fn slow(webhook: &Webhook) -> TcpStream {
     stream
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn stalled_handshakes_and_slow_headers_hold_up_nobody_and_are_ended() {
-    let site = Site::start().await;
-    site.create(&site.a.namespace, &unnamed("contoso")).await;
-    let before = site.webhook.resident();
-    let stalled = join_all((0..500).map(|_| stalled(&site.webhook))).await;
-    let slow = join_all((0..200).map(|_| slow(&site.webhook))).await;
+    let env = TestEnv::start().await;
+    env.team_a.namespace.create_pod(&unnamed_pod("contoso")).await;
+    let before = env.webhook.resident();
+    let stalled = join_all((0..500).map(|_| stalled(&env.webhook))).await;
+    let slow = join_all((0..200).map(|_| slow(&env.webhook))).await;
     for _ in 0..50 {
-        pull_secret_name(&site.create(&site.a.namespace, &unnamed("contoso")).await);
+        pull_secret_name(&env.team_a.namespace.create_pod(&unnamed_pod("contoso")).await);
     }
-    let grown = site.webhook.resident().saturating_sub(before);
+    let grown = env.webhook.resident().saturating_sub(before);
     assert!(grown < 64 * MIB, "{} MiB more", grown / MIB);
     // Also a new connection is taken, and the API server's are kept.
     assert_eq!(
-        site.webhook
+        env.webhook
             .client()
-            .get(site.webhook.url())
+            .get(env.webhook.url())
             .send()
             .await
             .unwrap()
@@ -78,7 +80,7 @@ async fn stalled_handshakes_and_slow_headers_hold_up_nobody_and_are_ended() {
     assert!(ended.await.into_iter().all(|ended| ended), "some are open still");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn with_a_client_authority_only_who_shows_a_certificate_of_it_may_speak() {
     let folder = TempDir::with_prefix("acr-pull-webhook-test-").unwrap();
     let key = KeyPair::generate().unwrap();
@@ -148,7 +150,7 @@ async fn with_a_client_authority_only_who_shows_a_certificate_of_it_may_speak() 
     assert_eq!(call(&webhook, None).await, None);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn changed_certificate_files_are_served_without_a_restart_and_spoilt_ones_are_not() {
     let mut webhook = alone(&[]).await;
     let answers = async |webhook: &Webhook| webhook.client().get(webhook.url()).send().await.ok();

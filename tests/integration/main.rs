@@ -6,8 +6,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use testbed::{control_plane, gate, review, site, webhook};
-
 mod pull;
 #[path = "../azure-emulator/tests/emulator/support/registry.rs"]
 mod registry;

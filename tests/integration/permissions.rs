@@ -1,18 +1,18 @@
 //! What the deployed account may not do, asked of the real authorizer.
 
-use super::{control_plane, site::Site};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::{
     Api, Client,
     api::{DeleteParams, ListParams, Patch, PatchParams},
 };
+use testkit::{control_plane, env::TestEnv};
 
-#[tokio::test]
+#[testkit::test]
 async fn the_webhooks_account_can_neither_read_nor_delete_a_secret() {
-    let site = Site::start().await;
-    let namespace = &site.a.namespace;
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
     let webhook: Client = control_plane::shared().as_webhook().await;
-    let secrets: Api<Secret> = Api::namespaced(webhook.clone(), namespace);
+    let secrets: Api<Secret> = Api::namespaced(webhook.clone(), namespace.name());
     forbidden("get", secrets.get("any").await.err());
     forbidden("list", secrets.list(&ListParams::default()).await.err());
     forbidden(
@@ -41,7 +41,7 @@ async fn the_webhooks_account_can_neither_read_nor_delete_a_secret() {
             .await
             .err(),
     );
-    let pods: Api<Pod> = Api::namespaced(webhook, namespace);
+    let pods: Api<Pod> = Api::namespaced(webhook, namespace.name());
     forbidden("delete", pods.delete("any", &DeleteParams::default()).await.err());
 }
 

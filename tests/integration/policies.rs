@@ -1,9 +1,5 @@
 //! What a thief of the webhook's token can do with it, asked of the real API server with all that `deploy/` puts there.
 
-use super::{
-    control_plane::{self, NAMESPACE, apply},
-    site::{eventually, from},
-};
 use http::Request;
 use k8s_openapi::api::{
     admissionregistration::v1::MutatingWebhookConfiguration,
@@ -11,6 +7,11 @@ use k8s_openapi::api::{
 };
 use kube::{Api, Client, ResourceExt, api::PostParams, core::Status};
 use serde_json::{Value, json};
+use testkit::{
+    control_plane::{self, NAMESPACE, apply},
+    eventually,
+    objects::from,
+};
 use tokio::sync::OnceCell;
 
 /// Where the tests are.
@@ -229,7 +230,7 @@ fn registration_patch(what: &'static str, patch: &Value) -> Attempt {
     json_patch(what, registration_path(NAMESPACE), patch.clone())
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn no_secret_but_its_own_can_be_read_written_or_made_its_own() {
     let thief = thief().await;
     let here = format!("/api/v1/namespaces/{HERE}/secrets");
@@ -350,7 +351,7 @@ async fn no_secret_but_its_own_can_be_read_written_or_made_its_own() {
 }
 
 /// Attempts 22 and 23: what a pull Secret may not carry, and the ways to create one that are not a plain POST.
-#[tokio::test]
+#[testkit::test]
 async fn a_pull_secret_carries_nothing_that_others_act_upon_and_lies_where_pods_are_served() {
     let thief = thief().await;
     let secrets = |namespace: &str| format!("/api/v1/namespaces/{namespace}/secrets");
@@ -435,7 +436,7 @@ async fn a_pull_secret_carries_nothing_that_others_act_upon_and_lies_where_pods_
 }
 
 /// Attempt 22: a token of a service account of the system, for the audience that the webhook may ask for.
-#[tokio::test]
+#[testkit::test]
 async fn no_token_is_made_for_an_account_where_no_pod_is_served() {
     let thief = thief().await;
     let specs = [
@@ -465,7 +466,7 @@ async fn no_token_is_made_for_an_account_where_no_pod_is_served() {
 }
 
 /// Attempt 23: the API server itself refuses two webhooks of one name, whatever a policy makes of a list with one twice.
-#[tokio::test]
+#[testkit::test]
 async fn one_webhook_does_not_take_the_place_of_the_other() {
     let thief = thief().await;
     let registered = serde_json::to_value(cluster_registration().await).unwrap();
@@ -478,7 +479,7 @@ async fn one_webhook_does_not_take_the_place_of_the_other() {
 }
 
 /// A policy comes after validation, whose messages quote what was copied there.
-#[tokio::test]
+#[testkit::test]
 async fn no_message_reveals_a_secret() {
     let thief = thief().await;
     let copied = |to: &str| json!([{"op": "copy", "from": "/data/password", "path": to}]);
@@ -497,7 +498,7 @@ async fn no_message_reveals_a_secret() {
     .await;
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn no_token_is_made_for_the_api_server_or_for_long() {
     let thief = thief().await;
     let issuer = &control_plane::for_thieves().prepared().await.issuer;
@@ -519,7 +520,7 @@ async fn no_token_is_made_for_the_api_server_or_for_long() {
     all_denied(&thief, attempts.into()).await;
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn nothing_of_its_registration_but_authority_and_path_can_be_changed() {
     let thief = thief().await;
     let hook = json!({"name": "more.acr-pull.dev", "admissionReviewVersions": ["v1"], "sideEffects": "None",
@@ -598,7 +599,7 @@ async fn nothing_of_its_registration_but_authority_and_path_can_be_changed() {
     .await;
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn no_other_right_can_be_had() {
     let thief = thief().await;
     let pod = json!({"metadata": {"name": "x"}, "spec": {"containers": [{"name": "x", "image": "x"}]}});
@@ -705,7 +706,7 @@ async fn no_other_right_can_be_had() {
     all_denied(&disguised, vec![get("act as somebody else", path)]).await;
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn what_the_webhook_does_is_allowed() {
     let thief = thief().await;
     let owners = format!("/apis/acr-pull.dev/v1alpha1/namespaces/{HERE}/acrpullsecrets");
@@ -815,7 +816,7 @@ async fn what_the_webhook_does_is_allowed() {
     .await;
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn nobody_else_is_held_by_the_policies() {
     drop(thief().await);
     let admin = control_plane::for_thieves().admin().await;

@@ -1,15 +1,16 @@
 //! The webhook as an HTTP server, asked by a client that is not the API server.
 
-use super::{
-    gate::{Lost, Write},
-    review::review,
-    site::{Site, pod},
-};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use testkit::{
+    api_proxy::{Lost, Write},
+    env::TestEnv,
+    objects::pod,
+    review::review,
+};
 
-async fn send(site: &Site, method: Method, content_type: &str, body: Vec<u8>) -> (StatusCode, Value) {
-    let request = site.webhook.client().request(method, site.webhook.url());
+async fn send(env: &TestEnv, method: Method, content_type: &str, body: Vec<u8>) -> (StatusCode, Value) {
+    let request = env.webhook.client().request(method, env.webhook.url());
     let reply = request
         .header("content-type", content_type)
         .body(body)
@@ -21,11 +22,11 @@ async fn send(site: &Site, method: Method, content_type: &str, body: Vec<u8>) ->
     (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn what_cannot_be_read_is_answered_with_a_status_that_says_why() {
-    let site = Site::start().await;
+    let env = TestEnv::start().await;
     let json = "application/json";
-    let whole = review(&site.a.namespace, &pod("app", "contoso"))
+    let whole = review(&env.team_a.namespace, &pod("app", "contoso"))
         .to_string()
         .into_bytes();
     let cut = whole[..whole.len() / 2].to_vec();
@@ -38,7 +39,7 @@ async fn what_cannot_be_read_is_answered_with_a_status_that_says_why() {
         (json, huge, StatusCode::PAYLOAD_TOO_LARGE),
         ("text/plain", whole, StatusCode::UNSUPPORTED_MEDIA_TYPE),
     ] {
-        let (got, answer) = send(&site, Method::POST, content_type, body).await;
+        let (got, answer) = send(&env, Method::POST, content_type, body).await;
         assert_eq!(got, status);
         assert_eq!(answer["kind"], "Status");
         assert_eq!(answer["code"], status.as_u16());
@@ -49,13 +50,13 @@ async fn what_cannot_be_read_is_answered_with_a_status_that_says_why() {
     }
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn a_review_whose_uid_can_be_read_is_refused_under_that_uid() {
-    let site = Site::start().await;
-    let mut wrong = review(&site.a.namespace, &pod("app", "contoso"));
+    let env = TestEnv::start().await;
+    let mut wrong = review(&env.team_a.namespace, &pod("app", "contoso"));
     wrong["request"]["object"]["spec"]["imagePullSecrets"] = json!("none");
     let (status, answer) = send(
-        &site,
+        &env,
         Method::POST,
         "application/json",
         wrong.to_string().into_bytes(),
@@ -66,9 +67,9 @@ async fn a_review_whose_uid_can_be_read_is_refused_under_that_uid() {
     assert_eq!(answer["response"]["status"]["code"], 400);
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn lists_of_a_pod_have_an_end() {
-    let site = Site::start().await;
+    let env = TestEnv::start().await;
     for (list, most, words) in [
         ("containers", 1000, "more than 1000 containers of one kind"),
         ("initContainers", 1000, "more than 1000 containers of one kind"),
@@ -79,11 +80,11 @@ async fn lists_of_a_pod_have_an_end() {
         ),
         ("imagePullSecrets", 128, "more than 128 imagePullSecrets"),
     ] {
-        let mut review = review(&site.a.namespace, &pod("app", "contoso"));
+        let mut review = review(&env.team_a.namespace, &pod("app", "contoso"));
         for (more, allowed) in [(0, true), (1, false)] {
             review["request"]["object"]["spec"][list] = vec![json!({}); most + more].into();
             let body = review.to_string().into_bytes();
-            let (status, answer) = send(&site, Method::POST, "application/json", body).await;
+            let (status, answer) = send(&env, Method::POST, "application/json", body).await;
             assert_eq!(status, StatusCode::OK);
             assert_eq!(answer["response"]["allowed"], allowed, "{list}: {answer}");
             if !allowed {
@@ -95,21 +96,21 @@ async fn lists_of_a_pod_have_an_end() {
 }
 
 /// A review is small, medium or large by what is in its Pod, and decided alike.
-#[tokio::test]
+#[testkit::test]
 async fn large_pods_get_the_same_patch_as_small_ones_and_a_note_where_no_image_is_of_the_registry() {
-    let site = Site::start().await;
-    site.create(&site.a.namespace, &pod("app", "contoso")).await;
+    let env = TestEnv::start().await;
+    env.team_a.namespace.create_pod(&pod("app", "contoso")).await;
     let mut answers = Vec::new();
     for size in [0, 20 * 1024, 300 * 1024, 2 * 1024 * 1024] {
         for image in ["contoso.azurecr.io/team-a/app", "elsewhere.example.com/app"] {
-            let mut review = review(&site.a.namespace, &pod("app", "contoso"));
+            let mut review = review(&env.team_a.namespace, &pod("app", "contoso"));
             let object = &mut review["request"]["object"];
             object["metadata"]["labels"] = json!({"acr-pull.dev/injected": "true"});
             object["metadata"]["annotations"]["large"] = "x".repeat(size).into();
             object["spec"]["imagePullSecrets"] = json!([{"name": "mine"}, {}]);
             object["spec"]["containers"][0]["image"] = image.into();
             let body = review.to_string().into_bytes();
-            let (status, mut answer) = send(&site, Method::POST, "application/json", body).await;
+            let (status, mut answer) = send(&env, Method::POST, "application/json", body).await;
             assert_eq!(status, StatusCode::OK, "{answer}");
             let warnings = answer["response"]["warnings"].take();
             assert_eq!(warnings.is_null(), image.starts_with("contoso"), "{warnings}");
@@ -120,11 +121,11 @@ async fn large_pods_get_the_same_patch_as_small_ones_and_a_note_where_no_image_i
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn only_post_on_the_secret_path_is_served() {
-    let site = Site::start().await;
-    let secret = site.webhook.url();
-    let elsewhere = format!("https://{}", site.webhook.address);
+    let env = TestEnv::start().await;
+    let secret = env.webhook.url();
+    let elsewhere = format!("https://{}", env.webhook.address);
     for (method, url) in [
         (Method::GET, secret.clone()),
         (Method::PUT, secret.clone()),
@@ -134,7 +135,7 @@ async fn only_post_on_the_secret_path_is_served() {
         (Method::POST, format!("{elsewhere}/mutate")),
         (Method::POST, format!("{elsewhere}/other")),
     ] {
-        let request = site.webhook.client().request(method.clone(), &url);
+        let request = env.webhook.client().request(method.clone(), &url);
         let reply = request.send().await.unwrap();
         assert_eq!(reply.status(), StatusCode::NOT_FOUND, "{method} {url}");
         assert_eq!(reply.headers()["connection"], "close", "{method} {url}");
@@ -142,26 +143,28 @@ async fn only_post_on_the_secret_path_is_served() {
 }
 
 /// The API server shows what it gets, and would say `an error on the server ("unknown")` of what it cannot read.
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn a_call_that_failed_tells_its_sentence_to_who_makes_the_pod() {
-    let site = Site::leading_through_a_gate(&[], |_| ()).await;
-    site.gate().cut_at(Write::Owner, Lost::Request);
-    let refused = site.refused(&site.a.namespace, &pod("app", "contoso")).await;
+    let env = TestEnv::leading_through_proxy(&[], |_| ()).await;
+    env.proxy().cut_at(Write::Owner, Lost::Request);
+    let refused = env.team_a.namespace.refused_pod(&pod("app", "contoso")).await;
     let message = &refused.message;
     assert!(message.contains("ApiServerUnavailable: "), "{message}");
     assert!(!message.contains("unknown"), "{message}");
-    site.gate().mend();
+    env.proxy().restore();
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn health_and_metrics_are_told_in_plain_http() {
-    let site = Site::start().await;
-    assert_eq!(site.webhook.admin_get("/livez").await, (200, "ok".to_owned()));
-    assert_eq!(site.webhook.admin_get("/readyz").await.0, 200);
-    site.create(&site.a.namespace, &pod("app", "contoso")).await;
-    site.refused(&site.a.namespace, &pod("bad", "no such generator"))
+    let env = TestEnv::start().await;
+    assert_eq!(env.webhook.admin_get("/livez").await, (200, "ok".to_owned()));
+    assert_eq!(env.webhook.admin_get("/readyz").await.0, 200);
+    env.team_a.namespace.create_pod(&pod("app", "contoso")).await;
+    env.team_a
+        .namespace
+        .refused_pod(&pod("bad", "no such generator"))
         .await;
-    let (_, metrics) = site.webhook.admin_get("/metrics").await;
+    let (_, metrics) = env.webhook.admin_get("/metrics").await;
     for line in [
         r#"acr_pull_webhook_admissions_total{outcome="patched",reason="Ok"} 1"#,
         r#"acr_pull_webhook_upstream_requests_total{hop="Entra",reason="Ok"} 1"#,

@@ -1,10 +1,8 @@
 //! Images in a real registry behind the emulator, and skopeo, which nobody here wrote, to pull them with what the webhook wrote.
 
-use super::{
-    registry::{Registry, fresh_folder, repository, script},
-    site::Site,
-};
+use super::registry::{Registry, fresh_folder, repository, script};
 use std::{os::unix::fs::PermissionsExt, path::Path, process::Stdio, sync::LazyLock};
+use testkit::{env::TestEnv, namespace::TestNamespace};
 use tokio::process::Command;
 
 static SKOPEO: LazyLock<()> = LazyLock::new(|| drop(script("tests/cluster/packages.sh", &["skopeo"])));
@@ -36,19 +34,24 @@ pub async fn push(registry: &Registry, image: &str) {
 }
 
 /// Pulls an image as a kubelet would that finds this Secret in the Pod; on failure, what skopeo says.
-pub async fn pulls(site: &Site, namespace: &str, secret: &str, image: &str) -> Result<(), String> {
+pub async fn pulls(
+    env: &TestEnv,
+    namespace: &TestNamespace,
+    secret: &str,
+    image: &str,
+) -> Result<(), String> {
     LazyLock::force(&SKOPEO);
     let folder = fresh_folder("pull");
-    let found = site.secrets(namespace).get(secret).await.unwrap();
+    let found = namespace.secrets().get(secret).await.unwrap();
     let config = &found.data.as_ref().unwrap()[".dockerconfigjson"].0;
     std::fs::write(folder.join("auth.json"), config).unwrap();
-    std::fs::write(folder.join("ca.crt"), site.emulator.ca_pem()).unwrap();
+    std::fs::write(folder.join("ca.crt"), env.azure.ca_pem()).unwrap();
     run(Command::new("skopeo")
         .args(["--insecure-policy", "copy", "--authfile"])
         .arg(folder.join("auth.json"))
         .arg(format!("docker://{image}"))
         .arg(format!("dir:{}", folder.join("image").display()))
-        .env("HTTPS_PROXY", site.emulator.proxy_url().unwrap())
+        .env("HTTPS_PROXY", env.azure.emulator.proxy_url().unwrap())
         .env("SSL_CERT_FILE", folder.join("ca.crt"))
         .env_remove("NO_PROXY")
         .env_remove("no_proxy"))

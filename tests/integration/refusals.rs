@@ -1,6 +1,5 @@
 //! Each thing that is wrong, and the sentence for it.
 
-use super::site::{ANNOTATION, REGISTRY, Site, TENANT, eventually, from, pod, pull_secret_name};
 use acr_pull_webhook::generator::ACRAccessToken;
 use azure_emulator::Endpoint;
 use k8s_openapi::{
@@ -12,10 +11,17 @@ use kube::{
     api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
+use testkit::{
+    azure::{REGISTRY, TENANT},
+    env::TestEnv,
+    eventually,
+    objects::{ANNOTATION, from, pod, pull_secret_name, with_account},
+    review::{post, review},
+};
 
 /// Asserts that a Pod with this annotation is refused with this code, reason and words.
-async fn refuses(site: &Site, pod: &Pod, code: u16, reason: &str, words: &[&str]) {
-    let status = site.refused(&site.a.namespace, pod).await;
+async fn refuses(env: &TestEnv, pod: &Pod, code: u16, reason: &str, words: &[&str]) {
+    let status = env.team_a.namespace.refused_pod(pod).await;
     assert_eq!(status.code, code, "{}", status.message);
     assert!(status.message.contains(reason), "{reason}: {}", status.message);
     for word in words {
@@ -27,9 +33,9 @@ async fn refuses(site: &Site, pod: &Pod, code: u16, reason: &str, words: &[&str]
     }
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn a_bad_annotation() {
-    let site = Site::start().await;
+    let env = TestEnv::start().await;
     for bad in [
         "",
         "Not a name",
@@ -38,23 +44,20 @@ async fn a_bad_annotation() {
         "ClusterGenerator/",
         "a,none",
     ] {
-        refuses(&site, &pod("app", bad), 422, "InvalidAnnotation", &[ANNOTATION]).await;
+        refuses(&env, &pod("app", bad), 422, "InvalidAnnotation", &[ANNOTATION]).await;
     }
-    assert!(site.emulator.requests().is_empty());
+    assert!(env.azure.requests().is_empty());
 }
 
 /// Who wrote the generator may never see the Pods that are refused for it.
-#[tokio::test]
+#[testkit::test]
 async fn a_generator_at_fault_is_told_so_by_one_event_but_not_for_a_dry_run() {
-    let site = Site::start().await;
-    let namespace = &site.a.namespace;
-    site.generator(
-        namespace,
-        "elsewhere",
-        json!({"registry": "registry.example.com"}),
-    )
-    .await;
-    let events = Api::<Event>::namespaced(site.client.clone(), namespace);
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
+    namespace
+        .apply_generator("elsewhere", json!({"registry": "registry.example.com"}))
+        .await;
+    let events = namespace.api::<Event>();
     let told = async || {
         let all = events.list(&Default::default()).await.unwrap().items;
         let about = all
@@ -66,18 +69,16 @@ async fn a_generator_at_fault_is_told_so_by_one_event_but_not_for_a_dry_run() {
         dry_run: true,
         ..PostParams::default()
     };
-    let refused = site
-        .pods(namespace)
-        .create(&dry_run, &pod("app", "elsewhere"))
-        .await;
+    let refused = namespace.dry_run_pod(&pod("app", "elsewhere")).await;
     assert!(refused.is_err());
     for _ in 0..3 {
-        refuses(&site, &pod("app", "elsewhere"), 403, "RegistryNotAllowed", &[]).await;
+        refuses(&env, &pod("app", "elsewhere"), 403, "RegistryNotAllowed", &[]).await;
     }
     // Another one's comes later than any further one of these would.
-    site.generator(namespace, "later", json!({"scope": "nothing"}))
+    namespace
+        .apply_generator("later", json!({"scope": "nothing"}))
         .await;
-    refuses(&site, &pod("app", "later"), 422, "ScopeInvalid", &[]).await;
+    refuses(&env, &pod("app", "later"), 422, "ScopeInvalid", &[]).await;
     let all = eventually("both are told", async || {
         let all = told().await;
         all.iter()
@@ -100,62 +101,55 @@ async fn a_generator_at_fault_is_told_so_by_one_event_but_not_for_a_dry_run() {
     assert!(all.contains(&("elsewhere", "RegistryNotAllowed")), "{all:?}");
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn a_missing_generator() {
-    let site = Site::start().await;
-    let words = ["\"fabrikam\"", &site.a.namespace, "create it"];
-    refuses(&site, &pod("app", "fabrikam"), 422, "GeneratorNotFound", &words).await;
+    let env = TestEnv::start().await;
+    let words = ["\"fabrikam\"", env.team_a.namespace.name(), "create it"];
+    refuses(&env, &pod("app", "fabrikam"), 422, "GeneratorNotFound", &words).await;
     refuses(
-        &site,
+        &env,
         &pod("app", "contoso,fabrikam"),
         422,
         "GeneratorNotFound",
         &words,
     )
     .await;
-    assert!(site.emulator.requests().is_empty(), "nothing is half-done");
-    assert!(
-        site.pull_secrets(&site.a.namespace)
-            .list(&Default::default())
-            .await
-            .unwrap()
-            .items
-            .is_empty()
-    );
+    assert!(env.azure.requests().is_empty(), "nothing is half-done");
+    assert!(env.team_a.namespace.list_pull_secrets().await.is_empty());
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn a_registry_that_may_not_be_sent_a_token() {
-    let site = Site::start().await;
+    let env = TestEnv::start().await;
     for host in [
         "evil.example.com",
         "contoso.azurecr.io.evil.example.com",
         "https://contoso.azurecr.io",
         "evilazurecr.io",
     ] {
-        site.generator(&site.a.namespace, "evil", json!({"registry": host}))
+        env.team_a
+            .namespace
+            .apply_generator("evil", json!({"registry": host}))
             .await;
         eventually("the refusal names the registry", async || {
-            let status = site.refused(&site.a.namespace, &pod("app", "evil")).await;
+            let status = env.team_a.namespace.refused_pod(&pod("app", "evil")).await;
             assert_eq!(status.code, 403);
             (status.message.contains("RegistryNotAllowed") && status.message.contains(host)).then_some(())
         })
         .await;
     }
-    assert!(site.emulator.requests().is_empty(), "no token was asked for");
+    assert!(env.azure.requests().is_empty(), "no token was asked for");
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn a_scope_with_a_wildcard() {
-    let site = Site::start().await;
-    site.generator(
-        &site.a.namespace,
-        "wild",
-        json!({"scope": "repository:team-a/*:pull"}),
-    )
-    .await;
+    let env = TestEnv::start().await;
+    env.team_a
+        .namespace
+        .apply_generator("wild", json!({"scope": "repository:team-a/*:pull"}))
+        .await;
     refuses(
-        &site,
+        &env,
         &pod("app", "wild"),
         422,
         "ScopeInvalid",
@@ -164,24 +158,24 @@ async fn a_scope_with_a_wildcard() {
     .await;
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn a_service_account_without_client_or_tenant_id() {
-    let site = Site::start().await;
-    let namespace = &site.a.namespace;
-    let mut other = pod("app", "contoso");
-    other.spec.as_mut().unwrap().service_account_name = Some("default".to_owned());
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
+    let other = with_account(pod("app", "contoso"), "default");
     refuses(
-        &site,
+        &env,
         &other,
         422,
         "ClientIdMissing",
-        &["kubectl annotate serviceaccount", namespace, "default"],
+        &["kubectl annotate serviceaccount", namespace.name(), "default"],
     )
     .await;
-    site.generator(namespace, "homeless", json!({"tenantId": ""}))
+    namespace
+        .apply_generator("homeless", json!({"tenantId": ""}))
         .await;
     refuses(
-        &site,
+        &env,
         &pod("app", "homeless"),
         422,
         "TenantIdMissing",
@@ -190,26 +184,28 @@ async fn a_service_account_without_client_or_tenant_id() {
     .await;
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn a_generator_that_may_not_be_used_here() {
-    let site = Site::start().await;
-    let namespace = &site.a.namespace;
-    site.generator(namespace, "managed", json!({"auth": {"managedIdentity": {}}}))
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
+    namespace
+        .apply_generator("managed", json!({"auth": {"managedIdentity": {}}}))
         .await;
     refuses(
-        &site,
+        &env,
         &pod("app", "managed"),
         403,
         "ManagedIdentityNotAllowed",
-        &["--managed-identity-namespaces", namespace],
+        &["--managed-identity-namespaces", namespace.name()],
     )
     .await;
     let foreign =
         json!({"workloadIdentity": {"serviceAccountRef": {"name": "app", "namespace": "elsewhere"}}});
-    site.generator(namespace, "foreign", json!({"auth": foreign}))
+    namespace
+        .apply_generator("foreign", json!({"auth": foreign}))
         .await;
     refuses(
-        &site,
+        &env,
         &pod("app", "foreign"),
         403,
         "CrossNamespaceNotAllowed",
@@ -217,10 +213,11 @@ async fn a_generator_that_may_not_be_used_here() {
     )
     .await;
     let missing = json!({"workloadIdentity": {"serviceAccountRef": {"name": "missing"}}});
-    site.generator(namespace, "missing", json!({"auth": missing}))
+    namespace
+        .apply_generator("missing", json!({"auth": missing}))
         .await;
     refuses(
-        &site,
+        &env,
         &pod("app", "missing"),
         422,
         "ServiceAccountNotFound",
@@ -230,8 +227,8 @@ async fn a_generator_that_may_not_be_used_here() {
 }
 
 /// Makes the schemas of the generators take anything, as those of other versions may.
-pub async fn loosen(site: &Site) {
-    let crds = Api::<CustomResourceDefinition>::all(site.client.clone());
+pub async fn loosen(env: &TestEnv) {
+    let crds = Api::<CustomResourceDefinition>::all(env.client.clone());
     let anything = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     for kind in ["acraccesstokens", "clustergenerators"] {
         let schema = json!([{"op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema/properties/spec",
@@ -244,14 +241,14 @@ pub async fn loosen(site: &Site) {
     }
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn an_invalid_generator_is_refused_by_name_and_blinds_nobody_to_the_others() {
-    let site = Site::start().await;
-    let namespace = &site.a.namespace;
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
     // What an older or foreign CRD would let through: a registry that is no string.
-    loosen(&site).await;
+    loosen(&env).await;
     let loose: ApiResource = ApiResource::erase::<ACRAccessToken>(&());
-    let api = Api::<DynamicObject>::namespaced_with(site.client.clone(), namespace, &loose);
+    let api = Api::<DynamicObject>::namespaced_with(env.client.clone(), namespace.name(), &loose);
     let broken: Value = json!({"apiVersion": loose.api_version, "kind": loose.kind,
         "metadata": {"name": "broken"}, "spec": {"registry": 7}});
     let broken: DynamicObject = from(broken);
@@ -260,26 +257,20 @@ async fn an_invalid_generator_is_refused_by_name_and_blinds_nobody_to_the_others
     })
     .await;
 
-    refuses(&site, &pod("app", "broken"), 422, "GeneratorInvalid", &["broken"]).await;
-    site.generator(namespace, "later", json!({})).await;
-    site.create(namespace, &pod("app", "contoso,later")).await;
+    refuses(&env, &pod("app", "broken"), 422, "GeneratorInvalid", &["broken"]).await;
+    namespace.apply_generator("later", json!({})).await;
+    namespace.create_pod(&pod("app", "contoso,later")).await;
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn a_foreign_secret_of_our_name_is_left_as_it_is() {
-    let site = Site::start().await;
-    let namespace = &site.a.namespace;
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
     let dry_run = PostParams {
         dry_run: true,
         ..PostParams::default()
     };
-    let name = pull_secret_name(
-        &site
-            .pods(namespace)
-            .create(&dry_run, &pod("app", "contoso"))
-            .await
-            .unwrap(),
-    );
+    let name = pull_secret_name(&namespace.dry_run_pod(&pod("app", "contoso")).await.unwrap());
     let config = json!({"auths": {REGISTRY: {"username": "me", "password": "mine"}}}).to_string();
     for foreign in [
         json!({"type": "Opaque", "stringData": {"mine": "yes"}}),
@@ -287,44 +278,41 @@ async fn a_foreign_secret_of_our_name_is_left_as_it_is() {
     ] {
         let mut foreign = foreign;
         foreign["metadata"] = json!({"name": name});
-        let before = site
-            .secrets(namespace)
+        let before = namespace
+            .secrets()
             .create(&PostParams::default(), &from::<Secret>(foreign))
             .await
             .unwrap();
         eventually("the refusal of the Secret", async || {
-            let status = site.refused(namespace, &pod("app", "contoso")).await;
+            let status = namespace.refused_pod(&pod("app", "contoso")).await;
             assert_eq!(status.code, 403);
             assert!(!status.message.contains("password"), "{}", status.message);
             (status.message.contains("SecretConflict") && status.message.contains(&name)).then_some(())
         })
         .await;
-        let after = site.secrets(namespace).get(&name).await.unwrap();
+        let after = namespace.secrets().get(&name).await.unwrap();
         assert_eq!(
             (before.data, before.metadata.uid),
             (after.data, after.metadata.uid)
         );
         eventually("a refusal leaves nothing behind", async || {
-            let owner = site.pull_secrets(namespace).get_opt(&name).await.unwrap();
+            let owner = namespace.pull_secrets().get_opt(&name).await.unwrap();
             owner.is_none().then_some(())
         })
         .await;
-        site.delete_secret(namespace, &name).await;
+        namespace.delete_secret(&name).await;
     }
     eventually("once it is gone, a Pod gets its own", async || {
-        site.pods(namespace)
-            .create(&PostParams::default(), &pod("app", "contoso"))
-            .await
-            .ok()
+        namespace.try_create_pod(&pod("app", "contoso")).await.ok()
     })
     .await;
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn a_quota_on_secrets() {
-    let site = Site::start().await;
-    let namespace = &site.a.namespace;
-    let quotas = Api::<ResourceQuota>::namespaced(site.client.clone(), namespace);
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
+    let quotas = namespace.api::<ResourceQuota>();
     let quota = from(json!({"metadata": {"name": "no-secrets"}, "spec": {"hard": {"secrets": "0"}}}));
     quotas.create(&PostParams::default(), &quota).await.unwrap();
     eventually("the quota is in force", async || {
@@ -332,7 +320,7 @@ async fn a_quota_on_secrets() {
     })
     .await;
     refuses(
-        &site,
+        &env,
         &pod("app", "contoso"),
         403,
         "WriteForbidden",
@@ -344,22 +332,19 @@ async fn a_quota_on_secrets() {
         .await
         .unwrap();
     eventually("without the quota the Pod is admitted", async || {
-        site.pods(namespace)
-            .create(&PostParams::default(), &pod("app", "contoso"))
-            .await
-            .ok()
+        namespace.try_create_pod(&pod("app", "contoso")).await.ok()
     })
     .await;
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn a_namespace_that_is_being_deleted() {
-    let site = Site::start().await;
-    let namespace = &site.a.namespace;
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
     // Finalizers keep what the Pod refers to, and so the namespace, for as long as the test needs it.
     let finalizers = |list: Value| Patch::Merge(json!({"metadata": {"finalizers": list}}));
-    let generators = Api::<ACRAccessToken>::namespaced(site.client.clone(), namespace);
-    let accounts = Api::<ServiceAccount>::namespaced(site.client.clone(), namespace);
+    let generators = namespace.api::<ACRAccessToken>();
+    let accounts = namespace.api::<ServiceAccount>();
     let params = PatchParams::default();
     generators
         .patch("contoso", &params, &finalizers(json!(["test.dev/held"])))
@@ -369,16 +354,15 @@ async fn a_namespace_that_is_being_deleted() {
         .patch("app", &params, &finalizers(json!(["test.dev/held"])))
         .await
         .unwrap();
-    let namespaces = Api::<Namespace>::all(site.client.clone());
+    let namespaces = Api::<Namespace>::all(env.client.clone());
     namespaces
-        .delete(namespace, &DeleteParams::default())
+        .delete(namespace.name(), &DeleteParams::default())
         .await
         .unwrap();
     // The API server refuses such Pods itself before it asks us, but for the moment that
     // its own cache lags; so the review is sent as it would be then.
     let answer = eventually("the refusal", async || {
-        let answer =
-            super::review::post(&site, &super::review::review(namespace, &pod("app", "contoso"))).await;
+        let answer = post(&env, &review(namespace, &pod("app", "contoso"))).await;
         let message = answer["response"]["status"]["message"].as_str()?;
         message.contains("NamespaceTerminating").then_some(answer)
     })
@@ -400,21 +384,17 @@ async fn a_namespace_that_is_being_deleted() {
         .unwrap();
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn what_entra_refuses_for_good() {
-    let site = Site::start().await;
-    let namespace = &site.a.namespace;
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
     let unknown = "cccccccc-cccc-cccc-cccc-cccccccccccc";
-    site.service_account(
-        namespace,
-        "stranger",
-        &[("azure.workload.identity/client-id", unknown)],
-    )
-    .await;
-    let mut stranger = pod("app", "contoso");
-    stranger.spec.as_mut().unwrap().service_account_name = Some("stranger".to_owned());
+    namespace
+        .apply_service_account("stranger", &[("azure.workload.identity/client-id", unknown)])
+        .await;
+    let stranger = with_account(pod("app", "contoso"), "stranger");
     refuses(
-        &site,
+        &env,
         &stranger,
         403,
         "EntraRefused",
@@ -427,10 +407,11 @@ async fn what_entra_refuses_for_good() {
     .await;
 
     let nowhere = "99999999-9999-9999-9999-999999999999";
-    site.generator(namespace, "nowhere", json!({"tenantId": nowhere}))
+    namespace
+        .apply_generator("nowhere", json!({"tenantId": nowhere}))
         .await;
     refuses(
-        &site,
+        &env,
         &pod("app", "nowhere"),
         403,
         "EntraRefused",
@@ -438,6 +419,6 @@ async fn what_entra_refuses_for_good() {
     )
     .await;
     assert_ne!(nowhere, TENANT);
-    assert_eq!(site.calls(Endpoint::AcrExchange), 0);
-    site.assert_no_secret_was_logged();
+    assert_eq!(env.azure.calls(Endpoint::AcrExchange), 0);
+    env.assert_no_secret_was_logged();
 }

@@ -1,7 +1,6 @@
 //! Many pull secrets with short lives. `make soak` runs it with 1,000 of them for five minutes; SOAK_PULL_SECRETS and
 //! SOAK_SECONDS tell how many and how long.
 
-use super::site::{Site, pod, pull_secret_name};
 use acr_pull_webhook::pull_secret::ACRPullSecret;
 use azure_emulator::Endpoint;
 use futures::{StreamExt, stream};
@@ -11,6 +10,10 @@ use serde_json::json;
 use std::{
     collections::HashMap,
     time::{Duration, Instant},
+};
+use testkit::{
+    env::TestEnv,
+    objects::{pod, pull_secret_name},
 };
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -32,8 +35,6 @@ struct Seen {
     shortest_left: Option<f64>,
 }
 
-// === impl Seen ===
-
 impl Seen {
     fn take(&mut self, all: &[ACRPullSecret], now: Timestamp) {
         for object in all {
@@ -54,7 +55,7 @@ impl Seen {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn many_short_lives_are_renewed_in_time_with_no_call_too_many() {
     let (count, seconds) = (setting("SOAK_PULL_SECRETS", 60), setting("SOAK_SECONDS", 45));
     let flags = [
@@ -64,11 +65,11 @@ async fn many_short_lives_are_renewed_in_time_with_no_call_too_many() {
         "--log-level=info",
     ];
     let life = format!("{LIFE}s");
-    let site = Site::leading(&flags, |world| {
+    let env = TestEnv::leading(&flags, |world| {
         world["tokens"] = json!({"acrRefreshLifetime": life})
     })
     .await;
-    let namespace = &site.a.namespace;
+    let namespace = &env.team_a.namespace;
     // Over one period, so that renewals come evenly from the beginning.
     let mut turns = interval(Duration::from_secs_f64(LIFE * SHARE / f64::from(count)));
     turns.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -77,30 +78,30 @@ async fn many_short_lives_are_renewed_in_time_with_no_call_too_many() {
         Some(((), turns))
     });
     let started = turns.zip(stream::iter(0..count)).map(|((), n)| {
-        let (site, generator) = (&site, format!("generator-{n}"));
+        let (env, generator) = (&env, format!("generator-{n}"));
         async move {
-            site.generator(namespace, &generator, json!({})).await;
-            pull_secret_name(&site.create(namespace, &pod(&generator, &generator)).await)
+            namespace.apply_generator(&generator, json!({})).await;
+            pull_secret_name(&namespace.create_pod(&pod(&generator, &generator)).await)
         }
     });
     let names: Vec<_> = started.buffer_unordered(32).collect().await;
     assert_eq!(names.len(), count as usize);
 
     let mut seen = Seen::default();
-    let (mut calls, mut last) = (0, site.emulator.requests().last().map_or(0, |record| record.seq));
+    let (mut calls, mut last) = (0, env.azure.requests().last().map_or(0, |record| record.seq));
     let (begin, length) = (Instant::now(), Duration::from_secs(seconds.into()));
     let mut looks = interval(LOOK);
     while begin.elapsed() < length {
         looks.tick().await;
-        let all = site
-            .pull_secrets(namespace)
+        let all = namespace
+            .pull_secrets()
             .list(&ListParams::default())
             .await
             .unwrap();
         assert_eq!(all.items.len(), count as usize);
         seen.take(&all.items, Timestamp::now());
-        let new = site
-            .emulator
+        let new = env
+            .azure
             .requests()
             .into_iter()
             .filter(|record| record.seq > last)

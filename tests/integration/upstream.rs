@@ -1,9 +1,16 @@
 //! Azure in trouble: its odd answers, and what is done meanwhile.
 
-use super::site::{REGISTRY, Site, eventually, pod, pull_secret_name, unnamed};
 use azure_emulator::{Endpoint, Fault};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
+use testkit::{
+    azure::REGISTRY,
+    control_plane,
+    env::TestEnv,
+    eventually,
+    objects::{pod, pull_secret_name, unnamed_pod},
+    review::{post, review},
+};
 
 fn fault(endpoint: Endpoint, edit: impl FnOnce(&mut Fault)) -> Vec<Fault> {
     let mut fault = Fault::on(endpoint);
@@ -12,30 +19,28 @@ fn fault(endpoint: Endpoint, edit: impl FnOnce(&mut Fault)) -> Vec<Fault> {
 }
 
 /// The webhook's answer to a Pod of this generator.
-async fn answer(site: &Site, generator: &str) -> Value {
-    let review = super::review::review(&site.a.namespace, &pod("app", generator));
-    super::review::post(site, &review).await
+async fn answer(env: &TestEnv, generator: &str) -> Value {
+    let review = review(&env.team_a.namespace, &pod("app", generator));
+    post(env, &review).await
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn with_deny_the_pod_is_refused_with_the_reason() {
-    let site = Site::with_flags(&["--on-upstream-failure=deny"]).await;
-    site.emulator
-        .set_faults(&fault(Endpoint::EntraToken, |f| f.status = Some(503)))
-        .unwrap();
-    let status = site.refused(&site.a.namespace, &pod("app", "contoso")).await;
+    let env = TestEnv::with_flags(&["--on-upstream-failure=deny"]).await;
+    env.azure
+        .set_faults(&fault(Endpoint::EntraToken, |f| f.status = Some(503)));
+    let status = env.team_a.namespace.refused_pod(&pod("app", "contoso")).await;
     assert_eq!(status.code, 403);
     assert!(status.message.contains("EntraUnavailable"), "{}", status.message);
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn a_redirect_is_never_followed() {
-    let site = Site::start().await;
+    let env = TestEnv::start().await;
     let elsewhere = "https://fabrikam.azurecr.io/oauth2/exchange".to_owned();
-    site.emulator
-        .set_faults(&fault(Endpoint::AcrExchange, |f| f.redirect = Some(elsewhere)))
-        .unwrap();
-    let answer = answer(&site, "contoso").await;
+    env.azure
+        .set_faults(&fault(Endpoint::AcrExchange, |f| f.redirect = Some(elsewhere)));
+    let answer = answer(&env, "contoso").await;
     assert!(
         answer["response"]["warnings"][0]
             .as_str()
@@ -44,16 +49,16 @@ async fn a_redirect_is_never_followed() {
         "{answer}"
     );
     assert!(
-        site.emulator
+        env.azure
             .requests()
             .iter()
             .all(|r| r.host == REGISTRY || r.host.starts_with("login."))
     );
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn an_answer_that_is_no_token_is_told_as_such() {
-    let site = Site::start().await;
+    let env = TestEnv::start().await;
     for (endpoint, reason) in [
         (Endpoint::EntraToken, "EntraUnavailable"),
         (Endpoint::AcrExchange, "RegistryUnavailable"),
@@ -62,12 +67,14 @@ async fn an_answer_that_is_no_token_is_told_as_such() {
             let mut broken = serde_json::json!({"endpoint": endpoint});
             broken["body"] = body.into();
             let fault: Fault = serde_json::from_value(broken).unwrap();
-            site.emulator.set_faults(&[fault]).unwrap();
+            env.azure.set_faults(&[fault]);
             // Each trouble is met by a generator of its own, so that no earlier try is remembered.
             let generator = format!("{}-{body}", reason.to_lowercase());
-            site.generator(&site.a.namespace, &generator, serde_json::json!({}))
+            env.team_a
+                .namespace
+                .apply_generator(&generator, serde_json::json!({}))
                 .await;
-            let answer = answer(&site, &generator).await;
+            let answer = answer(&env, &generator).await;
             let warning = answer["response"]["warnings"][0]
                 .as_str()
                 .unwrap_or_default()
@@ -75,28 +82,27 @@ async fn an_answer_that_is_no_token_is_told_as_such() {
             assert!(warning.contains(reason), "{answer}");
         }
     }
-    site.assert_no_secret_was_logged();
+    env.assert_no_secret_was_logged();
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn a_secret_that_is_old_but_good_serves_pods_while_azure_is_down() {
-    let site = Site::with_flags(&["--on-upstream-failure=deny"]).await;
-    let namespace = &site.a.namespace;
-    let name = pull_secret_name(&site.create(namespace, &pod("one", "contoso")).await);
-    site.emulator
-        .set_faults(&fault(Endpoint::EntraToken, |f| f.hang = true))
-        .unwrap();
+    let env = TestEnv::with_flags(&["--on-upstream-failure=deny"]).await;
+    let namespace = &env.team_a.namespace;
+    let name = pull_secret_name(&namespace.create_pod(&pod("one", "contoso")).await);
+    env.azure
+        .set_faults(&fault(Endpoint::EntraToken, |f| f.hang = true));
     let minutes = |n: i64| (jiff::Timestamp::now() + jiff::SignedDuration::from_mins(n)).to_string();
     let aged =
         serde_json::json!({"status": {"lastRenewalTime": minutes(-150), "expirationTime": minutes(30)}});
-    let api = site.pull_secrets(namespace);
+    let api = namespace.pull_secrets();
     api.patch_status(&name, &PatchParams::default(), &Patch::Merge(aged))
         .await
         .unwrap();
     eventually("the age of the Secret is noticed", async || {
         // With `deny`, a Pod that had to wait for Azure would be refused.
-        site.create(namespace, &unnamed("contoso")).await;
-        (site.webhook_is_issuing().await > 0).then_some(())
+        namespace.create_pod(&unnamed_pod("contoso")).await;
+        (env.webhook.metric("pull_secrets_issuing").await > 0).then_some(())
     })
     .await;
     let condition = api.get(&name).await.unwrap().status.unwrap().conditions.remove(0);
@@ -116,12 +122,12 @@ enum Becomes {
     Refused(&'static str, &'static [&'static str]),
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn each_odd_answer_of_entra_ends_in_its_class_and_its_words_in_time() {
     use Becomes::{Fine, Refused, Warned};
-    let site = Site::start().await;
-    let namespace = &site.a.namespace;
-    let issuer = super::control_plane::shared().prepared().await.issuer.clone();
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
+    let issuer = control_plane::shared().prepared().await.issuer.clone();
     let credential: &[&str] = &[
         "az identity federated-credential create",
         "--audiences api://AzureADTokenExchange",
@@ -241,13 +247,11 @@ async fn each_odd_answer_of_entra_ends_in_its_class_and_its_words_in_time() {
     {
         let mut fault: Value = serde_json::from_str(odd).unwrap();
         fault["endpoint"] = "entra.token".into();
-        site.emulator
-            .set_faults(&[serde_json::from_value(fault).unwrap()])
-            .unwrap();
+        env.azure.set_faults(&[serde_json::from_value(fault).unwrap()]);
         // A generator of its own, so that no earlier try is remembered.
         let generator = format!("odd-{number}");
-        site.generator(namespace, &generator, serde_json::json!({})).await;
-        let answer = answer(&site, &generator).await;
+        namespace.apply_generator(&generator, serde_json::json!({})).await;
+        let answer = answer(&env, &generator).await;
         let response = &answer["response"];
         let (text, reason, words) = match &becomes {
             Fine => {
@@ -287,44 +291,43 @@ async fn each_odd_answer_of_entra_ends_in_its_class_and_its_words_in_time() {
             );
         }
     }
-    site.assert_no_secret_was_logged();
+    env.assert_no_secret_was_logged();
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn what_an_application_is_asked_to_wait_stops_all_its_pull_secrets_and_no_other_application() {
-    let site = Site::start().await;
-    let namespace = &site.a.namespace;
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
     let mut throttling = fault(Endpoint::EntraToken, |f| f.status = Some(503));
     throttling[0].retry_after = Some(60);
-    throttling[0].client_id = Some(site.a.client_id.to_owned());
-    site.emulator.set_faults(&throttling).unwrap();
+    throttling[0].client_id = Some(env.team_a.client_id.to_owned());
+    env.azure.set_faults(&throttling);
     for n in 0..5 {
         let generator = format!("more-{n}");
-        site.generator(namespace, &generator, serde_json::json!({})).await;
-        let answer = answer(&site, &generator).await;
+        namespace.apply_generator(&generator, serde_json::json!({})).await;
+        let answer = answer(&env, &generator).await;
         let warning = answer["response"]["warnings"][0].as_str().unwrap();
         assert!(
             warning.contains("EntraUnavailable") && warning.contains("503"),
             "{warning}"
         );
     }
-    assert_eq!(site.calls_of(site.a.client_id, Endpoint::EntraToken), 1);
-    let other = site.create(&site.b.namespace, &pod("app", "contoso")).await;
-    site.credentials(&site.b.namespace, &pull_secret_name(&other))
-        .await;
+    assert_eq!(env.azure.calls_of(env.team_a.client_id, Endpoint::EntraToken), 1);
+    let other = env.team_b.namespace.create_pod(&pod("app", "contoso")).await;
+    env.team_b.namespace.credentials(&pull_secret_name(&other)).await;
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn a_token_that_opens_less_than_its_scope_is_written_and_warned_of() {
-    let site = Site::start().await;
-    let namespace = &site.a.namespace;
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
     let scope = format!(
         "repository:{}:pull repository:team-a/typo:pull",
-        site.a.repository
+        env.team_a.repository
     );
-    site.generator(namespace, "typo", json!({"scope": scope})).await;
+    namespace.apply_generator("typo", json!({"scope": scope})).await;
     let pod = pod("app", "typo");
-    let warnings = site.warnings(namespace, &pod).await;
+    let warnings = env.warnings(namespace, &pod).await;
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     for part in [
         "ScopeNotGranted",
@@ -333,29 +336,25 @@ async fn a_token_that_opens_less_than_its_scope_is_written_and_warned_of() {
     ] {
         assert!(warnings[0].contains(part), "{part}: {warnings:?}");
     }
-    let name = pull_secret_name(&site.create(namespace, &pod).await);
-    assert_eq!(
-        site.opens(namespace, &name, site.a.repository).await,
-        502,
-        "the Secret opens what was granted"
-    );
-    let status = site.status(namespace, &name).await;
+    let name = pull_secret_name(&namespace.create_pod(&pod).await);
+    env.assert_pulls(namespace, &name, env.team_a.repository).await;
+    let status = namespace.status(&name).await;
     let ready = &status.conditions[0];
     assert_eq!((ready.type_.as_str(), ready.status.as_str()), ("Ready", "False"));
     assert_eq!(ready.reason, "ScopeNotGranted");
     assert!(ready.message.contains("team-a/typo"), "{}", ready.message);
     assert_eq!(
-        site.calls(Endpoint::AcrExchange),
+        env.azure.calls(Endpoint::AcrExchange),
         1,
         "the token is not fetched for each Pod"
     );
 
-    let scope = format!("repository:{}:pull", site.a.repository);
-    site.generator(namespace, "typo", json!({"scope": scope})).await;
+    let scope = format!("repository:{}:pull", env.team_a.repository);
+    namespace.apply_generator("typo", json!({"scope": scope})).await;
     eventually("the corrected scope is used", async || {
-        let review = super::review::review(namespace, &unnamed("typo"));
-        super::review::post(&site, &review).await;
-        let status = site.status(namespace, &name).await;
+        let review = review(namespace, &unnamed_pod("typo"));
+        post(&env, &review).await;
+        let status = namespace.status(&name).await;
         (status.is_ready() && status.conditions.len() == 1).then_some(())
     })
     .await;

@@ -1,7 +1,7 @@
 //! Every way to certificates ends in a webhook that the API server trusts.
 
 use crate::release::{CERTIFICATES, Release, delete, environment, repository};
-use e2e::{client, eventually, team::TEAMS, webhook::NAMESPACE};
+use e2e::{client, eventually, scenario::Scenario, webhook::NAMESPACE};
 use k8s_openapi::{
     ByteString,
     api::core::v1::{Namespace, Secret},
@@ -19,17 +19,17 @@ use tokio::{
     process::{Child, Command},
 };
 
-#[tokio::test]
+#[testkit::test]
 async fn helm_test_passes_and_a_pod_runs_with_the_certificate_that_the_webhook_makes() {
     let client = client().await;
     let release = Release::fresh(&client, json!({})).await;
     release.test().await;
-    release.serves(TEAMS[0]).await;
+    release.serves(Scenario::SelfSigned).await;
     let kept = release.secret(CERTIFICATES).await.unwrap();
     assert!(release.ca_bundle().await.unwrap().contains(kept["ca.crt"].trim()));
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn helm_test_passes_and_a_pod_runs_with_a_certificate_that_is_provided() {
     let client = client().await;
     let release = Release::none(&client).await;
@@ -52,12 +52,12 @@ async fn helm_test_passes_and_a_pod_runs_with_a_certificate_that_is_provided() {
         .install(json!({"certificates": {"mode": "provided", "provided": provided}}))
         .await;
     release.test().await;
-    release.serves(TEAMS[1]).await;
+    release.serves(Scenario::ProvidedCertificate).await;
     assert_eq!(release.ca_bundle().await.unwrap().trim(), authority.trim());
     assert!(release.secret(CERTIFICATES).await.unwrap().keys().eq(["path"]));
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn helm_test_passes_and_a_pod_runs_with_a_certificate_of_cert_manager() {
     let client = client().await;
     let release = Release::none(&client).await;
@@ -72,7 +72,7 @@ async fn helm_test_passes_and_a_pod_runs_with_a_certificate_of_cert_manager() {
     })
     .await;
     release.test().await;
-    release.serves(TEAMS[2]).await;
+    release.serves(Scenario::CertManager).await;
     assert!(release.secret(CERTIFICATES).await.unwrap().keys().eq(["path"]));
     release.uninstall().await;
     cert_manager.remove(&client).await;
@@ -83,8 +83,6 @@ struct CertManager {
     program: Child,
     kinds: Vec<String>,
 }
-
-// === impl CertManager ===
 
 impl CertManager {
     async fn start(client: &Client) -> Self {

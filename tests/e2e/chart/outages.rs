@@ -1,28 +1,25 @@
 //! No replica runs.
 
 use crate::release::{Release, TEST, is_patched};
-use e2e::{
-    client, eventually,
-    team::{ANNOTATION, TEAMS, pod},
-    webhook::replaced,
-};
+use e2e::{client, eventually, scenario::Scenario, webhook::replaced};
 use k8s_openapi::api::{core::v1::Pod, rbac::v1::Role};
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, PostParams},
 };
 use serde_json::{Value, json};
+use testkit::objects::{ANNOTATION, from, pod_json, with_account};
 
-#[tokio::test]
+#[testkit::test]
 async fn without_replicas_only_pods_that_ask_are_refused_or_with_ignore_admitted_unpatched_and_helm_test_fails()
  {
     let client = client().await;
     let release = Release::fresh(&client, json!({})).await;
-    let team = TEAMS[5].settle(&client, json!({})).await;
+    let team = Scenario::NoReplicas.set_up(&client, json!({})).await;
     let system = Api::<Pod>::namespaced(client.clone(), "kube-system");
     let roles = Api::<Role>::namespaced(client.clone(), "default");
     assert!(
-        team.try_create_pod(asks())
+        team.try_create_pod(&asks())
             .await
             .is_ok_and(|pod| is_patched(&pod))
     );
@@ -44,7 +41,7 @@ async fn without_replicas_only_pods_that_ask_are_refused_or_with_ignore_admitted
         }
         // The API server learns of it in its own time.
         eventually(&format!("a Pod that asks meets {policy}"), async || {
-            match (policy, team.try_create_pod(asks()).await) {
+            match (policy, team.try_create_pod(&asks()).await) {
                 ("Fail", Err(kube::Error::Api(refusal))) => {
                     assert!(
                         refusal
@@ -69,12 +66,10 @@ async fn without_replicas_only_pods_that_ask_are_refused_or_with_ignore_admitted
         // The test's rights are no longer than the test.
         assert!(roles.get_opt(TEST).await.unwrap().is_none());
 
-        let silent = team.try_create_pod(gated(json!({}))).await;
+        let silent = team.try_create_pod(&gated(json!({}))).await;
         assert!(silent.is_ok_and(|pod| !is_patched(&pod)));
         for annotations in [json!({}), json!({ANNOTATION: "contoso"})] {
-            let mut pod = gated(annotations);
-            pod["spec"]["serviceAccountName"] = json!("default");
-            let pod = serde_json::from_value(pod).unwrap();
+            let pod = with_account(gated(annotations), "default");
             let created = system.create(&PostParams::default(), &pod).await.unwrap();
             assert!(!is_patched(&created));
             system
@@ -88,20 +83,20 @@ async fn without_replicas_only_pods_that_ask_are_refused_or_with_ignore_admitted
         .upgrade(json!({"replicas": 2, "webhook": {"failurePolicy": "Fail"}}))
         .await;
     eventually("a Pod that asks is patched again", async || {
-        let pod = team.try_create_pod(asks()).await.ok()?;
+        let pod = team.try_create_pod(&asks()).await.ok()?;
         is_patched(&pod).then_some(())
     })
     .await;
 }
 
-fn asks() -> Value {
+/// A Pod that needs a pull secret. No node is involved: only its admission matters.
+fn asks() -> Pod {
     gated(json!({ANNOTATION: "contoso"}))
 }
 
-/// Admission is all that matters: no node is bothered.
-fn gated(annotations: Value) -> Value {
-    let mut pod = pod("", &TEAMS[5].image(), annotations);
+fn gated(annotations: Value) -> Pod {
+    let mut pod = pod_json("", &Scenario::NoReplicas.image(), annotations);
     pod["metadata"]["generateName"] = json!("app-");
     pod["spec"]["schedulingGates"] = json!([{"name": "acr-pull.dev/e2e"}]);
-    pod
+    from(pod)
 }

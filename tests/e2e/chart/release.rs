@@ -2,7 +2,7 @@
 
 use e2e::{
     eventually,
-    team::{Settled, Team},
+    scenario::{Scenario, ScenarioNamespace},
     webhook::NAMESPACE,
 };
 use k8s_openapi::{
@@ -29,8 +29,6 @@ const NAME: &str = "acr-pull-webhook";
 pub struct Release {
     pub client: Client,
 }
-
-// === impl Release ===
 
 impl Release {
     /// None yet: no namespace, no object, no kind.
@@ -129,12 +127,12 @@ impl Release {
     }
 
     /// A Pod that asks gets its private image.
-    pub async fn serves(&self, team: Team) -> Settled {
-        let team = team.settle(&self.client, json!({})).await;
-        let pod = team.create_pod("app", &team.team.image(), Some("contoso")).await;
+    pub async fn serves(&self, scenario: Scenario) -> ScenarioNamespace {
+        let namespace = scenario.set_up(&self.client, json!({})).await;
+        let pod = namespace.create_app("app", Some("contoso")).await;
         assert!(is_patched(&pod));
-        team.runs("app").await;
-        team
+        namespace.wait_until_running("app").await;
+        namespace
     }
 
     async fn helm(&self, arguments: &[&str], values: Option<Value>) {

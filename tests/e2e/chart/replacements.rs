@@ -4,7 +4,7 @@ use crate::release::{CERTIFICATES, Release};
 use e2e::{
     client, eventually,
     load::{FEW, while_pods_are_created},
-    team::TEAMS,
+    scenario::Scenario,
     webhook::{self, evict_one, replaced},
 };
 use kube::ResourceExt;
@@ -12,13 +12,13 @@ use serde_json::json;
 use std::collections::BTreeSet;
 
 /// A certificate that lives for 30 s is replaced after 20 s.
-#[tokio::test]
+#[testkit::test]
 async fn no_pod_is_refused_or_left_unpatched_while_authorities_are_replaced() {
     let rotations: usize = std::env::var("E2E_ROTATIONS").map_or(3, |n| n.parse().unwrap());
     let client = client().await;
     let lifetime = json!({"certificates": {"selfManaged": {"lifetime": "30s"}}});
     let release = Release::fresh(&client, lifetime).await;
-    let team = TEAMS[3].settle(&client, json!({})).await;
+    let team = Scenario::CertificateRotation.set_up(&client, json!({})).await;
     let authority = async || {
         let kept = release.secret(CERTIFICATES).await;
         kept.expect("certificates are kept").remove("ca.crt").unwrap()
@@ -38,11 +38,11 @@ async fn no_pod_is_refused_or_left_unpatched_while_authorities_are_replaced() {
     .await;
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn no_pod_is_refused_or_left_unpatched_while_helm_upgrades_and_a_replica_is_evicted() {
     let client = client().await;
     let release = Release::fresh(&client, json!({})).await;
-    let team = TEAMS[4].settle(&client, json!({})).await;
+    let team = Scenario::ChartUpgrade.set_up(&client, json!({})).await;
     let before = replicas(&client).await;
     while_pods_are_created(&team, async |created| {
         release.upgrade(json!({"log": {"level": "debug"}})).await;

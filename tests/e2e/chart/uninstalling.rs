@@ -7,7 +7,7 @@ use crate::{
 use acr_pull_webhook::pull_secret::ACRPullSecret;
 use e2e::{
     client, eventually,
-    team::{Settled, TEAMS},
+    scenario::{Scenario, ScenarioNamespace},
 };
 use k8s_openapi::{
     api::core::v1::{Namespace, Secret},
@@ -34,15 +34,15 @@ const LEFT: [&str; 8] = [
     "serviceaccounts. acr-pull-webhook/default",
 ];
 
-#[tokio::test]
+#[testkit::test]
 async fn an_uninstallation_with_its_kind_leaves_no_pull_secret_and_nothing_in_the_way() {
     let client = client().await;
     let release = Release::none(&client).await;
     let before = everything(&client).await;
     release.install(json!({"crds": {"keep": false}})).await;
     release.test().await;
-    let team = release.serves(TEAMS[6]).await;
-    let pull_secret = team.pull_secret().await.metadata.name.unwrap();
+    let team = release.serves(Scenario::UninstallWithCrds).await;
+    let pull_secret = team.only_pull_secret().await.metadata.name.unwrap();
     collector_knows_pull_secrets(&team).await;
 
     release.uninstall().await;
@@ -55,20 +55,20 @@ async fn an_uninstallation_with_its_kind_leaves_no_pull_secret_and_nothing_in_th
     leaves(&client, &before, &[]).await;
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn an_uninstallation_keeps_pull_secrets_until_their_kind_is_deleted() {
     let client = client().await;
     let release = Release::none(&client).await;
     let before = everything(&client).await;
     release.install(json!({})).await;
-    let team = release.serves(TEAMS[7]).await;
-    let pull_secret = team.pull_secret().await.metadata.name.unwrap();
+    let team = release.serves(Scenario::UninstallKeepingCrds).await;
+    let pull_secret = team.only_pull_secret().await.metadata.name.unwrap();
     collector_knows_pull_secrets(&team).await;
 
     release.uninstall().await;
     is_not_in_the_way(&team).await;
-    assert_eq!(team.pull_secret().await.metadata.name.unwrap(), pull_secret);
-    team.secret(&pull_secret).await;
+    assert_eq!(team.only_pull_secret().await.metadata.name.unwrap(), pull_secret);
+    team.secrets().get(&pull_secret).await.unwrap();
 
     let kinds = Api::<CustomResourceDefinition>::all(client.clone());
     delete(&kinds, "acrpullsecrets.acr-pull.dev").await;
@@ -81,18 +81,16 @@ async fn an_uninstallation_keeps_pull_secrets_until_their_kind_is_deleted() {
 }
 
 /// The first Pod that asks after it is admitted as it was written.
-async fn is_not_in_the_way(team: &Settled) {
-    let pod = team
-        .create_pod("after", &team.team.image(), Some("contoso"))
-        .await;
+async fn is_not_in_the_way(team: &ScenarioNamespace) {
+    let pod = team.create_app("after", Some("contoso")).await;
     assert!(!is_patched(&pod));
 }
 
 /// Waits until Kubernetes' garbage collector watches the kind. It looks for new kinds each 30 s, and never deletes what objects
 /// owned whose kind was deleted before that.
-async fn collector_knows_pull_secrets(team: &Settled) {
+async fn collector_knows_pull_secrets(team: &ScenarioNamespace) {
     let pull_secrets = team.api::<ACRPullSecret>();
-    let probe = ACRPullSecret::new("acr-pull-probe", team.pull_secret().await.spec);
+    let probe = ACRPullSecret::new("acr-pull-probe", team.only_pull_secret().await.spec);
     pull_secrets.create(&PostParams::default(), &probe).await.unwrap();
     // Nobody else ends such a deletion.
     pull_secrets
@@ -110,7 +108,7 @@ async fn collector_knows_pull_secrets(team: &Settled) {
     .await;
 }
 
-async fn goes(team: &Settled, secret: &str) {
+async fn goes(team: &ScenarioNamespace, secret: &str) {
     eventually(&format!("Secret {secret} is gone"), async || {
         let secret = team.api::<Secret>().get_opt(secret).await.unwrap();
         secret.is_none().then_some(())
@@ -133,7 +131,7 @@ async fn leaves(client: &Client, before: &BTreeSet<String>, left: &[&str]) {
     }
 }
 
-async fn team_goes(team: &Settled) {
+async fn team_goes(team: &ScenarioNamespace) {
     let namespaces = Api::<Namespace>::all(team.client.clone());
-    delete(&namespaces, &team.team.namespace()).await;
+    delete(&namespaces, &team.name()).await;
 }

@@ -1,10 +1,7 @@
-//! The Azure that the tests meet: every team an application of its own, and hops as
-//! slow as Azure's. It is told to the emulator once, through the API server's proxy.
+//! The Azure of the end-to-end tests: an application for each scenario, and hops as slow as those of Azure. The emulator
+//! is configured once, through the API server's proxy.
 
-use crate::{
-    script,
-    team::{MACHINES, TEAMS},
-};
+use crate::{scenario::Scenario, script};
 use azure_emulator::{Credentials, Endpoint, RequestRecord};
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::Service;
@@ -12,48 +9,45 @@ use kube::{Api, Client, api::Patch};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::panic::{AssertUnwindSafe, resume_unwind};
+use testkit::azure::{add_managed_identities, application, pull_right, set_token_lifetime, world};
 use tokio::sync::OnceCell;
 
-pub const TENANT: &str = "72f988bf-0000-4000-8000-000000000001";
-pub const REGISTRY: &str = "contoso.azurecr.io";
-/// The system-assigned managed identity of every machine of the cluster.
-pub const MACHINE: &str = "55555555-0000-4000-8000-000000000001";
-/// A user-assigned one, and its resource id.
-pub const PULLER: &str = "66666666-0000-4000-8000-000000000001";
-pub const PULLER_RESOURCE: &str = "/subscriptions/5ab/resourcegroups/shop/providers/Microsoft.ManagedIdentity/userAssignedIdentities/puller";
+pub use testkit::azure::{REGISTRY, SYSTEM_IDENTITY, TENANT, USER_IDENTITY, USER_IDENTITY_RESOURCE};
+
 const CONTROL: &str = "/api/v1/namespaces/azure-emulator/services/azure-emulator:control/proxy";
 
-/// Makes sure, once a run, that Azure knows the teams and holds their images.
+/// Configures Azure once in each test program.
 pub async fn ready(client: &Client) {
-    ready_with_tokens_of(client, "3h").await;
+    ready_with_token_lifetime(client, "3h").await;
 }
 
-/// The same, with tokens of another life where nothing in this run was before it.
-pub async fn ready_with_tokens_of(client: &Client, life: &str) {
+/// The same with another lifetime of tokens. The first call in a test program decides.
+pub async fn ready_with_token_lifetime(client: &Client, lifetime: &str) {
     static READY: OnceCell<()> = OnceCell::const_new();
     READY
         .get_or_init(|| async {
-            push_images(TEAMS.map(|team| format!("{}:1", team.repository()))).await;
-            let world = world(client, life).await;
-            put(client, "/world", world)
+            put(client, "/world", configuration(client, lifetime).await)
                 .await
-                .expect("the emulator takes the world");
-            // Those of an earlier run are nobody's concern.
-            let forget = http::Request::delete(format!("{CONTROL}/requests"));
-            let forget = forget.body(Vec::new()).unwrap();
-            client.request_text(forget).await.expect("the emulator forgets");
+                .expect("the emulator accepts the configuration");
+            // The requests of an earlier run do not count.
+            let clear = http::Request::delete(format!("{CONTROL}/requests"));
+            let clear = clear.body(Vec::new()).unwrap();
+            client
+                .request_text(clear)
+                .await
+                .expect("the emulator clears its log");
         })
         .await;
 }
 
-/// Puts small private images of these names, REPOSITORY:TAG, into the registry.
+/// Pushes small private images with these names, REPOSITORY:TAG, to the registry.
 pub async fn push_images(images: impl IntoIterator<Item = String>) {
     script("push-image.sh", images).await;
 }
 
-/// Takes Azure from webhook and kubelets while `during` lasts, and gives it back however that ends.
+/// Makes Azure unreachable for webhook and kubelets while `during` runs. Azure is restored even after a panic.
 pub async fn outage<T>(client: &Client, during: impl Future<Output = T>) -> T {
-    // A connection that is open outlives the Service's change.
+    // Open connections survive the change of the Service.
     let endpoints = [
         "entra.token",
         "acr.challenge",
@@ -63,16 +57,16 @@ pub async fn outage<T>(client: &Client, during: impl Future<Output = T>) -> T {
     ];
     let resets = endpoints.map(|endpoint| json!({"endpoint": endpoint, "reset": true}));
     put(client, "/faults", json!(resets)).await.unwrap();
-    lead_to(client, json!(1)).await;
+    set_port(client, json!(1)).await;
     let ended = AssertUnwindSafe(during).catch_unwind().await;
-    lead_to(client, json!("https")).await;
+    set_port(client, json!("https")).await;
     put(client, "/faults", slowness()).await.unwrap();
     ended.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-/// Azure's names lead to this port of the emulator's Pod; where none listens, they are refused. Another deployment
-/// mends what an interrupted run has left.
-async fn lead_to(client: &Client, port: Value) {
+/// Sets the port of the emulator's Pod for connections to Azure. Without a listener on the port, connections are refused.
+/// The next deployment repairs the Service after an interrupted run.
+async fn set_port(client: &Client, port: Value) {
     let services = Api::<Service>::namespaced(client.clone(), "azure-emulator");
     let ports = json!({"spec": {"ports": [{"port": 443, "targetPort": port}]}});
     services
@@ -81,15 +75,15 @@ async fn lead_to(client: &Client, port: Value) {
         .unwrap();
 }
 
-/// Every request that the machine's endpoint for managed identities got.
-pub async fn requests_of_machines(client: &Client) -> Vec<RequestRecord> {
+/// All requests to the endpoint of managed identities.
+pub async fn managed_identity_requests(client: &Client) -> Vec<RequestRecord> {
     let all: Vec<RequestRecord> = get(client, "/requests").await;
     all.into_iter()
         .filter(|r| matches!(r.endpoint, Some(Endpoint::ImdsToken | Endpoint::AppServiceToken)))
         .collect()
 }
 
-/// Every request that Azure got from this subject.
+/// All requests of this subject.
 pub async fn requests_of(client: &Client, subject: &str) -> Vec<RequestRecord> {
     let all: Vec<RequestRecord> = get(client, "/requests").await;
     all.into_iter()
@@ -97,7 +91,7 @@ pub async fn requests_of(client: &Client, subject: &str) -> Vec<RequestRecord> {
         .collect()
 }
 
-/// Every token issued and every credential presented since the emulator started.
+/// All tokens that were issued and all credentials that were presented since the emulator started.
 pub async fn credentials(client: &Client) -> Credentials {
     get(client, "/credentials").await
 }
@@ -112,43 +106,36 @@ async fn get<T: DeserializeOwned>(client: &Client, path: &str) -> T {
         .expect("the emulator answers through the API server")
 }
 
-async fn put(client: &Client, path: &str, what: Value) -> kube::Result<String> {
+async fn put(client: &Client, path: &str, body: Value) -> kube::Result<String> {
     let request = http::Request::put(format!("{CONTROL}{path}"))
-        .body(what.to_string().into_bytes())
+        .body(body.to_string().into_bytes())
         .unwrap();
     client.request_text(request).await
 }
 
-async fn world(client: &Client, token_life: &str) -> Value {
+/// Azure with an application for each scenario.
+async fn configuration(client: &Client, token_lifetime: &str) -> Value {
     let raw = async |path: &str| {
         let request = http::Request::get(path).body(Vec::new()).unwrap();
         client.request::<Value>(request).await.unwrap()
     };
-    let issuer = raw("/.well-known/openid-configuration").await["issuer"].clone();
-    let applications: Vec<_> = TEAMS
-        .iter()
-        .map(|team| json!({"clientId": team.client_id(), "federatedCredentials": [{"issuer": issuer, "subject": team.subject()}]}))
+    let discovery = raw("/.well-known/openid-configuration").await;
+    let issuer = discovery["issuer"].as_str().unwrap();
+    let all = || Scenario::ALL.iter();
+    let applications = all()
+        .map(|scenario| application(&scenario.client_id(), issuer, &scenario.namespace(), &["app"]))
         .collect();
-    let right = |client: &str, repository: String| json!({"clientId": client, "repositories": [repository], "actions": ["pull"]});
-    let of_machines = MACHINES.repository();
-    let rights: Vec<_> = TEAMS
-        .iter()
-        .map(|team| right(&team.client_id(), team.repository()))
-        .chain([MACHINE, PULLER].map(|identity| right(identity, of_machines.clone())))
+    let rights = all()
+        .map(|scenario| pull_right(&scenario.client_id(), &scenario.repository()))
         .collect();
-    json!({
-        "tenants": [{"id": TENANT, "applications": applications}],
-        "managedIdentities": [
-            {"clientId": MACHINE, "tenant": TENANT, "systemAssigned": true},
-            {"clientId": PULLER, "tenant": TENANT, "resourceId": PULLER_RESOURCE},
-        ],
-        // As deploy.sh tells the webhook on a cluster that is neither kind nor local.
-        "appService": {"identityHeader": "of-the-end-to-end-tests"},
-        "issuers": [{"issuer": issuer, "jwks": raw("/openid/v1/jwks").await}],
-        "registries": [{"host": REGISTRY, "tenant": TENANT, "upstream": "http://127.0.0.1:5000", "rights": rights}],
-        "tokens": {"acrRefreshLifetime": token_life},
-        "faults": slowness(),
-    })
+    let jwks = raw("/openid/v1/jwks").await;
+    let mut world = world(issuer, jwks, applications, "http://127.0.0.1:5000", rights);
+    add_managed_identities(&mut world, &Scenario::ManagedIdentity.repository());
+    set_token_lifetime(&mut world, token_lifetime);
+    // deploy.sh configures this header on a cluster that is neither kind nor local.
+    world["appService"] = json!({"identityHeader": "of-the-end-to-end-tests"});
+    world["faults"] = slowness();
+    world
 }
 
 fn slowness() -> Value {

@@ -1,24 +1,27 @@
-//! What the end-to-end tests share: the cluster, its Azure, and teams in namespaces.
+//! What the end-to-end tests share: the cluster, its Azure, and a namespace for each scenario.
 //!
-//! `make e2e` deploys everything and runs them; `make help` tells the variables.
+//! `make e2e` deploys everything and runs the tests; `make help` lists the variables.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 pub mod azure;
 pub mod load;
-pub mod team;
+pub mod scenario;
 pub mod webhook;
 
 use kube::{Client, Config};
 use std::{path::Path, process::Stdio, time::Duration};
 use tokio::process::Command;
 
+/// Kubelets retry a pull with a back-off, and webhooks are rolled out one replica after the other.
+const NOMINAL_LIMIT: Duration = Duration::from_secs(120);
+
 /// A client for the cluster of KUBECONFIG.
 pub async fn client() -> Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     assert!(
         std::env::var_os("KUBECONFIG").is_some(),
-        "KUBECONFIG names no cluster: run these tests by `make e2e`, which brings one and deploys to it"
+        "KUBECONFIG is not set: run these tests by `make e2e`, which starts a cluster and deploys to it"
     );
     let mut config = Config::infer().await.expect("the kubeconfig can be read");
     config.proxy_url = None;
@@ -26,22 +29,12 @@ pub async fn client() -> Client {
     Client::try_from(config).unwrap()
 }
 
-/// Waits until `check` gives something, for at most two minutes.
+/// Waits until `check` returns a value, as long as a real node may need.
 pub async fn eventually<T>(what: &str, check: impl AsyncFn() -> Option<T>) -> T {
-    let found = tokio::time::timeout(Duration::from_secs(120), async {
-        loop {
-            if let Some(found) = check().await {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    });
-    found
-        .await
-        .unwrap_or_else(|_| panic!("within two minutes: {what}"))
+    testkit::eventually_within(NOMINAL_LIMIT, what, check).await
 }
 
-/// Runs one of the scripts of this folder.
+/// Runs one of the scripts in this folder.
 pub async fn script(name: &str, arguments: impl IntoIterator<Item = String>) {
     let status = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join(name))
         .args(arguments)
@@ -49,5 +42,5 @@ pub async fn script(name: &str, arguments: impl IntoIterator<Item = String>) {
         .status()
         .await
         .unwrap();
-    assert!(status.success(), "tests/e2e/{name} says above what is wrong");
+    assert!(status.success(), "tests/e2e/{name} failed; its message is above");
 }

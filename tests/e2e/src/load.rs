@@ -1,11 +1,12 @@
 //! Pods that are created without pause, while something happens to the webhook.
 
-use crate::team::{ANNOTATION, Settled, pod};
+use crate::scenario::ScenarioNamespace;
 use futures::future::join_all;
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use kube::{ResourceExt, api::DeleteParams};
 use serde_json::json;
 use std::cell::Cell;
+use testkit::objects::{ANNOTATION, from, pod_json};
 
 const CREATORS: usize = 4;
 /// Far fewer than are created in the time of any rollout.
@@ -13,7 +14,7 @@ pub const FEW: usize = 50;
 
 /// Creates Pods while `during` lasts, which may look at how many there were so far: none of them may be refused or left
 /// unpatched.
-pub async fn while_pods_are_created(team: &Settled, during: impl AsyncFnOnce(&Cell<usize>)) {
+pub async fn while_pods_are_created(team: &ScenarioNamespace, during: impl AsyncFnOnce(&Cell<usize>)) {
     let (created, ended) = (Cell::new(0), Cell::new(false));
     let creators = join_all((0..CREATORS).map(|n| create(team, n, &created, &ended)));
     let during = async {
@@ -26,7 +27,12 @@ pub async fn while_pods_are_created(team: &Settled, during: impl AsyncFnOnce(&Ce
 }
 
 /// Creates and deletes Pods until told to end; returns what was wrong with them.
-async fn create(team: &Settled, creator: usize, created: &Cell<usize>, ended: &Cell<bool>) -> Vec<String> {
+async fn create(
+    team: &ScenarioNamespace,
+    creator: usize,
+    created: &Cell<usize>,
+    ended: &Cell<bool>,
+) -> Vec<String> {
     let pods = team.api::<Pod>();
     let mut wrong = Vec::new();
     for n in 0.. {
@@ -38,12 +44,12 @@ async fn create(team: &Settled, creator: usize, created: &Cell<usize>, ended: &C
         let fresh = n % 10 == 0;
         let generator = if fresh { name.as_str() } else { "contoso" };
         if fresh {
-            team.generator(generator, json!({})).await;
+            team.create_generator(generator, json!({})).await;
         }
-        let mut pod = pod(&name, &team.team.image(), json!({ANNOTATION: generator}));
+        let mut pod = pod_json(&name, &team.scenario.image(), json!({ANNOTATION: generator}));
         // Admission is all that matters: no node is bothered.
         pod["spec"]["schedulingGates"] = json!([{"name": "acr-pull.dev/e2e"}]);
-        match team.try_create_pod(pod).await {
+        match team.try_create_pod(&from(pod)).await {
             Err(error) => wrong.push(format!("{} {name}: {error}", Timestamp::now())),
             Ok(pod) => {
                 let labelled = pod

@@ -5,7 +5,7 @@
 use acr_pull_webhook::pull_secret::ACRPullSecret;
 use e2e::{
     azure, client, eventually,
-    team::{ANNOTATION, Settled, TEAMS, pod},
+    scenario::{Scenario, ScenarioNamespace},
 };
 use k8s_openapi::{
     api::{
@@ -19,6 +19,7 @@ use kube::{
     api::{ListParams, Patch, PostParams},
 };
 use serde_json::{Value, json};
+use testkit::objects::{ANNOTATION, from, pod_json};
 
 /// A pull secret that the Pods name and that nobody makes.
 const FOREIGN: &str = "regcred";
@@ -27,20 +28,24 @@ const LATER: SignedDuration = SignedDuration::from_secs(7);
 
 /// A kubelet before 1.37 says it of a Pod with each of its syncs, also when the Pod runs; a later one only when a pull has
 /// failed. So there is a Pod whose pull fails with every release, and Pods that run prove something only before 1.37.
-#[tokio::test]
+#[testkit::test]
 async fn a_foreign_pull_secret_that_does_not_exist_causes_no_token() {
     let client = client().await;
-    let team = TEAMS[26].settle(&client, json!({})).await;
+    let team = Scenario::Complaints.set_up(&client, json!({})).await;
     let running = deploy(&team, 3).await;
-    let pull_secret = team.pull_secret().await;
+    let pull_secret = team.only_pull_secret().await;
     let ours = pull_secret.name_any();
     let before = state(&team, &ours).await;
 
-    let scope = format!("repository:{}:pull", team.team.repository());
-    team.generator("scoped", json!({"scope": scope})).await;
-    let image = format!("{}-that-was-not-pushed", team.team.image());
-    let failing = with_foreign(pod("failing", &image, json!({ANNOTATION: "contoso, scoped"})));
-    let failing = team.try_create_pod(failing).await.unwrap();
+    let scope = format!("repository:{}:pull", team.scenario.repository());
+    team.create_generator("scoped", json!({"scope": scope})).await;
+    let image = format!("{}-that-was-not-pushed", team.scenario.image());
+    let failing = with_foreign(pod_json(
+        "failing",
+        &image,
+        json!({ANNOTATION: "contoso, scoped"}),
+    ));
+    let failing = team.create_pod(&from(failing)).await;
     let named = failing.spec.unwrap().image_pull_secrets.unwrap();
     let [foreign, first, second] = named.try_into().unwrap();
     assert_eq!((foreign.name.as_str(), &first.name), (FOREIGN, &ours));
@@ -70,16 +75,16 @@ async fn a_foreign_pull_secret_that_does_not_exist_causes_no_token() {
     })
     .await;
     assert_eq!(state(&team, &ours).await, before, "it was made anew");
-    let tokens = azure::requests_of(&client, &team.team.subject()).await.len();
+    let tokens = azure::requests_of(&client, &team.scenario.subject()).await.len();
     assert_eq!(tokens, 3, "one for each pull secret, and one for the repair");
     for name in &running {
-        team.runs(name).await;
+        team.wait_until_running(name).await;
     }
 }
 
 /// Pods of a Deployment that run by a pull secret of ours, and the foreign one beside it.
-async fn deploy(team: &Settled, replicas: usize) -> Vec<String> {
-    let mut template = with_foreign(pod("", &team.team.image(), json!({})));
+async fn deploy(team: &ScenarioNamespace, replicas: usize) -> Vec<String> {
+    let mut template = with_foreign(pod_json("", &team.scenario.image(), json!({})));
     let labels = json!({"app": "running"});
     template["metadata"] = json!({"labels": labels, "annotations": {ANNOTATION: "contoso"}});
     let spec = json!({"replicas": replicas, "selector": {"matchLabels": labels}, "template": template});
@@ -100,7 +105,7 @@ async fn deploy(team: &Settled, replicas: usize) -> Vec<String> {
     .await;
     let names: Vec<_> = pods.iter().map(Pod::name_any).collect();
     for name in &names {
-        team.runs(name).await;
+        team.wait_until_running(name).await;
     }
     names
 }
@@ -111,7 +116,7 @@ fn with_foreign(mut pod: Value) -> Value {
 }
 
 /// Waits until the kubelet has complained of the foreign pull secret more than once, and once after this time.
-async fn complains(team: &Settled, pod: &str, after: Timestamp) {
+async fn complains(team: &ScenarioNamespace, pod: &str, after: Timestamp) {
     let events = team.api::<Event>();
     let about =
         format!("involvedObject.kind=Pod,involvedObject.name={pod},reason=FailedToRetrieveImagePullSecret");
@@ -150,12 +155,12 @@ async fn kubelets_complain_of_pods_that_run(client: &Client) -> bool {
 }
 
 /// What changes when a pull secret is made anew.
-async fn state(team: &Settled, name: &str) -> (Timestamp, Option<String>) {
-    let secret = team.secret(name).await;
+async fn state(team: &ScenarioNamespace, name: &str) -> (Timestamp, Option<String>) {
+    let secret = team.secrets().get(name).await.unwrap();
     (renewed(team, name).await, secret.metadata.resource_version)
 }
 
-async fn renewed(team: &Settled, name: &str) -> Timestamp {
+async fn renewed(team: &ScenarioNamespace, name: &str) -> Timestamp {
     let pull_secret = team.api::<ACRPullSecret>().get(name).await.unwrap();
     pull_secret.status.unwrap().last_renewal_time.unwrap().0
 }

@@ -5,20 +5,20 @@
 use acr_pull_webhook::pull_secret::{ACRPullSecret, ACRPullSecretStatus};
 use e2e::{
     azure, client, eventually,
-    team::{Settled, TEAMS},
+    scenario::{Scenario, ScenarioNamespace},
 };
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use serde_json::json;
 
-#[tokio::test]
+#[testkit::test]
 async fn pods_of_an_outage_longer_than_a_tokens_life_are_admitted_and_run_by_themselves_when_it_is_over() {
     let client = client().await;
-    azure::ready_with_tokens_of(&client, "12s").await;
-    let served = TEAMS[22].settle(&client, json!({})).await;
-    served.generator("never-asked", json!({})).await;
-    let never_served = TEAMS[23].settle(&client, json!({})).await;
+    azure::ready_with_token_lifetime(&client, "12s").await;
+    let served = Scenario::Outage.set_up(&client, json!({})).await;
+    served.create_generator("never-asked", json!({})).await;
+    let never_served = Scenario::OutageFromTheStart.set_up(&client, json!({})).await;
     let before = create(&served, "before", "contoso").await;
-    served.runs("before").await;
+    served.wait_until_running("before").await;
 
     let ten = [
         (&served, "contoso", "abcd"),
@@ -47,15 +47,15 @@ async fn pods_of_an_outage_longer_than_a_tokens_life_are_admitted_and_run_by_the
             create(team, name, generator).await;
         }
         for (team, name, _) in &ten {
-            team.cannot_pull(name).await;
+            team.wait_until_pull_fails(name).await;
         }
     })
     .await;
 
     for (team, name, _) in &ten {
-        team.runs(name).await;
+        team.wait_until_running(name).await;
     }
-    served.runs("before").await;
+    served.wait_until_running("before").await;
     eventually("the first pull secret holds a token again", async || {
         status(&served, &before).await.is_ready().then_some(())
     })
@@ -63,13 +63,13 @@ async fn pods_of_an_outage_longer_than_a_tokens_life_are_admitted_and_run_by_the
 }
 
 /// Creates a Pod and returns the name of its pull secret.
-async fn create(team: &Settled, name: &str, generator: &str) -> String {
-    let pod: Pod = team.create_pod(name, &team.team.image(), Some(generator)).await;
+async fn create(team: &ScenarioNamespace, name: &str, generator: &str) -> String {
+    let pod: Pod = team.create_app(name, Some(generator)).await;
     let [pull_secret] = pod.spec.unwrap().image_pull_secrets.unwrap().try_into().unwrap();
     pull_secret.name
 }
 
-async fn status(team: &Settled, pull_secret: &str) -> ACRPullSecretStatus {
+async fn status(team: &ScenarioNamespace, pull_secret: &str) -> ACRPullSecretStatus {
     let pull_secrets = team.api::<ACRPullSecret>();
     pull_secrets.get(pull_secret).await.unwrap().status.unwrap()
 }

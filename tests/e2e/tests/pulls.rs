@@ -1,127 +1,109 @@
-//! Pods on a real node pull private images by their own identity.
+//! Pods on a real node pull private images with their own identity.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use acr_pull_webhook::generator::ClusterGenerator;
 use e2e::{
     azure, client, eventually,
-    team::{MACHINES, Settled, TEAMS, Team},
+    scenario::{Scenario, ScenarioNamespace},
 };
-use k8s_openapi::api::{
-    batch::v1::Job,
-    core::v1::{Namespace, Pod, Secret},
-};
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{
-    Api,
-    api::{DeleteParams, Patch, PostParams},
+    Api, Client,
+    api::{Patch, PostParams},
 };
 use serde_json::json;
+use testkit::objects::{ANNOTATION, cluster_generator_spec, from, pod_json};
 
-const TEN: std::ops::Range<usize> = 6..16;
+const IDENTITIES: [&str; 3] = ["system", "by-client-id", "by-resource-id"];
 
-#[tokio::test]
-async fn without_the_annotation_the_image_is_refused_and_with_it_the_pod_runs() {
+#[testkit::test]
+async fn only_the_annotated_pod_pulls_the_private_image() {
     let client = client().await;
-    let team = TEAMS[0].settle(&client, json!({})).await;
-    team.create_pod("plain", &team.team.image(), None).await;
-    team.create_pod("annotated", &team.team.image(), Some("contoso"))
-        .await;
-    team.runs("annotated").await;
-    team.cannot_pull("plain").await;
-    let asked = azure::requests_of(&client, &team.team.subject()).await;
-    assert!(!asked.is_empty(), "Entra saw the Pod's own service account");
+    let namespace = Scenario::Annotation.set_up(&client, json!({})).await;
+    namespace.create_app("plain", None).await;
+    namespace.create_app("annotated", Some("contoso")).await;
+    namespace.wait_until_running("annotated").await;
+    namespace.wait_until_pull_fails("plain").await;
+    let requests = azure::requests_of(&client, &namespace.scenario.subject()).await;
+    assert!(!requests.is_empty(), "Entra saw the Pod's own service account");
 }
 
-#[tokio::test]
-async fn two_teams_pull_by_two_subjects_and_neither_pulls_the_others_image() {
+#[testkit::test]
+async fn two_identities_cannot_pull_the_image_of_each_other() {
     let client = client().await;
-    let (a, b) = (
-        TEAMS[1].settle(&client, json!({})).await,
-        TEAMS[2].settle(&client, json!({})).await,
-    );
-    for (own, others) in [(&a, &b), (&b, &a)] {
-        own.create_pod("own", &own.team.image(), Some("contoso")).await;
-        own.create_pod("others", &others.team.image(), Some("contoso"))
+    let first = Scenario::FirstIdentity.set_up(&client, json!({})).await;
+    let second = Scenario::SecondIdentity.set_up(&client, json!({})).await;
+    for (own, other) in [(&first, &second), (&second, &first)] {
+        own.create_app("own", Some("contoso")).await;
+        own.create_pod_with_image("other", &other.scenario.image(), Some("contoso"))
             .await;
     }
-    for team in [&a, &b] {
-        team.runs("own").await;
-        team.cannot_pull("others").await;
-        assert!(!azure::requests_of(&client, &team.team.subject()).await.is_empty());
+    for namespace in [&first, &second] {
+        namespace.wait_until_running("own").await;
+        namespace.wait_until_pull_fails("other").await;
+        let requests = azure::requests_of(&client, &namespace.scenario.subject()).await;
+        assert!(!requests.is_empty());
     }
 }
 
-#[tokio::test]
-async fn a_scoped_token_pulls_what_it_names() {
+#[testkit::test]
+async fn a_scoped_token_pulls_the_repository_of_its_scope() {
     let client = client().await;
-    let scope = format!("repository:{}:pull", TEAMS[3].repository());
-    let team = TEAMS[3].settle(&client, json!({"scope": scope})).await;
-    team.create_pod("app", &team.team.image(), Some("contoso")).await;
-    team.runs("app").await;
-    assert_eq!(team.pull_secret().await.status.unwrap().scope, Some(scope));
+    let scope = format!("repository:{}:pull", Scenario::Scope.repository());
+    let namespace = Scenario::Scope.set_up(&client, json!({"scope": scope})).await;
+    namespace.create_app("app", Some("contoso")).await;
+    namespace.wait_until_running("app").await;
+    let pull_secret = namespace.only_pull_secret().await;
+    assert_eq!(pull_secret.status.unwrap().scope, Some(scope));
 }
 
-/// As a developer sees it: everything applied in one go, and no first pull fails.
-#[tokio::test]
-async fn ten_fresh_namespaces_start_without_one_failed_pull() {
+/// A developer applies everything at once, and the first pull succeeds.
+#[testkit::test]
+async fn ten_new_namespaces_start_without_a_failed_pull() {
     let client = client().await;
-    let mut teams = Vec::new();
-    for team in &TEAMS[TEN] {
-        teams.push(team.settle_namespace(&client).await);
+    let mut namespaces = Vec::new();
+    for scenario in Scenario::FRESH {
+        namespaces.push(scenario.recreate_namespace(&client).await);
     }
-    for team in &teams {
-        team.settle_identity(json!({})).await;
-        team.create_pod("first", &team.team.image(), Some("contoso"))
-            .await;
+    for namespace in &namespaces {
+        namespace.create_identity(json!({})).await;
+        namespace.create_app("first", Some("contoso")).await;
     }
-    for team in &teams {
-        team.runs("first").await;
-        let troubles = team.pull_troubles("first").await;
-        assert!(troubles.is_empty(), "{}: {troubles:?}", team.team.namespace());
+    for namespace in &namespaces {
+        namespace.wait_until_running("first").await;
+        let warnings = namespace.pull_warnings("first").await;
+        assert!(warnings.is_empty(), "{}: {warnings:?}", namespace.name());
     }
 }
 
-#[tokio::test]
-async fn init_ephemeral_and_sidecar_containers_of_a_job_pull_with_the_same_secret() {
+#[testkit::test]
+async fn all_kinds_of_container_of_a_job_pull_with_the_same_secret() {
     let client = client().await;
-    let team = TEAMS[4].settle(&client, json!({})).await;
-    let image = team.team.image();
+    let namespace = Scenario::ContainerKinds.set_up(&client, json!({})).await;
+    let image = namespace.scenario.image();
     let init = json!({"name": "init", "image": image, "imagePullPolicy": "Always", "args": ["once"]});
     let sidecar =
         json!({"name": "sidecar", "image": image, "imagePullPolicy": "Always", "restartPolicy": "Always"});
-    let template = json!({
-        "metadata": {"annotations": {"acr-pull.dev/access-token": "contoso"}},
-        "spec": {
-            "serviceAccountName": "app",
-            "restartPolicy": "Never",
-            "terminationGracePeriodSeconds": 1,
-            "initContainers": [init, sidecar],
-            "containers": [{"name": "app", "image": image}],
-        },
-    });
+    let mut template = pod_json("", &image, json!({ANNOTATION: "contoso"}));
+    template["metadata"].as_object_mut().unwrap().remove("name");
+    template["spec"]["restartPolicy"] = json!("Never");
+    template["spec"]["initContainers"] = json!([init, sidecar]);
     let job = json!({"metadata": {"name": "job"}, "spec": {"template": template}});
-    let jobs: Api<Job> = team.api();
-    jobs.create(&PostParams::default(), &serde_json::from_value(job).unwrap())
-        .await
-        .unwrap();
-    let pods: Api<Pod> = team.api();
+    namespace.create_object::<Job>(job).await;
+    let pods = namespace.pods();
     let name = eventually("the Job's Pod runs", async || {
-        let pod = pods
-            .list(&Default::default())
-            .await
-            .unwrap()
-            .items
-            .into_iter()
-            .next()?;
+        let pod = pods.list(&Default::default()).await.unwrap();
+        let pod = pod.items.into_iter().next()?;
         let status = pod.status?;
-        let mut all = status
+        let mut containers = status
             .container_statuses?
             .into_iter()
             .chain(status.init_container_statuses?);
-        all.all(|c| c.ready).then_some(pod.metadata.name?)
+        containers.all(|c| c.ready).then_some(pod.metadata.name?)
     })
     .await;
-    // As `kubectl debug` does it.
+    // `kubectl debug` sends this patch.
     let ephemeral = json!({"name": "debug", "image": image, "imagePullPolicy": "Always"});
     let ephemeral = json!({"spec": {"ephemeralContainers": [ephemeral]}});
     pods.patch_ephemeral_containers(&name, &Default::default(), &Patch::Strategic(ephemeral))
@@ -133,152 +115,132 @@ async fn init_ephemeral_and_sidecar_containers_of_a_job_pull_with_the_same_secre
         state.running.map(drop)
     })
     .await;
-    assert_eq!(azure::requests_of(&client, &TEAMS[4].subject()).await.len(), 1);
+    let requests = azure::requests_of(&client, &namespace.scenario.subject()).await;
+    assert_eq!(requests.len(), 1);
 }
 
-/// IMDS at its real address, asked by the webhook's own running Pods; where that address may be Azure's, App Service's form.
-#[tokio::test]
-async fn a_namespace_that_may_use_managed_identities_pulls_by_them_and_another_is_refused() {
+/// The webhook's Pods ask IMDS at its real address. On a cluster whose nodes may have an IMDS of Azure, they use the
+/// endpoint of App Service.
+#[testkit::test]
+async fn managed_identities_pull_in_a_permitted_namespace_only() {
     let client = client().await;
-    let team = MACHINES.settle_namespace(&client).await;
-    team.settle_account().await;
-    for (name, id) in [
-        ("system", json!(null)),
-        ("by-client-id", json!(azure::PULLER)),
-        ("by-resource-id", json!(azure::PULLER_RESOURCE)),
-    ] {
+    let namespace = Scenario::ManagedIdentity.recreate_namespace(&client).await;
+    namespace.create_service_account().await;
+    let ids = [
+        None,
+        Some(azure::USER_IDENTITY),
+        Some(azure::USER_IDENTITY_RESOURCE),
+    ];
+    for (name, id) in IDENTITIES.into_iter().zip(ids) {
         let auth = json!({"managedIdentity": {"identityId": id}});
-        team.generator(name, json!({"auth": auth})).await;
-        team.create_pod(name, &MACHINES.image(), Some(name)).await;
+        namespace.create_generator(name, json!({"auth": auth})).await;
+        namespace.create_app(name, Some(name)).await;
     }
-    for name in ["system", "by-client-id", "by-resource-id"] {
-        team.runs(name).await;
+    for name in IDENTITIES {
+        namespace.wait_until_running(name).await;
     }
-    for pull_secret in team.pull_secrets().await {
-        assert_eq!(
-            pull_secret.status.unwrap().identity.as_deref(),
-            Some("ManagedIdentity")
-        );
+    for pull_secret in namespace.list_pull_secrets().await {
+        let identity = pull_secret.status.unwrap().identity;
+        assert_eq!(identity.as_deref(), Some("ManagedIdentity"));
     }
-    let asked = azure::requests_of_machines(&client).await;
+    let requests = azure::managed_identity_requests(&client).await;
     if std::env::var("CLUSTER").is_ok_and(|cluster| cluster != "other") {
         assert!(
-            asked.iter().all(|record| record.host == "169.254.169.254"),
-            "{asked:?}"
+            requests.iter().all(|record| record.host == "169.254.169.254"),
+            "{requests:?}"
         );
     }
-    for identity in [azure::MACHINE, azure::PULLER] {
-        assert!(
-            asked
-                .iter()
-                .any(|record| record.client_id.as_deref() == Some(identity)),
-            "{identity}"
-        );
+    for identity in [azure::SYSTEM_IDENTITY, azure::USER_IDENTITY] {
+        let asked = requests
+            .iter()
+            .any(|record| record.client_id.as_deref() == Some(identity));
+        assert!(asked, "{identity}");
     }
 
-    let other = TEAMS[19]
-        .settle(&client, json!({"auth": {"managedIdentity": {}}}))
-        .await;
-    let refused = other.refused_pod("app", &MACHINES.image(), "contoso").await;
-    assert!(refused.contains("ManagedIdentityNotAllowed"), "{refused}");
+    let auth = json!({"auth": {"managedIdentity": {}}});
+    let other = Scenario::NoManagedIdentity.set_up(&client, auth).await;
+    let image = Scenario::ManagedIdentity.image();
+    let pod: Pod = from(pod_json("app", &image, json!({ANNOTATION: "contoso"})));
+    let refused = other.refused_pod(&pod).await;
+    assert!(
+        refused.message.contains("ManagedIdentityNotAllowed"),
+        "{}",
+        refused.message
+    );
 }
 
-#[tokio::test]
-async fn a_labelled_namespace_lets_a_pod_pull_that_says_nothing() {
+#[testkit::test]
+async fn a_pod_without_annotation_pulls_by_the_label_of_its_namespace() {
     let client = client().await;
-    let team = TEAMS[20].settle(&client, json!({})).await;
-    let namespaces = Api::<Namespace>::all(client.clone());
-    let label = json!({"metadata": {"labels": {"acr-pull.dev/access-token": "contoso"}}});
-    namespaces
-        .patch(&TEAMS[20].namespace(), &Default::default(), &Patch::Merge(label))
-        .await
-        .unwrap();
-    // The API server learns of the label with a little delay.
-    let labelled = eventually("the webhook is asked", async || {
-        let name = format!("app-{}", team.pods_made().await);
-        let made = team.create_pod(&name, &TEAMS[20].image(), None).await;
-        made.spec?.image_pull_secrets.map(|_| name)
+    let namespace = Scenario::DefaultGenerator.set_up(&client, json!({})).await;
+    namespace.set_default_generator(json!("contoso")).await;
+    // The API server sees the label after a short delay.
+    let labelled = eventually("a Pod gets a pull secret", async || {
+        let existing = namespace.pods().list(&Default::default()).await.unwrap();
+        let name = format!("app-{}", existing.items.len());
+        let created = namespace.create_app(&name, None).await;
+        created.spec?.image_pull_secrets.map(|_| name)
     })
     .await;
-    team.runs(&labelled).await;
+    namespace.wait_until_running(&labelled).await;
 }
 
-/// Nobody but the kubelet tells us: we cannot read Secrets.
-#[tokio::test]
-async fn a_secret_that_is_deleted_by_hand_comes_back_for_a_pod_that_waits_for_it() {
+/// The webhook cannot read Secrets: only the kubelet reports that one is missing.
+#[testkit::test]
+async fn a_deleted_secret_is_recreated_for_a_waiting_pod() {
     let client = client().await;
-    let team = one(TEAMS[21], &client).await;
-    let name = team.pull_secret().await.metadata.name.unwrap();
-    let secrets = team.api::<Secret>();
-    secrets.delete(&name, &Default::default()).await.unwrap();
-    // Admitted with the name of a Secret that is not there.
-    team.create_pod("waiting", &TEAMS[21].image(), Some("contoso"))
-        .await;
-    team.runs("waiting").await;
-    assert!(secrets.get_opt(&name).await.unwrap().is_some());
+    let namespace = with_running_app(Scenario::Repair, &client).await;
+    let name = namespace.only_pull_secret().await.metadata.name.unwrap();
+    namespace.delete_secret(&name).await;
+    // This Pod is admitted with the name of a Secret that does not exist.
+    namespace.create_app("waiting", Some("contoso")).await;
+    namespace.wait_until_running("waiting").await;
+    assert!(namespace.secrets().get_opt(&name).await.unwrap().is_some());
 }
 
-#[tokio::test]
-async fn a_cluster_generator_serves_two_namespaces_by_each_pods_own_service_account() {
+#[testkit::test]
+async fn a_cluster_generator_uses_the_service_account_of_each_pod() {
     let client = client().await;
-    let spec = json!({"kind": "ACRAccessToken", "generator": {"acrAccessTokenSpec": {
-        "registry": azure::REGISTRY, "tenantId": azure::TENANT, "auth": {"workloadIdentity": {}}}}});
     let generators = Api::<ClusterGenerator>::all(client.clone());
     let _ = generators.delete("acr-pull-e2e", &Default::default()).await;
-    let whole = json!({"metadata": {"name": "acr-pull-e2e"}, "spec": spec});
+    let spec = cluster_generator_spec(json!({}));
+    let generator = from(json!({"metadata": {"name": "acr-pull-e2e"}, "spec": spec}));
     generators
-        .create(&PostParams::default(), &serde_json::from_value(whole).unwrap())
+        .create(&PostParams::default(), &generator)
         .await
         .unwrap();
-    for team in [TEAMS[16], TEAMS[17]] {
-        let settled = team.settle_namespace(&client).await;
-        settled.settle_account().await;
-        settled
-            .create_pod("app", &team.image(), Some("ClusterGenerator/acr-pull-e2e"))
+    for scenario in [
+        Scenario::FirstOfClusterGenerator,
+        Scenario::SecondOfClusterGenerator,
+    ] {
+        let namespace = scenario.recreate_namespace(&client).await;
+        namespace.create_service_account().await;
+        namespace
+            .create_app("app", Some("ClusterGenerator/acr-pull-e2e"))
             .await;
-        settled.runs("app").await;
-        assert_eq!(
-            settled.pull_secret().await.spec.generator.kind,
-            "ClusterGenerator"
-        );
-        assert_eq!(azure::requests_of(&client, &team.subject()).await.len(), 1);
+        namespace.wait_until_running("app").await;
+        let pull_secret = namespace.only_pull_secret().await;
+        assert_eq!(pull_secret.spec.generator.kind, "ClusterGenerator");
+        assert_eq!(azure::requests_of(&client, &scenario.subject()).await.len(), 1);
     }
 }
 
-#[tokio::test]
-async fn deleting_the_acr_pull_secret_takes_the_secret_with_it() {
+#[testkit::test]
+async fn deleting_an_acr_pull_secret_deletes_its_secret() {
     let client = client().await;
-    let team: Settled = one(TEAMS[5], &client).await;
-    let owner = team.pull_secret().await;
-    let name = owner.metadata.name.unwrap();
-    assert_eq!(
-        team.secret(&name).await.type_.as_deref(),
-        Some("kubernetes.io/dockerconfigjson")
-    );
-    // Under a live Pod it would come back.
-    let pods = team.api::<Pod>();
-    pods.delete("app", &DeleteParams::default().grace_period(0))
-        .await
-        .unwrap();
-    eventually("the Pod is gone", async || {
-        pods.get_opt("app").await.unwrap().is_none().then_some(())
-    })
-    .await;
-    team.api::<acr_pull_webhook::pull_secret::ACRPullSecret>()
-        .delete(&name, &Default::default())
-        .await
-        .unwrap();
-    let secrets = team.api::<Secret>();
-    eventually("the garbage collector takes it", async || {
-        secrets.get_opt(&name).await.unwrap().is_none().then_some(())
-    })
-    .await;
+    let namespace = with_running_app(Scenario::Deletion, &client).await;
+    let name = namespace.only_pull_secret().await.metadata.name.unwrap();
+    let secret = namespace.secrets().get(&name).await.unwrap();
+    assert_eq!(secret.type_.as_deref(), Some("kubernetes.io/dockerconfigjson"));
+    // While a Pod runs, the webhook would restore the pull secret.
+    namespace.delete_pod_and_wait("app").await;
+    namespace.delete_pull_secret(&name).await;
+    namespace.wait_until_secret_is_gone(&name).await;
 }
 
-/// A team with one running Pod.
-async fn one(team: Team, client: &kube::Client) -> Settled {
-    let settled = team.settle(client, json!({})).await;
-    settled.create_pod("app", &team.image(), Some("contoso")).await;
-    settled.runs("app").await;
-    settled
+async fn with_running_app(scenario: Scenario, client: &Client) -> ScenarioNamespace {
+    let namespace = scenario.set_up(client, json!({})).await;
+    namespace.create_app("app", Some("contoso")).await;
+    namespace.wait_until_running("app").await;
+    namespace
 }

@@ -3,41 +3,43 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use e2e::{
-    azure, client, eventually, script,
-    team::{ANNOTATION, Settled, TEAMS, pod},
+    azure, client, eventually,
+    scenario::{Scenario, ScenarioNamespace},
+    script,
 };
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use kube::api::Patch;
 use serde_json::json;
+use testkit::objects::{ANNOTATION, from, pod_json};
 use tokio::sync::mpsc;
 
 const RENEWALS: usize = 10;
 
-#[tokio::test]
+#[testkit::test]
 async fn a_pod_that_lives_through_ten_renewals_pulls_its_removed_image_again_after_each() {
     let client = client().await;
-    azure::ready_with_tokens_of(&client, "12s").await;
-    let team = TEAMS[24].settle(&client, json!({})).await;
-    let image = team.team.image();
+    azure::ready_with_token_lifetime(&client, "12s").await;
+    let team = Scenario::Renewals.set_up(&client, json!({})).await;
+    let image = team.scenario.image();
     // An image of its own, which is not removed between the kubelet's pull and its start.
-    let once = format!("{}:once", team.team.repository());
+    let once = format!("{}:once", team.scenario.repository());
     azure::push_images([once.clone()]).await;
-    let mut pod = pod("app", &image, json!({ANNOTATION: "contoso"}));
+    let mut pod = pod_json("app", &image, json!({ANNOTATION: "contoso"}));
     let once = json!({"name": "once", "image": format!("{}/{once}", azure::REGISTRY), "imagePullPolicy": "Always", "args": ["once"]});
     pod["spec"]["containers"].as_array_mut().unwrap().push(once);
-    team.try_create_pod(pod).await.unwrap();
+    team.create_pod(&from(pod)).await;
     container(&team, "app", is_running).await;
 
-    let first = team.pull_secret().await;
+    let first = team.only_pull_secret().await;
     let name = first.metadata.name.unwrap();
-    let uid = team.secret(&name).await.metadata.uid;
+    let uid = team.secrets().get(&name).await.unwrap().metadata.uid;
     let (renewed, mut renewals) = mpsc::unbounded_channel();
     let see = async {
         let renewed = renewed;
         let mut last = first.status.unwrap();
         for n in 0..RENEWALS {
             let next = eventually("the next renewal", async || {
-                let status = team.pull_secret().await.status?;
+                let status = team.only_pull_secret().await.status?;
                 (status.last_renewal_time != last.last_renewal_time).then_some(status)
             })
             .await;
@@ -68,15 +70,15 @@ async fn a_pod_that_lives_through_ten_renewals_pulls_its_removed_image_again_aft
     tokio::join!(see, pull);
 
     container(&team, "once", |status| status.restart_count > 1).await;
-    assert_eq!(team.secret(&name).await.metadata.uid, uid);
-    let mut troubles = team.pull_troubles("app").await;
+    assert_eq!(team.secrets().get(&name).await.unwrap().metadata.uid, uid);
+    let mut troubles = team.pull_warnings("app").await;
     troubles
         .retain(|trouble| !trouble.starts_with("BackOff: Back-off restarting failed container once in pod "));
     assert!(troubles.is_empty(), "{troubles:?}");
 }
 
 /// Waits until this container of the Pod, of whichever kind, is as wanted.
-async fn container(team: &Settled, name: &str, wanted: impl Fn(&ContainerStatus) -> bool) {
+async fn container(team: &ScenarioNamespace, name: &str, wanted: impl Fn(&ContainerStatus) -> bool) {
     eventually(&format!("container {name} is as it should be"), async || {
         let PodStatus {
             container_statuses,

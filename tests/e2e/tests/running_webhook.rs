@@ -24,7 +24,7 @@ async fn replicas(client: &Client) -> Vec<Pod> {
 }
 
 /// `make e2e` deploys with the most verbose level, so everything that could be said was said.
-#[tokio::test]
+#[testkit::test]
 async fn no_token_assertion_or_docker_config_is_in_any_log_line() {
     let client = client().await;
     let credentials = azure::credentials(&client).await;
@@ -62,7 +62,7 @@ async fn no_token_assertion_or_docker_config_is_in_any_log_line() {
 }
 
 /// What `kubectl top pod --containers` would show.
-#[tokio::test]
+#[testkit::test]
 async fn a_replica_needs_less_than_16_mib() {
     let client = client().await;
     for pod in replicas(&client).await {
@@ -86,7 +86,7 @@ async fn a_replica_needs_less_than_16_mib() {
     }
 }
 
-#[tokio::test]
+#[testkit::test]
 async fn the_image_is_smaller_than_14_mb() {
     let client = client().await;
     let image = replicas(&client).await[0].spec.as_ref().unwrap().containers[0]

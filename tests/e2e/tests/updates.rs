@@ -5,17 +5,17 @@
 use e2e::{
     client,
     load::{FEW, while_pods_are_created},
-    team::TEAMS,
+    scenario::Scenario,
     webhook::{NAMESPACE, evict_one, replaced},
 };
 use k8s_openapi::{api::apps::v1::Deployment, jiff::Timestamp};
 use kube::{Api, Client, api::Patch};
 use serde_json::{Value, json};
 
-#[tokio::test]
+#[testkit::test]
 async fn no_pod_is_refused_or_left_unpatched_while_replicas_are_replaced_and_evicted() {
     let client = client().await;
-    let team = TEAMS[25].settle(&client, json!({})).await;
+    let team = Scenario::Rollout.set_up(&client, json!({})).await;
     patch(&client, json!({"spec": {"replicas": 3}})).await;
     replaced(&client, 3).await;
 

@@ -1,10 +1,6 @@
 //! Objects that an API server accepts and that no webhook expects.
 
 use super::bears;
-use crate::{
-    control_plane::{NAMESPACE, apply},
-    site::{REGISTRY, Site, TENANT, eventually, pod, pull_secret_name, unnamed},
-};
 use futures::future::join_all;
 use http::Request;
 use jiff::Timestamp;
@@ -20,6 +16,14 @@ use proptest::{
 };
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
+use testkit::{
+    azure::{REGISTRY, TENANT},
+    control_plane::{NAMESPACE, apply},
+    env::TestEnv,
+    eventually,
+    namespace::TestNamespace,
+    objects::{pod, pull_secret_name, unnamed_pod},
+};
 
 /// The last time that RFC 3339 can write: Go's time has it, and jiff's has not.
 const LATEST: &str = "9999-12-31T23:59:59Z";
@@ -63,7 +67,7 @@ async fn spoil(client: &Client, path: &str) -> Result<Value, kube::Error> {
 }
 
 /// An object of each watched kind but for the pull secret's, as its path and itself, of these names.
-fn one_of_each(namespace: &str, name: &str) -> Vec<(String, Value)> {
+fn one_of_each(namespace: &TestNamespace, name: &str) -> Vec<(String, Value)> {
     let spec = json!({"registry": REGISTRY, "tenantId": TENANT, "auth": {"workloadIdentity": {}}});
     let generators = "/apis/generators.external-secrets.io/v1alpha1";
     let about = json!({"kind": "Pod", "namespace": namespace, "name": "app"});
@@ -105,41 +109,41 @@ fn one_of_each(namespace: &str, name: &str) -> Vec<(String, Value)> {
 }
 
 /// A pull secret of team B is renewed, and one of a Pod that is created now is too.
-async fn renews(site: &Site) {
-    let namespace = &site.b.namespace;
-    let name = pull_secret_name(&site.create(namespace, &unnamed("contoso")).await);
+async fn renews(env: &TestEnv) {
+    let namespace = &env.team_b.namespace;
+    let name = pull_secret_name(&namespace.create_pod(&unnamed_pod("contoso")).await);
     let now = Timestamp::now();
     eventually("the leader renews", async || {
-        (site.status(namespace, &name).await.last_renewal_time?.0 > now).then_some(())
+        (namespace.status(&name).await.last_renewal_time?.0 > now).then_some(())
     })
     .await;
 }
 
 /// Attempts 11 and 12: a time that cannot be decoded in an object of each watched kind.
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn no_time_in_managed_fields_hides_an_object_from_a_replica_or_from_the_leader() {
-    let site = Site::leading(&[], short_lives).await;
+    let env = TestEnv::leading(&[], short_lives).await;
     let attempt = async {
-        for (path, object) in one_of_each(&site.a.namespace, "spoilt") {
-            send(&site.client, "POST", &path, &object).await.unwrap();
+        for (path, object) in one_of_each(&env.team_a.namespace, "spoilt") {
+            send(&env.client, "POST", &path, &object).await.unwrap();
             let name = object["metadata"]["name"].as_str().unwrap();
             // Controllers write some of them at the same time.
             let spoilt = eventually("it is spoilt", async || {
-                spoil(&site.client, &format!("{path}/{name}")).await.ok()
+                spoil(&env.client, &format!("{path}/{name}")).await.ok()
             })
             .await;
             assert!(spoilt.to_string().contains(LATEST), "{spoilt}");
         }
-        let account = format!("/api/v1/namespaces/{}/serviceaccounts/app", site.a.namespace);
-        eventually("it is spoilt", async || spoil(&site.client, &account).await.ok()).await;
-        renews(&site).await;
+        let account = format!("/api/v1/namespaces/{}/serviceaccounts/app", env.team_a.namespace);
+        eventually("it is spoilt", async || spoil(&env.client, &account).await.ok()).await;
+        renews(&env).await;
         // A replica that starts lists all of them.
-        site.replica().await
+        env.replica().await
     };
-    let replica = bears(&site, &[&site.webhook], attempt).await;
+    let replica = bears(&env, &[&env.webhook], attempt).await;
     // A service account with such a field works as before.
-    pull_secret_name(&site.create(&site.a.namespace, &unnamed("contoso")).await);
-    for webhook in [&site.webhook, &replica] {
+    pull_secret_name(&env.team_a.namespace.create_pod(&unnamed_pod("contoso")).await);
+    for webhook in [&env.webhook, &replica] {
         let fails = webhook
             .log()
             .into_iter()
@@ -149,39 +153,40 @@ async fn no_time_in_managed_fields_hides_an_object_from_a_replica_or_from_the_le
 }
 
 /// Attempt 13, its first half: annotations as long as an API server takes them.
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn service_accounts_of_a_quarter_of_a_mebibyte_each_take_no_memory() {
-    let site = Site::start().await;
-    let path = format!("/api/v1/namespaces/{}/serviceaccounts", site.a.namespace);
+    let env = TestEnv::start().await;
+    let path = format!("/api/v1/namespaces/{}/serviceaccounts", env.team_a.namespace);
     let attempt = async {
         for batch in 0..50 {
             let made = (0..8).map(async |n| {
                 let annotations = json!({"acr-pull.dev/allowed-namespaces": "x,".repeat(125 * 1024)});
                 let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {
                     "name": format!("large-{batch}-{n}"), "annotations": annotations}});
-                send(&site.client, "POST", &path, &account).await.unwrap();
+                send(&env.client, "POST", &path, &account).await.unwrap();
             });
             join_all(made).await;
         }
-        site.replica().await
+        env.replica().await
     };
-    let replica = bears(&site, &[&site.webhook], attempt).await;
-    bears(&site, &[&site.webhook, &replica], async {}).await;
+    let replica = bears(&env, &[&env.webhook], attempt).await;
+    bears(&env, &[&env.webhook, &replica], async {}).await;
     // The control plane is that of other tests too.
-    send(&site.client, "DELETE", &path, &Value::Null).await.unwrap();
+    send(&env.client, "DELETE", &path, &Value::Null).await.unwrap();
 }
 
 /// How many places of a kind cannot be watched, as `/metrics` has it.
-async fn failing(site: &Site, watch: &str) -> u64 {
-    site.metric(&format!("watches_failing{{watch=\"{watch}\"}}"))
+async fn failing(env: &TestEnv, watch: &str) -> u64 {
+    env.webhook
+        .metric(&format!("watches_failing{{watch=\"{watch}\"}}"))
         .await
 }
 
 /// Waits until the webhook's log says that a watch fails.
-async fn fails(site: &Site, watch: &str) {
+async fn fails(env: &TestEnv, watch: &str) {
     let words = format!("the watch of {watch} fails");
     eventually("a watch fails", async || {
-        site.webhook
+        env.webhook
             .log()
             .iter()
             .any(|line| line.contains(&words))
@@ -191,69 +196,66 @@ async fn fails(site: &Site, watch: &str) {
 }
 
 /// Ready at each look for longer than a replica is given the benefit of the doubt.
-async fn stays_ready(site: &Site) {
+async fn stays_ready(env: &TestEnv) {
     let until = Instant::now() + Duration::from_secs(30);
     while Instant::now() < until {
-        assert_eq!(site.webhook.admin_get("/readyz").await, (200, "ok".to_owned()));
+        assert_eq!(env.webhook.admin_get("/readyz").await, (200, "ok".to_owned()));
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn a_namespace_whose_rights_are_gone_refuses_nobody_else() {
-    let mut site = Site::leading(&["--namespaces=TEAM_A,TEAM_B"], short_lives).await;
-    let binding = site.roles_alone().await;
-    let rights = |namespace: &str| Api::<RoleBinding>::namespaced(site.client.clone(), namespace);
-    let (of_a, of_b) = (rights(&site.a.namespace), rights(&site.b.namespace));
+    let mut env = TestEnv::leading(&["--namespaces=TEAM_A,TEAM_B"], short_lives).await;
+    let binding = env.revoke_cluster_role().await;
+    let rights = |namespace: &TestNamespace| namespace.api::<RoleBinding>();
+    let (of_a, of_b) = (rights(&env.team_a.namespace), rights(&env.team_b.namespace));
     apply(&of_a, &binding).await;
     apply(&of_b, &binding).await;
-    site.restart_webhook().await;
-    pull_secret_name(&site.create(&site.a.namespace, &pod("app", "contoso")).await);
-    renews(&site).await;
+    env.restart_webhook().await;
+    pull_secret_name(&env.team_a.namespace.create_pod(&pod("app", "contoso")).await);
+    renews(&env).await;
 
     of_a.delete(NAMESPACE, &DeleteParams::default()).await.unwrap();
     for watch in ["ACRAccessTokens", "ServiceAccounts", "ACRPullSecrets", "Pods"] {
-        fails(&site, watch).await;
+        fails(&env, watch).await;
     }
-    stays_ready(&site).await;
-    assert_eq!(failing(&site, "ServiceAccounts").await, 1);
-    renews(&site).await;
+    stays_ready(&env).await;
+    assert_eq!(failing(&env, "ServiceAccounts").await, 1);
+    renews(&env).await;
     // One that starts now is ready too, and its leader works.
-    site.restart_webhook().await;
-    renews(&site).await;
-    assert_eq!(failing(&site, "ACRPullSecrets").await, 1);
+    env.restart_webhook().await;
+    renews(&env).await;
+    assert_eq!(failing(&env, "ACRPullSecrets").await, 1);
     apply(&of_a, &binding).await;
     eventually("everything is watched again", async || {
-        let all = [
-            failing(&site, "ACRPullSecrets").await,
-            failing(&site, "Pods").await,
-        ];
+        let all = [failing(&env, "ACRPullSecrets").await, failing(&env, "Pods").await];
         (all == [0, 0]).then_some(())
     })
     .await;
-    pull_secret_name(&site.create(&site.a.namespace, &unnamed("contoso")).await);
+    pull_secret_name(&env.team_a.namespace.create_pod(&unnamed_pod("contoso")).await);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn a_kind_that_is_gone_refuses_nobody_who_does_not_name_it() {
-    let mut site = Site::leading(&[], short_lives).await;
-    let kinds = Api::<CustomResourceDefinition>::all(site.client.clone());
+    let mut env = TestEnv::leading(&[], short_lives).await;
+    let kinds = Api::<CustomResourceDefinition>::all(env.client.clone());
     let name = "clustergenerators.generators.external-secrets.io";
     let mut kind = kinds.get(name).await.unwrap();
     kinds.delete(name, &DeleteParams::default()).await.unwrap();
-    fails(&site, "ClusterGenerators").await;
-    stays_ready(&site).await;
-    assert_eq!(failing(&site, "ClusterGenerators").await, 1);
-    renews(&site).await;
-    site.restart_webhook().await;
-    renews(&site).await;
+    fails(&env, "ClusterGenerators").await;
+    stays_ready(&env).await;
+    assert_eq!(failing(&env, "ClusterGenerators").await, 1);
+    renews(&env).await;
+    env.restart_webhook().await;
+    renews(&env).await;
     kind.metadata = kube::core::ObjectMeta {
         name: Some(name.to_owned()),
         ..Default::default()
     };
     apply(&kinds, &kind).await;
     eventually("the kind is watched again", async || {
-        (failing(&site, "ClusterGenerators").await == 0).then_some(())
+        (failing(&env, "ClusterGenerators").await == 0).then_some(())
     })
     .await;
 }
@@ -308,10 +310,10 @@ fn places(value: &Value, at: &str, all: &mut Vec<String>) {
 }
 
 /// Whatever an API server accepts in any field of any watched kind, the other objects are served.
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn whatever_an_api_server_accepts_in_a_field_the_others_are_served() {
     const TRIES: usize = 60;
-    let site = Site::leading(&[], short_lives).await;
+    let env = TestEnv::leading(&[], short_lives).await;
     // Always the same: a test that fails fails again.
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
@@ -326,7 +328,7 @@ async fn whatever_an_api_server_accepts_in_a_field_the_others_are_served() {
     ];
     let mut accepted = 0;
     for attempt in 0..TRIES {
-        for (kind, (path, mut object)) in one_of_each(&site.a.namespace, &format!("any-{attempt}"))
+        for (kind, (path, mut object)) in one_of_each(&env.team_a.namespace, &format!("any-{attempt}"))
             .into_iter()
             .enumerate()
         {
@@ -347,29 +349,29 @@ async fn whatever_an_api_server_accepts_in_a_field_the_others_are_served() {
                 continue;
             }
             *object.pointer_mut(&at).unwrap() = value.clone();
-            let made = send(&site.client, "POST", &path, &object).await;
+            let made = send(&env.client, "POST", &path, &object).await;
             let Ok(made) = made else { continue };
             accepted += 1;
             // What may be written of it later only.
             let own = format!("{path}/{}", made["metadata"]["name"].as_str().unwrap());
-            let _ = spoil(&site.client, &own).await;
+            let _ = spoil(&env.client, &own).await;
             if kind == 6 {
                 let status = any_json().new_tree(&mut runner).unwrap().current();
                 let mut changed = made.clone();
                 changed["metadata"]["resourceVersion"] = Value::Null;
                 changed["status"] = json!({"conditions": [{"type": "Ready", "status": "True", "reason": "Issued", "message": "",
                     "lastTransitionTime": LATEST}], "expirationTime": LATEST, "lastRenewalTime": "0001-01-01T00:00:00Z"});
-                let _ = send(&site.client, "PUT", &format!("{own}/status"), &changed).await;
+                let _ = send(&env.client, "PUT", &format!("{own}/status"), &changed).await;
                 changed["status"] = status;
-                let _ = send(&site.client, "PUT", &format!("{own}/status"), &changed).await;
+                let _ = send(&env.client, "PUT", &format!("{own}/status"), &changed).await;
             }
         }
     }
     assert!(accepted > TRIES, "only {accepted} objects were accepted");
     let attempt = async {
-        renews(&site).await;
-        site.replica().await
+        renews(&env).await;
+        env.replica().await
     };
-    let replica = bears(&site, &[&site.webhook], attempt).await;
-    bears(&site, &[&replica], async {}).await;
+    let replica = bears(&env, &[&env.webhook], attempt).await;
+    bears(&env, &[&replica], async {}).await;
 }

@@ -1,10 +1,11 @@
 //! The others of an attack: team B, whose Pods are created meanwhile, and the kubelet, whose probes have a time-out.
 
-use crate::{
-    site::{Site, pull_secret_name, unnamed},
+use std::time::{Duration, Instant};
+use testkit::{
+    env::TestEnv,
+    objects::{pull_secret_name, unnamed_pod},
     webhook::Webhook,
 };
-use std::time::{Duration, Instant};
 
 pub const MIB: u64 = 1024 * 1024;
 /// What a replica may hold of the machine's memory, whatever anybody tries.
@@ -23,7 +24,7 @@ const APART: Duration = Duration::from_millis(500);
 
 /// Everybody else.
 pub struct Others<'a> {
-    site: &'a Site,
+    env: &'a TestEnv,
     replicas: Vec<&'a Webhook>,
     /// A further replica, which is looked at too.
     own: Option<Webhook>,
@@ -32,11 +33,9 @@ pub struct Others<'a> {
     pub limit: Duration,
 }
 
-// === impl Others ===
-
 impl<'a> Others<'a> {
     /// They use these replicas, and are used to how long an admission takes.
-    pub async fn of(site: &'a Site, replicas: &[&'a Webhook]) -> Self {
+    pub async fn of(env: &'a TestEnv, replicas: &[&'a Webhook]) -> Self {
         let kubelet = reqwest::Client::builder()
             .no_proxy()
             .pool_max_idle_per_host(0)
@@ -44,7 +43,7 @@ impl<'a> Others<'a> {
             .build()
             .unwrap();
         let mut others = Self {
-            site,
+            env,
             replicas: replicas.to_vec(),
             own: None,
             kubelet,
@@ -58,9 +57,9 @@ impl<'a> Others<'a> {
     }
 
     /// The same of two replicas: the one that the API server calls, and one that is made for this.
-    pub async fn of_two(site: &'a Site) -> Self {
-        let own = site.replica().await;
-        let mut others = Self::of(site, &[&site.webhook]).await;
+    pub async fn of_two(env: &'a TestEnv) -> Self {
+        let own = env.replica().await;
+        let mut others = Self::of(env, &[&env.webhook]).await;
         others.own = Some(own);
         others
     }
@@ -68,8 +67,8 @@ impl<'a> Others<'a> {
     /// How long the admission of a Pod of team B takes.
     async fn admission(&self) -> Duration {
         let began = Instant::now();
-        let pod = unnamed("contoso");
-        pull_secret_name(&self.site.create(&self.site.b.namespace, &pod).await);
+        let pod = unnamed_pod("contoso");
+        pull_secret_name(&self.env.team_b.namespace.create_pod(&pod).await);
         began.elapsed()
     }
 

@@ -2,11 +2,6 @@
 //! proxy of connections they would.
 
 use super::others::Others;
-use crate::{
-    review::review,
-    site::{REGISTRY, Site, TENANT, eventually, pod, pull_secret_name, unnamed},
-    webhook::Webhook,
-};
 use azure_emulator::Endpoint;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
@@ -20,6 +15,15 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
+};
+use testkit::{
+    azure::{REGISTRY, TENANT},
+    env::TestEnv,
+    eventually,
+    namespace::TestNamespace,
+    objects::{pod, pull_secret_name, unnamed_pod, with_account},
+    review::review,
+    webhook::Webhook,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -45,8 +49,6 @@ struct Attacker {
     /// Sockets that have done what they are for, once each.
     done: AtomicUsize,
 }
-
-// === impl Attacker ===
 
 impl Attacker {
     fn of(webhook: &Webhook) -> Self {
@@ -128,12 +130,12 @@ async fn until_closed(mut stream: impl AsyncReadExt + Unpin) {
 
 /// Attempt 1: 200 × POST that declares 3 MiB and sends one byte, by somebody who does not know the path, and by somebody who
 /// does: an API server gone wrong. There is room for everybody else's reviews still.
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn bodies_that_are_declared_and_do_not_come_hold_up_nobody() {
-    let site = Site::start().await;
-    let known = reqwest::Url::parse(&site.webhook.url()).unwrap();
+    let env = TestEnv::start().await;
+    let known = reqwest::Url::parse(&env.webhook.url()).unwrap();
     for paths in [&GUESSES[..], &[known.path()]] {
-        let (others, attacker) = (Others::of_two(&site).await, Attacker::of(&site.webhook));
+        let (others, attacker) = (Others::of_two(&env).await, Attacker::of(&env.webhook));
         let attack = attacker.with(200, Duration::from_secs(5), async |n| {
             let mut stream = attacker.tls(n).await?;
             let path = paths[n % paths.len()];
@@ -150,10 +152,10 @@ async fn bodies_that_are_declared_and_do_not_come_hold_up_nobody() {
 }
 
 /// Attempt 2: 128 kept sockets on the admin port.
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn kept_connections_to_the_admin_port_hold_up_no_probe() {
-    let site = Site::start().await;
-    let (others, attacker) = (Others::of_two(&site).await, Attacker::of(&site.webhook));
+    let env = TestEnv::start().await;
+    let (others, attacker) = (Others::of_two(&env).await, Attacker::of(&env.webhook));
     let attack = attacker.with(300, Duration::from_secs(1), async |n| {
         // A kubelet's address is its node's, which no Pod has that is not on the host's network.
         let mut stream = attacker.tcp(2 * n, attacker.admin).await?;
@@ -172,11 +174,11 @@ async fn kept_connections_to_the_admin_port_hold_up_no_probe() {
 }
 
 /// Attempt 3: 1,024 kept sockets on the webhook port, then the API server restarts, then a Pod.
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn kept_connections_to_the_webhook_port_keep_no_api_server_out() {
     const SOCKETS: usize = 1024;
-    let site = Site::leading(&[], |_| ()).await;
-    let (others, attacker) = (Others::of_two(&site).await, Attacker::of(&site.webhook));
+    let env = TestEnv::leading(&[], |_| ()).await;
+    let (others, attacker) = (Others::of_two(&env).await, Attacker::of(&env.webhook));
     let asked = AtomicUsize::new(0);
     let attack = attacker.with(SOCKETS, Duration::from_secs(1), async |n| {
         // Each asks once, and is silent from then on.
@@ -199,12 +201,12 @@ async fn kept_connections_to_the_webhook_port_keep_no_api_server_out() {
                 (asked.load(Ordering::Relaxed) >= SOCKETS).then_some(())
             })
             .await;
-            site.cluster.kill_api_server().await;
-            site.cluster.start_api_server().await;
+            env.cluster.kill_api_server().await;
+            env.cluster.start_api_server().await;
             // It asks its webhooks once it has heard of them.
             eventually("a Pod is admitted", async || {
-                let pods = site.pods(&site.b.namespace);
-                let pod = pods.create(&PostParams::default(), &unnamed("contoso")).await.ok()?;
+                let pods = env.team_b.namespace.pods();
+                let pod = pods.create(&PostParams::default(), &unnamed_pod("contoso")).await.ok()?;
                 pod.spec?.image_pull_secrets.map(drop)
             })
             .await;
@@ -214,11 +216,11 @@ async fn kept_connections_to_the_webhook_port_keep_no_api_server_out() {
 }
 
 /// Attempt 4: 400 × 400 KiB of unfinished head; and as much as a connection may have, on more connections than there may be.
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn heads_without_an_end_take_no_memory() {
-    let site = Site::start().await;
+    let env = TestEnv::start().await;
     for (sockets, size) in [(400, 400 * 1024), (1200, 15 * 1024)] {
-        let (others, attacker) = (Others::of_two(&site).await, Attacker::of(&site.webhook));
+        let (others, attacker) = (Others::of_two(&env).await, Attacker::of(&env.webhook));
         let head = format!("POST /mutate HTTP/1.1\r\nHost: x\r\nX: {}", "x".repeat(size));
         let attack = attacker.with(sockets, Duration::from_secs(5), async |n| {
             let stream = attacker.tls(n).await;
@@ -234,10 +236,10 @@ async fn heads_without_an_end_take_no_memory() {
 }
 
 /// The same before there is TLS: the longest message of a handshake, but for its end.
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn handshakes_without_an_end_take_no_memory() {
-    let site = Site::start().await;
-    let (others, attacker) = (Others::of_two(&site).await, Attacker::of(&site.webhook));
+    let env = TestEnv::start().await;
+    let (others, attacker) = (Others::of_two(&env).await, Attacker::of(&env.webhook));
     let mut message = [&[1, 0, 0xff, 0xff][..], &[0; 0xff00]].concat();
     message[4..6].copy_from_slice(&[3, 3]);
     let records = message.chunks(0x3fff).flat_map(|fragment| {
@@ -257,17 +259,17 @@ async fn handshakes_without_an_end_take_no_memory() {
 }
 
 /// Attempt 5: 10 × 3 MiB of `containers:[{},…]` with `timeout=30s`, by who does not know the path, and by who does.
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn many_small_items_take_no_memory() {
-    let site = Site::start().await;
-    let (others, attacker) = (Others::of_two(&site).await, Attacker::of(&site.webhook));
-    let mut body = review(&site.a.namespace, &pod("app", "contoso")).to_string();
+    let env = TestEnv::start().await;
+    let (others, attacker) = (Others::of_two(&env).await, Attacker::of(&env.webhook));
+    let mut body = review(&env.team_a.namespace, &pod("app", "contoso")).to_string();
     let items = "{},".repeat((3 * 1024 * 1024 - body.len()) / 3 - 4);
     body = body.replace("\"containers\":[", &format!("\"containers\":[{items}"));
     assert!(body.len() > 3_000_000 && body.len() < 3 * 1024 * 1024);
-    let guessed = format!("https://{}/mutate", site.webhook.address);
-    for (url, known) in [(guessed, false), (site.webhook.url(), true)] {
-        let client = site.webhook.client();
+    let guessed = format!("https://{}/mutate", env.webhook.address);
+    for (url, known) in [(guessed, false), (env.webhook.url(), true)] {
+        let client = env.webhook.client();
         attacker.done.store(0, Ordering::Relaxed);
         let attack = attacker.with(10, Duration::from_secs(1), async |_| {
             let request = client.post(format!("{url}?timeout=30s")).body(body.clone());
@@ -293,10 +295,10 @@ async fn many_small_items_take_no_memory() {
 }
 
 /// What a forger wants to know.
-async fn written(site: &Site, namespace: &str) -> Vec<String> {
-    let secrets = Api::<Secret>::namespaced(site.client.clone(), namespace);
+async fn written(namespace: &TestNamespace) -> Vec<String> {
+    let secrets = namespace.api::<Secret>();
     let secrets = secrets.list(&ListParams::default()).await.unwrap();
-    let owners = site.pull_secrets(namespace);
+    let owners = namespace.pull_secrets();
     let owners = owners.list(&ListParams::default()).await.unwrap();
     let names = secrets.items.iter().map(ResourceExt::name_any);
     let owners = owners.items.iter().map(ResourceExt::name_any);
@@ -307,65 +309,64 @@ async fn written(site: &Site, namespace: &str) -> Vec<String> {
 }
 
 /// Posts a review of a Pod to wherever a stranger may think it is wanted: answered by 404 everywhere.
-async fn forge(site: &Site, namespace: &str, pod: &k8s_openapi::api::core::v1::Pod) {
+async fn forge(env: &TestEnv, namespace: &TestNamespace, pod: &k8s_openapi::api::core::v1::Pod) {
     for path in GUESSES {
-        let url = format!("https://{}{path}?timeout=10s", site.webhook.address);
-        let request = site.webhook.client().post(url).json(&review(namespace, pod));
+        let url = format!("https://{}{path}?timeout=10s", env.webhook.address);
+        let request = env.webhook.client().post(url).json(&review(namespace, pod));
         let reply = request.send().await.unwrap();
         assert_eq!(reply.status(), 404, "{path}");
     }
 }
 
 /// Attempts 6 and 7: a forged review for kube-system with a ClusterGenerator, and one for team B.
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn a_forged_review_makes_no_pull_secret() {
-    let site = Site::start().await;
-    let everywhere = site
+    let env = TestEnv::start().await;
+    let everywhere = env
         .cluster_generator(
             json!({"kind": "ACRAccessToken", "generator": {"acrAccessTokenSpec": {
             "registry": REGISTRY, "tenantId": TENANT, "auth": {"workloadIdentity": {}}}}}),
         )
         .await;
     let account = json!({"metadata": {"name": "infra", "annotations": {
-        "azure.workload.identity/client-id": site.b.client_id}}});
-    let accounts = Api::<ServiceAccount>::namespaced(site.client.clone(), "kube-system");
+        "azure.workload.identity/client-id": env.team_b.client_id}}});
+    let accounts = Api::<ServiceAccount>::namespaced(env.client.clone(), "kube-system");
     let account: ServiceAccount = serde_json::from_value(account).unwrap();
     let _ = accounts.create(&PostParams::default(), &account).await;
-    site.generator(&site.b.namespace, "forged", json!({})).await;
-    let name = pull_secret_name(&site.create(&site.a.namespace, &pod("app", "contoso")).await);
+    env.team_b.namespace.apply_generator("forged", json!({})).await;
+    let name = pull_secret_name(&env.team_a.namespace.create_pod(&pod("app", "contoso")).await);
     assert!(!name.is_empty());
 
-    let calls = site.calls(Endpoint::EntraToken);
-    let mut infra = pod("infra", &everywhere);
-    infra.spec.as_mut().unwrap().service_account_name = Some("infra".to_owned());
-    forge(&site, "kube-system", &infra).await;
-    forge(&site, &site.b.namespace, &pod("forged", "forged")).await;
-    assert_eq!(written(&site, "kube-system").await, [""; 0]);
-    assert_eq!(written(&site, &site.b.namespace).await, [""; 0]);
-    assert_eq!(site.calls(Endpoint::EntraToken), calls);
+    let calls = env.azure.calls(Endpoint::EntraToken);
+    let infra = with_account(pod("infra", &everywhere), "infra");
+    let system = env.namespace("kube-system");
+    forge(&env, &system, &infra).await;
+    forge(&env, &env.team_b.namespace, &pod("forged", "forged")).await;
+    assert_eq!(written(&system).await, [""; 0]);
+    assert_eq!(written(&env.team_b.namespace).await, [""; 0]);
+    assert_eq!(env.azure.calls(Endpoint::EntraToken), calls);
 }
 
 /// Attempt 8: forged reviews with unknown client ids, 10 a second.
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn forged_reviews_cause_no_call() {
-    let site = Site::start().await;
+    let env = TestEnv::start().await;
     let unknown = "cccccccc-cccc-cccc-cccc-cccccccccccc";
-    site.workload("unknown", unknown, json!({})).await;
-    let (others, attacker) = (Others::of_two(&site).await, Attacker::of(&site.webhook));
-    let calls = site.calls(Endpoint::EntraToken);
-    let mut forged = pod("forged", "unknown");
-    forged.spec.as_mut().unwrap().service_account_name = Some("unknown".to_owned());
-    let body = review(&site.a.namespace, &forged);
-    let client = site.webhook.client();
+    env.create_workload("unknown", unknown, json!({})).await;
+    let (others, attacker) = (Others::of_two(&env).await, Attacker::of(&env.webhook));
+    let calls = env.azure.calls(Endpoint::EntraToken);
+    let forged = with_account(pod("forged", "unknown"), "unknown");
+    let body = review(&env.team_a.namespace, &forged);
+    let client = env.webhook.client();
     let attack = attacker.with(10, Duration::from_secs(1), async |n| {
         let path = GUESSES[n % GUESSES.len()];
-        let url = format!("https://{}{path}", site.webhook.address);
+        let url = format!("https://{}{path}", env.webhook.address);
         let reply = client.post(url).json(&body).send().await.unwrap();
         assert_eq!(reply.status(), 404);
         attacker.did();
         Ok(())
     });
     nobody_notices(&others, &attacker, 30, attack).await;
-    assert_eq!(site.calls(Endpoint::EntraToken), calls);
-    assert_eq!(written(&site, &site.a.namespace).await, [""; 0]);
+    assert_eq!(env.azure.calls(Endpoint::EntraToken), calls);
+    assert_eq!(written(&env.team_a.namespace).await, [""; 0]);
 }

@@ -4,10 +4,6 @@ use super::{
     bears,
     upkeep::{after_renewal, delete_pod, missing, post},
 };
-use crate::{
-    gate::Held,
-    site::{Site, eventually, pod, pull_secret_name, pull_secret_names},
-};
 use futures::{StreamExt, stream};
 use http::Method;
 use kube::{
@@ -16,9 +12,15 @@ use kube::{
 };
 use serde_json::json;
 use std::collections::BTreeSet;
+use testkit::{
+    api_proxy::Held,
+    env::TestEnv,
+    eventually,
+    objects::{pod, pull_secret_name, pull_secret_names},
+};
 
 /// Finding M7: hundreds of pull secrets are deleted at the same moment, and each is restored.
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn pull_secrets_that_are_deleted_in_bulk_under_live_pods_all_come_back() {
     const PODS: usize = 15;
     const NAMED: usize = 16;
@@ -28,10 +30,10 @@ async fn pull_secrets_that_are_deleted_in_bulk_under_live_pods_all_come_back() {
         "--max-pull-secrets-per-namespace=2000",
         "--log-level=info",
     ];
-    let site = Site::leading_through_a_gate(&flags, |_| ()).await;
-    let namespace = &site.a.namespace;
+    let env = TestEnv::leading_through_proxy(&flags, |_| ()).await;
+    let namespace = &env.team_a.namespace;
     let made = stream::iter(0..PODS * NAMED).map(async |n| {
-        site.generator(namespace, &format!("g-{n}"), json!({})).await;
+        namespace.apply_generator(&format!("g-{n}"), json!({})).await;
     });
     made.buffer_unordered(16).collect::<()>().await;
     let named = stream::iter(0..PODS).map(async |n| {
@@ -40,7 +42,7 @@ async fn pull_secrets_that_are_deleted_in_bulk_under_live_pods_all_come_back() {
         // As a controller would have it, whatever the API server says to so many at once.
         let pod = eventually("the Pod is admitted", async || {
             let pod = pod(&format!("app-{n}"), &annotation);
-            let pods = site.pods(namespace);
+            let pods = namespace.pods();
             pods.create(&Default::default(), &pod).await.ok()
         });
         pull_secret_names(&pod.await)
@@ -49,7 +51,7 @@ async fn pull_secrets_that_are_deleted_in_bulk_under_live_pods_all_come_back() {
     let named: BTreeSet<_> = named.into_iter().flatten().collect();
     assert_eq!(named.len(), PODS * NAMED);
     let ready = async || {
-        let all = site.pull_secrets(namespace).list(&ListParams::default()).await;
+        let all = namespace.pull_secrets().list(&ListParams::default()).await;
         let ready = all.unwrap().items.into_iter().filter(|owner| {
             let status = owner.status.as_ref();
             status.is_some_and(|status| status.is_ready())
@@ -62,44 +64,41 @@ async fn pull_secrets_that_are_deleted_in_bulk_under_live_pods_all_come_back() {
     .await;
     let attempt = async {
         // The replica finds at its next list that all have gone.
-        site.gate().hold(Held::Watch("acrpullsecrets".to_owned()));
+        env.proxy().hold(Held::Watch("acrpullsecrets".to_owned()));
         let (all, of_all) = (DeleteParams::default(), ListParams::default());
-        let gone = site
-            .pull_secrets(namespace)
-            .delete_collection(&all, &of_all)
-            .await;
+        let gone = namespace.pull_secrets().delete_collection(&all, &of_all).await;
         gone.unwrap();
-        site.gate().expire(&["acrpullsecrets"]);
-        site.gate().let_go();
+        env.proxy().expire_watches(&["acrpullsecrets"]);
+        env.proxy().release();
         eventually("all are restored", async || {
             (ready().await.len() == named.len()).then_some(())
         })
         .await;
     };
-    bears(&site, &[&site.webhook], attempt).await;
+    bears(&env, &[&env.webhook], attempt).await;
     let restored: BTreeSet<_> = ready().await.iter().map(ResourceExt::name_any).collect();
     assert_eq!(restored, named);
 }
 
 /// Finding H4 (c): a Pod goes while its complaint is looked into. Nothing is repaired, and nothing says so.
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn the_complaint_of_a_pod_that_has_gone_repairs_nothing() {
-    let site = Site::leading_through_a_gate(&[], |_| ()).await;
-    let namespace = &site.a.namespace;
-    let name = pull_secret_name(&site.create(namespace, &pod("going", "contoso")).await);
+    let env = TestEnv::leading_through_proxy(&[], |_| ()).await;
+    let namespace = &env.team_a.namespace;
+    let name = pull_secret_name(&namespace.create_pod(&pod("going", "contoso")).await);
     let says = |words: &str| {
-        let log = site.webhook.log();
-        let about = |line: &&String| line.contains(words) && line.contains(namespace.as_str());
+        let log = env.webhook.log();
+        let about = |line: &&String| line.contains(words) && line.contains(namespace.name());
         log.iter().filter(about).count()
     };
     let attempt = async {
-        let at = after_renewal(&site, namespace, &name).await;
+        let at = after_renewal(&env, namespace, &name).await;
         let path = format!("/api/v1/namespaces/{namespace}/pods/going");
-        site.gate().hold(Held::Path(Method::GET, path));
-        post(&site, namespace, missing((namespace, "going"), &name, at)).await;
-        site.gate().is_holding().await;
-        delete_pod(&site, namespace, "going").await;
-        site.gate().let_go();
+        env.proxy().hold(Held::Path(Method::GET, path));
+        post(&env, namespace, missing((namespace.name(), "going"), &name, at)).await;
+        env.proxy().wait_until_holding().await;
+        delete_pod(&env, namespace, "going").await;
+        env.proxy().release();
         let (repaired, nothing) = eventually("it has been looked into", async || {
             let repaired = says("pull secret repaired");
             let nothing = says("no Pod confirms that it needs a repair");
@@ -108,14 +107,15 @@ async fn the_complaint_of_a_pod_that_has_gone_repairs_nothing() {
         .await;
         assert_eq!((repaired, nothing), (0, 1));
     };
-    bears(&site, &[&site.webhook], attempt).await;
-    let (_, metrics) = site.webhook.admin_get("/metrics").await;
+    bears(&env, &[&env.webhook], attempt).await;
+    let (_, metrics) = env.webhook.admin_get("/metrics").await;
     assert!(
         !metrics.contains("renewals_total{outcome=\"Repaired\""),
         "{metrics}"
     );
     assert_eq!(
-        site.metric("renewals_total{outcome=\"NothingToDo\",reason=\"Ok\"}")
+        env.webhook
+            .metric("renewals_total{outcome=\"NothingToDo\",reason=\"Ok\"}")
             .await,
         1
     );

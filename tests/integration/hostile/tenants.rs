@@ -5,14 +5,7 @@ use super::{
     bears,
     others::{MAX_RESIDENT, MIB},
 };
-use crate::{
-    refusals::loosen,
-    review::{post, review},
-    site::{
-        ANNOTATION, REGISTRY, Site, TENANT, add_application, eventually, from, pod, pod_of,
-        pull_secret_names, unnamed,
-    },
-};
+use crate::refusals::loosen;
 use acr_pull_webhook::{generator::ACRAccessToken, pull_secret::ACRPullSecret};
 use azure_emulator::Fault;
 use futures::future::join_all;
@@ -22,11 +15,19 @@ use kube::{
     api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
+use testkit::{
+    azure::{REGISTRY, TENANT, add_application},
+    env::TestEnv,
+    eventually,
+    namespace::TestNamespace,
+    objects::{ANNOTATION, from, pod, pod_of, pull_secret_names, unnamed_pod},
+    review::{post, review},
+};
 
 /// A generator of team A with this spec, whatever our types think of it, on a control plane whose schemas have no bounds.
-async fn unbounded(site: &Site, name: &str, spec: &Value) {
+async fn unbounded(env: &TestEnv, name: &str, spec: &Value) {
     let kind = ApiResource::erase::<ACRAccessToken>(&());
-    let api = Api::<DynamicObject>::namespaced_with(site.client.clone(), &site.a.namespace, &kind);
+    let api = Api::<DynamicObject>::namespaced_with(env.client.clone(), env.team_a.namespace.name(), &kind);
     let generator: DynamicObject = from(
         json!({"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"name": name}, "spec": spec}),
     );
@@ -37,27 +38,27 @@ async fn unbounded(site: &Site, name: &str, spec: &Value) {
 }
 
 /// What the creation of this Pod of team A by a dry run is answered with: a refusal.
-async fn refused_by_dry_run(site: &Site, pod: &Pod) -> String {
+async fn refused_by_dry_run(env: &TestEnv, pod: &Pod) -> String {
     let dry_run = PostParams {
         dry_run: true,
         ..PostParams::default()
     };
-    match site.pods(&site.a.namespace).create(&dry_run, pod).await {
+    match env.team_a.namespace.dry_run_pod(pod).await {
         Err(kube::Error::Api(status)) => status.message.clone(),
         other => panic!("{other:?}"),
     }
 }
 
 /// Attempt 13, its second half: one scope, a copy for each of twelve service accounts.
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn a_scope_of_a_mebibyte_is_refused_for_each_service_account_and_takes_no_memory() {
-    let site = Site::leading(&[], |_| ()).await;
-    loosen(&site).await;
-    let namespace = &site.a.namespace;
+    let env = TestEnv::leading(&[], |_| ()).await;
+    loosen(&env).await;
+    let namespace = &env.team_a.namespace;
     let account = |n: usize| format!("account-{n}");
     for n in 0..12 {
-        let annotation = ("azure.workload.identity/client-id", site.a.client_id);
-        site.service_account(namespace, &account(n), &[annotation]).await;
+        let annotation = ("azure.workload.identity/client-id", env.team_a.client_id);
+        namespace.apply_service_account(&account(n), &[annotation]).await;
     }
     let part = "repository:a:pull ";
     let attempt = async {
@@ -65,12 +66,12 @@ async fn a_scope_of_a_mebibyte_is_refused_for_each_service_account_and_takes_no_
         for (generator, bytes) in [("mebibyte", 1 << 20), ("quarter", 250 * 1024)] {
             let scope = part.repeat(bytes / part.len());
             let spec = json!({"registry": REGISTRY, "tenantId": TENANT, "auth": {"workloadIdentity": {}}, "scope": scope});
-            unbounded(&site, generator, &spec).await;
+            unbounded(&env, generator, &spec).await;
             for _ in 0..4 {
                 let pods = (0..12).map(async |n| {
-                    let mut pod = unnamed(generator);
+                    let mut pod = unnamed_pod(generator);
                     pod.spec.as_mut().unwrap().service_account_name = Some(account(n));
-                    refused_by_dry_run(&site, &pod).await
+                    refused_by_dry_run(&env, &pod).await
                 });
                 for message in join_all(pods).await {
                     let reason = if generator == "quarter" {
@@ -82,17 +83,17 @@ async fn a_scope_of_a_mebibyte_is_refused_for_each_service_account_and_takes_no_
                 }
             }
         }
-        site.replica().await
+        env.replica().await
     };
-    let replica = bears(&site, &[&site.webhook], attempt).await;
-    bears(&site, &[&site.webhook, &replica], async {}).await;
+    let replica = bears(&env, &[&env.webhook], attempt).await;
+    bears(&env, &[&env.webhook, &replica], async {}).await;
 }
 
 /// Attempt 14: eight generators that ask for as many audiences as fit into an object.
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn generators_with_hundreds_of_thousands_of_audiences_are_refused_and_take_no_memory() {
-    let site = Site::leading(&[], |_| ()).await;
-    loosen(&site).await;
+    let env = TestEnv::leading(&[], |_| ()).await;
+    loosen(&env).await;
     let mut all = Vec::new();
     let attempt = async {
         for (size, audiences) in [("huge", 350_000), ("large", 60_000)] {
@@ -103,17 +104,17 @@ async fn generators_with_hundreds_of_thousands_of_audiences_are_refused_and_take
             // The API server itself is slow while it takes these, whatever a webhook does: how long admissions last is looked
             // at afterwards.
             for name in &names {
-                unbounded(&site, name, &spec).await;
-                let resident = site.webhook.resident();
+                unbounded(&env, name, &spec).await;
+                let resident = env.webhook.resident();
                 assert!(resident < MAX_RESIDENT, "{} MiB are resident", resident / MIB);
-                assert_eq!(site.webhook.admin_get("/readyz").await.0, 200);
+                assert_eq!(env.webhook.admin_get("/readyz").await.0, 200);
             }
             all.extend(names);
         }
     };
     let served = async {
         loop {
-            site.create(&site.b.namespace, &unnamed("contoso")).await;
+            env.team_b.namespace.create_pod(&unnamed_pod("contoso")).await;
         }
     };
     tokio::select! {
@@ -125,7 +126,7 @@ async fn generators_with_hundreds_of_thousands_of_audiences_are_refused_and_take
             for names in all.chunks(8) {
                 let pods = names
                     .iter()
-                    .map(async |name| refused_by_dry_run(&site, &unnamed(name)).await);
+                    .map(async |name| refused_by_dry_run(&env, &unnamed_pod(name)).await);
                 for message in join_all(pods).await {
                     assert!(
                         message.contains("GeneratorInvalid") && message.len() < 1000,
@@ -134,14 +135,14 @@ async fn generators_with_hundreds_of_thousands_of_audiences_are_refused_and_take
                 }
             }
         }
-        site.replica().await
+        env.replica().await
     };
-    let replica = bears(&site, &[&site.webhook], attempt).await;
-    bears(&site, &[&site.webhook, &replica], async {}).await;
+    let replica = bears(&env, &[&env.webhook], attempt).await;
+    bears(&env, &[&env.webhook, &replica], async {}).await;
 }
 
 /// A ClusterGenerator for the registry by this service account.
-fn by_account(namespace: &str, name: &str) -> Value {
+fn by_account(namespace: &TestNamespace, name: &str) -> Value {
     let reference = json!({"name": name, "namespace": namespace});
     let spec = json!({"registry": REGISTRY, "tenantId": TENANT, "auth": {"workloadIdentity": {"serviceAccountRef": reference}}});
     json!({"kind": "ACRAccessToken", "generator": {"acrAccessTokenSpec": spec}})
@@ -149,10 +150,10 @@ fn by_account(namespace: &str, name: &str) -> Value {
 
 /// Attempt 21: an annotation that is to be pasted into a shell by whoever is refused, or by an administrator. Nor does whoever
 /// is refused learn whom else the service account allows.
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn what_another_namespace_allows_is_neither_printed_nor_put_into_a_command() {
-    let site = Site::start().await;
-    let client_id = ("azure.workload.identity/client-id", site.b.client_id);
+    let env = TestEnv::start().await;
+    let client_id = ("azure.workload.identity/client-id", env.team_b.client_id);
     let attempt = async {
         for (number, allowed) in ["x'; touch /tmp/pwned; '", "competitor,acquisition"]
             .into_iter()
@@ -160,11 +161,13 @@ async fn what_another_namespace_allows_is_neither_printed_nor_put_into_a_command
         {
             let account = format!("puller-{number}");
             let annotations = [client_id, ("acr-pull.dev/allowed-namespaces", allowed)];
-            site.service_account(&site.b.namespace, &account, &annotations)
+            env.team_b
+                .namespace
+                .apply_service_account(&account, &annotations)
                 .await;
-            let generator = by_account(&site.b.namespace, &account);
-            let reference = site.cluster_generator_named(&account, generator).await;
-            let refused = site.refused(&site.a.namespace, &unnamed(&reference)).await;
+            let generator = by_account(&env.team_b.namespace, &account);
+            let reference = env.cluster_generator_of(&account, generator).await;
+            let refused = env.team_a.namespace.refused_pod(&unnamed_pod(&reference)).await;
             assert!(
                 refused.message.contains("CrossNamespaceNotAllowed"),
                 "{}",
@@ -176,7 +179,7 @@ async fn what_another_namespace_allows_is_neither_printed_nor_put_into_a_command
                 refused.message
             );
             let name = reference.strip_prefix("ClusterGenerator/").unwrap();
-            let events = Api::<Event>::namespaced(site.client.clone(), "default");
+            let events = Api::<Event>::namespaced(env.client.clone(), "default");
             let event = eventually("who wrote the generator is told", async || {
                 let all = events.list(&Default::default()).await.unwrap().items;
                 all.into_iter()
@@ -184,7 +187,7 @@ async fn what_another_namespace_allows_is_neither_printed_nor_put_into_a_command
             })
             .await;
             let told = [refused.message.clone(), event.message.unwrap()];
-            let logged = site
+            let logged = env
                 .webhook
                 .log()
                 .into_iter()
@@ -196,14 +199,14 @@ async fn what_another_namespace_allows_is_neither_printed_nor_put_into_a_command
             }
         }
     };
-    bears(&site, &[&site.webhook], attempt).await;
+    bears(&env, &[&env.webhook], attempt).await;
 }
 
 /// Attempt 24: spellings of a registry by which a token could go elsewhere.
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn no_spelling_of_a_registry_and_no_reference_leads_elsewhere() {
-    let site = Site::start().await;
-    let namespace = &site.a.namespace;
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
     let spellings = [
         "contoso.azurecr.io.",
         "contoso.azurecr.io:443",
@@ -231,9 +234,10 @@ async fn no_spelling_of_a_registry_and_no_reference_leads_elsewhere() {
     let attempt = async {
         for (number, spelling) in spellings.into_iter().enumerate() {
             let name = format!("spelling-{number}");
-            site.generator(namespace, &name, json!({"registry": spelling}))
+            namespace
+                .apply_generator(&name, json!({"registry": spelling}))
                 .await;
-            let refused = site.refused(namespace, &unnamed(&name)).await;
+            let refused = namespace.refused_pod(&unnamed_pod(&name)).await;
             assert!(
                 refused.message.contains("RegistryNotAllowed"),
                 "{spelling:?}: {}",
@@ -246,33 +250,34 @@ async fn no_spelling_of_a_registry_and_no_reference_leads_elsewhere() {
             );
         }
         // As some portals copy it. It is another way to write the same.
-        site.generator(namespace, "capitals", json!({"registry": "CONTOSO.azurecr.io"}))
+        namespace
+            .apply_generator("capitals", json!({"registry": "CONTOSO.azurecr.io"}))
             .await;
-        site.create(namespace, &unnamed("capitals")).await;
+        namespace.create_pod(&unnamed_pod("capitals")).await;
 
-        let other = site.b.namespace.as_str();
+        let other = &env.team_b.namespace;
         let of_b = json!({"workloadIdentity": {"serviceAccountRef": {"name": "app", "namespace": other}}});
         let key = json!({"name": "sp", "key": "id", "namespace": other});
         let secret_of_b = json!({"servicePrincipal": {"secretRef": {"clientId": key, "clientSecret": key}}});
         for (name, auth) in [("account-of-b", of_b), ("secret-of-b", secret_of_b)] {
-            site.generator(namespace, name, json!({"auth": auth})).await;
-            let refused = site.refused(namespace, &unnamed(name)).await;
+            namespace.apply_generator(name, json!({"auth": auth})).await;
+            let refused = namespace.refused_pod(&unnamed_pod(name)).await;
             assert!(
                 refused.message.contains("CrossNamespaceNotAllowed"),
                 "{}",
                 refused.message
             );
         }
-        let reference = site.cluster_generator(by_account(other, "app")).await;
-        let refused = site.refused(namespace, &unnamed(&reference)).await;
+        let reference = env.cluster_generator(by_account(other, "app")).await;
+        let refused = namespace.refused_pod(&unnamed_pod(&reference)).await;
         assert!(
             refused.message.contains("CrossNamespaceNotAllowed"),
             "{}",
             refused.message
         );
     };
-    bears(&site, &[&site.webhook], attempt).await;
-    for request in site.emulator.requests() {
+    bears(&env, &[&env.webhook], attempt).await;
+    for request in env.azure.requests() {
         assert!(
             ["login.microsoftonline.com", REGISTRY].contains(&request.host.as_str()),
             "{request:?}"
@@ -281,7 +286,7 @@ async fn no_spelling_of_a_registry_and_no_reference_leads_elsewhere() {
 }
 
 /// Attempt 25: an upstream that leads elsewhere, does not end, or speaks to terminals and shells.
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn nothing_that_an_upstream_answers_leads_elsewhere_fills_memory_or_is_run() {
     let cases = [
         (
@@ -315,16 +320,16 @@ async fn nothing_that_an_upstream_answers_leads_elsewhere_fills_memory_or_is_run
     ];
     let workload = |number: usize| format!("strange-{number}");
     let client_id = |number: usize| format!("{number:08}-dddd-dddd-dddd-dddddddddddd");
-    let site = Site::with(&[], |world| {
+    let env = TestEnv::with(&[], |world| {
         for number in 0..cases.len() {
             add_application(world, &workload(number), &client_id(number));
         }
     })
     .await;
-    let namespace = &site.a.namespace;
+    let namespace = &env.team_a.namespace;
     let mut faults: Vec<Fault> = Vec::new();
     for (number, (endpoint, fault, _)) in cases.iter().enumerate() {
-        site.workload(&workload(number), &client_id(number), json!({}))
+        env.create_workload(&workload(number), &client_id(number), json!({}))
             .await;
         let mut fault = fault.clone();
         fault["endpoint"] = json!(endpoint);
@@ -336,14 +341,14 @@ async fn nothing_that_an_upstream_answers_leads_elsewhere_fills_memory_or_is_run
     ));
     let attempt = async {
         // The pull secret of team B is there by now.
-        site.emulator.set_faults(&faults).unwrap();
+        env.azure.set_faults(&faults);
         let answers = (0..cases.len()).map(async |number| {
             let pod = pod_of(&workload(number));
-            post(&site, &review(namespace, &pod)).await["response"].clone()
+            post(&env, &review(namespace, &pod)).await["response"].clone()
         });
         join_all(answers).await
     };
-    let answers = bears(&site, &[&site.webhook], attempt).await;
+    let answers = bears(&env, &[&env.webhook], attempt).await;
     let mut told = Vec::new();
     for ((endpoint, fault, reason), answer) in cases.iter().zip(answers) {
         let text = match answer["allowed"].as_bool().unwrap() {
@@ -353,12 +358,12 @@ async fn nothing_that_an_upstream_answers_leads_elsewhere_fills_memory_or_is_run
         assert!(text.contains(reason), "{endpoint} {fault}: {answer}");
         told.push(text.to_owned());
     }
-    let owners = Api::<ACRPullSecret>::namespaced(site.client.clone(), namespace);
+    let owners = namespace.api::<ACRPullSecret>();
     for owner in owners.list(&Default::default()).await.unwrap() {
         let conditions = owner.status.unwrap_or_default().conditions;
         told.extend(conditions.into_iter().map(|condition| condition.message));
     }
-    let events = Api::<Event>::namespaced(site.client.clone(), namespace);
+    let events = namespace.api::<Event>();
     told.extend(
         events
             .list(&Default::default())
@@ -377,7 +382,7 @@ async fn nothing_that_an_upstream_answers_leads_elsewhere_fills_memory_or_is_run
             }
         }
     }
-    for request in site.emulator.requests() {
+    for request in env.azure.requests() {
         assert!(
             ["login.microsoftonline.com", REGISTRY].contains(&request.host.as_str()),
             "{request:?}"
@@ -387,58 +392,46 @@ async fn nothing_that_an_upstream_answers_leads_elsewhere_fills_memory_or_is_run
 
 /// Attempt 26: whoever may label a Namespace takes it away from the webhook, as AKS wants it of every webhook. The Pods there are
 /// admitted as they are, and nothing else changes: docs/security.md says so.
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn a_namespace_labelled_as_a_control_plane_is_left_alone_and_no_other() {
-    let site = Site::start().await;
-    let namespaces = Api::<Namespace>::all(site.client.clone());
-    let label = async |value: Value| {
-        let patch = Patch::Merge(json!({"metadata": {"labels": {"control-plane": value}}}));
-        namespaces
-            .patch(&site.a.namespace, &PatchParams::default(), &patch)
-            .await
-            .unwrap();
-    };
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
+    let label = async |value: Value| namespace.set_label("control-plane", value).await;
     let attempt = async {
         label(json!("true")).await;
         eventually("Pods there are not sent", async || {
-            let made = site
-                .pods(&site.a.namespace)
-                .create(&PostParams::default(), &unnamed("no-such"))
-                .await;
+            let made = env.team_a.namespace.try_create_pod(&unnamed_pod("no-such")).await;
             made.ok().filter(|pod| pull_secret_names(pod).is_empty())
         })
         .await;
         label(json!(null)).await;
         eventually("Pods there are sent again", async || {
-            let made = site
-                .pods(&site.a.namespace)
-                .create(&PostParams::default(), &unnamed("no-such"))
-                .await;
+            let made = env.team_a.namespace.try_create_pod(&unnamed_pod("no-such")).await;
             made.err()
                 .filter(|error| error.to_string().contains("GeneratorNotFound"))
         })
         .await;
     };
-    bears(&site, &[&site.webhook], attempt).await;
-    site.create(&site.a.namespace, &pod("app", "contoso")).await;
+    bears(&env, &[&env.webhook], attempt).await;
+    env.team_a.namespace.create_pod(&pod("app", "contoso")).await;
 }
 
 /// Attempt 6, once somebody has found a way past the registration: the program itself makes nothing for an excluded namespace,
 /// neither at an admission nor as the leader.
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn no_pull_secret_is_made_in_an_excluded_namespace_whoever_asks() {
-    let site = Site::leading(&["--excluded-namespaces=infra,TEAM_A"], |_| ()).await;
-    let system = "kube-system";
+    let env = TestEnv::leading(&["--excluded-namespaces=infra,TEAM_A"], |_| ()).await;
+    let system = env.namespace("kube-system");
     let spec = json!({"registry": REGISTRY, "tenantId": TENANT, "auth": {"workloadIdentity": {}}});
-    let reference = site
+    let reference = env
         .cluster_generator(json!({"kind": "ACRAccessToken", "generator": {"acrAccessTokenSpec": spec}}))
         .await;
-    let annotation = ("azure.workload.identity/client-id", site.a.client_id);
-    site.service_account(system, "app", &[annotation]).await;
+    let annotation = ("azure.workload.identity/client-id", env.team_a.client_id);
+    system.apply_service_account("app", &[annotation]).await;
     let attempt = async {
-        for namespace in [system, site.a.namespace.as_str()] {
-            site.namespace_default(namespace, json!("contoso")).await;
-            let answer = post(&site, &review(namespace, &pod("forged", &reference))).await;
+        for namespace in [&system, &env.team_a.namespace] {
+            namespace.set_default_generator(json!("contoso")).await;
+            let answer = post(&env, &review(namespace, &pod("forged", &reference))).await;
             assert_eq!(answer["response"]["status"]["code"], 403, "{answer}");
             let message = answer["response"]["status"]["message"].as_str().unwrap();
             assert!(message.contains("NamespaceExcluded"), "{message}");
@@ -448,25 +441,19 @@ async fn no_pull_secret_is_made_in_an_excluded_namespace_whoever_asks() {
                 if !none {
                     silent.annotations_mut().remove(ANNOTATION);
                 }
-                let answer = post(&site, &review(namespace, &silent)).await;
+                let answer = post(&env, &review(namespace, &silent)).await;
                 assert_eq!(answer["response"]["allowed"], true, "{answer}");
                 assert!(answer["response"]["patch"].is_null(), "{answer}");
             }
-            assert!(
-                site.pull_secrets(namespace)
-                    .list(&Default::default())
-                    .await
-                    .unwrap()
-                    .items
-                    .is_empty()
-            );
+            assert!(namespace.list_pull_secrets().await.is_empty());
         }
         // One of before, in use: the leader adopts what has no token after a while.
         let owner = from(json!({"metadata": {"name": "acr-pull-before"},
             "spec": {"generator": {"kind": "ACRAccessToken", "name": "contoso"}, "serviceAccountName": "app"}}));
-        let namespace = &site.a.namespace;
-        site.namespace_default(namespace, json!(null)).await;
-        site.pull_secrets(namespace)
+        let namespace = &env.team_a.namespace;
+        namespace.set_default_generator(json!(null)).await;
+        namespace
+            .pull_secrets()
             .create(&PostParams::default(), &owner)
             .await
             .unwrap();
@@ -474,28 +461,29 @@ async fn no_pull_secret_is_made_in_an_excluded_namespace_whoever_asks() {
             "metadata": {"name": "uses", "labels": {"acr-pull.dev/injected": "true"}, "annotations": {"acr-pull.dev/pull-secrets": "acr-pull-before"}},
             "spec": {"serviceAccountName": "app", "imagePullSecrets": [{"name": "acr-pull-before"}],
                 "containers": [{"name": "app", "image": format!("{REGISTRY}/app")}]}});
-        site.create(namespace, &from(uses)).await;
+        namespace.create_pod(&from(uses)).await;
         eventually("the leader says why it does not renew", async || {
-            let owner = site.pull_secrets(namespace).get("acr-pull-before").await.unwrap();
+            let owner = namespace.pull_secret("acr-pull-before").await;
             let ready = owner.status?.conditions.into_iter().next()?;
             (ready.reason == "NamespaceExcluded").then_some(())
         })
         .await;
         assert!(
-            site.secrets(namespace)
+            namespace
+                .secrets()
                 .get_opt("acr-pull-before")
                 .await
                 .unwrap()
                 .is_none()
         );
     };
-    bears(&site, &[&site.webhook], attempt).await;
+    bears(&env, &[&env.webhook], attempt).await;
     let asked = |client_id: &str| {
-        let requests = site.emulator.requests();
+        let requests = env.azure.requests();
         requests
             .into_iter()
             .filter(|request| request.client_id.as_deref() == Some(client_id))
             .count()
     };
-    assert_eq!(asked(site.a.client_id), 0);
+    assert_eq!(asked(env.team_a.client_id), 0);
 }

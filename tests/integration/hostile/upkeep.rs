@@ -1,11 +1,6 @@
 //! What drives the leader to work: Pods, Events and statuses that users write.
 
 use super::bears;
-use crate::{
-    gate::Write,
-    site::{ANNOTATION, REGISTRY, Site, eventually, from, pod, pull_secret_name, pull_secret_names, unnamed},
-    webhook::Webhook,
-};
 use acr_pull_webhook::{
     generator::ServiceAccount,
     names::ObjectName,
@@ -23,6 +18,15 @@ use kube::{
 };
 use serde_json::{Value, json};
 use std::time::Duration;
+use testkit::{
+    api_proxy::Write,
+    azure::REGISTRY,
+    env::TestEnv,
+    eventually,
+    namespace::TestNamespace,
+    objects::{ANNOTATION, from, pod, pull_secret_name, pull_secret_names, unnamed_pod},
+    webhook::Webhook,
+};
 
 /// For ever, as far as a test lasts.
 const ALWAYS: usize = usize::MAX;
@@ -49,29 +53,30 @@ fn forged(pod: &str, annotations: Value) -> Pod {
     }))
 }
 
-async fn annotate(site: &Site, namespace: &str, pod: &str, annotations: Value) {
+async fn annotate(env: &TestEnv, namespace: &TestNamespace, pod: &str, annotations: Value) {
     let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
-    site.pods(namespace)
+    namespace
+        .pods()
         .patch(pod, &PatchParams::default(), &patch)
         .await
         .unwrap();
 }
 
-pub async fn delete_pod(site: &Site, namespace: &str, pod: &str) {
+pub async fn delete_pod(env: &TestEnv, namespace: &TestNamespace, pod: &str) {
     let at_once = DeleteParams::default().grace_period(0);
-    site.pods(namespace).delete(pod, &at_once).await.unwrap();
+    namespace.pods().delete(pod, &at_once).await.unwrap();
 }
 
-async fn renewed(site: &Site, namespace: &str, name: &str) -> Timestamp {
-    site.status(namespace, name).await.last_renewal_time.unwrap().0
+async fn renewed(env: &TestEnv, namespace: &TestNamespace, name: &str) -> Timestamp {
+    namespace.renewed_at(name).await
 }
 
 /// Waits until this pull secret has been renewed so many times.
-async fn renewals_pass(site: &Site, namespace: &str, name: &str, times: usize) {
+async fn renewals_pass(env: &TestEnv, namespace: &TestNamespace, name: &str, times: usize) {
     for _ in 0..times {
-        let before = renewed(site, namespace, name).await;
+        let before = renewed(env, namespace, name).await;
         eventually("it is renewed", async || {
-            (renewed(site, namespace, name).await > before).then_some(())
+            (renewed(env, namespace, name).await > before).then_some(())
         })
         .await;
     }
@@ -113,36 +118,37 @@ fn refusal() -> String {
     )
 }
 
-pub async fn post(site: &Site, namespace: &str, event: Value) {
-    let events = Api::<Event>::namespaced(site.client.clone(), namespace);
+pub async fn post(env: &TestEnv, namespace: &TestNamespace, event: Value) {
+    let events = namespace.api::<Event>();
     events.create(&PostParams::default(), &from(event)).await.unwrap();
 }
 
 /// The status that a kubelet writes of a Pod whose image it cannot pull.
-async fn cannot_pull(site: &Site, namespace: &str, pod: &str) {
+async fn cannot_pull(env: &TestEnv, namespace: &TestNamespace, pod: &str) {
     let image = format!("{REGISTRY}/team-a/app:1");
     let container = json!({"name": "app", "image": image, "imageID": "", "ready": false, "restartCount": 0,
         "state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}}});
     let patch = Patch::Merge(json!({"status": {"containerStatuses": [container]}}));
-    site.pods(namespace)
+    namespace
+        .pods()
         .patch_status(pod, &PatchParams::default(), &patch)
         .await
         .unwrap();
 }
 
 /// Waits until it is so long after the last renewal that a kubelet's clock cannot be at fault, and returns that time.
-pub async fn after_renewal(site: &Site, namespace: &str, name: &str) -> Timestamp {
-    let at = renewed(site, namespace, name).await + SignedDuration::from_secs(7);
+pub async fn after_renewal(env: &TestEnv, namespace: &TestNamespace, name: &str) -> Timestamp {
+    let at = renewed(env, namespace, name).await + SignedDuration::from_secs(7);
     eventually("it is that late", async || (Timestamp::now() >= at).then_some(())).await;
     at
 }
 
 /// Attempts 9, 10 and 19: annotations with more names than there can be, and of Pods that pull by no such Secret.
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn names_that_pods_claim_cost_the_leader_neither_memory_nor_tokens() {
-    let site = Site::leading(&[], lives(12)).await;
-    let (mallory, other) = (&site.a.namespace, &site.b.namespace);
-    let clock = pull_secret_name(&site.create(other, &pod("clock", "contoso")).await);
+    let env = TestEnv::leading(&[], lives(12)).await;
+    let (mallory, other) = (&env.team_a.namespace, &env.team_b.namespace);
+    let clock = pull_secret_name(&other.create_pod(&pod("clock", "contoso")).await);
     let long = |count: u32| {
         (0..count)
             .map(|n| format!("acr-pull-{n}"))
@@ -150,55 +156,51 @@ async fn names_that_pods_claim_cost_the_leader_neither_memory_nor_tokens() {
             .join(",")
     };
     let attempt = async {
-        site.create(
-            mallory,
-            &forged("many", json!({"acr-pull.dev/pull-secrets": long(2_000)})),
-        )
-        .await;
+        mallory
+            .create_pod(&forged("many", json!({"acr-pull.dev/pull-secrets": long(2_000)})))
+            .await;
         for n in 0..20 {
             let annotations = json!({"acr-pull.dev/pull-secrets": long(500)});
-            site.create(mallory, &forged(&format!("some-{n}"), annotations))
+            mallory
+                .create_pod(&forged(&format!("some-{n}"), annotations))
                 .await;
         }
         // Of the very name that this Pod's generator and service account have; but it pulls by no such Secret.
-        site.create(
-            mallory,
-            &forged("liar", json!({"acr-pull.dev/pull-secrets": named_for("app")})),
-        )
-        .await;
-        annotate(&site, mallory, "liar", json!({ANNOTATION: "contoso"})).await;
+        mallory
+            .create_pod(&forged(
+                "liar",
+                json!({"acr-pull.dev/pull-secrets": named_for("app")}),
+            ))
+            .await;
+        annotate(&env, mallory, "liar", json!({ANNOTATION: "contoso"})).await;
         // What a kubelet can create in any namespace.
         let mirror = json!({"kubernetes.io/config.mirror": "x", "kubernetes.io/config.hash": "x",
             "acr-pull.dev/pull-secrets": named_for("default"), ANNOTATION: "contoso"});
         let mut mirror = forged("mirror", mirror);
         mirror.spec.as_mut().unwrap().service_account_name = None;
         mirror.spec.as_mut().unwrap().node_name = Some("node".to_owned());
-        site.create(mallory, &mirror).await;
-        renewals_pass(&site, other, &clock, 3).await;
+        mallory.create_pod(&mirror).await;
+        renewals_pass(&env, other, &clock, 3).await;
     };
-    bears(&site, &[&site.webhook], attempt).await;
-    let made = site
-        .pull_secrets(mallory)
-        .list(&ListParams::default())
-        .await
-        .unwrap();
+    bears(&env, &[&env.webhook], attempt).await;
+    let made = mallory.pull_secrets().list(&ListParams::default()).await.unwrap();
     let made: Vec<_> = made.items.iter().map(ResourceExt::name_any).collect();
     assert!(made.is_empty(), "{made:?}");
-    assert_eq!(site.calls_of(site.a.client_id, Endpoint::EntraToken), 0);
+    assert_eq!(env.azure.calls_of(env.team_a.client_id, Endpoint::EntraToken), 0);
 }
 
 /// Attempt 18 and the rest of that kind: Events of another namespace, about foreign Secrets, of the time before the token, about
 /// foreign registries, about Pods that run.
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn a_complaint_costs_a_token_only_where_the_pod_and_its_times_agree() {
-    let site = Site::leading(&[], |_| ()).await;
-    let (mallory, victim) = (&site.a.namespace, &site.b.namespace);
-    let ours = pull_secret_name(&site.create(victim, &pod("app", "contoso")).await);
-    cannot_pull(&site, victim, "app").await;
-    let about = (victim.as_str(), "app");
-    let calls = || site.calls_of(site.b.client_id, Endpoint::EntraToken);
+    let env = TestEnv::leading(&[], |_| ()).await;
+    let (mallory, victim) = (&env.team_a.namespace, &env.team_b.namespace);
+    let ours = pull_secret_name(&victim.create_pod(&pod("app", "contoso")).await);
+    cannot_pull(&env, victim, "app").await;
+    let about = (victim.name(), "app");
+    let calls = || env.azure.calls_of(env.team_b.client_id, Endpoint::EntraToken);
     assert_eq!(calls(), 1);
-    let at = after_renewal(&site, victim, &ours).await;
+    let at = after_renewal(&env, victim, &ours).await;
     let attempt = async {
         let mut foreign = missing(about, &ours, at);
         for field in ["firstTimestamp", "lastTimestamp", "count"] {
@@ -212,8 +214,8 @@ async fn a_complaint_costs_a_token_only_where_the_pod_and_its_times_agree() {
             foreign[field] = value.into();
         }
         foreign["eventTime"] = format!("{at:.6}").into();
-        post(&site, mallory, foreign.clone()).await;
-        let before = renewed(&site, victim, &ours).await - SignedDuration::from_mins(30);
+        post(&env, mallory, foreign.clone()).await;
+        let before = renewed(&env, victim, &ours).await - SignedDuration::from_mins(30);
         let absurd = Timestamp::MAX - SignedDuration::from_hours(48);
         for complaint in [
             missing(about, "regcred", at),
@@ -231,23 +233,24 @@ async fn a_complaint_costs_a_token_only_where_the_pod_and_its_times_agree() {
             ),
             failed(about, &refusal(), before),
         ] {
-            post(&site, victim, complaint).await;
+            post(&env, victim, complaint).await;
         }
         // The Events of one reason come in their order: these are the last.
-        post(&site, victim, missing(about, &format!("regcred, {ours}"), at)).await;
+        post(&env, victim, missing(about, &format!("regcred, {ours}"), at)).await;
         eventually("it is repaired", async || {
-            (renewed(&site, victim, &ours).await + SignedDuration::from_secs(1) > at).then_some(())
+            (renewed(&env, victim, &ours).await + SignedDuration::from_secs(1) > at).then_some(())
         })
         .await;
         assert_eq!(calls(), 2, "one complaint was true");
-        let at = after_renewal(&site, victim, &ours).await;
-        post(&site, victim, failed(about, &refusal(), at)).await;
+        let at = after_renewal(&env, victim, &ours).await;
+        post(&env, victim, failed(about, &refusal(), at)).await;
         eventually("it is repaired", async || (calls() > 2).then_some(())).await;
         assert_eq!(calls(), 3, "and then one more");
     };
-    bears(&site, &[&site.webhook], attempt).await;
+    bears(&env, &[&env.webhook], attempt).await;
     assert_eq!(
-        site.metric("renewals_total{outcome=\"Repaired\",reason=\"Ok\"}")
+        env.webhook
+            .metric("renewals_total{outcome=\"Repaired\",reason=\"Ok\"}")
             .await,
         2
     );
@@ -255,38 +258,39 @@ async fn a_complaint_costs_a_token_only_where_the_pod_and_its_times_agree() {
 
 /// Repairs do what they say: whatever the generator would have new Pods name, whatever the Namespace says now, and whatever
 /// else the Pod asks for.
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn each_reference_is_repaired_by_itself_and_as_its_pods_name_it() {
-    let site = Site::leading(&[], |_| ()).await;
-    let namespace = &site.a.namespace;
-    let client_id = [("azure.workload.identity/client-id", site.a.client_id)];
-    site.service_account(namespace, "puller", &client_id).await;
+    let env = TestEnv::leading(&[], |_| ()).await;
+    let namespace = &env.team_a.namespace;
+    let client_id = [("azure.workload.identity/client-id", env.team_a.client_id)];
+    namespace.apply_service_account("puller", &client_id).await;
     for generator in ["changing", "gone", "label"] {
-        site.generator(namespace, generator, json!({})).await;
+        namespace.apply_generator(generator, json!({})).await;
     }
-    site.namespace_default(namespace, json!("label")).await;
+    namespace.set_default_generator(json!("label")).await;
     let bare: Pod = from(json!({"metadata": {"name": "bare"},
         "spec": {"serviceAccountName": "app", "containers": [{"name": "app", "image": format!("{REGISTRY}/team-a/app:1")}]}}));
     let bare = eventually("the Namespace has a default", async || {
-        let made = site.create(namespace, &bare).await;
+        let made = namespace.create_pod(&bare).await;
         if pull_secret_names(&made).is_empty() {
-            delete_pod(&site, namespace, "bare").await;
+            delete_pod(&env, namespace, "bare").await;
             return None;
         }
         Some(made)
     })
     .await;
     let label = pull_secret_name(&bare);
-    let changing = pull_secret_name(&site.create(namespace, &pod("changing", "changing")).await);
-    let both = pull_secret_names(&site.create(namespace, &pod("both", "gone, contoso")).await);
+    let changing = pull_secret_name(&namespace.create_pod(&pod("changing", "changing")).await);
+    let both = pull_secret_names(&namespace.create_pod(&pod("both", "gone, contoso")).await);
     let [gone, contoso] = &both[..] else {
         panic!("{both:?}");
     };
 
-    site.namespace_default(namespace, Value::Null).await;
+    namespace.set_default_generator(Value::Null).await;
     let to_puller = json!({"auth": {"workloadIdentity": {"serviceAccountRef": {"name": "puller"}}}});
-    site.generator(namespace, "changing", to_puller).await;
-    Api::<acr_pull_webhook::generator::ACRAccessToken>::namespaced(site.client.clone(), namespace)
+    namespace.apply_generator("changing", to_puller).await;
+    namespace
+        .api::<acr_pull_webhook::generator::ACRAccessToken>()
         .delete("gone", &DeleteParams::default())
         .await
         .unwrap();
@@ -296,61 +300,52 @@ async fn each_reference_is_repaired_by_itself_and_as_its_pods_name_it() {
             ("changing", &changing, changing.clone()),
             ("both", contoso, format!("{gone}, {contoso}")),
         ] {
-            site.delete_secret(namespace, name).await;
-            let at = after_renewal(&site, namespace, name).await;
-            post(&site, namespace, missing((namespace, pod), &names, at)).await;
-            eventually(pod, async || site.secrets(namespace).get_opt(name).await.unwrap()).await;
+            namespace.delete_secret(name).await;
+            let at = after_renewal(&env, namespace, name).await;
+            post(&env, namespace, missing((namespace.name(), pod), &names, at)).await;
+            eventually(pod, async || namespace.secrets().get_opt(name).await.unwrap()).await;
         }
         // The same of the whole pull secret, which no Event tells of.
-        let uid = site.pull_secrets(namespace).get(contoso).await.unwrap().uid();
-        site.pull_secrets(namespace)
-            .delete(contoso, &DeleteParams::default())
-            .await
-            .unwrap();
+        let uid = namespace.pull_secret(contoso).await.uid();
+        namespace.delete_pull_secret(contoso).await;
         eventually("it is restored", async || {
-            let found = site.pull_secrets(namespace).get_opt(contoso).await.unwrap()?;
+            let found = namespace.pull_secrets().get_opt(contoso).await.unwrap()?;
             (found.uid() != uid && found.status.as_ref()?.is_ready()).then_some(())
         })
         .await;
     };
-    bears(&site, &[&site.webhook], attempt).await;
+    bears(&env, &[&env.webhook], attempt).await;
 }
 
 /// What is gone under a live Pod is restored, also where the first try fails and nothing happens any more that would ask for
 /// another.
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn a_restoration_that_failed_is_tried_again() {
-    let site = Site::leading_through_a_gate(&[], |_| ()).await;
-    let namespace = &site.a.namespace;
-    let name = pull_secret_name(&site.create(namespace, &pod("app", "contoso")).await);
-    let uid = site.pull_secrets(namespace).get(&name).await.unwrap().uid();
+    let env = TestEnv::leading_through_proxy(&[], |_| ()).await;
+    let namespace = &env.team_a.namespace;
+    let name = pull_secret_name(&namespace.create_pod(&pod("app", "contoso")).await);
+    let uid = namespace.pull_secret(&name).await.uid();
     let path = format!("/api/v1/namespaces/{namespace}/pods/app");
     let attempt = async {
-        site.gate().refuse(&path, StatusCode::SERVICE_UNAVAILABLE, 1);
-        site.pull_secrets(namespace)
-            .delete(&name, &DeleteParams::default())
-            .await
-            .unwrap();
-        eventually("the first try fails", async || {
-            site.gate().has_refused().then_some(())
-        })
-        .await;
+        env.proxy().refuse(&path, StatusCode::SERVICE_UNAVAILABLE, 1);
+        namespace.delete_pull_secret(&name).await;
+        env.proxy().wait_until_refused().await;
         eventually("it is restored", async || {
-            let found = site.pull_secrets(namespace).get_opt(&name).await.unwrap()?;
+            let found = namespace.pull_secrets().get_opt(&name).await.unwrap()?;
             (found.uid() != uid && found.status.as_ref()?.is_ready()).then_some(())
         })
         .await;
     };
-    bears(&site, &[&site.webhook], attempt).await;
+    bears(&env, &[&env.webhook], attempt).await;
 }
 
 /// Attempt 17: times in a status that no clock has shown.
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn no_time_in_a_status_stops_the_leader() {
-    let site = Site::leading(&[], lives(12)).await;
-    let (mallory, other) = (&site.a.namespace, &site.b.namespace);
-    let clock = pull_secret_name(&site.create(other, &pod("clock", "contoso")).await);
-    let name = pull_secret_name(&site.create(mallory, &pod("app", "contoso")).await);
+    let env = TestEnv::leading(&[], lives(12)).await;
+    let (mallory, other) = (&env.team_a.namespace, &env.team_b.namespace);
+    let clock = pull_secret_name(&other.create_pod(&pod("clock", "contoso")).await);
+    let name = pull_secret_name(&mallory.create_pod(&pod("app", "contoso")).await);
     let attempt = async {
         for (told, expires, renewed) in [
             ("9999-12-30T22:00:00Z", Value::Null, Value::Null),
@@ -368,65 +363,60 @@ async fn no_time_in_a_status_stops_the_leader() {
             let status = json!({"expirationTime": expires, "lastRenewalTime": renewed, "conditions": [
                 {"type": "Ready", "status": "False", "reason": "X", "message": "", "lastTransitionTime": told}]});
             let patch = Patch::Merge(json!({"status": status}));
-            site.pull_secrets(mallory)
+            mallory
+                .pull_secrets()
                 .patch_status(&name, &PatchParams::default(), &patch)
                 .await
                 .unwrap();
-            renewals_pass(&site, other, &clock, 1).await;
+            renewals_pass(&env, other, &clock, 1).await;
         }
     };
-    bears(&site, &[&site.webhook], attempt).await;
-    assert_eq!(site.metric("upkeep_panics_total").await, 0);
+    bears(&env, &[&env.webhook], attempt).await;
+    assert_eq!(env.webhook.metric("upkeep_panics_total").await, 0);
 }
 
 /// Attempt 20, and a cold admission by a leader that is older than the grace: a pull secret is as old as it is, not as the leader.
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn the_grace_of_a_pull_secret_begins_when_it_is_first_seen() {
     const GRACE: i64 = 8;
-    let site = Site::leading_through_a_gate(&["--unused-grace=8s", "--unused-notice=2s"], |_| ()).await;
-    let namespace = &site.a.namespace;
+    let env = TestEnv::leading_through_proxy(&["--unused-grace=8s", "--unused-notice=2s"], |_| ()).await;
+    let namespace = &env.team_a.namespace;
     for generator in ["early", "cold", "refused"] {
-        site.generator(namespace, generator, json!({})).await;
+        namespace.apply_generator(generator, json!({})).await;
     }
-    let early = pull_secret_name(&site.create(namespace, &pod("early", "early")).await);
-    delete_pod(&site, namespace, "early").await;
-    site.secret_is_collected(namespace, &early).await;
-    let began = site.gate().writes(Write::Mark);
+    let early = pull_secret_name(&namespace.create_pod(&pod("early", "early")).await);
+    delete_pod(&env, namespace, "early").await;
+    namespace.wait_until_secret_is_gone(&early).await;
+    let began = env.proxy().writes(Write::UnusedSince);
     assert_eq!(began, 1, "the leader is older than the grace, and has marked one");
     // The token takes a moment in which the leader sees a pull secret without a Pod.
     let mut slow = Fault::on(Endpoint::EntraToken);
     slow.delay = Some(Duration::from_secs(2));
-    slow.client_id = Some(site.a.client_id.to_owned());
-    site.emulator.set_faults(&[slow]).unwrap();
+    slow.client_id = Some(env.team_a.client_id.to_owned());
+    env.azure.set_faults(&[slow]);
     let attempt = async {
-        let cold = pull_secret_name(&site.create(namespace, &pod("cold", "cold")).await);
+        let cold = pull_secret_name(&namespace.create_pod(&pod("cold", "cold")).await);
         assert_eq!(
-            site.gate().writes(Write::Mark),
+            env.proxy().writes(Write::UnusedSince),
             began,
             "a cold admission marks nothing"
         );
         // What comes after the webhook refuses the Pod.
-        let restricted =
-            json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
-        Api::<Namespace>::all(site.client.clone())
-            .patch(namespace, &PatchParams::default(), &Patch::Merge(restricted))
-            .await
-            .unwrap();
+        namespace
+            .set_label("pod-security.kubernetes.io/enforce", json!("restricted"))
+            .await;
         let refused = eventually("Pods are refused after the webhook", async || {
             let dry_run = PostParams {
                 dry_run: true,
                 ..PostParams::default()
             };
-            site.pods(namespace)
-                .create(&dry_run, &unnamed("contoso"))
-                .await
-                .err()
+            namespace.dry_run_pod(&unnamed_pod("contoso")).await.err()
         })
         .await;
         assert!(refused.to_string().contains("violates PodSecurity"), "{refused}");
-        site.refused(namespace, &pod("refused", "refused")).await;
-        let all = site
-            .pull_secrets(namespace)
+        namespace.refused_pod(&pod("refused", "refused")).await;
+        let all = namespace
+            .pull_secrets()
             .list(&ListParams::default())
             .await
             .unwrap();
@@ -434,32 +424,32 @@ async fn the_grace_of_a_pull_secret_begins_when_it_is_first_seen() {
         let (left, none) = (all.next().unwrap(), all.next());
         assert!(none.is_none());
         let marked = eventually("its end is announced", async || {
-            let owner = site.pull_secrets(namespace).get(&left.name_any()).await.unwrap();
+            let owner = namespace.pull_secret(&left.name_any()).await;
             Some(owner.status?.unused_since?.0)
         })
         .await;
         // Of the two times one is of whole seconds.
         let age = marked.duration_since(left.creation_timestamp().unwrap().0);
         assert!(age >= SignedDuration::from_secs(GRACE), "{age:?} old");
-        site.secret_is_collected(namespace, &left.name_any()).await;
+        namespace.wait_until_secret_is_gone(&left.name_any()).await;
     };
-    bears(&site, &[&site.webhook], attempt).await;
-    assert_eq!(site.gate().writes(Write::Mark), began + 1);
-    assert_eq!(site.metric("pull_secrets_collected_total").await, 2);
+    bears(&env, &[&env.webhook], attempt).await;
+    assert_eq!(env.proxy().writes(Write::UnusedSince), began + 1);
+    assert_eq!(env.webhook.metric("pull_secrets_collected_total").await, 2);
 }
 
 /// Attempt 27: more Pods in a namespace than the memory of a replica holds, and pull secrets there that nobody uses.
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn pull_secrets_of_a_namespace_with_very_many_pods_are_collected_in_little_memory() {
     const PODS: usize = 1_500;
-    let site = Site::leading(
+    let env = TestEnv::leading(
         &["--unused-grace=4s", "--unused-notice=2s", "--log-level=info"],
         |_| (),
     )
     .await;
-    let namespace = &site.a.namespace;
+    let namespace = &env.team_a.namespace;
     let big = json!({"note": "x".repeat(10_000)});
-    let pods = site.pods(namespace);
+    let pods = namespace.pods();
     let filled = stream::iter(0..PODS).map(async |n| {
         let big = &big;
         let pod: Pod = from(
@@ -472,64 +462,64 @@ async fn pull_secrets_of_a_namespace_with_very_many_pods_are_collected_in_little
     let attempt = async {
         for n in 0..20 {
             let generator = format!("unused-{n}");
-            site.generator(namespace, &generator, json!({})).await;
-            site.create(namespace, &pod(&generator, &generator)).await;
+            namespace.apply_generator(&generator, json!({})).await;
+            namespace.create_pod(&pod(&generator, &generator)).await;
         }
         let ours = ListParams::default().labels("acr-pull.dev/injected=true");
         let at_once = DeleteParams::default().grace_period(0);
         pods.delete_collection(&at_once, &ours).await.unwrap();
         eventually("all are collected", async || {
-            (site.metric("pull_secrets_collected_total").await == 20).then_some(())
+            (env.webhook.metric("pull_secrets_collected_total").await == 20).then_some(())
         })
         .await;
     };
-    bears(&site, &[&site.webhook], attempt).await;
+    bears(&env, &[&env.webhook], attempt).await;
 }
 
 /// A leader that is not told of Pods renews all the same, and one that is not told of pull secrets gives way.
-#[tokio::test(flavor = "multi_thread")]
+#[testkit::test]
 async fn a_leader_that_sees_no_pods_renews_and_one_that_sees_no_pull_secrets_gives_way() {
-    let site = Site::leading_through_a_gate(&["--unused-grace=3s", "--unused-notice=1s"], lives(12)).await;
-    let namespace = &site.a.namespace;
+    let env = TestEnv::leading_through_proxy(&["--unused-grace=3s", "--unused-notice=1s"], lives(12)).await;
+    let namespace = &env.team_a.namespace;
     eventually("it leads", async || {
-        (site.metric("leader").await == 1).then_some(())
+        (env.webhook.metric("leader").await == 1).then_some(())
     })
     .await;
     let attempt = async {
-        site.gate().refuse("/api/v1/pods", StatusCode::FORBIDDEN, ALWAYS);
+        env.proxy().refuse("/api/v1/pods", StatusCode::FORBIDDEN, ALWAYS);
         eventually("the watch of Pods fails", async || {
-            let log = site.webhook.log();
+            let log = env.webhook.log();
             log.iter()
                 .any(|line| line.contains("the watch of Pods fails"))
                 .then_some(())
         })
         .await;
-        let name = pull_secret_name(&site.create(namespace, &pod("app", "contoso")).await);
-        renewals_pass(&site, namespace, &name, 3).await;
-        let status = site.status(namespace, &name).await;
+        let name = pull_secret_name(&namespace.create_pod(&pod("app", "contoso")).await);
+        renewals_pass(&env, namespace, &name, 3).await;
+        let status = namespace.status(&name).await;
         assert!(status.is_ready() && status.unused_since.is_none(), "{status:?}");
         let ends = status.expiration_time.unwrap().0.as_second() as f64;
         eventually("it is measured", async || {
-            let first = first_expiration(&site.webhook).await;
+            let first = first_expiration(&env.webhook).await;
             (first.is_finite() && (first - ends).abs() <= 24.0).then_some(())
         })
         .await;
 
-        let next = site.replica().await;
+        let next = env.replica().await;
         let path = "/apis/acr-pull.dev/v1alpha1/acrpullsecrets";
-        site.gate().refuse(path, StatusCode::FORBIDDEN, ALWAYS);
+        env.proxy().refuse(path, StatusCode::FORBIDDEN, ALWAYS);
         eventually("another replica leads", async || {
             let (_, metrics) = next.admin_get("/metrics").await;
             metrics.contains("\nacr_pull_webhook_leader 1\n").then_some(())
         })
         .await;
-        assert_eq!(site.metric("leader").await, 0);
+        assert_eq!(env.webhook.metric("leader").await, 0);
         assert!(
-            first_expiration(&site.webhook).await.is_nan(),
+            first_expiration(&env.webhook).await.is_nan(),
             "it does not know any more"
         );
-        renewals_pass(&site, namespace, &name, 2).await;
+        renewals_pass(&env, namespace, &name, 2).await;
         next
     };
-    bears(&site, &[&site.webhook], attempt).await;
+    bears(&env, &[&env.webhook], attempt).await;
 }

@@ -78,7 +78,16 @@ pub fn root() -> &'static Path {
 
 impl ControlPlane {
     /// A control plane of one test's own.
+    pub async fn start_own() -> Arc<Self> {
+        Arc::new(tokio::task::spawn_blocking(Self::start).await.unwrap())
+    }
+
+    /// Starts a control plane.
     pub fn start() -> Self {
+        crate::speed::measured(Self::launch)
+    }
+
+    fn launch() -> Self {
         let dir = TempDir::with_prefix("acr-pull-webhook-test-").unwrap();
         let mut child = Command::new(root().join("tests/cluster/control-plane.sh"))
             .arg(dir.path().join("cluster"))
@@ -125,7 +134,7 @@ impl ControlPlane {
     /// Kills the API server; the rest stays.
     pub async fn kill_api_server(&self) {
         self.order("stop kube-apiserver");
-        crate::site::eventually("nobody listens there", async || {
+        crate::eventually("nobody listens there", async || {
             tokio::net::TcpStream::connect(self.api_server()).await.err()
         })
         .await;
@@ -140,7 +149,7 @@ impl ControlPlane {
     /// Waits until it is.
     pub async fn api_server_is_ready(&self) {
         let admin = self.admin().await;
-        crate::site::eventually("the API server is ready", async || {
+        crate::eventually("the API server is ready", async || {
             let ready = http::Request::get("/readyz").body(Vec::new()).unwrap();
             admin.request_text(ready).await.ok()
         })
@@ -200,7 +209,7 @@ impl ControlPlane {
         let crds = Api::<CustomResourceDefinition>::all(client.clone());
         for crd in crds::own().into_iter().chain(crds::generators()) {
             let name = crd.name_any();
-            crate::site::eventually("the kind is served", async || {
+            crate::eventually("the kind is served", async || {
                 let conditions = crds.get(&name).await.unwrap().status?.conditions?;
                 let mut established = conditions
                     .iter()

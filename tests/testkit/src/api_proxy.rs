@@ -1,7 +1,7 @@
-//! The webhook's way to the API server, watched over: a reverse proxy that passes everything on, cuts the connection at
-//! a chosen write, and makes watches expire.
+//! A reverse proxy between a webhook and the API server. It forwards all requests, and on demand it loses a write and
+//! all requests after it, holds requests back, refuses requests, and lets watches expire.
 
-use crate::control_plane::ControlPlane;
+use crate::{control_plane::ControlPlane, run::waiting_for, speed};
 use axum::{
     Router,
     body::Body,
@@ -13,46 +13,46 @@ use http::{Method, StatusCode, header};
 use kube::config::Kubeconfig;
 use std::{
     collections::BTreeSet,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::watch, task::AbortHandle};
 
-/// Ends with this value.
-pub struct Gate {
+/// A proxy. It stops with this value.
+pub struct ApiProxy {
     shared: Arc<Shared>,
     kubeconfig: PathBuf,
     server: AbortHandle,
     _files: TempDir,
 }
 
-/// A kind of write of the webhook's.
+/// A kind of write of the webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Write {
     Owner,
     Secret,
     Status,
-    Mark,
+    UnusedSince,
     Delete,
 }
 
-/// Which of the two the API server's answer, or already its request, is lost.
+/// Whether the request or only the API server's response is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lost {
     Request,
-    Answer,
+    Response,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cut {
     None,
     At(Write, Lost),
-    /// Nothing more gets through.
+    /// All requests are lost.
     Done,
 }
 
-/// What can be held back: a kind of write, the requests of a method for a path, or what the watches of a kind tell.
+/// What can be held back: a kind of write, the requests of a method for a path, or the events of the watches of a kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Held {
     Write(Write),
@@ -64,23 +64,21 @@ struct Shared {
     client: reqwest::Client,
     server: String,
     cut: watch::Sender<Cut>,
-    /// Watches begun before the last change are cut off.
+    /// Watches that began before the last change are closed.
     generation: watch::Sender<u32>,
-    /// Paths whose requests are answered with a status in place of the API server's answer, and how many of them.
+    /// Paths whose requests the proxy answers with a status, and how many of these requests.
     refusals: Mutex<Vec<(String, StatusCode, usize)>>,
-    /// The writes that have come through.
+    /// The writes that were forwarded.
     writes: Mutex<Vec<Write>>,
-    /// What is held back, if anything is.
+    /// What is held back.
     held: watch::Sender<Option<Held>>,
-    /// Requests that have been held back, since something is.
+    /// How many requests are held back.
     waiting: watch::Sender<usize>,
-    /// The kinds whose next watch asks for a state that the API server has forgotten.
+    /// The kinds whose next watch requests a resource version that the API server has compacted.
     expiring: Mutex<BTreeSet<String>>,
 }
 
-// === impl Gate ===
-
-impl Gate {
+impl ApiProxy {
     pub async fn start(cluster: &ControlPlane) -> Self {
         let original = &cluster.prepared().await.webhook_kubeconfig;
         let mut kubeconfig = Kubeconfig::read_from(original).unwrap();
@@ -119,90 +117,79 @@ impl Gate {
         }
     }
 
-    /// A kubeconfig of the webhook's that leads through here.
-    pub fn kubeconfig(&self) -> &PathBuf {
+    /// A kubeconfig of the webhook's account for this proxy.
+    pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
 
-    /// From now on nothing gets through any more from the next such write on.
+    /// Loses the next write of this kind, and all requests after it.
     pub fn cut_at(&self, write: Write, lost: Lost) {
         self.shared.cut.send_replace(Cut::At(write, lost));
     }
 
-    /// Waits until that has happened.
-    pub async fn is_cut(&self) {
-        let mut cut = self.shared.cut.subscribe();
-        let done = cut.wait_for(|cut| *cut == Cut::Done);
-        let done = tokio::time::timeout(std::time::Duration::from_secs(90), done).await;
-        assert!(
-            done.is_ok(),
-            "no such write within 90 s: {:?}",
-            *self.shared.cut.borrow()
-        );
+    /// Waits until the write was lost.
+    pub async fn wait_until_cut(&self) {
+        let what = format!("{:?}", *self.shared.cut.borrow());
+        wait_for(&what, &self.shared.cut, |cut| *cut == Cut::Done).await;
     }
 
-    /// Everything gets through again.
-    pub fn mend(&self) {
+    /// Forwards all requests again.
+    pub fn restore(&self) {
         self.shared.cut.send_replace(Cut::None);
         self.shared.refusals.lock().unwrap().clear();
     }
 
-    /// So many of the next requests for this path are answered with this status. Watches under way end.
+    /// Answers the next requests for this path with this status. Open watches are closed.
     pub fn refuse(&self, path: &str, status: StatusCode, times: usize) {
         let refusal = (path.to_owned(), status, times);
         self.shared.refusals.lock().unwrap().push(refusal);
         self.shared.generation.send_modify(|generation| *generation += 1);
     }
 
-    /// Whether no request is refused any more.
-    pub fn has_refused(&self) -> bool {
-        self.shared.refusals.lock().unwrap().is_empty()
+    /// Waits until all announced refusals have been sent.
+    pub async fn wait_until_refused(&self) {
+        crate::eventually("the proxy has refused a request", async || {
+            self.shared.refusals.lock().unwrap().is_empty().then_some(())
+        })
+        .await;
     }
 
-    /// Holds this back, in place of anything before, until it is let go.
+    /// Holds these requests back, and only these, until they are released.
     pub fn hold(&self, held: Held) {
         self.shared.waiting.send_replace(0);
         self.shared.held.send_replace(Some(held));
     }
 
-    /// Waits until a request, or what a watch tells, is held back.
-    pub async fn is_holding(&self) {
-        let mut waiting = self.shared.waiting.subscribe();
-        let holding = waiting.wait_for(|waiting| *waiting > 0);
-        let holding = tokio::time::timeout(std::time::Duration::from_secs(90), holding).await;
-        assert!(
-            holding.is_ok(),
-            "nothing is held back within 90 s: {:?}",
-            *self.shared.held.borrow()
-        );
+    /// Waits until a request or the event of a watch is held back.
+    pub async fn wait_until_holding(&self) {
+        let what = format!("{:?} is held back", *self.shared.held.borrow());
+        wait_for(&what, &self.shared.waiting, |waiting| *waiting > 0).await;
     }
 
-    /// Lets go what was held back.
-    pub fn let_go(&self) {
+    /// Forwards the requests that were held back.
+    pub fn release(&self) {
         self.shared.held.send_replace(None);
     }
 
-    /// How many of these writes have come through.
+    /// How many writes of this kind were forwarded.
     pub fn writes(&self, write: Write) -> usize {
         let writes = self.shared.writes.lock().unwrap();
         writes.iter().filter(|one| **one == write).count()
     }
 
-    /// Ends the watches under way; the next one of each of these kinds goes on from where nobody remembers.
-    pub fn expire(&self, kinds: &[&str]) {
+    /// Closes open watches. The next watch of each of these kinds requests a compacted resource version.
+    pub fn expire_watches(&self, kinds: &[&str]) {
         let kinds = kinds.iter().map(|kind| (*kind).to_owned());
         self.shared.expiring.lock().unwrap().extend(kinds);
         self.shared.generation.send_modify(|generation| *generation += 1);
     }
 }
 
-impl Drop for Gate {
+impl Drop for ApiProxy {
     fn drop(&mut self) {
         self.server.abort();
     }
 }
-
-// === impl Write ===
 
 impl Write {
     fn of(request: &Request) -> Option<Self> {
@@ -213,7 +200,7 @@ impl Write {
             .is_some_and(|t| t == "application/merge-patch+json");
         match (request.method(), &path[..]) {
             (&Method::PATCH, [.., "acrpullsecrets", _]) => Some(Self::Owner),
-            (&Method::PATCH, [.., "acrpullsecrets", _, "status"]) if merges => Some(Self::Mark),
+            (&Method::PATCH, [.., "acrpullsecrets", _, "status"]) if merges => Some(Self::UnusedSince),
             (&Method::PATCH, [.., "acrpullsecrets", _, "status"]) => Some(Self::Status),
             (&Method::POST, [.., "secrets"]) | (&Method::PUT, [.., "secrets", _]) => Some(Self::Secret),
             (&Method::DELETE, [.., "acrpullsecrets", _]) => Some(Self::Delete),
@@ -222,39 +209,44 @@ impl Write {
     }
 }
 
-/// Waits for as long as this is held back.
-async fn wait(shared: &Shared, matches: impl Fn(&Held) -> bool) {
+/// Waits until a value of the proxy's state matches.
+async fn wait_for<T>(what: &str, state: &watch::Sender<T>, matches: impl FnMut(&T) -> bool) {
+    let _waiting = waiting_for(what);
+    let mut state = state.subscribe();
+    let matched = tokio::time::timeout(speed::seconds(90), state.wait_for(matches)).await;
+    assert!(matched.is_ok(), "not in time: {what}");
+}
+
+/// Waits while a request is held back.
+async fn wait_while_held(shared: &Shared, matches: impl Fn(&Held) -> bool) {
     let mut held = shared.held.subscribe();
     let is_held = held.borrow_and_update().as_ref().is_some_and(&matches);
     if is_held {
         shared.waiting.send_modify(|waiting| *waiting += 1);
-        // The gate, which owns the other end, lives longer.
+        // The proxy, which owns the sender, lives longer.
         let _ = held.wait_for(|held| !held.as_ref().is_some_and(&matches)).await;
     }
 }
 
 async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     if let Some(status) = refusal(&shared, request.uri().path()) {
-        let body = serde_json::json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "by the gate",
+        let body = serde_json::json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "by the proxy",
             "reason": status.canonical_reason(), "code": status.as_u16()});
         return (status, body.to_string()).into_response();
     }
-    let (write, method, path) = (
-        Write::of(&request),
-        request.method().clone(),
-        request.uri().path().to_owned(),
-    );
-    wait(&shared, |held| match held {
+    let write = Write::of(&request);
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    wait_while_held(&shared, |held| match held {
         Held::Write(held) => Some(*held) == write,
         Held::Path(by, held) => (by, held) == (&method, &path),
         Held::Watch(_) => false,
     })
     .await;
-    if let Some(write) = Write::of(&request) {
+    if let Some(write) = write {
         shared.writes.lock().unwrap().push(write);
     }
     let cut = match *shared.cut.borrow() {
-        Cut::At(write, lost) if Write::of(&request) == Some(write) => Some(lost),
+        Cut::At(kind, lost) if write == Some(kind) => Some(lost),
         Cut::Done => Some(Lost::Request),
         _ => None,
     };
@@ -263,7 +255,7 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
         return never().await;
     }
     let response = forward(&shared, request).await;
-    if cut == Some(Lost::Answer) {
+    if cut == Some(Lost::Response) {
         shared.cut.send_replace(Cut::Done);
     }
     if *shared.cut.borrow() == Cut::Done {
@@ -284,7 +276,7 @@ fn refusal(shared: &Shared, path: &str) -> Option<StatusCode> {
     Some(status)
 }
 
-/// The process that waits for this is going to be killed.
+/// The test kills the process that waits for this response.
 async fn never() -> Response {
     std::future::pending().await
 }
@@ -295,7 +287,7 @@ async fn forward(shared: &Arc<Shared>, request: Request) -> Response {
     let watches = head.uri.query().is_some_and(|query| query.contains("watch=true"));
     let kind = head.uri.path().rsplit('/').next().unwrap_or_default().to_owned();
     if watches && shared.expiring.lock().unwrap().remove(&kind) {
-        uri = forgotten(&uri);
+        uri = compacted(&uri);
     }
     let mut generation = shared.generation.subscribe();
     generation.mark_unchanged();
@@ -326,7 +318,7 @@ async fn forward(shared: &Arc<Shared>, request: Request) -> Response {
             let chunks = chunks.then(move |chunk| {
                 let (holder, kind) = (holder.clone(), kind.clone());
                 async move {
-                    wait(&holder, |held| *held == Held::Watch(kind.clone())).await;
+                    wait_while_held(&holder, |held| *held == Held::Watch(kind.clone())).await;
                     chunk
                 }
             });
@@ -337,8 +329,8 @@ async fn forward(shared: &Arc<Shared>, request: Request) -> Response {
     response.body(body).unwrap()
 }
 
-/// The same watch, from the beginning of the cluster's time.
-fn forgotten(uri: &str) -> String {
+/// The same watch from the first resource version of the cluster.
+fn compacted(uri: &str) -> String {
     let (path, query) = uri.split_once('?').unwrap();
     let fields = query
         .split('&')

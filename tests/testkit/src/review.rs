@@ -1,12 +1,12 @@
-//! Admission reviews, as an API server sends them.
+//! Admission reviews as an API server sends them.
 
-use crate::site::Site;
+use crate::env::TestEnv;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 /// The review that the API server would send for the creation of a Pod.
-pub fn review(namespace: &str, pod: &Pod) -> Value {
+pub fn review(namespace: impl Display, pod: &Pod) -> Value {
     json!({
         "apiVersion": "admission.k8s.io/v1",
         "kind": "AdmissionReview",
@@ -14,7 +14,7 @@ pub fn review(namespace: &str, pod: &Pod) -> Value {
             "uid": "00000000-0000-0000-0000-00000000feed",
             "kind": {"group": "", "version": "v1", "kind": "Pod"},
             "resource": {"group": "", "version": "v1", "resource": "pods"},
-            "namespace": namespace,
+            "namespace": namespace.to_string(),
             "operation": "CREATE",
             "object": pod,
         },
@@ -22,14 +22,14 @@ pub fn review(namespace: &str, pod: &Pod) -> Value {
 }
 
 /// Sends a review and returns the answer.
-pub async fn post(site: &Site, review: &Value) -> Value {
-    post_within(site, review, 10).await
+pub async fn post(env: &TestEnv, review: &Value) -> Value {
+    post_within(env, review, 10).await
 }
 
-/// The same as an API server that waits for so many seconds.
-pub async fn post_within(site: &Site, review: &Value, seconds: u64) -> Value {
-    let url = format!("{}?timeout={seconds}s", site.webhook.url());
-    site.webhook
+/// The same as an API server whose time-out is this many seconds.
+pub async fn post_within(env: &TestEnv, review: &Value, seconds: u64) -> Value {
+    let url = format!("{}?timeout={seconds}s", env.webhook.url());
+    env.webhook
         .client()
         .post(url)
         .timeout(Duration::from_secs(seconds))
