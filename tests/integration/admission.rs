@@ -1,8 +1,10 @@
-//! What a Pod gets.
+//! The patch of a Pod, and the pull secret that it references.
 
+use acr_pull_webhook::pull_secret::ACRPullSecretStatus;
 use azure_emulator::Endpoint;
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{ResourceExt, api::PostParams};
+use kube::ResourceExt;
 use serde_json::json;
 use testkit::{
     azure::{REGISTRY, TENANT},
@@ -11,36 +13,42 @@ use testkit::{
     objects::{ANNOTATION, from, pod, pull_secret_name, pull_secret_names, unnamed_pod, with_account},
 };
 
+/// From the last renewal of a token to its expiration.
+fn lifetime(status: &ACRPullSecretStatus) -> SignedDuration {
+    let expires = status.expiration_time.as_ref().unwrap().0;
+    expires.duration_since(status.last_renewal_time.as_ref().unwrap().0)
+}
+
 #[testkit::test]
-async fn an_annotated_pod_names_a_secret_that_exists_and_pulls_with_its_own_identity() {
+async fn an_annotated_pod_pulls_with_its_own_identity() {
     let env = TestEnv::start().await;
     let team = &env.team_a;
-    let made = team.namespace.create_pod(&pod("app", "contoso")).await;
-    let name = pull_secret_name(&made);
+    let created = team.namespace.create_pod(&pod("app", "contoso")).await;
+    let name = pull_secret_name(&created);
 
     env.assert_pulls(&team.namespace, &name, team.repository).await;
     assert_eq!(
         team.namespace.credentials(&name).await.0,
         "00000000-0000-0000-0000-000000000000"
     );
-    assert_eq!(made.labels()["acr-pull.dev/injected"], "true");
-    assert_eq!(made.annotations()["acr-pull.dev/pull-secrets"], name);
+    assert_eq!(created.labels()["acr-pull.dev/injected"], "true");
+    assert_eq!(created.annotations()["acr-pull.dev/pull-secrets"], name);
 
-    let asked = env.azure.records(Endpoint::EntraToken).remove(0);
+    let request = env.azure.records(Endpoint::EntraToken).remove(0);
     assert_eq!(
-        asked.subject.unwrap(),
+        request.subject.unwrap(),
         format!("system:serviceaccount:{}:app", team.namespace)
     );
-    assert_eq!(asked.audience.as_deref(), Some("api://AzureADTokenExchange"));
+    assert_eq!(request.audience.as_deref(), Some("api://AzureADTokenExchange"));
     assert_eq!(
-        asked.scope.as_deref(),
+        request.scope.as_deref(),
         Some("https://containerregistry.azure.net/.default")
     );
     env.assert_no_secret_was_logged();
 }
 
 #[testkit::test]
-async fn the_acr_pull_secret_owns_the_secret_and_tells_its_state() {
+async fn the_acr_pull_secret_owns_the_secret_and_reports_its_state() {
     let env = TestEnv::start().await;
     let namespace = &env.team_a.namespace;
     let name = pull_secret_name(&namespace.create_pod(&pod("app", "contoso")).await);
@@ -71,14 +79,10 @@ async fn the_acr_pull_secret_owns_the_secret_and_tells_its_state() {
     assert_eq!(status.client_id.as_deref(), Some(env.team_a.client_id));
     assert_eq!(status.tenant_id.as_deref(), Some(TENANT));
     assert_eq!(status.secret_uid, secret.metadata.uid);
-    let life = status
-        .expiration_time
-        .unwrap()
-        .0
-        .duration_since(status.last_renewal_time.unwrap().0);
+    let life = lifetime(&status);
     assert!(
         (10_700..=10_800).contains(&life.as_secs()),
-        "an ACR refresh token lives three hours: {life}"
+        "an ACR refresh token is valid for three hours: {life}"
     );
 }
 
@@ -94,27 +98,19 @@ async fn a_scope_in_the_generator_narrows_the_token() {
     env.assert_pulls(namespace, &name, "team-a/app").await;
     let status = namespace.status(&name).await;
     assert_eq!(status.scope.as_deref(), Some("repository:team-a/app:pull"));
-    let life = status
-        .expiration_time
-        .unwrap()
-        .0
-        .duration_since(status.last_renewal_time.unwrap().0);
+    let life = lifetime(&status);
     assert!(
         life.as_secs() <= 4500,
-        "an ACR access token lives 75 minutes: {life}"
+        "an ACR access token is valid for 75 minutes: {life}"
     );
 }
 
 #[testkit::test]
-async fn a_dry_run_answers_the_same_patch_and_touches_nothing() {
+async fn a_dry_run_returns_the_same_patch_and_creates_nothing() {
     let env = TestEnv::start().await;
     let namespace = &env.team_a.namespace;
-    let dry_run = PostParams {
-        dry_run: true,
-        ..PostParams::default()
-    };
-    let tried = namespace.dry_run_pod(&pod("app", "contoso")).await.unwrap();
-    let name = pull_secret_name(&tried);
+    let dry_run = namespace.dry_run_pod(&pod("app", "contoso")).await.unwrap();
+    let name = pull_secret_name(&dry_run);
     assert!(namespace.pull_secrets().get_opt(&name).await.unwrap().is_none());
     assert!(namespace.secrets().get_opt(&name).await.unwrap().is_none());
     assert!(env.azure.requests().is_empty());
@@ -125,26 +121,27 @@ async fn a_dry_run_answers_the_same_patch_and_touches_nothing() {
 }
 
 #[testkit::test]
-async fn existing_pull_secrets_stay_first_and_a_second_call_adds_nothing() {
+async fn existing_pull_secrets_stay_first_and_a_reinvocation_adds_none() {
     let env = TestEnv::start().await;
     let namespace = &env.team_a.namespace;
     let mut with_own = pod("app", "contoso");
     with_own.spec.as_mut().unwrap().image_pull_secrets = from(json!([{"name": "mine"}]));
-    let made = namespace.create_pod(&with_own).await;
-    let names = pull_secret_names(&made);
+    let created = namespace.create_pod(&with_own).await;
+    let names = pull_secret_names(&created);
     assert_eq!((names.len(), names[0].as_str()), (2, "mine"));
 
-    // A copy of the patched Pod goes through the webhook again, as in a reinvocation.
+    // A reinvocation sends the patched Pod again.
     let mut again: Pod = from(json!({"metadata": {"name": "again"}}));
-    again.metadata.annotations = made.metadata.annotations.clone();
-    again.metadata.labels = made.metadata.labels.clone();
+    again.metadata.annotations = created.metadata.annotations.clone();
+    again.metadata.labels = created.metadata.labels.clone();
     again.spec = pod("again", "contoso").spec;
-    again.spec.as_mut().unwrap().image_pull_secrets = made.spec.as_ref().unwrap().image_pull_secrets.clone();
+    again.spec.as_mut().unwrap().image_pull_secrets =
+        created.spec.as_ref().unwrap().image_pull_secrets.clone();
     assert_eq!(pull_secret_names(&namespace.create_pod(&again).await), names);
 }
 
 #[testkit::test]
-async fn several_references_give_several_pull_secrets() {
+async fn each_reference_adds_one_pull_secret() {
     let env = TestEnv::start().await;
     let namespace = &env.team_a.namespace;
     namespace
@@ -158,7 +155,7 @@ async fn several_references_give_several_pull_secrets() {
 }
 
 #[testkit::test]
-async fn generated_names_and_the_default_service_account_work() {
+async fn a_pod_may_have_a_generated_name_and_the_default_account() {
     let env = TestEnv::start().await;
     let namespace = &env.team_a.namespace;
     namespace
@@ -192,62 +189,65 @@ async fn a_service_account_named_by_the_generator_is_used_for_every_pod() {
     let other = with_account(pod("other", "shared"), "default");
     let name = pull_secret_name(&namespace.create_pod(&pod("app", "shared")).await);
     assert_eq!(pull_secret_name(&namespace.create_pod(&other).await), name);
-    let asked = env.azure.records(Endpoint::EntraToken);
-    assert_eq!(asked.len(), 1);
+    let request = env.azure.records(Endpoint::EntraToken);
+    assert_eq!(request.len(), 1);
     assert_eq!(
-        asked[0].subject.as_deref().unwrap(),
+        request[0].subject.as_deref().unwrap(),
         format!("system:serviceaccount:{namespace}:puller")
     );
 }
 
 #[testkit::test]
-async fn a_pod_that_does_not_ask_is_left_alone() {
+async fn a_pod_without_a_reference_is_not_patched() {
     let env = TestEnv::start().await;
     let namespace = &env.team_a.namespace;
     for annotations in [json!(null), json!({"other": "x"}), json!({ANNOTATION: "none"})] {
         let mut plain = pod("plain", "");
         plain.metadata = from(json!({"generateName": "plain-", "annotations": annotations}));
-        let made = namespace.create_pod(&plain).await;
-        assert!(pull_secret_names(&made).is_empty());
-        assert!(made.metadata.labels.is_none());
+        let created = namespace.create_pod(&plain).await;
+        assert!(pull_secret_names(&created).is_empty());
+        assert!(created.metadata.labels.is_none());
     }
     assert!(env.azure.requests().is_empty());
 }
 
 #[testkit::test]
-async fn an_edited_annotation_of_the_service_account_is_honoured_by_the_next_pod() {
+async fn the_next_pod_uses_a_changed_service_account() {
     let env = TestEnv::start().await;
     let (namespace, key) = (&env.team_a.namespace, "azure.workload.identity/client-id");
     let name = pull_secret_name(&namespace.create_pod(&pod("one", "contoso")).await);
-    // The application of the other team does not trust this service account: only who asks it hears so.
+    // The application of the other team does not trust this service account, which only a request can show.
     namespace
         .apply_service_account("app", &[(key, env.team_b.client_id)])
         .await;
-    eventually("Entra is asked as the other application", async || {
+    eventually("Entra is request as the other application", async || {
         namespace.create_pod(&unnamed_pod("contoso")).await;
-        let asked = env.azure.records(Endpoint::EntraToken);
-        asked
+        let request = env.azure.records(Endpoint::EntraToken);
+        request
             .iter()
             .any(|r| r.client_id.as_deref() == Some(env.team_b.client_id))
             .then_some(())
     })
     .await;
-    // And the kubelet credential provider's annotation, which wins, leads back.
+    // The annotation of the kubelet credential provider takes precedence.
     let provider = ("kubernetes.azure.com/acr-client-id", env.team_a.client_id);
     namespace
         .apply_service_account("app", &[(key, env.team_b.client_id), provider])
         .await;
-    eventually("the pull secret is for the first one again", async || {
-        namespace.create_pod(&unnamed_pod("contoso")).await;
-        let status = namespace.status(&name).await;
-        let ready = status.conditions[0].status == "True";
-        (ready && status.client_id.as_deref() == Some(env.team_a.client_id)).then_some(())
-    })
+    eventually(
+        "the pull secret belongs to the first application again",
+        async || {
+            namespace.create_pod(&unnamed_pod("contoso")).await;
+            let status = namespace.status(&name).await;
+            let ready = status.conditions[0].status == "True";
+            (ready && status.client_id.as_deref() == Some(env.team_a.client_id)).then_some(())
+        },
+    )
     .await;
 }
 
 #[testkit::test]
-async fn an_edited_generator_is_honoured_by_the_next_pod() {
+async fn the_next_pod_uses_a_changed_generator() {
     let env = TestEnv::start().await;
     let namespace = &env.team_a.namespace;
     let name = pull_secret_name(&namespace.create_pod(&pod("one", "contoso")).await);

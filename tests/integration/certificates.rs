@@ -1,4 +1,4 @@
-//! The webhook's own certificates and its secret path: made, published, rotated and mended under load.
+//! The webhook's own certificates and its secret path: created, published, rotated and repaired under load.
 
 use k8s_openapi::{
     ByteString,
@@ -43,10 +43,10 @@ impl Certificates {
         secret.data?.remove("tls.crt")
     }
 
-    /// Waits until another certificate is served, and the rotation is over.
-    async fn is_rotated(&self, before: &Option<ByteString>) {
+    /// Waits until the certificate is replaced and the rotation is complete.
+    async fn wait_until_rotated(&self, before: &Option<ByteString>) {
         eventually(
-            "another certificate is served, and nothing else is kept",
+            "the certificate is replaced and the rotation is complete",
             async || {
                 let data = self.secrets.get_opt(SECRET).await.unwrap()?.data?;
                 let over = data.keys().eq(["ca.crt", "path", "tls.crt", "tls.key"]);
@@ -61,7 +61,7 @@ impl Certificates {
         published.into_iter().map(|(bundle, _)| bundle).collect()
     }
 
-    /// Authorities and path, of each entry.
+    /// Authority and path of each webhook in the registration.
     async fn published(&self) -> Vec<(ByteString, String)> {
         let registration = self.registrations.get(REGISTRATION).await.unwrap();
         let hooks = registration.webhooks.unwrap_or_default().into_iter();
@@ -74,7 +74,7 @@ impl Certificates {
             .collect()
     }
 
-    /// The secret paths that are kept, by their keys.
+    /// The stored secret paths by their keys.
     async fn paths(&self) -> BTreeMap<String, String> {
         let secret = self.secrets.get_opt(SECRET).await.unwrap();
         let data = secret.and_then(|secret| secret.data).unwrap_or_default();
@@ -84,10 +84,10 @@ impl Certificates {
             .collect()
     }
 
-    /// Waits until another path is published, and the rotation is over; returns that.
-    async fn is_replaced(&self, before: &str) -> String {
+    /// Waits until the secret path is replaced and the rotation is complete; returns the new path.
+    async fn wait_until_replaced(&self, before: &str) -> String {
         eventually(
-            "another path is published, and nothing else is kept",
+            "the secret path is replaced and the rotation is complete",
             async || {
                 let paths = self.paths().await;
                 let path = paths.get("path").filter(|path| *path != before)?;
@@ -100,17 +100,17 @@ impl Certificates {
     }
 }
 
-/// Pods, one after the other, until it is told to stop. None may be refused, and none left as it is.
-async fn load(env: &TestEnv, stop: &AtomicBool, made: &AtomicUsize) {
+/// Creates Pods one after the other until `stop`, and asserts that all of them are patched.
+async fn load(env: &TestEnv, stop: &AtomicBool, created: &AtomicUsize) {
     let pods = env.team_a.namespace.pods();
     while !stop.load(Ordering::Relaxed) {
         let pod = pods.create(&PostParams::default(), &unnamed_pod("contoso")).await;
         assert_eq!(pull_secret_names(&pod.expect("the Pod is admitted")).len(), 1);
-        made.fetch_add(1, Ordering::Relaxed);
+        created.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// Each replica, asked as an API server would that knows what is published: always with success.
+/// Calls each replica with the published authority and path until `stop`, and asserts that all calls succeed.
 async fn ask(certificates: &Certificates, replicas: [&Webhook; 2], stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let (bundle, path) = certificates.published().await.remove(0);
@@ -126,27 +126,27 @@ async fn ask(certificates: &Certificates, replicas: [&Webhook; 2], stop: &Atomic
                 .json(&json!({}))
                 .send()
                 .await;
-            // No review, but read.
+            // The body is read, and it is not a review.
             assert_eq!(reply.expect("its certificate is trusted").status(), 400);
         }
     }
 }
 
 #[testkit::test]
-async fn certificates_are_made_rotated_and_mended_and_no_pod_is_refused() {
+async fn no_pod_is_refused_during_rotations_and_repairs() {
     let env = TestEnv::certifying("15s").await;
     let second = env.replica().await;
     let certificates = Certificates::of(&env);
 
-    let (stop, made) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (stop, created) = (AtomicBool::new(false), AtomicUsize::new(0));
     tokio::join!(
-        load(&env, &stop, &made),
-        load(&env, &stop, &made),
+        load(&env, &stop, &created),
+        load(&env, &stop, &created),
         ask(&certificates, [&env.webhook, &second], &stop),
         async {
             for _ in 0..3 {
                 let (before, paths) = (certificates.served().await, certificates.paths().await);
-                certificates.is_rotated(&before).await;
+                certificates.wait_until_rotated(&before).await;
                 assert_ne!(certificates.paths().await, paths, "the path rotates too");
             }
             let before = certificates.served().await;
@@ -155,22 +155,22 @@ async fn certificates_are_made_rotated_and_mended_and_no_pod_is_refused() {
                 .delete(SECRET, &DeleteParams::default())
                 .await
                 .unwrap();
-            certificates.is_rotated(&before).await;
+            certificates.wait_until_rotated(&before).await;
 
             let before = certificates.served().await;
-            let spoilt =
+            let invalid =
                 Patch::Merge(json!({"data": {"tls.key": ByteString(b"nonsense".to_vec()), "ca.crt": null}}));
             certificates
                 .secrets
-                .patch(SECRET, &PatchParams::default(), &spoilt)
+                .patch(SECRET, &PatchParams::default(), &invalid)
                 .await
                 .unwrap();
-            certificates.is_rotated(&before).await;
+            certificates.wait_until_rotated(&before).await;
             stop.store(true, Ordering::Relaxed);
         }
     );
-    let made = made.into_inner();
-    assert!(made > 50, "{made} Pods were created");
+    let created = created.into_inner();
+    assert!(created > 50, "{created} Pods were created");
 
     let nothing = json!([{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"},
         {"op": "replace", "path": "/webhooks/1/clientConfig/caBundle", "value": ByteString(env.azure.ca_pem().into())}]);
@@ -180,7 +180,7 @@ async fn certificates_are_made_rotated_and_mended_and_no_pod_is_refused() {
         .patch(REGISTRATION, &PatchParams::default(), &nothing)
         .await
         .unwrap();
-    eventually("somebody else's edit is mended", async || {
+    eventually("the registration is repaired", async || {
         let bundles = certificates.bundles().await;
         let secret = certificates.secrets.get(SECRET).await.unwrap().data.unwrap();
         let ca = String::from_utf8(secret["ca.crt"].0.clone()).unwrap();
@@ -195,15 +195,15 @@ async fn certificates_are_made_rotated_and_mended_and_no_pod_is_refused() {
     for replica in [&env.webhook, &second] {
         replica.signal("STOP").await;
     }
-    let (_, ends) = (before.as_ref(), x509_ends(before.as_ref().unwrap()));
-    eventually("the certificate has ended", async || {
+    let (_, ends) = (before.as_ref(), expiration(before.as_ref().unwrap()));
+    eventually("the certificate has expired", async || {
         (jiff::Timestamp::now() > ends).then_some(())
     })
     .await;
     for replica in [&env.webhook, &second] {
         replica.signal("CONT").await;
     }
-    certificates.is_rotated(&before).await;
+    certificates.wait_until_rotated(&before).await;
     eventually("Pods are admitted again", async || {
         env.team_a
             .namespace
@@ -213,7 +213,7 @@ async fn certificates_are_made_rotated_and_mended_and_no_pod_is_refused() {
     })
     .await;
 
-    // Neither by our own words nor by a library's.
+    // Neither the webhook nor a library logs them.
     let path = certificates.paths().await.remove("path").unwrap();
     for line in env.webhook.log().iter().chain(&second.log()) {
         assert!(!line.contains("PRIVATE KEY"), "a key was logged");
@@ -222,9 +222,9 @@ async fn certificates_are_made_rotated_and_mended_and_no_pod_is_refused() {
     env.assert_no_secret_was_logged();
 }
 
-/// A Deployment that is rolled out with other --tls-names, onto a Secret that a person made.
+/// A Deployment is rolled out with other --tls-names.
 #[testkit::test]
-async fn replicas_with_different_names_share_a_certificate_for_both_and_no_pod_is_refused() {
+async fn replicas_with_different_names_share_one_certificate() {
     let env = TestEnv::certifying("100s").await;
     let certificates = Certificates::of(&env);
     let flags = [
@@ -234,13 +234,13 @@ async fn replicas_with_different_names_share_a_certificate_for_both_and_no_pod_i
     ];
     let flags = flags.map(str::to_owned);
     let second = Webhook::start(&env.cluster, &env.azure, &flags).await;
-    let (stop, made) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (stop, created) = (AtomicBool::new(false), AtomicUsize::new(0));
     tokio::join!(
-        load(&env, &stop, &made),
+        load(&env, &stop, &created),
         ask(&certificates, [&env.webhook, &second], &stop),
         async {
             let before = certificates.served().await;
-            certificates.is_rotated(&before).await;
+            certificates.wait_until_rotated(&before).await;
             let served = certificates.served().await.unwrap();
             let der = CertificateDer::from_pem_slice(&served.0).unwrap();
             assert!(der.windows(15).any(|bytes| bytes == b"webhook.example"));
@@ -248,23 +248,15 @@ async fn replicas_with_different_names_share_a_certificate_for_both_and_no_pod_i
         }
     );
     for replica in [&env.webhook, &second] {
-        let log = replica.log();
-        let spoilt = log
-            .iter()
-            .find(|line| line.contains("the stored certificate is not valid"));
-        assert_eq!(spoilt, None, "one replica refuses what the other one made");
+        let invalid = replica.logged("the stored certificate is not valid");
+        assert_eq!(invalid, 0, "one replica refuses the certificate of the other");
     }
-    let rotated = |webhook: &Webhook| {
-        let log = webhook.log();
-        log.iter()
-            .filter(|line| line.contains("next serving certificate and secret path created"))
-            .count()
-    };
+    let rotated = |webhook: &Webhook| webhook.logged("next serving certificate and secret path created");
     assert_eq!(rotated(&env.webhook) + rotated(&second), 1);
 }
 
 #[testkit::test]
-async fn a_secret_of_type_tls_that_a_person_made_is_used_with_its_type() {
+async fn an_existing_secret_of_type_tls_keeps_its_type() {
     let env = TestEnv::certifying("100s").await;
     let certificates = Certificates::of(&env);
     let nobody = ByteString(b"nonsense".to_vec());
@@ -283,15 +275,15 @@ async fn a_secret_of_type_tls_that_a_person_made_is_used_with_its_type() {
     created.unwrap();
     env.webhook.signal("CONT").await;
     let second = env.replica().await;
-    certificates.is_rotated(&before).await;
+    certificates.wait_until_rotated(&before).await;
     let type_ = certificates.secrets.get(SECRET).await.unwrap().type_;
     assert_eq!(type_.as_deref(), Some("kubernetes.io/tls"));
     assert_eq!(second.admin_get("/readyz").await.0, 200);
 }
 
 #[testkit::test]
-async fn with_a_certificate_in_files_the_path_is_kept_published_and_replaced_and_nothing_else() {
-    // A change is held back for a tenth of the lifetime, of certificates that are not made here.
+async fn with_certificate_files_only_the_secret_path_is_managed() {
+    // A change of the path is delayed by a tenth of this lifetime, although no certificate is created.
     let env = TestEnv::leading(&["--certificate-lifetime=30s"], |_| ()).await;
     let second = env.replica().await;
     let certificates = Certificates::of(&env);
@@ -306,14 +298,14 @@ async fn with_a_certificate_in_files_the_path_is_kept_published_and_replaced_and
         format!("https://{}/mutate", env.webhook.address),
     );
     env.register_at(None, label, &nowhere, Some(pem)).await;
-    let first = certificates.is_replaced("").await;
+    let first = certificates.wait_until_replaced("").await;
     assert!(env.webhook.url().ends_with(&first) && second.url().ends_with(&first));
     let call = async |webhook: &Webhook, path: &str| {
         let url = format!("https://{}/mutate/{path}", webhook.address);
         let reply = webhook.client().post(url).json(&json!({})).send().await;
         reply.unwrap().status().as_u16()
     };
-    eventually("the API server has heard of the path", async || {
+    eventually("the API server uses the path", async || {
         let pods = env.team_a.namespace.pods();
         pods.create(&PostParams::default(), &unnamed_pod("contoso"))
             .await
@@ -321,15 +313,15 @@ async fn with_a_certificate_in_files_the_path_is_kept_published_and_replaced_and
     })
     .await;
 
-    let (stop, made) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (stop, created) = (AtomicBool::new(false), AtomicUsize::new(0));
     let last = async {
         certificates
             .secrets
             .delete(SECRET, &DeleteParams::default())
             .await
             .unwrap();
-        let next = certificates.is_replaced(&first).await;
-        for spoilt in [
+        let next = certificates.wait_until_replaced(&first).await;
+        for invalid in [
             json!({"stringData": {"path": "nonsense"}}),
             json!({"stringData": {"path": "X".repeat(40)}}),
             json!({"data": {"path": null}}),
@@ -337,42 +329,49 @@ async fn with_a_certificate_in_files_the_path_is_kept_published_and_replaced_and
             let before = certificates.paths().await["path"].clone();
             certificates
                 .secrets
-                .patch(SECRET, &PatchParams::default(), &Patch::Merge(spoilt))
+                .patch(SECRET, &PatchParams::default(), &Patch::Merge(invalid))
                 .await
                 .unwrap();
-            certificates.is_replaced(&before).await;
+            certificates.wait_until_replaced(&before).await;
         }
         stop.store(true, Ordering::Relaxed);
         next
     };
     let (_, _, next) = tokio::join!(
-        load(&env, &stop, &made),
+        load(&env, &stop, &created),
         async {
             while !stop.load(Ordering::Relaxed) {
                 let (_, path) = certificates.published().await.remove(0);
                 let path = path.strip_prefix("/mutate/").unwrap();
                 for replica in [&env.webhook, &second] {
-                    assert_eq!(call(replica, path).await, 400, "no review, but read");
+                    assert_eq!(
+                        call(replica, path).await,
+                        400,
+                        "the body is read, and it is not a review"
+                    );
                 }
             }
         },
         last,
     );
-    let made = made.into_inner();
-    assert!(made > 20, "{made} Pods were created");
+    let created = created.into_inner();
+    assert!(created > 20, "{created} Pods were created");
     for replica in [&env.webhook, &second] {
-        eventually("the deleted path is forgotten", async || {
+        eventually("the deleted path is no longer served", async || {
             (call(replica, &first).await == 404).then_some(())
         })
         .await;
     }
 
     let secret = certificates.secrets.get(SECRET).await.unwrap();
-    assert!(secret.data.unwrap().keys().eq(["path"]), "no certificate is made");
+    assert!(
+        secret.data.unwrap().keys().eq(["path"]),
+        "no certificate is created"
+    );
     let bundles = certificates.bundles().await;
     assert!(
         bundles.iter().all(|bundle| bundle.0 == pem.as_bytes()),
-        "the authority is left alone"
+        "the authority is unchanged"
     );
     for line in env.webhook.log().iter().chain(&second.log()) {
         assert!(
@@ -382,8 +381,8 @@ async fn with_a_certificate_in_files_the_path_is_kept_published_and_replaced_and
     }
 }
 
-/// When a certificate in PEM ends.
-fn x509_ends(pem: &ByteString) -> jiff::Timestamp {
+/// When a certificate in PEM expires.
+fn expiration(pem: &ByteString) -> jiff::Timestamp {
     let der = CertificateDer::from_pem_slice(&pem.0).unwrap();
     let certificate = Certificate::from_der(&der).unwrap();
     let ends = certificate.tbs_certificate().validity().not_after;

@@ -1,9 +1,9 @@
-//! `acr-pull-webhook check`, as an administrator would run it.
+//! The subcommand `check`, run by an administrator.
 
-use testkit::{env::TestEnv, namespace::TestNamespace};
+use testkit::env::TestEnv;
 
 #[testkit::test]
-async fn it_succeeds_where_the_webhook_is_called_and_says_why_not_where_it_is_not() {
+async fn check_fails_with_a_reason_where_the_webhook_is_not_called() {
     let env = TestEnv::start().await;
     let check = async |namespace: &str| {
         let program = env!("CARGO_BIN_EXE_acr-pull-webhook");
@@ -14,12 +14,12 @@ async fn it_succeeds_where_the_webhook_is_called_and_says_why_not_where_it_is_no
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
     assert_eq!(check(env.team_a.namespace.name()).await, (Some(0), String::new()));
-    let (code, sentence) = check("default").await;
+    let (code, message) = check("default").await;
     assert_eq!(code, Some(1));
     assert!(
-        sentence.starts_with(
+        message.starts_with(
             "acr-pull-webhook: the API server did not call the webhook for a Pod in namespace default"
         ),
-        "{sentence}"
+        "{message}"
     );
 }

@@ -1,46 +1,50 @@
-//! The generator that a namespace has by default, and the warning about one that no image needs.
+//! The default generator of a namespace, and the warning about a pull secret that no image needs.
 
 use azure_emulator::Endpoint;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use testkit::{
-    azure::{REGISTRY, TENANT},
     env::TestEnv,
     eventually,
-    objects::{ANNOTATION, from, pod, pull_secret_name, pull_secret_names},
+    namespace::TestNamespace,
+    objects::{ANNOTATION, from, pod, pull_secret_name, pull_secret_names, with_account},
 };
 
-/// A Pod that asks for nothing, with these images.
-fn silent(images: &[&str]) -> Pod {
+/// A Pod without an annotation and with these images.
+fn unannotated(images: &[&str]) -> Pod {
     let containers: Vec<_> = images
         .iter()
         .enumerate()
         .map(|(n, image)| json!({"name": format!("c{n}"), "image": image}))
         .collect();
     from(json!({
-        "metadata": {"generateName": "silent-"},
+        "metadata": {"generateName": "unannotated-"},
         "spec": {"serviceAccountName": "app", "containers": containers},
     }))
 }
 
-fn of_the_registry() -> Pod {
-    silent(&["busybox", "contoso.azurecr.io/team-a/app:1"])
+/// A Pod with an image of the registry.
+fn with_registry_image() -> Pod {
+    unannotated(&["busybox", "contoso.azurecr.io/team-a/app:1"])
+}
+
+/// Waits until the label of a namespace applies to its Pods; returns the name of their pull secret.
+async fn wait_for_label(namespace: &TestNamespace) -> String {
+    eventually("the label applies", async || {
+        pull_secret_names(&namespace.create_pod(&with_registry_image()).await).pop()
+    })
+    .await
 }
 
 #[testkit::test]
-async fn a_labelled_namespace_gives_its_pods_a_pull_secret() {
+async fn a_labelled_namespace_adds_a_pull_secret_to_its_pods() {
     let env = TestEnv::start().await;
     let namespace = &env.team_a.namespace;
-    assert!(pull_secret_names(&namespace.create_pod(&of_the_registry()).await).is_empty());
+    assert!(pull_secret_names(&namespace.create_pod(&with_registry_image()).await).is_empty());
     namespace.set_default_generator(json!("contoso")).await;
-    let made = eventually("the label is in force", async || {
-        let made = namespace.create_pod(&of_the_registry()).await;
-        (!pull_secret_names(&made).is_empty()).then_some(made)
-    })
-    .await;
-    let name = pull_secret_name(&made);
+    let name = wait_for_label(namespace).await;
     env.assert_pulls(namespace, &name, env.team_a.repository).await;
-    // The same one that an annotated Pod gets.
+    // An annotated Pod gets the same pull secret.
     assert_eq!(
         pull_secret_name(&namespace.create_pod(&pod("app", "contoso")).await),
         name
@@ -48,75 +52,61 @@ async fn a_labelled_namespace_gives_its_pods_a_pull_secret() {
     assert_eq!(env.azure.calls(Endpoint::EntraToken), 1);
 
     namespace.set_default_generator(json!(null)).await;
-    eventually("the label is forgotten", async || {
-        let made = namespace.create_pod(&of_the_registry()).await;
-        pull_secret_names(&made).is_empty().then_some(())
+    eventually("the label no longer applies", async || {
+        let created = namespace.create_pod(&with_registry_image()).await;
+        pull_secret_names(&created).is_empty().then_some(())
     })
     .await;
 }
 
 #[testkit::test]
-async fn a_pod_that_opts_out_or_pulls_from_elsewhere_is_left_alone() {
+async fn pods_that_opt_out_or_use_other_registries_are_not_patched() {
     let env = TestEnv::start().await;
     let namespace = &env.team_a.namespace;
     namespace.set_default_generator(json!("contoso")).await;
-    eventually("the label is in force", async || {
-        let made = namespace.create_pod(&of_the_registry()).await;
-        (!pull_secret_names(&made).is_empty()).then_some(())
-    })
-    .await;
-    let mut out = of_the_registry();
+    wait_for_label(namespace).await;
+    let mut out = with_registry_image();
     out.metadata.annotations = Some([(ANNOTATION.to_owned(), "none".to_owned())].into());
-    let elsewhere = silent(&["busybox", "fabrikam.azurecr.io/app:1"]);
-    // Nor is it refused for what only the registry would need.
-    let mut nobody = elsewhere.clone();
-    nobody.spec.as_mut().unwrap().service_account_name = Some("default".to_owned());
-    for untouched in [&out, &elsewhere, &nobody] {
-        let made = namespace.create_pod(untouched).await;
-        assert!(pull_secret_names(&made).is_empty(), "{made:?}");
-        assert!(made.metadata.labels.is_none());
+    let elsewhere = unannotated(&["busybox", "fabrikam.azurecr.io/app:1"]);
+    // A Pod without an image of the registry needs no client id.
+    let no_client_id = with_account(elsewhere.clone(), "default");
+    for untouched in [&out, &elsewhere, &no_client_id] {
+        let created = namespace.create_pod(untouched).await;
+        assert!(pull_secret_names(&created).is_empty(), "{created:?}");
+        assert!(created.metadata.labels.is_none());
     }
 }
 
 #[testkit::test]
-async fn an_annotation_counts_before_the_namespaces_label() {
+async fn an_annotation_precedes_the_label_of_the_namespace() {
     let env = TestEnv::start().await;
     let namespace = &env.team_a.namespace;
     namespace
         .apply_generator("other", json!({"scope": "repository:team-a/app:pull"}))
         .await;
     namespace.set_default_generator(json!("contoso")).await;
-    let by_label = eventually("the label is in force", async || {
-        pull_secret_names(&namespace.create_pod(&of_the_registry()).await).pop()
-    })
-    .await;
+    let by_label = wait_for_label(namespace).await;
     let by_annotation = pull_secret_name(&namespace.create_pod(&pod("app", "other")).await);
     assert_ne!(by_label, by_annotation);
 }
 
 #[testkit::test]
-async fn a_cluster_generator_can_be_a_namespaces_default() {
+async fn a_cluster_generator_can_be_the_default_generator() {
     let env = TestEnv::start().await;
-    let spec = json!({"registry": REGISTRY, "tenantId": TENANT, "auth": {"workloadIdentity": {}}});
-    let reference = env
-        .cluster_generator(json!({"kind": "ACRAccessToken", "generator": {"acrAccessTokenSpec": spec}}))
-        .await;
+    let reference = env.cluster_generator(json!({})).await;
     for team in [&env.team_a, &env.team_b] {
         let label: Value = json!(reference.replace('/', "."));
         team.namespace.set_default_generator(label).await;
-        let name = eventually("the label is in force", async || {
-            pull_secret_names(&team.namespace.create_pod(&of_the_registry()).await).pop()
-        })
-        .await;
+        let name = wait_for_label(&team.namespace).await;
         env.assert_pulls(&team.namespace, &name, team.repository).await;
     }
 }
 
 #[testkit::test]
-async fn a_default_that_cannot_be_used_is_told_as_the_namespaces() {
+async fn the_refusal_of_an_invalid_default_names_the_namespace() {
     let env = TestEnv::start().await;
     let namespace = &env.team_a.namespace;
-    for (label, reason, words) in [
+    for (label, reason, text) in [
         ("fabrikam", "GeneratorNotFound", "default generator of namespace"),
         (
             "Secret.x",
@@ -125,13 +115,13 @@ async fn a_default_that_cannot_be_used_is_told_as_the_namespaces() {
         ),
     ] {
         namespace.set_default_generator(json!(label)).await;
-        eventually("the refusal", async || {
-            // Whoever needs no registry of Azure's does not notice.
-            let elsewhere = silent(&["busybox", "docker.io/library/busybox:1"]);
+        eventually("a Pod with an image of the registry is refused", async || {
+            // Pods without an image of the registry are not affected.
+            let elsewhere = unannotated(&["busybox", "docker.io/library/busybox:1"]);
             assert!(pull_secret_names(&namespace.create_pod(&elsewhere).await).is_empty());
-            match namespace.try_create_pod(&of_the_registry()).await {
+            match namespace.try_create_pod(&with_registry_image()).await {
                 Err(kube::Error::Api(status)) => {
-                    let fits = status.message.contains(reason) && status.message.contains(words);
+                    let fits = status.message.contains(reason) && status.message.contains(text);
                     fits.then_some(())
                 }
                 _ => None,
@@ -140,30 +130,31 @@ async fn a_default_that_cannot_be_used_is_told_as_the_namespaces() {
         .await;
     }
     namespace.set_default_generator(json!("none")).await;
-    eventually("none is no default", async || {
-        let made = namespace.try_create_pod(&of_the_registry()).await;
-        made.is_ok_and(|made| pull_secret_names(&made).is_empty())
+    eventually("the value none means no default generator", async || {
+        let created = namespace.try_create_pod(&with_registry_image()).await;
+        created
+            .is_ok_and(|created| pull_secret_names(&created).is_empty())
             .then_some(())
     })
     .await;
 }
 
 #[testkit::test]
-async fn a_pull_secret_that_no_image_needs_is_warned_of() {
+async fn a_pull_secret_that_no_image_needs_causes_a_warning() {
     let env = TestEnv::start().await;
     let namespace = &env.team_a.namespace;
-    let mut asking = pod("app", "contoso");
-    assert!(env.warnings(namespace, &asking).await.is_empty());
-    let spec = asking.spec.as_mut().unwrap();
+    let mut annotated = pod("app", "contoso");
+    assert!(env.warnings(namespace, &annotated).await.is_empty());
+    let spec = annotated.spec.as_mut().unwrap();
     spec.containers[0].image = Some("docker.io/library/busybox:1".to_owned());
-    let warnings = env.warnings(namespace, &asking).await;
+    let warnings = env.warnings(namespace, &annotated).await;
     assert_eq!(
         warnings,
         [
             "acr-pull-webhook: no container image comes from contoso.azurecr.io, the registry of ACRAccessToken contoso"
         ]
     );
-    let spec = asking.spec.as_mut().unwrap();
+    let spec = annotated.spec.as_mut().unwrap();
     spec.init_containers = from(json!([{"name": "init", "image": "contoso.azurecr.io/team-a/app:1"}]));
-    assert!(env.warnings(namespace, &asking).await.is_empty());
+    assert!(env.warnings(namespace, &annotated).await.is_empty());
 }

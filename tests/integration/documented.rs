@@ -1,32 +1,35 @@
-//! Generators in every form that External Secrets Operator documents, applied with kubectl as its users have them.
+//! Generators in all forms of the documentation of External Secrets Operator, applied with kubectl.
 
-use super::principals::{self, PULLER, PULLER_RESOURCE, SECRET};
+use super::principals;
 use testkit::{
-    azure::{REGISTRY, TENANT},
+    azure::{
+        PRINCIPAL_SECRET, REGISTRY, TENANT, USER_IDENTITY, USER_IDENTITY_RESOURCE, add_managed_identities,
+        add_service_principal,
+    },
     control_plane,
     env::TestEnv,
-    objects::{pod, pull_secret_name},
+    objects::{CLIENT_ID, pod, pull_secret_name},
 };
 
-/// What is documented, the `spec` of it, and which identity it means.
+/// The purpose of each documented form, its `spec`, and its identity.
 fn forms() -> [(&'static str, String, &'static str); 14] {
     let head = format!("tenantId: {TENANT}\nregistry: {REGISTRY}\n");
     let secret_ref = "secretRef: {clientSecret: {name: az-secret, key: clientsecret}, clientId: {name: az-secret, key: clientid}}";
     [
         (
-            "a service principal, with all optional fields",
+            "a service principal with all optional fields",
             format!(
                 "{head}scope: \"repository:team-a/app:pull,push\"\nenvironmentType: \"PublicCloud\"\nauth: {{servicePrincipal: {{{secret_ref}}}}}\n"
             ),
             "ServicePrincipal",
         ),
         (
-            "a service principal, with none",
+            "a service principal without optional fields",
             format!("{head}auth: {{servicePrincipal: {{{secret_ref}}}}}\n"),
             "ServicePrincipal",
         ),
         (
-            "the page's own example, which shows all three identities in one object",
+            "the example with all three identities in one object",
             format!(
                 "{head}auth:\n  servicePrincipal: {{{secret_ref}}}\n  managedIdentity: {{identityId: \"xxxxx\"}}\n  workloadIdentity: {{serviceAccountRef: {{name: \"my-service-account\", audiences: []}}}}\n"
             ),
@@ -38,18 +41,18 @@ fn forms() -> [(&'static str, String, &'static str); 14] {
             "ManagedIdentity",
         ),
         (
-            "the same with an empty id",
+            "the system-assigned managed identity with an empty id",
             format!("{head}auth: {{managedIdentity: {{identityId: \"\"}}}}\n"),
             "ManagedIdentity",
         ),
         (
-            "a managed identity by its client id, as with the kubelet's",
-            format!("{head}auth: {{managedIdentity: {{identityId: \"{PULLER}\"}}}}\n"),
+            "a managed identity by its client id",
+            format!("{head}auth: {{managedIdentity: {{identityId: \"{USER_IDENTITY}\"}}}}\n"),
             "ManagedIdentity",
         ),
         (
             "a managed identity by its resource id",
-            format!("{head}auth: {{managedIdentity: {{identityId: \"{PULLER_RESOURCE}\"}}}}\n"),
+            format!("{head}auth: {{managedIdentity: {{identityId: \"{USER_IDENTITY_RESOURCE}\"}}}}\n"),
             "ManagedIdentity",
         ),
         (
@@ -58,35 +61,35 @@ fn forms() -> [(&'static str, String, &'static str); 14] {
             "WorkloadIdentity",
         ),
         (
-            "a workload identity with one",
+            "a workload identity with a service account",
             format!(
                 "{head}auth: {{workloadIdentity: {{serviceAccountRef: {{name: puller, audiences: []}}}}}}\n"
             ),
             "WorkloadIdentity",
         ),
         (
-            "the same with an audience",
+            "a workload identity with an audience",
             format!(
                 "{head}auth: {{workloadIdentity: {{serviceAccountRef: {{name: puller, audiences: [\"api://AzureADTokenExchange\"]}}}}}}\n"
             ),
             "WorkloadIdentity",
         ),
         (
-            "empty texts, as some templates leave them",
+            "empty texts of some templates",
             format!(
                 "{head}scope: \"\"\nauth: {{workloadIdentity: {{serviceAccountRef: {{name: puller}}}}}}\n"
             ),
             "WorkloadIdentity",
         ),
         (
-            "all empty texts that a template can leave",
+            "all texts empty",
             format!(
                 "tenantId: \"\"\nregistry: {REGISTRY}\nscope: \"\"\nauth: {{managedIdentity: {{identityId: \"\"}}}}\n"
             ),
             "ManagedIdentity",
         ),
         (
-            "fields of a version that is still to come, at each level",
+            "unknown fields at each level",
             format!(
                 "{head}retry: {{times: 3}}\nauth: {{hint: x, workloadIdentity: {{hint: x, serviceAccountRef: {{name: puller, hint: x}}}}}}\n"
             ),
@@ -108,19 +111,19 @@ fn indented(text: &str, by: usize) -> String {
 }
 
 #[testkit::test]
-async fn every_documented_form_works_unchanged_as_namespaced_and_as_cluster_generator() {
+async fn each_documented_form_works_as_generator_and_cluster_generator() {
     let env = TestEnv::with(&["--managed-identity-namespaces=TEAM_A"], |world| {
-        principals::add(world);
-        principals::add_machine(world);
+        add_service_principal(world);
+        add_managed_identities(world, "team-a/app");
     })
     .await;
     let namespace = &env.team_a.namespace;
-    let client_id = ("azure.workload.identity/client-id", env.team_a.client_id);
+    let client_id = (CLIENT_ID, env.team_a.client_id);
     namespace.apply_service_account("puller", &[client_id]).await;
-    principals::secret(&env, namespace, "az-secret", SECRET).await;
-    principals::permit(&env, namespace, "az-secret").await;
-    // As that version's schema would let them through.
-    super::refusals::loosen(&env).await;
+    principals::create_secret(namespace, "az-secret", PRINCIPAL_SECRET).await;
+    principals::permit_reading(namespace, "az-secret").await;
+    // The schemas of other versions permit unknown fields.
+    super::invalid_generators::loosen_schemas(&env).await;
     for (number, (what, spec, identity)) in forms().into_iter().enumerate() {
         let cluster_name = format!("{namespace}-form-{number}");
         let manifests = format!(

@@ -1,4 +1,4 @@
-//! Azure in trouble: each trouble on each hop, all at once, each for a workload of its own.
+//! Each kind of failure at each hop, all at the same time, each for a workload of its own.
 
 use azure_emulator::{Endpoint, Fault};
 use futures::future::join_all;
@@ -6,14 +6,14 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use testkit::{
-    azure::add_application,
+    azure::{add_application, add_registry},
     env::TestEnv,
     eventually,
     objects::{pod_of, pull_secret_name},
     review::{post_within, review},
 };
 
-/// In their order, each with the beginning of the reasons that tell of it.
+/// The hops in their order, with the prefix of the reasons of their failures.
 const HOPS: [(Endpoint, &str); 3] = [
     (Endpoint::EntraToken, "Entra"),
     (Endpoint::AcrExchange, "Registry"),
@@ -23,22 +23,22 @@ const HOPS: [(Endpoint, &str); 3] = [
 struct Case {
     workload: String,
     client_id: String,
-    /// Its place among the hops.
+    /// The index of the hop.
     hop: usize,
     fault: Value,
-    /// In the condition.
+    /// The reason in the condition.
     reason: String,
-    /// Whether there is no answer before the admission has to end.
+    /// Whether the admission ends before the answer.
     late: bool,
-    /// From the beginning of a try to that of the next, at least: the 10 s that a hop may take where it takes them,
-    /// and the wait that was asked for, or else the webhook's own shortest one of 5 s.
-    apart: Duration,
+    /// The shortest interval between the starts of two attempts: the 10 s time-out of a hop that does not answer, and the
+    /// requested delay or the webhook's shortest delay of 5 s.
+    interval: Duration,
 }
 
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (hop, (_, whose)) in HOPS.into_iter().enumerate() {
-        let mut add = |how: &str, fault: Value, reason: String, late: bool, apart: u64| {
+        let mut add = |how: &str, fault: Value, reason: String, late: bool, interval: u64| {
             cases.push(Case {
                 workload: format!("{how}-{hop}"),
                 client_id: format!("{:08}-cccc-cccc-cccc-cccccccccccc", cases.len()),
@@ -46,7 +46,7 @@ fn cases() -> Vec<Case> {
                 fault,
                 reason,
                 late,
-                apart: Duration::from_secs(apart),
+                interval: Duration::from_secs(interval),
             });
         };
         let (throttled, unavailable) = (format!("{whose}Throttled"), format!("{whose}Unavailable"));
@@ -65,21 +65,16 @@ fn cases() -> Vec<Case> {
 }
 
 #[testkit::test]
-async fn whatever_fails_at_whichever_hop_pods_are_admitted_azure_is_spared_and_secrets_follow_by_themselves()
-{
+async fn pods_are_admitted_during_failures_and_their_secrets_follow() {
     let cases = cases();
     let add_all = |world: &mut Value| {
         for case in &cases {
             add_application(world, &case.workload, &case.client_id);
         }
-        // One for each: what one registry asks for or does not answer concerns all that need it.
-        let registries = world["registries"].as_array_mut().unwrap();
-        let known = registries[0].clone();
-        registries.extend(cases.iter().map(|case| {
-            let mut registry = known.clone();
-            registry["host"] = case.registry().into();
-            registry
-        }));
+        // Each case has a registry of its own, as the failures of a registry affect all its pull secrets.
+        for case in &cases {
+            add_registry(world, &case.registry());
+        }
     };
     let env = TestEnv::with(&[], add_all).await;
     join_all(cases.iter().map(|case| {
@@ -90,15 +85,15 @@ async fn whatever_fails_at_whichever_hop_pods_are_admitted_azure_is_spared_and_s
     .await;
     let faults: Vec<_> = cases.iter().map(Case::fault).collect();
     env.azure.set_faults(&faults);
-    let names = join_all(cases.iter().map(|case| case.strikes(&env))).await;
+    let names = join_all(cases.iter().map(|case| case.create_pods(&env))).await;
     env.azure.clear_faults();
-    join_all(names.iter().map(|name| follows(&env, name))).await;
+    join_all(names.iter().map(|name| wait_until_issued(&env, name))).await;
     env.assert_no_secret_was_logged();
 }
 
-async fn follows(env: &TestEnv, name: &str) {
+async fn wait_until_issued(env: &TestEnv, name: &str) {
     let namespace = &env.team_a.namespace;
-    eventually("the Secret follows, and is told of", async || {
+    eventually("the Secret is written, and its status reports it", async || {
         namespace.secrets().get_opt(name).await.unwrap()?;
         namespace.status(name).await.is_ready().then_some(())
     })
@@ -123,8 +118,8 @@ impl Case {
         pod
     }
 
-    /// Pods come while the trouble lasts; returns the name of their pull secret.
-    async fn strikes(&self, env: &TestEnv) -> String {
+    /// Creates Pods during the failure; returns the name of their pull secret.
+    async fn create_pods(&self, env: &TestEnv) -> String {
         let (namespace, workload) = (&env.team_a.namespace, &self.workload);
         let start = Instant::now();
         let answer = post_within(env, &review(namespace, &self.pod()), 3).await;
@@ -145,28 +140,28 @@ impl Case {
         let mut name = String::new();
         for pods in 1..=12 {
             name = pull_secret_name(&namespace.create_pod(&self.pod()).await);
-            // The last ones come past the webhook's own shortest wait.
-            eventually("it is time for the next Pod", async || {
+            // The last Pods are created after the webhook's shortest delay.
+            eventually("the next Pod is due", async || {
                 (start.elapsed() >= pods * Duration::from_millis(700)).then_some(())
             })
             .await;
         }
         let calls = |hop: usize| env.azure.calls_of(&self.client_id, HOPS[hop].0);
-        eventually("the trouble is told, and its request is in the log", async || {
+        eventually("the condition reports the failure", async || {
             let status = namespace.pull_secret(&name).await.status?;
-            let told = status.conditions.first()?;
-            let as_it_is = told.status == "False" && told.reason == self.reason;
-            (as_it_is && calls(self.hop) > 0).then_some(())
+            let ready = status.conditions.first()?;
+            let is_reported = ready.status == "False" && ready.reason == self.reason;
+            (is_reported && calls(self.hop) > 0).then_some(())
         })
         .await;
         assert!(namespace.secrets().get_opt(&name).await.unwrap().is_none());
-        let made: Vec<_> = (0..HOPS.len()).map(calls).collect();
-        let tries = 1 + start.elapsed().div_duration_f64(self.apart) as usize;
-        for (hop, made) in made.iter().enumerate() {
-            let allowed = if hop <= self.hop { 1..=tries } else { 0..=0 };
+        let counts: Vec<_> = (0..HOPS.len()).map(calls).collect();
+        let attempts = 1 + start.elapsed().div_duration_f64(self.interval) as usize;
+        for (hop, count) in counts.iter().enumerate() {
+            let allowed = if hop <= self.hop { 1..=attempts } else { 0..=0 };
             assert!(
-                allowed.contains(made),
-                "{workload}: {made} calls at hop {hop}, {allowed:?} are fine"
+                allowed.contains(count),
+                "{workload}: {count} calls at hop {hop}, {allowed:?} are allowed"
             );
         }
         name

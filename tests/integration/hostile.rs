@@ -1,19 +1,27 @@
-//! What strangers try: users of one namespace, Pods without rights, objects that no webhook expects. While they try, each
-//! replica is ready, stays small, and admits the Pods of another namespace.
+//! What users of one namespace, Pods without rights and unexpected objects can cause. Meanwhile each replica is ready, uses
+//! little memory, and admits the Pods of another namespace.
 
+mod attacker;
+mod bystanders;
+mod complaints;
+mod excluded;
 mod fairness;
+mod forged;
+mod large_objects;
+mod limits;
 mod objects;
-mod others;
 mod port;
+mod registries;
 mod restored;
-mod tenants;
-mod upkeep;
+mod texts;
+mod usage;
+mod watches;
 mod writes;
 
-use others::Others;
+use bystanders::Bystanders;
 use testkit::{env::TestEnv, webhook::Webhook};
 
-/// Does what somebody tries, to its end; others notice nothing of it, neither meanwhile nor afterwards.
-async fn bears<T>(env: &TestEnv, replicas: &[&Webhook], attempt: impl Future<Output = T>) -> T {
-    Others::of(env, replicas).await.bear(attempt).await
+/// Runs an attempt to its end, and asserts that bystanders are unaffected during the attempt and after it.
+async fn unaffected_by<T>(env: &TestEnv, replicas: &[&Webhook], attempt: impl Future<Output = T>) -> T {
+    Bystanders::of(env, replicas).await.check_during(attempt).await
 }

@@ -1,21 +1,20 @@
-//! Every identity, in every cloud, with and without a scope, by both kinds of reference: each ends in a pull.
+//! Each identity pulls in each cloud, with and without a scope, by both kinds of reference.
 
-use super::{
-    principals::{self, MACHINE, PRINCIPAL, PULLER, PULLER_RESOURCE},
-    pull,
-    registry::Registry,
-};
+use super::{principals, pull, registry::Registry};
 use azure_emulator::Endpoint;
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 use testkit::{
-    azure::TENANT,
+    azure::{
+        PRINCIPAL, PRINCIPAL_SECRET, SYSTEM_IDENTITY, TENANT, USER_IDENTITY, USER_IDENTITY_RESOURCE,
+        add_managed_identities, add_service_principal,
+    },
     env::TestEnv,
     namespace::TestNamespace,
-    objects::{pod, pull_secret_name},
+    objects::{CLIENT_ID, pod, pull_secret_name},
 };
 
-/// A cloud: its name, where its registry is, and its Entra.
+/// The name, the registry and the Entra host of a cloud.
 struct Cloud {
     name: &'static str,
     registry: &'static str,
@@ -50,17 +49,17 @@ const CLOUDS: [Cloud; 5] = [
     },
 ];
 
-/// Azure with all of these identities, each of which may pull the one image in each cloud.
+/// Adds all identities. Each may pull the same image in each cloud.
 fn world(world: &mut Value, upstream: &str) {
-    principals::add(world);
-    principals::add_machine(world);
+    add_service_principal(world);
+    add_managed_identities(world, "team-a/app");
     world["authorityHosts"] = json!(["login.stack.example"]);
     let clients = [
         "aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa",
         "bbbbbbbb-bbbb-bbbb-bbbb-bbbbbbbbbbbb",
         PRINCIPAL,
-        MACHINE,
-        PULLER,
+        SYSTEM_IDENTITY,
+        USER_IDENTITY,
     ];
     let rights = clients
         .map(|client| json!({"clientId": client, "repositories": ["team-a/app"], "actions": ["pull"]}));
@@ -70,14 +69,14 @@ fn world(world: &mut Value, upstream: &str) {
     world["registries"] = json!(registries);
 }
 
-/// One case of the table.
+/// One identity of a generator.
 struct Case {
     identity: &'static str,
     auth: Value,
-    /// The Pod's own service account or that of the generator, where it is one's.
+    /// The subject of the service account, unless the identity has none.
     subject: Option<String>,
-    /// The service that gives the token.
-    asked: Endpoint,
+    /// The endpoint that issues the token.
+    endpoint: Endpoint,
     client_id: &'static str,
     cluster_only: bool,
 }
@@ -90,7 +89,7 @@ fn cases(env: &TestEnv) -> Vec<Case> {
         identity,
         auth: json!({"workloadIdentity": auth}),
         subject,
-        asked: Endpoint::EntraToken,
+        endpoint: Endpoint::EntraToken,
         client_id,
         cluster_only,
     };
@@ -98,7 +97,7 @@ fn cases(env: &TestEnv) -> Vec<Case> {
         identity,
         auth: json!({"managedIdentity": auth}),
         subject: None,
-        asked: Endpoint::AppServiceToken,
+        endpoint: Endpoint::AppServiceToken,
         client_id,
         cluster_only: false,
     };
@@ -122,18 +121,26 @@ fn cases(env: &TestEnv) -> Vec<Case> {
             identity: "principal",
             auth: principals::auth("sp"),
             subject: None,
-            asked: Endpoint::EntraToken,
+            endpoint: Endpoint::EntraToken,
             client_id: PRINCIPAL,
             cluster_only: false,
         },
-        managed("system", json!({}), MACHINE),
-        managed("by-client-id", json!({"identityId": PULLER}), PULLER),
-        managed("by-resource-id", json!({"identityId": PULLER_RESOURCE}), PULLER),
+        managed("system", json!({}), SYSTEM_IDENTITY),
+        managed(
+            "by-client-id",
+            json!({"identityId": USER_IDENTITY}),
+            USER_IDENTITY,
+        ),
+        managed(
+            "by-resource-id",
+            json!({"identityId": USER_IDENTITY_RESOURCE}),
+            USER_IDENTITY,
+        ),
     ]
 }
 
 #[testkit::test]
-async fn each_identity_pulls_in_each_cloud_with_and_without_a_scope_by_each_kind_of_reference() {
+async fn each_identity_pulls_in_each_cloud_by_each_kind_of_reference() {
     let registry = Registry::start();
     pull::push(&registry, "team-a/app:1").await;
     let flags = [
@@ -142,7 +149,7 @@ async fn each_identity_pulls_in_each_cloud_with_and_without_a_scope_by_each_kind
         "--registry-suffixes=azurecr.io,azurecr.us,azurecr.cn,azurecr.de,registry.stack.example",
     ];
     let env = TestEnv::with(&flags, |azure| world(azure, &registry.url)).await;
-    let client_id = |id| ("azure.workload.identity/client-id", id);
+    let client_id = |id| (CLIENT_ID, id);
     let (a, b) = (&env.team_a, &env.team_b);
     a.namespace
         .apply_service_account("puller", &[client_id(a.client_id)])
@@ -151,8 +158,8 @@ async fn each_identity_pulls_in_each_cloud_with_and_without_a_scope_by_each_kind
     b.namespace
         .apply_service_account("puller", &[client_id(b.client_id), allowed])
         .await;
-    principals::secret(&env, &a.namespace, "sp", principals::SECRET).await;
-    principals::permit(&env, &a.namespace, "sp").await;
+    principals::create_secret(&a.namespace, "sp", PRINCIPAL_SECRET).await;
+    principals::permit_reading(&a.namespace, "sp").await;
 
     let mut references = Vec::new();
     for case in cases(&env) {
@@ -188,7 +195,7 @@ async fn each_identity_pulls_in_each_cloud_with_and_without_a_scope_by_each_kind
                 asking.spec.as_mut().unwrap().containers[0].image = Some(image.clone());
                 let made = env.team_a.namespace.create_pod(&asking).await;
                 let secret = pull_secret_name(&made);
-                let pulled = pull::pulls(env, &env.team_a.namespace, &secret, &image).await;
+                let pulled = pull::pull(env, &env.team_a.namespace, &secret, &image).await;
                 assert_eq!(pulled, Ok(()), "{reference}");
                 (identity, cloud, scope, env.team_a.namespace.status(&secret).await)
             }
@@ -205,17 +212,17 @@ async fn each_identity_pulls_in_each_cloud_with_and_without_a_scope_by_each_kind
             assert_eq!(status.scope.as_deref(), *scope, "{what}");
             assert_eq!(status.subject, case.subject, "{what}");
             let kind = status.identity.as_deref().unwrap();
-            match case.asked {
+            match case.endpoint {
                 Endpoint::AppServiceToken => assert_eq!(kind, "ManagedIdentity", "{what}"),
                 _ => assert_eq!(status.client_id.as_deref(), Some(case.client_id), "{what}"),
             }
-            // Whose Entra was asked, and as whom.
-            let asked = env.azure.records(case.asked).into_iter().any(|record| {
+            // The request went to the Entra of the cloud, with the client id and the subject of the case.
+            let was_requested = env.azure.records(case.endpoint).into_iter().any(|record| {
                 record.client_id.as_deref() == Some(case.client_id)
                     && record.subject == case.subject
-                    && (case.asked == Endpoint::AppServiceToken || record.host == cloud.login)
+                    && (case.endpoint == Endpoint::AppServiceToken || record.host == cloud.login)
             });
-            assert!(asked, "{what}");
+            assert!(was_requested, "{what}");
         }
     }
     env.assert_no_secret_was_logged();

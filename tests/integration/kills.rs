@@ -1,44 +1,37 @@
-//! The leader dies between any two of its writes.
+//! The leader is killed between any two of its writes.
 
 use azure_emulator::Endpoint;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::{
-    Api, ResourceExt,
-    api::{DeleteParams, ListParams, PostParams},
-};
+use kube::{ResourceExt, api::ListParams};
 use serde_json::json;
 use testkit::{
     api_proxy::{Lost, Write},
+    azure::token_lifetime,
     env::TestEnv,
     eventually,
+    namespace::TestNamespace,
     objects::{pod, pull_secret_name},
 };
 
-/// A Pod that comes, as a controller would have it, as often as it is refused, and goes at once: every write happens.
-async fn comes_and_goes(pods: Api<Pod>, name: String) {
-    eventually("the Pod is admitted", async || {
-        pods.create(&PostParams::default(), &pod(&name, &name)).await.ok()
-    })
-    .await;
-    let at_once = DeleteParams::default().grace_period(0);
-    pods.delete(&name, &at_once).await.unwrap();
+/// Creates a Pod, as often as it is refused, and deletes it at once, so that all kinds of write happen.
+async fn create_and_delete(namespace: &TestNamespace, name: &str) {
+    namespace.retry_create_pod(&pod(name, name)).await;
+    namespace.delete_pod(name).await;
 }
 
 #[testkit::test]
-async fn a_leader_killed_at_any_of_its_writes_leaves_nothing_half_done() {
-    let mut env = TestEnv::leading_through_proxy(&["--unused-grace=2s", "--unused-notice=2s"], |world| {
-        world["tokens"] = json!({"acrRefreshLifetime": "12s"});
-    })
-    .await;
+async fn a_leader_killed_at_any_write_leaves_no_partial_work() {
+    let mut env =
+        TestEnv::leading_through_proxy(&["--unused-grace=2s", "--unused-notice=2s"], token_lifetime(12))
+            .await;
     let namespace = env.team_a.namespace.clone();
-    let staying = pull_secret_name(&namespace.create_pod(&pod("staying", "contoso")).await);
-    let uids = async |env: &TestEnv| {
-        let owner = namespace.pull_secret(&staying).await;
-        let secret = namespace.secrets().get(&staying).await.unwrap();
+    let used = pull_secret_name(&namespace.create_pod(&pod("used", "contoso")).await);
+    let uids = async || {
+        let owner = namespace.pull_secret(&used).await;
+        let secret = namespace.secrets().get(&used).await.unwrap();
         (owner.uid(), secret.uid())
     };
-    let before = uids(&env).await;
+    let before = uids().await;
     let start = Timestamp::now();
     let mut kills = 0;
     for write in [
@@ -50,10 +43,10 @@ async fn a_leader_killed_at_any_of_its_writes_leaves_nothing_half_done() {
     ] {
         for lost in [Lost::Request, Lost::Response] {
             kills += 1;
-            let going = format!("going-{kills}");
-            namespace.apply_generator(&going, json!({})).await;
+            let unused = format!("unused-{kills}");
+            namespace.apply_generator(&unused, json!({})).await;
             env.proxy().cut_at(write, lost);
-            tokio::join!(comes_and_goes(namespace.pods(), going), async {
+            tokio::join!(create_and_delete(&namespace, &unused), async {
                 env.proxy().wait_until_cut().await;
                 env.webhook.kill().await;
                 env.proxy().restore();
@@ -62,7 +55,7 @@ async fn a_leader_killed_at_any_of_its_writes_leaves_nothing_half_done() {
         }
     }
     eventually(
-        "what is in use has a token, and what is not is gone",
+        "the used pull secret has a token, and the others are deleted",
         async || {
             let all = namespace
                 .pull_secrets()
@@ -73,19 +66,19 @@ async fn a_leader_killed_at_any_of_its_writes_leaves_nothing_half_done() {
                 return None;
             };
             let status = only.status.as_ref()?;
-            assert_eq!(only.name_any(), staying);
+            assert_eq!(only.name_any(), used);
             (status.is_ready() && status.expiration_time.as_ref()?.0 > Timestamp::now()).then_some(())
         },
     )
     .await;
-    assert_eq!(uids(&env).await, before, "neither was ever made anew");
-    let secrets = namespace.api::<Secret>();
-    eventually("no Secret has lost its owner", async || {
+    assert_eq!(uids().await, before, "neither object was recreated");
+    let secrets = namespace.secrets();
+    eventually("no Secret without an owner is left", async || {
         let all = secrets.list(&ListParams::default()).await.unwrap();
-        (all.items.iter().map(ResourceExt::name_any).eq([staying.clone()])).then_some(())
+        (all.items.iter().map(ResourceExt::name_any).eq([used.clone()])).then_some(())
     })
     .await;
-    // One token a renewal, one for each that came, and of each kill at most one more for each of the two.
+    // One token for each renewal, one for each new pull secret, and after each kill at most one more for each of both.
     let renewals = Timestamp::now().duration_since(start).as_secs() as usize / 8 + 1;
     let calls = env.azure.calls(Endpoint::EntraToken);
     assert!(

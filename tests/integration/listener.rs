@@ -1,16 +1,17 @@
-//! Who may speak to the webhook, and who may not hold it up.
+//! The clients that the webhook accepts, and connections that must not block it.
 
 use futures::future::join_all;
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::{ClientConnection, pki_types::ServerName};
 use std::io::Write;
 use tempfile::TempDir;
-use testkit::azure::Azure;
 use testkit::{
+    azure::Azure,
     control_plane,
     env::TestEnv,
     eventually,
     objects::{pull_secret_name, unnamed_pod},
+    speed,
     webhook::{Webhook, write_certificate},
 };
 use tokio::{
@@ -20,20 +21,20 @@ use tokio::{
 
 const MIB: u64 = 1024 * 1024;
 
-/// A webhook by itself, which nobody calls but us.
-async fn alone(flags: &[String]) -> Webhook {
+/// A webhook that no API server calls.
+async fn start_alone(flags: &[String]) -> Webhook {
     let azure = Azure::without_tenants();
     Webhook::start(control_plane::shared(), &azure, flags).await
 }
 
-/// A handshake that stops after its first bytes.
+/// Begins a handshake that never continues.
 async fn stalled(webhook: &Webhook) -> TcpStream {
     let mut stream = TcpStream::connect(webhook.address).await.unwrap();
     stream.write_all(&[0x16, 0x03, 0x01]).await.unwrap();
     stream
 }
 
-/// A connection whose request never gets to the end of its headers.
+/// Begins a request whose headers never end.
 async fn slow(webhook: &Webhook) -> TcpStream {
     let name = ServerName::try_from("127.0.0.1").unwrap();
     let stream = TcpStream::connect(webhook.address).await.unwrap();
@@ -42,13 +43,13 @@ async fn slow(webhook: &Webhook) -> TcpStream {
         .await
         .unwrap();
     tls.flush().await.unwrap();
-    // Encrypted or not, what comes from now on is the end.
+    // From now on, the test only waits for the end of the TCP stream.
     let (stream, _): (TcpStream, ClientConnection) = tls.into_inner();
     stream
 }
 
 #[testkit::test]
-async fn stalled_handshakes_and_slow_headers_hold_up_nobody_and_are_ended() {
+async fn stalled_handshakes_and_headers_are_closed_and_block_nothing() {
     let env = TestEnv::start().await;
     env.team_a.namespace.create_pod(&unnamed_pod("contoso")).await;
     let before = env.webhook.resident();
@@ -59,7 +60,7 @@ async fn stalled_handshakes_and_slow_headers_hold_up_nobody_and_are_ended() {
     }
     let grown = env.webhook.resident().saturating_sub(before);
     assert!(grown < 64 * MIB, "{} MiB more", grown / MIB);
-    // Also a new connection is taken, and the API server's are kept.
+    // A new connection is accepted too.
     assert_eq!(
         env.webhook
             .client()
@@ -71,17 +72,20 @@ async fn stalled_handshakes_and_slow_headers_hold_up_nobody_and_are_ended() {
         404
     );
     let ended = join_all(stalled.into_iter().chain(slow).map(async |mut stream| {
-        let end = tokio::time::timeout(std::time::Duration::from_secs(60), async {
+        let end = tokio::time::timeout(speed::seconds(60), async {
             let mut rest = Vec::new();
             let _ = stream.read_to_end(&mut rest).await;
         });
         end.await.is_ok()
     }));
-    assert!(ended.await.into_iter().all(|ended| ended), "some are open still");
+    assert!(
+        ended.await.into_iter().all(|ended| ended),
+        "some connections are still open"
+    );
 }
 
 #[testkit::test]
-async fn with_a_client_authority_only_who_shows_a_certificate_of_it_may_speak() {
+async fn only_clients_with_a_certificate_of_the_authority_are_accepted() {
     let folder = TempDir::with_prefix("acr-pull-webhook-test-").unwrap();
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
@@ -90,7 +94,7 @@ async fn with_a_client_authority_only_who_shows_a_certificate_of_it_may_speak() 
     std::fs::write(&file, params.self_signed(&key).unwrap().pem()).unwrap();
     let authority = Issuer::new(params, key);
     let authority_flag = format!("--client-ca-file={}", file.display());
-    let webhook = alone(std::slice::from_ref(&authority_flag)).await;
+    let webhook = start_alone(std::slice::from_ref(&authority_flag)).await;
     let identity_of = |issuer: Option<&Issuer<'_, KeyPair>>, common_name: &str, names: &[&str]| {
         let key = KeyPair::generate().unwrap();
         let names = names.iter().map(|name| (*name).to_owned());
@@ -103,7 +107,7 @@ async fn with_a_client_authority_only_who_shows_a_certificate_of_it_may_speak() 
         };
         reqwest::Identity::from_pem((certificate.pem() + &key.serialize_pem()).as_bytes()).unwrap()
     };
-    let identity = |issuer| identity_of(issuer, "anybody", &[]);
+    let identity = |issuer| identity_of(issuer, "any client", &[]);
     let call = async |webhook: &Webhook, identity: Option<reqwest::Identity>| {
         let ca = reqwest::Certificate::from_pem(webhook.ca_pem.as_bytes()).unwrap();
         let client = reqwest::Client::builder().no_proxy().tls_certs_only([ca]);
@@ -117,12 +121,12 @@ async fn with_a_client_authority_only_who_shows_a_certificate_of_it_may_speak() 
     assert_eq!(call(&webhook, None).await, None);
     assert_eq!(call(&webhook, Some(identity(None))).await, None);
     assert_eq!(call(&webhook, Some(identity(Some(&authority)))).await, Some(404));
-    // Probes carry no certificate.
+    // Kubelets send probes without a certificate.
     assert_eq!(webhook.admin_get("/readyz").await.0, 200);
 
-    // An authority may sign the certificates of others too, such as kubelets.
+    // The authority may also have signed certificates of kubelets.
     let names = "--client-names=kube-apiserver,api.example".to_owned();
-    let webhook = alone(&[authority_flag, names]).await;
+    let webhook = start_alone(&[authority_flag, names]).await;
     for (issuer, common_name, alternative, answer) in [
         (Some(&authority), "kube-apiserver", vec![], Some(404)),
         (
@@ -151,23 +155,18 @@ async fn with_a_client_authority_only_who_shows_a_certificate_of_it_may_speak() 
 }
 
 #[testkit::test]
-async fn changed_certificate_files_are_served_without_a_restart_and_spoilt_ones_are_not() {
-    let mut webhook = alone(&[]).await;
+async fn changed_certificate_files_are_served_unless_they_are_invalid() {
+    let mut webhook = start_alone(&[]).await;
     let answers = async |webhook: &Webhook| webhook.client().get(webhook.url()).send().await.ok();
     let folder = webhook.files.path().to_owned();
     std::fs::File::create(folder.join("tls.key"))
         .unwrap()
         .write_all(b"nonsense")
         .unwrap();
-    eventually("the spoilt pair is noticed", async || {
-        webhook
-            .log()
-            .iter()
-            .any(|line| line.contains("the previous certificate stays in use"))
-            .then_some(())
-    })
-    .await;
-    assert!(answers(&webhook).await.is_some(), "the pair of before is served");
+    webhook
+        .wait_until_logged("the previous certificate stays in use")
+        .await;
+    assert!(answers(&webhook).await.is_some(), "the previous pair is served");
     webhook.ca_pem = write_certificate(&folder);
     eventually("the new pair is served", async || {
         answers(&webhook).await.map(drop)

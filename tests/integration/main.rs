@@ -1,8 +1,7 @@
-//! Integration tests: the webhook's own binary against a real API server and the Azure
-//! emulator. No node, no root: Pods are admitted and stay Pending.
+//! Integration tests: the webhook's program with a real API server and the Azure emulator. There is no node, and no root is
+//! needed: Pods are admitted and stay Pending.
 //!
-//! One control plane serves all tests of a run; each test has a webhook, an emulator
-//! and namespaces of its own.
+//! Most tests share one control plane; each test has a webhook, an emulator and namespaces of its own.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -21,9 +20,11 @@ mod documented;
 mod faults;
 mod hostile;
 mod identities;
+mod invalid_generators;
 mod kills;
 mod leader;
 mod listener;
+mod losses;
 mod namespaced;
 mod permissions;
 mod policies;
@@ -31,6 +32,7 @@ mod principals;
 mod protocol;
 mod references;
 mod refusals;
+mod refused_writes;
 mod scale;
 mod sharing;
 mod upkeep;

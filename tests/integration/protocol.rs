@@ -1,4 +1,4 @@
-//! The webhook as an HTTP server, asked by a client that is not the API server.
+//! The webhook as an HTTP server, called by another client than the API server.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ async fn send(env: &TestEnv, method: Method, content_type: &str, body: Vec<u8>) 
 }
 
 #[testkit::test]
-async fn what_cannot_be_read_is_answered_with_a_status_that_says_why() {
+async fn an_unreadable_request_is_answered_with_a_reason() {
     let env = TestEnv::start().await;
     let json = "application/json";
     let whole = review(&env.team_a.namespace, &pod("app", "contoso"))
@@ -39,8 +39,8 @@ async fn what_cannot_be_read_is_answered_with_a_status_that_says_why() {
         (json, huge, StatusCode::PAYLOAD_TOO_LARGE),
         ("text/plain", whole, StatusCode::UNSUPPORTED_MEDIA_TYPE),
     ] {
-        let (got, answer) = send(&env, Method::POST, content_type, body).await;
-        assert_eq!(got, status);
+        let (actual, answer) = send(&env, Method::POST, content_type, body).await;
+        assert_eq!(actual, status);
         assert_eq!(answer["kind"], "Status");
         assert_eq!(answer["code"], status.as_u16());
         assert!(
@@ -51,7 +51,7 @@ async fn what_cannot_be_read_is_answered_with_a_status_that_says_why() {
 }
 
 #[testkit::test]
-async fn a_review_whose_uid_can_be_read_is_refused_under_that_uid() {
+async fn an_invalid_review_is_refused_with_its_uid() {
     let env = TestEnv::start().await;
     let mut wrong = review(&env.team_a.namespace, &pod("app", "contoso"));
     wrong["request"]["object"]["spec"]["imagePullSecrets"] = json!("none");
@@ -68,9 +68,9 @@ async fn a_review_whose_uid_can_be_read_is_refused_under_that_uid() {
 }
 
 #[testkit::test]
-async fn lists_of_a_pod_have_an_end() {
+async fn the_lists_of_a_pod_are_limited() {
     let env = TestEnv::start().await;
-    for (list, most, words) in [
+    for (list, limit, text) in [
         ("containers", 1000, "more than 1000 containers of one kind"),
         ("initContainers", 1000, "more than 1000 containers of one kind"),
         (
@@ -82,22 +82,22 @@ async fn lists_of_a_pod_have_an_end() {
     ] {
         let mut review = review(&env.team_a.namespace, &pod("app", "contoso"));
         for (more, allowed) in [(0, true), (1, false)] {
-            review["request"]["object"]["spec"][list] = vec![json!({}); most + more].into();
+            review["request"]["object"]["spec"][list] = vec![json!({}); limit + more].into();
             let body = review.to_string().into_bytes();
             let (status, answer) = send(&env, Method::POST, "application/json", body).await;
             assert_eq!(status, StatusCode::OK);
             assert_eq!(answer["response"]["allowed"], allowed, "{list}: {answer}");
             if !allowed {
                 let message = answer["response"]["status"]["message"].as_str().unwrap();
-                assert!(message.contains(words), "{message}");
+                assert!(message.contains(text), "{message}");
             }
         }
     }
 }
 
-/// A review is small, medium or large by what is in its Pod, and decided alike.
+/// The webhook decodes small, medium and large reviews in different ways.
 #[testkit::test]
-async fn large_pods_get_the_same_patch_as_small_ones_and_a_note_where_no_image_is_of_the_registry() {
+async fn large_pods_get_the_same_patch_and_warnings_as_small_ones() {
     let env = TestEnv::start().await;
     env.team_a.namespace.create_pod(&pod("app", "contoso")).await;
     let mut answers = Vec::new();
@@ -122,7 +122,7 @@ async fn large_pods_get_the_same_patch_as_small_ones_and_a_note_where_no_image_i
 }
 
 #[testkit::test]
-async fn only_post_on_the_secret_path_is_served() {
+async fn only_a_post_to_the_secret_path_is_served() {
     let env = TestEnv::start().await;
     let secret = env.webhook.url();
     let elsewhere = format!("https://{}", env.webhook.address);
@@ -142,9 +142,9 @@ async fn only_post_on_the_secret_path_is_served() {
     }
 }
 
-/// The API server shows what it gets, and would say `an error on the server ("unknown")` of what it cannot read.
+/// The API server passes a Status on, and reports `an error on the server ("unknown")` for any other body.
 #[testkit::test]
-async fn a_call_that_failed_tells_its_sentence_to_who_makes_the_pod() {
+async fn the_client_receives_the_message_of_a_failed_call() {
     let env = TestEnv::leading_through_proxy(&[], |_| ()).await;
     env.proxy().cut_at(Write::Owner, Lost::Request);
     let refused = env.team_a.namespace.refused_pod(&pod("app", "contoso")).await;
@@ -155,7 +155,7 @@ async fn a_call_that_failed_tells_its_sentence_to_who_makes_the_pod() {
 }
 
 #[testkit::test]
-async fn health_and_metrics_are_told_in_plain_http() {
+async fn health_and_metrics_are_served_in_plain_http() {
     let env = TestEnv::start().await;
     assert_eq!(env.webhook.admin_get("/livez").await, (200, "ok".to_owned()));
     assert_eq!(env.webhook.admin_get("/readyz").await.0, 200);

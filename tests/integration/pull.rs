@@ -1,4 +1,4 @@
-//! Images in a real registry behind the emulator, and skopeo, which nobody here wrote, to pull them with what the webhook wrote.
+//! Images in a real registry behind the emulator. skopeo, an independent client, pulls them with the webhook's Secrets.
 
 use super::registry::{Registry, fresh_folder, repository, script};
 use std::{os::unix::fs::PermissionsExt, path::Path, process::Stdio, sync::LazyLock};
@@ -7,11 +7,11 @@ use tokio::process::Command;
 
 static SKOPEO: LazyLock<()> = LazyLock::new(|| drop(script("tests/cluster/packages.sh", &["skopeo"])));
 
-/// Puts a small image straight into the registry behind.
+/// Pushes a small image to the registry without the emulator.
 pub async fn push(registry: &Registry, image: &str) {
     LazyLock::force(&SKOPEO);
     let folder = fresh_folder("image");
-    // Never run: only pulled.
+    // The image is pulled and never run.
     let program = folder.join("app");
     std::fs::write(&program, image).unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -33,13 +33,8 @@ pub async fn push(registry: &Registry, image: &str) {
     .unwrap();
 }
 
-/// Pulls an image as a kubelet would that finds this Secret in the Pod; on failure, what skopeo says.
-pub async fn pulls(
-    env: &TestEnv,
-    namespace: &TestNamespace,
-    secret: &str,
-    image: &str,
-) -> Result<(), String> {
+/// Pulls an image with the credentials in a Secret, as a kubelet does; an error contains the output of skopeo.
+pub async fn pull(env: &TestEnv, namespace: &TestNamespace, secret: &str, image: &str) -> Result<(), String> {
     LazyLock::force(&SKOPEO);
     let folder = fresh_folder("pull");
     let found = namespace.secrets().get(secret).await.unwrap();

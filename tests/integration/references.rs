@@ -1,4 +1,4 @@
-//! The kinds of reference, and the clouds.
+//! Both kinds of reference, and the clouds.
 
 use acr_pull_webhook::generator::ClusterGenerator;
 use azure_emulator::Endpoint;
@@ -6,52 +6,35 @@ use kube::{
     Api,
     api::{Patch, PatchParams},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use testkit::{
-    azure::{REGISTRY, TENANT},
     env::TestEnv,
     eventually,
     objects::{pod, pull_secret_name},
     review::{post, review},
 };
 
-/// The spec of a ClusterGenerator for the registry, by this identity.
-fn acr(workload_identity: Value) -> Value {
-    let spec =
-        json!({"registry": REGISTRY, "tenantId": TENANT, "auth": {"workloadIdentity": workload_identity}});
-    json!({"kind": "ACRAccessToken", "generator": {"acrAccessTokenSpec": spec}})
-}
-
 #[testkit::test]
-async fn a_cluster_generator_serves_each_namespace_by_its_pods_own_service_account() {
+async fn a_cluster_generator_uses_the_service_account_of_each_pod() {
     let env = TestEnv::start().await;
-    let reference = env.cluster_generator(acr(json!({}))).await;
+    let reference = env.cluster_generator(json!({})).await;
     for team in [&env.team_a, &env.team_b] {
         let name = pull_secret_name(&team.namespace.create_pod(&pod("app", &reference)).await);
         env.assert_pulls(&team.namespace, &name, team.repository).await;
         let owner = team.namespace.pull_secret(&name).await;
         assert_eq!(owner.spec.generator.kind, "ClusterGenerator");
     }
-    let subjects: Vec<_> = env
-        .azure
-        .records(Endpoint::EntraToken)
-        .into_iter()
-        .filter_map(|r| r.subject)
-        .collect();
     assert_eq!(
-        subjects,
+        env.azure.subjects(),
         [&env.team_a, &env.team_b].map(|t| format!("system:serviceaccount:{}:app", t.namespace))
     );
 }
 
 #[testkit::test]
-async fn a_service_account_of_another_namespace_is_used_where_it_allows_that() {
+async fn a_service_account_of_another_namespace_is_used_if_it_permits() {
     let env = TestEnv::start().await;
     let (central, team) = (&env.team_b.namespace, &env.team_a.namespace);
-    let reference = env
-        .cluster_generator(acr(
-            json!({"serviceAccountRef": {"name": "puller", "namespace": central}}),
-        ))
+    let reference = env.cluster_generator(json!({"auth": {"workloadIdentity": {"serviceAccountRef": {"name": "puller", "namespace": central}}}}))
         .await;
     let client_id = ("azure.workload.identity/client-id", env.team_b.client_id);
     central.apply_service_account("puller", &[client_id]).await;
@@ -82,9 +65,9 @@ async fn a_service_account_of_another_namespace_is_used_where_it_allows_that() {
 }
 
 #[testkit::test]
-async fn a_cluster_generator_that_allows_some_namespaces_is_used_from_these_alone() {
+async fn only_permitted_namespaces_use_a_restricted_cluster_generator() {
     let env = TestEnv::start().await;
-    let reference = env.cluster_generator(acr(json!({}))).await;
+    let reference = env.cluster_generator(json!({})).await;
     let name = reference.trim_start_matches("ClusterGenerator/");
     let generators = Api::<ClusterGenerator>::all(env.client.clone());
     let allow = async |namespaces: Option<&str>| {
@@ -97,7 +80,7 @@ async fn a_cluster_generator_that_allows_some_namespaces_is_used_from_these_alon
     let (a, b) = (&env.team_a.namespace, &env.team_b.namespace);
     allow(Some(b.name())).await;
     b.create_pod(&pod("allowed", &reference)).await;
-    eventually("the annotation is seen", async || {
+    eventually("the annotation applies", async || {
         let review = review(a, &pod("app", &reference));
         let answer = post(&env, &review).await;
         (answer["response"]["allowed"] == false).then_some(())
@@ -116,15 +99,15 @@ async fn a_cluster_generator_that_allows_some_namespaces_is_used_from_these_alon
     }
     assert!(
         !refused.message.contains(b.name()),
-        "whom else it allows is not said: {}",
+        "the other permitted namespaces are not in the message: {}",
         refused.message
     );
-    // A default by label is a reference as any other.
+    // The restriction also applies to a default generator.
     a.set_default_generator(json!(format!("ClusterGenerator.{name}")))
         .await;
     let mut unannotated = pod("by-default", &reference);
     unannotated.metadata.annotations = None;
-    eventually("the label is seen", async || {
+    eventually("the label applies", async || {
         let answer = post(&env, &review(a, &unannotated)).await;
         (answer["response"]["allowed"] == false).then_some(())
     })
@@ -136,10 +119,10 @@ async fn a_cluster_generator_that_allows_some_namespaces_is_used_from_these_alon
 }
 
 #[testkit::test]
-async fn a_cluster_generator_of_another_kind_is_refused_by_name() {
+async fn a_cluster_generator_of_another_kind_is_refused() {
     let env = TestEnv::start().await;
     let other = json!({"kind": "ECRAuthorizationToken", "generator": {"ecrAuthorizationTokenSpec": {"region": "eu-west-1"}}});
-    let reference = env.cluster_generator(other).await;
+    let reference = env.cluster_generator_of("other", other).await;
     let refused = env.team_a.namespace.refused_pod(&pod("app", &reference)).await;
     assert_eq!(refused.code, 422);
     assert!(
@@ -162,7 +145,7 @@ async fn a_cluster_generator_of_another_kind_is_refused_by_name() {
 }
 
 #[testkit::test]
-async fn each_cloud_is_asked_at_its_own_entra_for_its_own_audience() {
+async fn each_cloud_has_its_own_entra_host_and_audience() {
     let flags =
         ["--acr-audience=ChinaCloud=https://containerregistry.azure.cn,https://containerregistry.azure.net"];
     let env = TestEnv::with_flags(&flags).await;
@@ -186,9 +169,9 @@ async fn each_cloud_is_asked_at_its_own_entra_for_its_own_audience() {
         namespace.apply_generator(&generator, spec).await;
         let review = review(namespace, &pod("app", &generator));
         post(&env, &review).await;
-        let asked = env.azure.records(Endpoint::EntraToken).pop().unwrap();
+        let request = env.azure.records(Endpoint::EntraToken).pop().unwrap();
         assert_eq!(
-            (asked.host.as_str(), asked.scope.as_deref()),
+            (request.host.as_str(), request.scope.as_deref()),
             (host, Some(audience))
         );
         env.azure.clear_requests();
@@ -212,9 +195,9 @@ async fn permitted_audiences_are_added_to_the_assertion() {
         json!({"workloadIdentity": {"serviceAccountRef": {"name": "app", "audiences": ["api://other"]}}});
     namespace.apply_generator("more", json!({"auth": auth})).await;
     namespace.create_pod(&pod("app", "more")).await;
-    let asked = env.azure.records(Endpoint::EntraToken).remove(0);
+    let request = env.azure.records(Endpoint::EntraToken).remove(0);
     assert_eq!(
-        asked.audience.as_deref(),
+        request.audience.as_deref(),
         Some("api://AzureADTokenExchange api://other")
     );
 }

@@ -1,4 +1,4 @@
-//! How few calls serve how many Pods.
+//! How many Pods share one token.
 
 use azure_emulator::Endpoint;
 use futures::future::join_all;
@@ -12,13 +12,13 @@ use testkit::{
 };
 
 #[testkit::test]
-async fn two_hundred_pods_at_once_cost_one_token() {
+async fn two_hundred_simultaneous_pods_cost_one_token() {
     let env = TestEnv::start().await;
     let namespace = &env.team_a.namespace;
     let pods: Vec<_> = (0..200).map(|n| pod(&format!("app-{n}"), "contoso")).collect();
-    let made = join_all(pods.iter().map(|pod| namespace.create_pod(pod))).await;
-    let names: std::collections::HashSet<_> = made.iter().map(pull_secret_name).collect();
-    assert_eq!((made.len(), names.len()), (200, 1));
+    let created = join_all(pods.iter().map(|pod| namespace.create_pod(pod))).await;
+    let names: std::collections::HashSet<_> = created.iter().map(pull_secret_name).collect();
+    assert_eq!((created.len(), names.len()), (200, 1));
     assert_eq!(
         (
             env.azure.calls(Endpoint::EntraToken),
@@ -35,7 +35,7 @@ async fn two_hundred_pods_at_once_cost_one_token() {
 }
 
 #[testkit::test]
-async fn a_fresh_pull_secret_is_answered_without_any_call() {
+async fn an_admission_with_a_fresh_pull_secret_makes_no_call() {
     let env = TestEnv::start().await;
     let namespace = &env.team_a.namespace;
     namespace.create_pod(&pod("one", "contoso")).await;
@@ -52,11 +52,11 @@ async fn a_fresh_pull_secret_is_answered_without_any_call() {
 }
 
 #[testkit::test]
-async fn a_restarted_webhook_knows_what_was_minted_before() {
+async fn a_restarted_webhook_uses_existing_pull_secrets() {
     let mut env = TestEnv::start().await;
     let namespace = env.team_a.namespace.clone();
     let name = pull_secret_name(&namespace.create_pod(&pod("one", "contoso")).await);
-    assert!(env.webhook.terminate().await, "it ends by itself on SIGTERM");
+    assert!(env.webhook.terminate().await, "the webhook ends after SIGTERM");
     env.restart_webhook().await;
     assert_eq!(
         pull_secret_name(&namespace.create_pod(&pod("two", "contoso")).await),
@@ -66,17 +66,12 @@ async fn a_restarted_webhook_knows_what_was_minted_before() {
 }
 
 #[testkit::test]
-async fn two_identities_have_two_subjects_and_neither_opens_the_others_repository() {
+async fn two_identities_cannot_pull_the_repository_of_each_other() {
     let env = TestEnv::start().await;
     let (a, b) = (&env.team_a, &env.team_b);
     let of_a = pull_secret_name(&a.namespace.create_pod(&pod("app", "contoso")).await);
     let of_b = pull_secret_name(&b.namespace.create_pod(&pod("app", "contoso")).await);
-    let mut subjects: Vec<_> = env
-        .azure
-        .records(Endpoint::EntraToken)
-        .into_iter()
-        .filter_map(|r| r.subject)
-        .collect();
+    let mut subjects = env.azure.subjects();
     subjects.sort();
     assert_eq!(
         subjects,
@@ -93,7 +88,7 @@ async fn two_identities_have_two_subjects_and_neither_opens_the_others_repositor
 }
 
 #[testkit::test]
-async fn a_deleted_acr_pull_secret_is_made_again_for_the_next_pod() {
+async fn the_next_pod_recreates_a_deleted_acr_pull_secret() {
     let env = TestEnv::start().await;
     let namespace = &env.team_a.namespace;
     let name = pull_secret_name(&namespace.create_pod(&pod("one", "contoso")).await);
@@ -105,41 +100,37 @@ async fn a_deleted_acr_pull_secret_is_made_again_for_the_next_pod() {
 }
 
 #[testkit::test]
-async fn a_spoilt_acr_pull_secret_blinds_nobody_to_the_others() {
+async fn an_undecodable_acr_pull_secret_does_not_affect_others() {
     let mut env = TestEnv::start().await;
     let namespace = env.team_a.namespace.clone();
     let name = pull_secret_name(&namespace.create_pod(&pod("one", "contoso")).await);
-    // The API server's schema lets such a time pass.
-    let spoilt = Patch::Merge(json!({"status": {"expirationTime": "2026-01-01T00:00:00+99:99"}}));
+    // The schema of the API server permits this time.
+    let invalid = Patch::Merge(json!({"status": {"expirationTime": "2026-01-01T00:00:00+99:99"}}));
     let request = namespace
         .pull_secrets()
-        .patch_status(&name, &PatchParams::default(), &spoilt)
+        .patch_status(&name, &PatchParams::default(), &invalid)
         .await;
     assert!(
         request.is_err_and(|e| !matches!(e, kube::Error::Api(_))),
-        "written, and unreadable"
+        "the status is written and cannot be decoded"
     );
     env.webhook.terminate().await;
     env.restart_webhook().await;
     let other = env.team_b.namespace.clone();
-    let fine = pull_secret_name(&other.create_pod(&pod("app", "contoso")).await);
-    other.credentials(&fine).await;
-    // Nor does it have to be mended by hand for ever: deleting it is enough.
+    let valid = pull_secret_name(&other.create_pod(&pod("app", "contoso")).await);
+    other.credentials(&valid).await;
+    // After its deletion, Pods of its own namespace are admitted again.
     namespace
         .pull_secrets()
         .delete(&name, &DeleteParams::default())
         .await
         .ok();
-    eventually("a Pod of its own namespace is served again", async || {
-        let next = unnamed_pod("contoso");
-        namespace.try_create_pod(&next).await.ok()
-    })
-    .await;
+    namespace.retry_create_pod(&unnamed_pod("contoso")).await;
 }
 
-/// One replica sees a change of the generator, and the other one does not yet.
+/// One replica has seen a change of the generator, and the other one has not.
 #[testkit::test]
-async fn a_replica_whose_watch_lags_does_not_put_back_the_token_of_before() {
+async fn a_replica_with_a_late_watch_does_not_restore_the_old_token() {
     let env = TestEnv::leading_through_proxy(&[], |_| ()).await;
     let ahead = env.replica().await;
     let namespace = &env.team_a.namespace;
@@ -154,7 +145,7 @@ async fn a_replica_whose_watch_lags_does_not_put_back_the_token_of_before() {
     let review = review(namespace, &unnamed_pod("contoso"));
     let url = format!("{}?timeout=10s", ahead.url());
     let status = eventually(
-        "the replica that sees the change makes a token by it",
+        "the replica that has seen the change issues a token",
         async || {
             let reply = ahead.client().post(&url).json(&review).send().await.unwrap();
             assert_eq!(reply.status(), 200);
@@ -164,7 +155,7 @@ async fn a_replica_whose_watch_lags_does_not_put_back_the_token_of_before() {
     )
     .await;
     eventually(
-        "the other replica sees that token, and reads the generator again",
+        "the other replica sees that token and reads the generator again",
         async || {
             post(&env, &review).await;
             let mut log = env.webhook.log().into_iter();

@@ -1,48 +1,22 @@
-//! What the leader does for pull secrets after admission: each test on a control plane of its own, whose only leader is
-//! its webhook.
+//! What the leader does for pull secrets after admission. Each test has a control plane of its own, whose only leader is its
+//! webhook.
 
-use acr_pull_webhook::generator::ACRAccessToken;
-use azure_emulator::{Endpoint, Fault, World};
-use futures::future::join_all;
+use azure_emulator::{Endpoint, Fault};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Event, Namespace, Node, ServiceAccount};
-use kube::{
-    Api, ResourceExt,
-    api::{DeleteParams, ListParams, PostParams},
-};
-use serde_json::{Value, json};
+use k8s_openapi::api::core::v1::Event;
+use kube::ResourceExt;
+use serde_json::json;
 use testkit::{
-    azure::add_application,
+    azure::token_lifetime,
     env::TestEnv,
     eventually,
     namespace::TestNamespace,
-    objects::{from, pod, pod_of, pull_secret_name, unnamed_pod},
+    objects::{pod, pull_secret_name, unnamed_pod},
 };
 
-/// Tokens of this life.
-fn lives(seconds: u32) -> impl FnOnce(&mut Value) {
-    move |world| world["tokens"] = json!({"acrRefreshLifetime": format!("{seconds}s")})
-}
-
-async fn expires(env: &TestEnv, namespace: &TestNamespace, name: &str) -> Timestamp {
-    namespace.expires_at(name).await
-}
-
-/// Waits until this pull secret has been renewed twice: whoever tries too often has done so by then.
-async fn renewals_pass(env: &TestEnv, namespace: &TestNamespace, name: &str) {
-    for _ in 0..2 {
-        let before = expires(env, namespace, name).await;
-        eventually("it is renewed", async || {
-            (expires(env, namespace, name).await > before).then_some(())
-        })
-        .await;
-    }
-}
-
-/// The reasons of all Events that warn of this object, one for each time that it was told.
-async fn warnings_about(env: &TestEnv, namespace: &TestNamespace, name: &str) -> Vec<String> {
-    let events = namespace.api::<Event>();
-    let mut all = events.list(&ListParams::default()).await.unwrap().items;
+/// The reasons of all warnings about an object, one for each occurrence.
+pub async fn warnings_about(namespace: &TestNamespace, name: &str) -> Vec<String> {
+    let mut all = namespace.events().await;
     all.retain(|event| {
         event.involved_object.name.as_deref() == Some(name) && event.type_.as_deref() == Some("Warning")
     });
@@ -52,48 +26,44 @@ async fn warnings_about(env: &TestEnv, namespace: &TestNamespace, name: &str) ->
         .collect()
 }
 
-/// The lines that warn of something in this namespace.
-fn trouble_in_log(env: &TestEnv, namespace: &TestNamespace) -> Vec<String> {
-    let mut lines = env.webhook.log();
-    lines.retain(|line| {
-        let entry: Value = serde_json::from_str(line).unwrap_or_default();
-        (entry["level"] == "WARN" || entry["level"] == "ERROR") && line.contains(namespace.name())
-    });
-    lines
+/// Waits until a pull secret has a token.
+pub async fn wait_until_ready(namespace: &TestNamespace, name: &str) {
+    eventually(&format!("{name} has a token"), async || {
+        namespace.status(name).await.is_ready().then_some(())
+    })
+    .await;
 }
 
-async fn is_ready(env: &TestEnv, name: &str) -> bool {
-    env.team_a.namespace.status(name).await.is_ready()
-}
-
-fn down() -> Vec<Fault> {
+/// Entra is unavailable.
+pub fn entra_down() -> Vec<Fault> {
     let mut fault = Fault::on(Endpoint::EntraToken);
     fault.status = Some(503);
     vec![fault]
 }
 
 #[testkit::test]
-async fn a_pull_secret_in_use_is_renewed_in_place_before_it_ends() {
-    let env = TestEnv::leading(&[], lives(12)).await;
+async fn a_used_pull_secret_is_renewed_in_place_before_it_expires() {
+    let env = TestEnv::leading(&[], token_lifetime(12)).await;
     let namespace = &env.team_a.namespace;
     let name = pull_secret_name(&namespace.create_pod(&pod("app", "contoso")).await);
     let uid = namespace.secrets().get(&name).await.unwrap().metadata.uid;
     for renewal in 1..=4 {
-        let (before, token) = (
-            expires(&env, namespace, &name).await,
-            namespace.credentials(&name).await,
-        );
-        eventually("it is renewed", async || {
-            let now = expires(&env, namespace, &name).await;
-            assert!(now > Timestamp::now(), "it has ended before renewal {renewal}");
+        let before = namespace.expires_at(&name).await;
+        let token = namespace.credentials(&name).await;
+        eventually("the pull secret is renewed", async || {
+            let now = namespace.expires_at(&name).await;
+            assert!(
+                now > Timestamp::now(),
+                "the token has expired before renewal {renewal}"
+            );
             (now > before).then_some(())
         })
         .await;
         assert_ne!(namespace.credentials(&name).await, token);
     }
     assert_eq!(namespace.secrets().get(&name).await.unwrap().metadata.uid, uid);
-    assert!(is_ready(&env, &name).await);
-    // One exchange a renewal, and none for nothing.
+    assert!(namespace.status(&name).await.is_ready());
+    // Each renewal costs one token.
     let renewed = env
         .webhook
         .metric("renewals_total{outcome=\"Renewed\",reason=\"Ok\"}")
@@ -106,330 +76,112 @@ async fn a_pull_secret_in_use_is_renewed_in_place_before_it_ends() {
 }
 
 #[testkit::test]
-async fn an_outage_longer_than_a_token_is_told_and_mends_itself() {
-    let env = TestEnv::leading(&[], lives(10)).await;
+async fn an_outage_is_reported_and_the_renewal_follows_it() {
+    let env = TestEnv::leading(&[], token_lifetime(10)).await;
     let namespace = &env.team_a.namespace;
     let name = pull_secret_name(&namespace.create_pod(&pod("app", "contoso")).await);
-    env.azure.set_faults(&down());
-    eventually("the token has ended, and that is told", async || {
+    env.azure.set_faults(&entra_down());
+    eventually("the condition reports the outage", async || {
         let status = namespace.status(&name).await;
-        let told = &status.conditions[0];
-        (told.status == "False" && told.reason == "EntraUnavailable").then_some(())
+        let ready = &status.conditions[0];
+        (ready.status == "False" && ready.reason == "EntraUnavailable").then_some(())
     })
     .await;
-    eventually("an Event tells it too, once", async || {
-        let told = warnings_about(&env, namespace, &name).await;
-        assert!(told.len() <= 1, "{told:?}");
-        (told == ["EntraUnavailable"]).then_some(())
+    eventually("one Event reports the outage", async || {
+        let warnings = warnings_about(namespace, &name).await;
+        assert!(warnings.len() <= 1, "{warnings:?}");
+        (warnings == ["EntraUnavailable"]).then_some(())
     })
     .await;
-    // A Pod that comes meanwhile is admitted by the name of the pull secret.
-    let made = namespace.create_pod(&unnamed_pod("contoso")).await;
-    assert_eq!(pull_secret_name(&made), name);
+    // A Pod that is created during the outage is admitted with the name of the pull secret.
+    let created = namespace.create_pod(&unnamed_pod("contoso")).await;
+    assert_eq!(pull_secret_name(&created), name);
     env.azure.clear_faults();
-    eventually("it is renewed by itself", async || {
-        is_ready(&env, &name).await.then_some(())
-    })
-    .await;
-    assert!(expires(&env, namespace, &name).await > Timestamp::now());
+    wait_until_ready(namespace, &name).await;
+    assert!(namespace.expires_at(&name).await > Timestamp::now());
 }
 
 #[testkit::test]
-async fn a_pod_admitted_by_a_replica_that_died_gets_its_token_from_the_leader() {
+async fn the_leader_issues_the_token_of_a_killed_replica() {
     let mut env = TestEnv::leading(&[], |_| ()).await;
-    env.azure.set_faults(&down());
+    env.azure.set_faults(&entra_down());
     let namespace = env.team_a.namespace.clone();
     let name = pull_secret_name(&namespace.create_pod(&pod("app", "contoso")).await);
     assert!(namespace.secrets().get_opt(&name).await.unwrap().is_none());
     env.webhook.kill().await;
     env.azure.clear_faults();
     env.restart_webhook().await;
-    eventually("the Secret is written, and nobody has asked again", async || {
+    eventually("the Secret is written without another review", async || {
         namespace.secrets().get_opt(&name).await.unwrap()
     })
     .await;
-    eventually("its state says so", async || {
-        is_ready(&env, &name).await.then_some(())
-    })
-    .await;
+    wait_until_ready(&namespace, &name).await;
 }
 
 #[testkit::test]
-async fn what_no_pod_names_is_collected_after_the_grace_and_what_one_names_stays() {
+async fn only_unused_pull_secrets_are_collected_after_the_grace() {
     let env = TestEnv::leading(&["--unused-grace=4s", "--unused-notice=4s"], |_| ()).await;
     let namespace = &env.team_a.namespace;
     namespace.apply_generator("other", json!({})).await;
-    let going = pull_secret_name(&namespace.create_pod(&pod("going", "contoso")).await);
-    let staying = pull_secret_name(&namespace.create_pod(&pod("staying", "other")).await);
-    let pods = namespace.pods();
-    pods.delete("going", &DeleteParams::default().grace_period(0))
-        .await
-        .unwrap();
-    eventually("the leader announces the end", async || {
-        let found = namespace.pull_secrets().get_opt(&going).await.unwrap()?;
+    let unused = pull_secret_name(&namespace.create_pod(&pod("unused", "contoso")).await);
+    let used = pull_secret_name(&namespace.create_pod(&pod("used", "other")).await);
+    namespace.delete_pod("unused").await;
+    eventually("the leader announces the collection", async || {
+        let found = namespace.pull_secrets().get_opt(&unused).await.unwrap()?;
         found.status?.unused_since
     })
     .await;
-    // A Pod that comes now is in time.
+    // A Pod that is created now prevents the collection.
     namespace.create_pod(&pod("back", "contoso")).await;
-    eventually("the announcement is taken back", async || {
+    eventually("the announcement is withdrawn", async || {
         namespace
-            .status(&going)
+            .status(&unused)
             .await
             .unused_since
             .is_none()
             .then_some(())
     })
     .await;
-    let uid = namespace.secrets().get(&going).await.unwrap().metadata.uid;
-    eventually("the leader has seen that it is in use", async || {
-        // Long past grace and notice, by its own creation.
-        let age = Timestamp::now().duration_since(pods.get("back").await.unwrap().creation_timestamp()?.0);
+    let uid = namespace.secrets().get(&unused).await.unwrap().metadata.uid;
+    eventually("grace and notice have passed", async || {
+        // The creation of the Pod withdrew the announcement.
+        let age = Timestamp::now().duration_since(
+            namespace
+                .pods()
+                .get("back")
+                .await
+                .unwrap()
+                .creation_timestamp()?
+                .0,
+        );
         (age.as_secs() > 10).then_some(())
     })
     .await;
-    assert_eq!(namespace.secrets().get(&going).await.unwrap().metadata.uid, uid);
+    assert_eq!(namespace.secrets().get(&unused).await.unwrap().metadata.uid, uid);
 
-    pods.delete("back", &DeleteParams::default().grace_period(0))
-        .await
-        .unwrap();
-    namespace.wait_until_secret_is_gone(&going).await;
-    assert!(namespace.pull_secrets().get_opt(&going).await.unwrap().is_none());
+    namespace.delete_pod("back").await;
+    namespace.wait_until_secret_is_gone(&unused).await;
+    assert!(namespace.pull_secrets().get_opt(&unused).await.unwrap().is_none());
     assert_eq!(env.webhook.metric("pull_secrets_collected_total").await, 1);
-    namespace.credentials(&staying).await;
-    // And the next Pod makes it again.
+    namespace.credentials(&used).await;
+    // The next Pod creates the pull secret again.
     let again = pull_secret_name(&namespace.create_pod(&pod("again", "contoso")).await);
-    assert_eq!(again, going);
-    namespace.credentials(&going).await;
+    assert_eq!(again, unused);
+    namespace.credentials(&unused).await;
 }
 
 #[testkit::test]
-async fn a_pull_secret_that_is_deleted_under_a_live_pod_comes_back() {
+async fn a_deleted_pull_secret_of_a_live_pod_is_restored() {
     let env = TestEnv::leading(&[], |_| ()).await;
     let namespace = &env.team_a.namespace;
     let name = pull_secret_name(&namespace.create_pod(&pod("app", "contoso")).await);
     let uid = namespace.pull_secret(&name).await.uid();
     namespace.delete_pull_secret(&name).await;
-    eventually("it is there again, with a Secret", async || {
+    eventually("the pull secret and its Secret are recreated", async || {
         let found = namespace.pull_secrets().get_opt(&name).await.unwrap()?;
         let secret = namespace.secrets().get_opt(&name).await.unwrap()?;
         let owner = secret.owner_references()[0].uid.clone();
         (found.uid() != uid && Some(owner) == found.uid() && found.status?.is_ready()).then_some(())
     })
     .await;
-}
-
-/// What a pull secret depends on, gone under a live Pod: the workload's name says what.
-struct Loss {
-    of: &'static str,
-    client_id: &'static str,
-    reason: &'static str,
-    /// In the condition's message.
-    words: &'static str,
-    /// Whether it takes a call to Entra to notice.
-    asks: bool,
-}
-
-const LOSSES: [Loss; 5] = [
-    Loss {
-        of: "account",
-        client_id: "cccccccc-0001-cccc-cccc-cccccccccccc",
-        reason: "ServiceAccountNotFound",
-        words: "service account \"account\" does not exist",
-        asks: false,
-    },
-    Loss {
-        of: "generator",
-        client_id: "cccccccc-0002-cccc-cccc-cccccccccccc",
-        reason: "GeneratorNotFound",
-        words: "no ACRAccessToken \"generator\" exists",
-        asks: false,
-    },
-    Loss {
-        of: "credential",
-        client_id: "cccccccc-0003-cccc-cccc-cccccccccccc",
-        reason: "FederatedCredentialNotFound",
-        words: "az identity federated-credential create",
-        asks: true,
-    },
-    Loss {
-        of: "application",
-        client_id: "cccccccc-0004-cccc-cccc-cccccccccccc",
-        reason: "EntraRefused",
-        words: "AADSTS700016",
-        asks: true,
-    },
-    Loss {
-        of: "right",
-        client_id: "cccccccc-0005-cccc-cccc-cccccccccccc",
-        reason: "RegistryRefused",
-        words: "AcrPull",
-        asks: true,
-    },
-];
-
-/// Azure without the credential, the application and the right of these names.
-fn without_the_lost(world: &Value) -> Value {
-    let [_, _, credential, application, right] = LOSSES.map(|loss| loss.client_id);
-    let mut world = world.clone();
-    let applications = world["tenants"][0]["applications"].as_array_mut().unwrap();
-    applications.retain(|one| one["clientId"] != application);
-    for one in applications
-        .iter_mut()
-        .filter(|one| one["clientId"] == credential)
-    {
-        one["federatedCredentials"] = json!([]);
-    }
-    let rights = world["registries"][0]["rights"].as_array_mut().unwrap();
-    rights.retain(|one| one["clientId"] != application && one["clientId"] != right);
-    world
-}
-
-#[testkit::test]
-async fn what_is_taken_away_under_live_pods_is_told_once_and_calmly_and_mends_itself_when_it_is_back() {
-    let mut whole = Value::Null;
-    let env = TestEnv::leading(&[], |world| {
-        lives(10)(world);
-        for Loss { of, client_id, .. } in LOSSES {
-            add_application(world, of, client_id);
-        }
-        whole = world.clone();
-    })
-    .await;
-    let namespace = &env.team_a.namespace;
-    let untouched = pull_secret_name(&namespace.create_pod(&pod("app", "contoso")).await);
-    for Loss { of, client_id, .. } in LOSSES {
-        env.create_workload(of, client_id, json!({})).await;
-    }
-    let admitted = LOSSES.map(|loss| async { namespace.create_pod(&pod_of(loss.of)).await });
-    let names: Vec<_> = join_all(admitted).await.iter().map(pull_secret_name).collect();
-
-    env.azure.apply(&without_the_lost(&whole));
-    let (accounts, generators) = (
-        namespace.api::<ServiceAccount>(),
-        namespace.api::<ACRAccessToken>(),
-    );
-    accounts
-        .delete("account", &DeleteParams::default())
-        .await
-        .unwrap();
-    generators
-        .delete("generator", &DeleteParams::default())
-        .await
-        .unwrap();
-    for (loss, name) in LOSSES.iter().zip(&names) {
-        eventually(loss.reason, async || {
-            let condition = namespace.status(name).await.conditions.remove(0);
-            let told = condition.status == "False" && condition.reason == loss.reason;
-            (told && condition.message.contains(loss.words)).then_some(())
-        })
-        .await;
-    }
-    env.azure.clear_requests();
-    renewals_pass(&env, namespace, &untouched).await;
-    for (loss, name) in LOSSES.iter().zip(&names) {
-        let calls = env.azure.calls_of(loss.client_id, Endpoint::EntraToken);
-        // After the first try, which was before, 5 s pass, 10 s, 20 s …
-        let first = namespace.status(name).await.conditions[0].last_transition_time.0;
-        let seconds = Timestamp::now().duration_since(first).as_secs();
-        let tries = (1..).take_while(|n| 5 * (2_i64.pow(*n) - 1) <= seconds).count();
-        let most = if loss.asks { tries } else { 0 };
-        assert!(
-            calls <= most,
-            "{}: {calls} calls to Entra, {most} are fine",
-            loss.of
-        );
-        assert_eq!(warnings_about(&env, namespace, name).await, [loss.reason]);
-    }
-
-    env.azure.apply(&whole);
-    for Loss { of, client_id, .. } in LOSSES {
-        env.create_workload(of, client_id, json!({})).await;
-    }
-    for name in &names {
-        eventually("it is renewed by itself", async || {
-            is_ready(&env, name).await.then_some(())
-        })
-        .await;
-        assert!(expires(&env, namespace, name).await > Timestamp::now());
-    }
-    env.assert_no_secret_was_logged();
-}
-
-#[testkit::test]
-async fn a_namespace_that_is_deleted_under_live_pods_ends_and_nothing_is_made_in_it_again() {
-    const TROUBLED: &str = "cccccccc-0001-cccc-cccc-cccccccccccc";
-    let env = TestEnv::leading(&[], |world| {
-        lives(10)(world);
-        add_application(world, "troubled", TROUBLED);
-    })
-    .await;
-    let (going, staying) = (&env.team_a.namespace, &env.team_b.namespace);
-    let clock = pull_secret_name(&staying.create_pod(&pod("app", "contoso")).await);
-    // On a node that never answers, a Pod takes its time to end.
-    let node: Node = from(json!({"metadata": {"name": "silent"}}));
-    Api::all(env.client.clone())
-        .create(&PostParams::default(), &node)
-        .await
-        .unwrap();
-    let mut lasting = pod("app", "contoso");
-    lasting.spec.as_mut().unwrap().node_name = node.metadata.name;
-    let name = pull_secret_name(&going.create_pod(&lasting).await);
-    // Its Secret is still tried for when the namespace goes.
-    let mut fault = down();
-    fault[0].client_id = Some(TROUBLED.to_owned());
-    env.azure.set_faults(&fault);
-    env.create_workload("troubled", TROUBLED, json!({})).await;
-    going.create_pod(&pod_of("troubled")).await;
-    let namespaces = Api::<Namespace>::all(env.client.clone());
-    namespaces
-        .delete(going.name(), &DeleteParams::default())
-        .await
-        .unwrap();
-    let log_is_calm = async || {
-        eventually("nothing more is told of the namespace", async || {
-            let before = trouble_in_log(&env, going);
-            renewals_pass(&env, staying, &clock).await;
-            (trouble_in_log(&env, going) == before).then_some(())
-        })
-        .await;
-    };
-    // No service account gets a token there any more, for which Entra would have to be asked. Before Kubernetes 1.33 the
-    // pull secret may go before the Pods, and tells nothing then.
-    eventually("the condition tells why there is no other token", async || {
-        let Some(owner) = going.pull_secrets().get_opt(&name).await.unwrap() else {
-            return Some(());
-        };
-        (owner.status?.conditions[0].reason == "NamespaceTerminating").then_some(())
-    })
-    .await;
-    env.azure.clear_requests();
-    log_is_calm().await;
-    // Not every API server lets Pods end before it takes away what they need.
-    going
-        .pull_secrets()
-        .delete_collection(&DeleteParams::default(), &ListParams::default())
-        .await
-        .unwrap();
-    log_is_calm().await;
-    let pods = going.pods();
-    assert!(pods.get_opt("app").await.unwrap().is_some());
-    assert!(going.list_pull_secrets().await.is_empty());
-
-    pods.delete("app", &DeleteParams::default().grace_period(0))
-        .await
-        .unwrap();
-    eventually("the namespace ends", async || {
-        namespaces
-            .get_opt(going.name())
-            .await
-            .unwrap()
-            .is_none()
-            .then_some(())
-    })
-    .await;
-    log_is_calm().await;
-    for client_id in [env.team_a.client_id, TROUBLED] {
-        assert_eq!(env.azure.calls_of(client_id, Endpoint::EntraToken), 0);
-    }
 }

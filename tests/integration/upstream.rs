@@ -1,14 +1,13 @@
-//! Azure in trouble: its odd answers, and what is done meanwhile.
+//! Unexpected answers of Azure, and admissions during its failures.
 
 use azure_emulator::{Endpoint, Fault};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use testkit::{
     azure::REGISTRY,
-    control_plane,
     env::TestEnv,
     eventually,
-    objects::{pod, pull_secret_name, unnamed_pod},
+    objects::{from, pod, pull_secret_name, unnamed_pod},
     review::{post, review},
 };
 
@@ -25,7 +24,7 @@ async fn answer(env: &TestEnv, generator: &str) -> Value {
 }
 
 #[testkit::test]
-async fn with_deny_the_pod_is_refused_with_the_reason() {
+async fn the_policy_deny_refuses_the_pod_with_the_reason() {
     let env = TestEnv::with_flags(&["--on-upstream-failure=deny"]).await;
     env.azure
         .set_faults(&fault(Endpoint::EntraToken, |f| f.status = Some(503)));
@@ -57,7 +56,7 @@ async fn a_redirect_is_never_followed() {
 }
 
 #[testkit::test]
-async fn an_answer_that_is_no_token_is_told_as_such() {
+async fn an_answer_without_a_token_is_reported() {
     let env = TestEnv::start().await;
     for (endpoint, reason) in [
         (Endpoint::EntraToken, "EntraUnavailable"),
@@ -68,7 +67,7 @@ async fn an_answer_that_is_no_token_is_told_as_such() {
             broken["body"] = body.into();
             let fault: Fault = serde_json::from_value(broken).unwrap();
             env.azure.set_faults(&[fault]);
-            // Each trouble is met by a generator of its own, so that no earlier try is remembered.
+            // Each case has a generator of its own, as the webhook caches failures.
             let generator = format!("{}-{body}", reason.to_lowercase());
             env.team_a
                 .namespace
@@ -86,7 +85,7 @@ async fn an_answer_that_is_no_token_is_told_as_such() {
 }
 
 #[testkit::test]
-async fn a_secret_that_is_old_but_good_serves_pods_while_azure_is_down() {
+async fn a_usable_secret_serves_pods_during_an_outage() {
     let env = TestEnv::with_flags(&["--on-upstream-failure=deny"]).await;
     let namespace = &env.team_a.namespace;
     let name = pull_secret_name(&namespace.create_pod(&pod("one", "contoso")).await);
@@ -99,7 +98,7 @@ async fn a_secret_that_is_old_but_good_serves_pods_while_azure_is_down() {
     api.patch_status(&name, &PatchParams::default(), &Patch::Merge(aged))
         .await
         .unwrap();
-    eventually("the age of the Secret is noticed", async || {
+    eventually("the age of the Secret is detected", async || {
         // With `deny`, a Pod that had to wait for Azure would be refused.
         namespace.create_pod(&unnamed_pod("contoso")).await;
         (env.webhook.metric("pull_secrets_issuing").await > 0).then_some(())
@@ -112,55 +111,53 @@ async fn a_secret_that_is_old_but_good_serves_pods_while_azure_is_down() {
     );
 }
 
-/// What an odd answer of Entra's is to become.
-enum Becomes {
-    /// The Pod is admitted as if nothing were odd.
-    Fine,
-    /// The Pod is admitted, and warned of with this reason and these words.
+/// The expected result of an answer of Entra.
+enum Expected {
+    /// The Pod is admitted without a warning.
+    Admitted,
+    /// The Pod is admitted with a warning that contains this reason and these texts.
     Warned(&'static str, &'static [&'static str]),
-    /// The Pod is refused with this reason and these words.
+    /// The Pod is refused with this reason and these texts.
     Refused(&'static str, &'static [&'static str]),
 }
 
-#[testkit::test]
-async fn each_odd_answer_of_entra_ends_in_its_class_and_its_words_in_time() {
-    use Becomes::{Fine, Refused, Warned};
-    let env = TestEnv::start().await;
-    let namespace = &env.team_a.namespace;
-    let issuer = control_plane::shared().prepared().await.issuer.clone();
-    let credential: &[&str] = &[
-        "az identity federated-credential create",
-        "--audiences api://AzureADTokenExchange",
-    ];
-    for (number, (odd, becomes)) in [
-        // Entra's errors, in both of its styles.
+const CREDENTIAL: &[&str] = &[
+    "az identity federated-credential create",
+    "--audiences api://AzureADTokenExchange",
+];
+
+/// Faults of the endpoint for Entra tokens, and their results.
+const ANSWERS: [(&str, Expected); 32] = {
+    use Expected::{Admitted, Refused, Warned};
+    [
+        // Entra's errors in both of its styles.
         (
             r#"{"aadsts": 70021}"#,
-            Warned("FederatedCredentialNotFound", credential),
+            Warned("FederatedCredentialNotFound", CREDENTIAL),
         ),
         (
             r#"{"aadsts": 70021, "escapes": false}"#,
-            Warned("FederatedCredentialNotFound", credential),
+            Warned("FederatedCredentialNotFound", CREDENTIAL),
         ),
         (
             r#"{"aadsts": 700211}"#,
-            Warned("FederatedCredentialNotFound", credential),
+            Warned("FederatedCredentialNotFound", CREDENTIAL),
         ),
         (
             r#"{"aadsts": 700213, "escapes": false}"#,
-            Warned("FederatedCredentialNotFound", credential),
+            Warned("FederatedCredentialNotFound", CREDENTIAL),
         ),
         (
             r#"{"aadsts": 70025}"#,
-            Warned("FederatedCredentialNotFound", credential),
+            Warned("FederatedCredentialNotFound", CREDENTIAL),
         ),
         (
             r#"{"aadsts": 700212}"#,
-            Refused("EntraRefused", &["az identity federated-credential update"]),
+            Refused("EntraRefused", &["az identity federated-CREDENTIAL update"]),
         ),
         (
             r#"{"aadsts": 7002138}"#,
-            Refused("EntraRefused", &["az identity federated-credential update"]),
+            Refused("EntraRefused", &["az identity federated-CREDENTIAL update"]),
         ),
         (
             r#"{"aadsts": 700016}"#,
@@ -204,7 +201,7 @@ async fn each_odd_answer_of_entra_ends_in_its_class_and_its_words_in_time() {
             r#"{"aadsts": 123456}"#,
             Refused("EntraRefused", &["AADSTS123456"]),
         ),
-        // What is not Entra's.
+        // Answers that are not from Entra.
         (
             r#"{"status": 502, "body": "html"}"#,
             Warned("EntraUnavailable", &["502"]),
@@ -231,63 +228,76 @@ async fn each_odd_answer_of_entra_ends_in_its_class_and_its_words_in_time() {
             r#"{"status": 429}"#,
             Warned("EntraThrottled", &["throttling requests"]),
         ),
-        // Right answers, oddly written.
-        (r#"{"expiresIn": "quoted"}"#, Fine),
-        (r#"{"expiresIn": "missing"}"#, Fine),
-        (r#"{"extraNumbers": true}"#, Fine),
-        (r#"{"delay": "1s"}"#, Fine),
-        // The last one: the application is not asked again for so long.
+        // Unusual answers with a token.
+        (r#"{"expiresIn": "quoted"}"#, Admitted),
+        (r#"{"expiresIn": "missing"}"#, Admitted),
+        (r#"{"extraNumbers": true}"#, Admitted),
+        (r#"{"delay": "1s"}"#, Admitted),
+        // This case is the last one: it delays all requests of the application.
         (
             r#"{"status": 429, "retryAfter": 60}"#,
             Warned("EntraThrottled", &["throttling requests"]),
         ),
     ]
-    .into_iter()
-    .enumerate()
-    {
-        let mut fault: Value = serde_json::from_str(odd).unwrap();
-        fault["endpoint"] = "entra.token".into();
-        env.azure.set_faults(&[serde_json::from_value(fault).unwrap()]);
-        // A generator of its own, so that no earlier try is remembered.
-        let generator = format!("odd-{number}");
-        namespace.apply_generator(&generator, serde_json::json!({})).await;
-        let answer = answer(&env, &generator).await;
-        let response = &answer["response"];
-        let (text, reason, words) = match &becomes {
-            Fine => {
-                assert_eq!(
-                    (&response["allowed"], &response["warnings"]),
-                    (&Value::Bool(true), &Value::Null),
-                    "{odd}"
-                );
-                continue;
-            }
-            Warned(reason, words) => {
-                assert_eq!(response["allowed"], true, "{odd}: {answer}");
-                (&response["warnings"][0], reason, words)
-            }
-            Refused(reason, words) => {
-                assert_eq!(
-                    (&response["allowed"], &response["status"]["code"]),
-                    (&Value::Bool(false), &403.into()),
-                    "{odd}"
-                );
-                (&response["status"]["message"], reason, words)
-            }
-        };
-        let text = text.as_str().unwrap();
-        for word in words.iter().chain([reason]) {
-            assert!(text.contains(word), "{odd}: {word:?} is missing: {text}");
+};
+
+/// Asserts that the answer to a Pod is as expected; returns the message or the warning.
+fn assert_expected<'a>(fault: &str, expected: &Expected, answer: &'a Value) -> Option<&'a str> {
+    let response = &answer["response"];
+    let (text, reason, texts) = match expected {
+        Expected::Admitted => {
+            assert_eq!(
+                (&response["allowed"], &response["warnings"]),
+                (&Value::Bool(true), &Value::Null),
+                "{fault}"
+            );
+            return None;
         }
-        assert!(
-            !text.contains("Trace ID") && !text.contains('\r'),
-            "{odd}: {text}"
-        );
-        if *reason == "FederatedCredentialNotFound" {
+        Expected::Warned(reason, texts) => {
+            assert_eq!(response["allowed"], true, "{fault}: {answer}");
+            (&response["warnings"][0], reason, texts)
+        }
+        Expected::Refused(reason, texts) => {
+            assert_eq!(
+                (&response["allowed"], &response["status"]["code"]),
+                (&Value::Bool(false), &403.into()),
+                "{fault}"
+            );
+            (&response["status"]["message"], reason, texts)
+        }
+    };
+    let text = text.as_str().unwrap();
+    for part in texts.iter().chain([reason]) {
+        assert!(text.contains(part), "{fault}: {part:?} is missing: {text}");
+    }
+    assert!(
+        !text.contains("Trace ID") && !text.contains('\r'),
+        "{fault}: {text}"
+    );
+    Some(text)
+}
+
+#[testkit::test]
+async fn each_answer_of_entra_has_the_documented_result() {
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
+    let issuer = env.cluster.prepared().await.issuer.clone();
+    for (number, (fault, expected)) in ANSWERS.iter().enumerate() {
+        let mut entra: Value = serde_json::from_str(fault).unwrap();
+        entra["endpoint"] = "entra.token".into();
+        env.azure.set_faults(&[from(entra)]);
+        // Each case has a generator of its own, as the webhook caches failures.
+        let generator = format!("odd-{number}");
+        namespace.apply_generator(&generator, json!({})).await;
+        let answer = answer(&env, &generator).await;
+        let Some(text) = assert_expected(fault, expected, &answer) else {
+            continue;
+        };
+        if text.contains("FederatedCredentialNotFound") {
             let subject = format!("--subject system:serviceaccount:{namespace}:app ");
             assert!(
                 text.contains(&subject) && text.contains(&format!("--issuer {issuer} ")),
-                "{odd}: {text}"
+                "{fault}: {text}"
             );
         }
     }
@@ -295,7 +305,7 @@ async fn each_odd_answer_of_entra_ends_in_its_class_and_its_words_in_time() {
 }
 
 #[testkit::test]
-async fn what_an_application_is_asked_to_wait_stops_all_its_pull_secrets_and_no_other_application() {
+async fn a_retry_after_delays_only_its_application() {
     let env = TestEnv::start().await;
     let namespace = &env.team_a.namespace;
     let mut throttling = fault(Endpoint::EntraToken, |f| f.status = Some(503));
@@ -318,7 +328,7 @@ async fn what_an_application_is_asked_to_wait_stops_all_its_pull_secrets_and_no_
 }
 
 #[testkit::test]
-async fn a_token_that_opens_less_than_its_scope_is_written_and_warned_of() {
+async fn a_token_with_less_than_its_scope_causes_a_warning() {
     let env = TestEnv::start().await;
     let namespace = &env.team_a.namespace;
     let scope = format!(
@@ -343,11 +353,7 @@ async fn a_token_that_opens_less_than_its_scope_is_written_and_warned_of() {
     assert_eq!((ready.type_.as_str(), ready.status.as_str()), ("Ready", "False"));
     assert_eq!(ready.reason, "ScopeNotGranted");
     assert!(ready.message.contains("team-a/typo"), "{}", ready.message);
-    assert_eq!(
-        env.azure.calls(Endpoint::AcrExchange),
-        1,
-        "the token is not fetched for each Pod"
-    );
+    assert_eq!(env.azure.calls(Endpoint::AcrExchange), 1, "Pods share the token");
 
     let scope = format!("repository:{}:pull", env.team_a.repository);
     namespace.apply_generator("typo", json!({"scope": scope})).await;

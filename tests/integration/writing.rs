@@ -1,21 +1,19 @@
-//! Writing Secrets without reading them.
+//! The webhook writes Secrets without reading them.
 
 use acr_pull_webhook::{generator::ACRAccessToken, pull_secret::AccountOf};
 use azure_emulator::Endpoint;
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Condition};
-use kube::{
-    Api,
-    api::{Patch, PatchParams},
-};
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use testkit::{
+    azure::token_lifetime,
     env::TestEnv,
     eventually,
     objects::{pod, pull_secret_name, unnamed_pod},
 };
 
 #[testkit::test]
-async fn a_secret_deleted_by_hand_is_written_anew_at_the_next_issue() {
+async fn a_deleted_secret_is_recreated_at_the_next_issue() {
     let env = TestEnv::start().await;
     let namespace = &env.team_a.namespace;
     let name = pull_secret_name(&namespace.create_pod(&pod("one", "contoso")).await);
@@ -25,7 +23,7 @@ async fn a_secret_deleted_by_hand_is_written_anew_at_the_next_issue() {
 }
 
 #[testkit::test]
-async fn a_secret_overwritten_by_hand_is_put_right_in_place_at_the_next_issue() {
+async fn an_overwritten_secret_is_corrected_at_the_next_issue() {
     let env = TestEnv::start().await;
     let namespace = &env.team_a.namespace;
     let name = pull_secret_name(&namespace.create_pod(&pod("one", "contoso")).await);
@@ -48,7 +46,7 @@ async fn a_secret_overwritten_by_hand_is_put_right_in_place_at_the_next_issue() 
     );
 }
 
-/// Makes what the token depends on change, and waits for the token that follows.
+/// Changes the generator, and waits for the new token.
 async fn reissue(env: &TestEnv) {
     let namespace = &env.team_a.namespace;
     let calls = env.azure.calls(Endpoint::AcrExchange);
@@ -64,9 +62,8 @@ async fn reissue(env: &TestEnv) {
 }
 
 #[testkit::test]
-async fn a_pull_secret_of_the_generators_account_is_not_renewed_as_another_one() {
-    let lives = |world: &mut serde_json::Value| world["tokens"] = json!({"acrRefreshLifetime": "12s"});
-    let env = TestEnv::leading(&[], lives).await;
+async fn a_pull_secret_is_not_renewed_with_another_identity() {
+    let env = TestEnv::leading(&[], token_lifetime(12)).await;
     let namespace = &env.team_a.namespace;
     let own = json!({"auth": {"workloadIdentity": {"serviceAccountRef": {"name": "app"}}}});
     namespace.apply_generator("contoso", own).await;
@@ -88,10 +85,11 @@ async fn a_pull_secret_of_the_generators_account_is_not_renewed_as_another_one()
         .patch("contoso", &PatchParams::default(), &Patch::Merge(pods))
         .await
         .unwrap();
-    eventually("the condition tells that nobody says for whom", async || {
+    eventually("the condition reports that the identity is unknown", async || {
         let conditions = namespace.status(&name).await.conditions;
-        let told = |c: &Condition| c.reason == "GeneratorInvalid" && c.message.contains("another identity");
-        conditions.iter().any(told).then_some(())
+        let is_reported =
+            |c: &Condition| c.reason == "GeneratorInvalid" && c.message.contains("another identity");
+        conditions.iter().any(is_reported).then_some(())
     })
     .await;
     assert_eq!(env.azure.calls_of(env.team_b.client_id, Endpoint::EntraToken), 0);

@@ -1,4 +1,4 @@
-//! Every way to certificates ends in a webhook that the API server trusts.
+//! The API server trusts the webhook with each source of certificates.
 
 use crate::release::{CERTIFICATES, Release, delete, environment, repository};
 use e2e::{client, eventually, scenario::Scenario, webhook::NAMESPACE};
@@ -20,17 +20,17 @@ use tokio::{
 };
 
 #[testkit::test]
-async fn helm_test_passes_and_a_pod_runs_with_the_certificate_that_the_webhook_makes() {
+async fn helm_test_and_a_pod_succeed_with_self_signed_certificates() {
     let client = client().await;
     let release = Release::fresh(&client, json!({})).await;
     release.test().await;
-    release.serves(Scenario::SelfSigned).await;
+    release.runs_app(Scenario::SelfSigned).await;
     let kept = release.secret(CERTIFICATES).await.unwrap();
     assert!(release.ca_bundle().await.unwrap().contains(kept["ca.crt"].trim()));
 }
 
 #[testkit::test]
-async fn helm_test_passes_and_a_pod_runs_with_a_certificate_that_is_provided() {
+async fn helm_test_and_a_pod_succeed_with_a_provided_certificate() {
     let client = client().await;
     let release = Release::none(&client).await;
     let folder = PathBuf::from(environment("E2E_FOLDER")).join("provided");
@@ -40,45 +40,45 @@ async fn helm_test_passes_and_a_pod_runs_with_a_certificate_that_is_provided() {
     create::<Namespace>(Api::all(client.clone()), namespace).await;
     let data = ["tls.crt", "tls.key"].map(|name| (name, ByteString(read(name))));
     let secret = json!({
-        "metadata": {"name": "ours"},
+        "metadata": {"name": "provided"},
         "type": "kubernetes.io/tls",
         "data": BTreeMap::from(data),
     });
     create::<Secret>(Api::namespaced(client.clone(), NAMESPACE), secret).await;
 
     let authority = String::from_utf8(read("ca.crt")).unwrap();
-    let provided = json!({"secretName": "ours", "caBundle": authority});
+    let provided = json!({"secretName": "provided", "caBundle": authority});
     release
         .install(json!({"certificates": {"mode": "provided", "provided": provided}}))
         .await;
     release.test().await;
-    release.serves(Scenario::ProvidedCertificate).await;
+    release.runs_app(Scenario::ProvidedCertificate).await;
     assert_eq!(release.ca_bundle().await.unwrap().trim(), authority.trim());
     assert!(release.secret(CERTIFICATES).await.unwrap().keys().eq(["path"]));
 }
 
 #[testkit::test]
-async fn helm_test_passes_and_a_pod_runs_with_a_certificate_of_cert_manager() {
+async fn helm_test_and_a_pod_succeed_with_cert_manager() {
     let client = client().await;
     let release = Release::none(&client).await;
     let cert_manager = CertManager::start(&client).await;
     release
         .install(json!({"certificates": {"mode": "cert-manager"}}))
         .await;
-    // Helm waits for the Certificate, and knows nothing of the injector.
-    eventually("the API server is told of the authority", async || {
+    // Helm waits for the Certificate, but not for the injector.
+    eventually("the registration contains the authority", async || {
         let kept = release.secret("acr-pull-webhook-tls").await?;
         (release.ca_bundle().await? == kept["ca.crt"]).then_some(())
     })
     .await;
     release.test().await;
-    release.serves(Scenario::CertManager).await;
+    release.runs_app(Scenario::CertManager).await;
     assert!(release.secret(CERTIFICATES).await.unwrap().keys().eq(["path"]));
     release.uninstall().await;
     cert_manager.remove(&client).await;
 }
 
-/// cert-manager's controllers and CA injector, beside the cluster.
+/// The controllers and the CA injector of cert-manager, as a process outside of the cluster.
 struct CertManager {
     program: Child,
     kinds: Vec<String>,
@@ -89,20 +89,10 @@ impl CertManager {
         let folder = PathBuf::from(environment("CERT_MANAGER"));
         let kinds = Api::<CustomResourceDefinition>::all(client.clone());
         let before = names(&kinds).await;
-        let applied = Command::new(environment("KUBECTL"))
-            .args(["apply", "--server-side", "--filename"])
-            .arg(folder.join("crds"))
-            .stdout(Stdio::null())
-            .status();
-        assert!(applied.await.unwrap().success());
+        kubectl(&["apply", "--server-side", "--filename"], &folder).await;
         let mut kinds = names(&kinds).await;
         kinds.retain(|kind| !before.contains(kind));
-        let established = Command::new(environment("KUBECTL"))
-            .args(["wait", "--for=condition=Established", "--filename"])
-            .arg(folder.join("crds"))
-            .stdout(Stdio::null())
-            .status();
-        assert!(established.await.unwrap().success());
+        kubectl(&["wait", "--for=condition=Established", "--filename"], &folder).await;
         let log = std::fs::File::create(Path::new(&environment("E2E_FOLDER")).join("cert-manager.log"));
         let mut program = Command::new(folder.join("cert-manager"))
             .arg(environment("KUBECONFIG"))
@@ -112,9 +102,9 @@ impl CertManager {
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        let mut said = BufReader::new(program.stdout.take().unwrap()).lines();
-        let line = said.next_line().await.unwrap();
-        assert_eq!(line.as_deref(), Some("ready"), "cert-manager.log tells more");
+        let mut output = BufReader::new(program.stdout.take().unwrap()).lines();
+        let line = output.next_line().await.unwrap();
+        assert_eq!(line.as_deref(), Some("ready"), "see cert-manager.log");
         Self { program, kinds }
     }
 
@@ -125,6 +115,16 @@ impl CertManager {
             delete(&kinds, &kind).await;
         }
     }
+}
+
+/// Runs kubectl with the CRDs of cert-manager.
+async fn kubectl(arguments: &[&str], folder: &Path) {
+    let status = Command::new(environment("KUBECTL"))
+        .args(arguments)
+        .arg(folder.join("crds"))
+        .stdout(Stdio::null())
+        .status();
+    assert!(status.await.unwrap().success());
 }
 
 async fn names(kinds: &Api<CustomResourceDefinition>) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! All that there is on the cluster.
+//! The objects of the cluster.
 
 use kube::{
     Api, Client, ResourceExt,
@@ -7,7 +7,7 @@ use kube::{
 };
 use std::collections::BTreeSet;
 
-/// Every object of every kind by its kind, namespace and name, but Events, which come and go.
+/// All objects by kind, namespace and name, without Events.
 pub async fn everything(client: &Client) -> BTreeSet<String> {
     let kinds = Discovery::new(client.clone()).run().await.unwrap();
     let mut all = BTreeSet::new();
@@ -18,7 +18,7 @@ pub async fn everything(client: &Client) -> BTreeSet<String> {
             }
             let api = Api::<DynamicObject>::all_with(client.clone(), &kind);
             let objects = match api.list_metadata(&ListParams::default()).await {
-                // The kind went meanwhile, or is none that is kept.
+                // The kind was deleted in the meantime, or the API server does not store it.
                 Err(kube::Error::Api(status)) if [404, 405].contains(&status.code) => continue,
                 other => other.unwrap(),
             };

@@ -1,5 +1,5 @@
-//! The webhook as Helm installs it, on a real node. `make e2e-helm` brings all that these tests want, and runs them one
-//! after the other: each begins by removing what is installed.
+//! The webhook as Helm installs it, on a real node. `make e2e-helm` provides what these tests need, and runs them one after
+//! the other: each test begins without a release.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -8,5 +8,5 @@ mod cluster;
 mod outages;
 mod release;
 mod replacements;
-// Cargo runs them by name: these leave nothing to the next suite.
+// The test harness runs modules by name: after these tests, nothing is installed.
 mod uninstalling;

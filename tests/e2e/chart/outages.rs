@@ -1,4 +1,4 @@
-//! No replica runs.
+//! A release without replicas.
 
 use crate::release::{Release, TEST, is_patched};
 use e2e::{client, eventually, scenario::Scenario, webhook::replaced};
@@ -11,63 +11,64 @@ use serde_json::{Value, json};
 use testkit::objects::{ANNOTATION, from, pod_json, with_account};
 
 #[testkit::test]
-async fn without_replicas_only_pods_that_ask_are_refused_or_with_ignore_admitted_unpatched_and_helm_test_fails()
- {
+async fn without_replicas_failure_policy_decides_on_annotated_pods_only() {
     let client = client().await;
     let release = Release::fresh(&client, json!({})).await;
-    let team = Scenario::NoReplicas.set_up(&client, json!({})).await;
+    let namespace = Scenario::NoReplicas.set_up(&client, json!({})).await;
     let system = Api::<Pod>::namespaced(client.clone(), "kube-system");
     let roles = Api::<Role>::namespaced(client.clone(), "default");
     assert!(
-        team.try_create_pod(&asks())
+        namespace
+            .try_create_pod(&annotated_pod())
             .await
             .is_ok_and(|pod| is_patched(&pod))
     );
 
     release.upgrade(json!({"replicas": 0})).await;
     replaced(&client, 0).await;
-    for (policy, tells) in [
+    for (policy, report) in [
         (
             "Fail",
             "the API server did not receive the expected answer from the webhook",
         ),
         ("Ignore", "the API server did not call the webhook"),
     ] {
-        // The default first.
+        // `Fail` is the default.
         if policy != "Fail" {
             release
                 .upgrade(json!({"webhook": {"failurePolicy": policy}}))
                 .await;
         }
-        // The API server learns of it in its own time.
-        eventually(&format!("a Pod that asks meets {policy}"), async || {
-            match (policy, team.try_create_pod(&asks()).await) {
-                ("Fail", Err(kube::Error::Api(refusal))) => {
-                    assert!(
-                        refusal
-                            .message
-                            .contains("failed calling webhook \"pods.acr-pull.dev\""),
-                        "{}",
-                        refusal.message
-                    );
-                    Some(())
-                }
-                ("Ignore", Ok(pod)) => {
-                    assert!(!is_patched(&pod));
-                    Some(())
-                }
-                ("Ignore", Err(_)) => None,
-                (_, other) => panic!("{other:?}"),
+        // The API server sees the change after a delay.
+        eventually(&format!("{policy} applies to an annotated Pod"), async || match (
+            policy,
+            namespace.try_create_pod(&annotated_pod()).await,
+        ) {
+            ("Fail", Err(kube::Error::Api(refusal))) => {
+                assert!(
+                    refusal
+                        .message
+                        .contains("failed calling webhook \"pods.acr-pull.dev\""),
+                    "{}",
+                    refusal.message
+                );
+                Some(())
             }
+            ("Ignore", Ok(pod)) => {
+                assert!(!is_patched(&pod));
+                Some(())
+            }
+            ("Ignore", Err(_)) => None,
+            (_, other) => panic!("{other:?}"),
         })
         .await;
-        let said = release.failed_test().await;
-        assert!(said.contains(tells), "{said}");
-        // The test's rights are no longer than the test.
+        let log = release.failed_test().await;
+        assert!(log.contains(report), "{log}");
+        // The rights of the test are deleted with the test.
         assert!(roles.get_opt(TEST).await.unwrap().is_none());
 
-        let silent = team.try_create_pod(&gated(json!({}))).await;
-        assert!(silent.is_ok_and(|pod| !is_patched(&pod)));
+        let unannotated = namespace.try_create_pod(&gated(json!({}))).await;
+        assert!(unannotated.is_ok_and(|pod| !is_patched(&pod)));
         for annotations in [json!({}), json!({ANNOTATION: "contoso"})] {
             let pod = with_account(gated(annotations), "default");
             let created = system.create(&PostParams::default(), &pod).await.unwrap();
@@ -82,15 +83,15 @@ async fn without_replicas_only_pods_that_ask_are_refused_or_with_ignore_admitted
     release
         .upgrade(json!({"replicas": 2, "webhook": {"failurePolicy": "Fail"}}))
         .await;
-    eventually("a Pod that asks is patched again", async || {
-        let pod = team.try_create_pod(&asks()).await.ok()?;
+    eventually("an annotated Pod is patched again", async || {
+        let pod = namespace.try_create_pod(&annotated_pod()).await.ok()?;
         is_patched(&pod).then_some(())
     })
     .await;
 }
 
 /// A Pod that needs a pull secret. No node is involved: only its admission matters.
-fn asks() -> Pod {
+fn annotated_pod() -> Pod {
     gated(json!({ANNOTATION: "contoso"}))
 }
 

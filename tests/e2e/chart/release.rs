@@ -31,7 +31,7 @@ pub struct Release {
 }
 
 impl Release {
-    /// None yet: no namespace, no object, no kind.
+    /// Removes an installed release with its namespace and its CRDs.
     pub async fn none(client: &Client) -> Self {
         let release = Self {
             client: client.clone(),
@@ -39,7 +39,7 @@ impl Release {
         release
             .helm(&["uninstall", NAME, "--ignore-not-found"], None)
             .await;
-        // Nobody is left whom replicas of another test should wait for.
+        // The replicas of another test have no requests left.
         let pods = Api::<Pod>::namespaced(client.clone(), NAMESPACE);
         let at_once = DeleteParams::default().grace_period(1);
         pods.delete_collection(&at_once, &ListParams::default())
@@ -50,7 +50,7 @@ impl Release {
         release
     }
 
-    /// Installed where nothing of it was, with these values beside those of this cluster.
+    /// Installs a new release with these values and those of this cluster.
     pub async fn fresh(client: &Client, values: Value) -> Self {
         let release = Self::none(client).await;
         release.install(values).await;
@@ -66,7 +66,7 @@ impl Release {
         .await;
     }
 
-    /// As docs/install.md says.
+    /// Upgrades the release by the command in docs/install.md.
     pub async fn upgrade(&self, values: Value) {
         let chart = chart();
         self.helm(
@@ -80,7 +80,7 @@ impl Release {
         self.helm(&["test", NAME], None).await;
     }
 
-    /// The test must fail; the last that its Pod said, which is left to tell why.
+    /// Runs the test, which must fail, and returns the log of its Pod.
     pub async fn failed_test(&self) -> String {
         let tested = self.try_helm(&["test", NAME], None).await;
         assert!(tested.is_err(), "helm test passed");
@@ -96,7 +96,7 @@ impl Release {
         delete(&Api::<Namespace>::all(self.client.clone()), NAMESPACE).await;
     }
 
-    /// The chart's kinds, as far as they are ours: with the operator of the others, theirs stay.
+    /// Deletes the CRDs that belong to the chart.
     pub async fn delete_kinds(&self) {
         let kinds = Api::<CustomResourceDefinition>::all(self.client.clone());
         let ours = ListParams::default().labels("app.kubernetes.io/part-of=acr-pull-webhook");
@@ -105,7 +105,7 @@ impl Release {
         }
     }
 
-    /// What the API server trusts.
+    /// The authority in the registration.
     pub async fn ca_bundle(&self) -> Option<String> {
         let registrations = Api::<MutatingWebhookConfiguration>::all(self.client.clone());
         let hooks = registrations.get(NAME).await.unwrap().webhooks.unwrap();
@@ -116,7 +116,7 @@ impl Release {
             .map(|bundle| String::from_utf8(bundle.0).unwrap())
     }
 
-    /// The text of a Secret in its namespace.
+    /// The text of a Secret in the release's namespace.
     pub async fn secret(&self, name: &str) -> Option<BTreeMap<String, String>> {
         let secrets = Api::<Secret>::namespaced(self.client.clone(), NAMESPACE);
         let data = secrets.get_opt(name).await.unwrap()?.data?.into_iter();
@@ -126,8 +126,8 @@ impl Release {
         )
     }
 
-    /// A Pod that asks gets its private image.
-    pub async fn serves(&self, scenario: Scenario) -> ScenarioNamespace {
+    /// Runs an annotated Pod with a private image.
+    pub async fn runs_app(&self, scenario: Scenario) -> ScenarioNamespace {
         let namespace = scenario.set_up(&self.client, json!({})).await;
         let pod = namespace.create_app("app", Some("contoso")).await;
         assert!(is_patched(&pod));
@@ -136,8 +136,8 @@ impl Release {
     }
 
     async fn helm(&self, arguments: &[&str], values: Option<Value>) {
-        if let Err(said) = self.try_helm(arguments, values).await {
-            panic!("helm {}: {said}{}", arguments.join(" "), self.logs().await);
+        if let Err(output) = self.try_helm(arguments, values).await {
+            panic!("helm {}: {output}{}", arguments.join(" "), self.logs().await);
         }
     }
 
@@ -168,7 +168,7 @@ impl Release {
         }
     }
 
-    /// The last that each Pod of the release has said.
+    /// The last log lines of each Pod of the release.
     async fn logs(&self) -> String {
         let pods = Api::<Pod>::namespaced(self.client.clone(), NAMESPACE);
         let last = LogParams {
@@ -184,7 +184,7 @@ impl Release {
     }
 }
 
-/// Whether the webhook has had its way with it.
+/// Whether the webhook has patched the Pod.
 pub fn is_patched(pod: &Pod) -> bool {
     let secrets = pod.spec.as_ref().unwrap().image_pull_secrets.as_deref();
     secrets.is_some_and(|secrets| secrets.iter().any(|secret| secret.name.starts_with("acr-pull-")))
@@ -204,7 +204,7 @@ pub fn repository(path: &str) -> String {
     root.join(path).to_str().unwrap().to_owned()
 }
 
-/// Deletes what may be gone already, and waits until it is.
+/// Deletes an object if it exists, and waits until it is gone.
 pub async fn delete<K>(api: &Api<K>, name: &str)
 where
     K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,

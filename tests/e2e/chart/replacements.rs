@@ -1,9 +1,9 @@
-//! Certificates and replicas are replaced, and no Pod notices.
+//! Pods are admitted while certificates and replicas are replaced.
 
 use crate::release::{CERTIFICATES, Release};
 use e2e::{
     client, eventually,
-    load::{FEW, while_pods_are_created},
+    load::{MIN_CREATED, while_pods_are_created},
     scenario::Scenario,
     webhook::{self, evict_one, replaced},
 };
@@ -11,44 +11,46 @@ use kube::ResourceExt;
 use serde_json::json;
 use std::collections::BTreeSet;
 
-/// A certificate that lives for 30 s is replaced after 20 s.
+/// A certificate with a lifetime of 30 s is replaced after 20 s.
 #[testkit::test]
-async fn no_pod_is_refused_or_left_unpatched_while_authorities_are_replaced() {
+async fn all_pods_are_patched_during_certificate_rotations() {
     let rotations: usize = std::env::var("E2E_ROTATIONS").map_or(3, |n| n.parse().unwrap());
     let client = client().await;
     let lifetime = json!({"certificates": {"selfManaged": {"lifetime": "30s"}}});
     let release = Release::fresh(&client, lifetime).await;
-    let team = Scenario::CertificateRotation.set_up(&client, json!({})).await;
+    let namespace = Scenario::CertificateRotation.set_up(&client, json!({})).await;
     let authority = async || {
         let kept = release.secret(CERTIFICATES).await;
-        kept.expect("certificates are kept").remove("ca.crt").unwrap()
+        kept.expect("the Secret of certificates exists")
+            .remove("ca.crt")
+            .unwrap()
     };
-    while_pods_are_created(&team, async |created| {
+    while_pods_are_created(&namespace, async |created| {
         for rotation in 1..=rotations {
             let (before, created_before) = (authority().await, created.get());
-            eventually("another authority signs", async || {
+            eventually("the certificate authority is replaced", async || {
                 (authority().await != before).then_some(())
             })
             .await;
             let meanwhile = created.get() - created_before;
             println!("{meanwhile} Pods were created until rotation {rotation}");
-            assert!(meanwhile > FEW);
+            assert!(meanwhile > MIN_CREATED);
         }
     })
     .await;
 }
 
 #[testkit::test]
-async fn no_pod_is_refused_or_left_unpatched_while_helm_upgrades_and_a_replica_is_evicted() {
+async fn all_pods_are_patched_during_a_helm_upgrade_and_an_eviction() {
     let client = client().await;
     let release = Release::fresh(&client, json!({})).await;
-    let team = Scenario::ChartUpgrade.set_up(&client, json!({})).await;
+    let namespace = Scenario::ChartUpgrade.set_up(&client, json!({})).await;
     let before = replicas(&client).await;
-    while_pods_are_created(&team, async |created| {
+    while_pods_are_created(&namespace, async |created| {
         release.upgrade(json!({"log": {"level": "debug"}})).await;
         replaced(&client, 2).await;
         let by_upgrade = created.get();
-        assert!(by_upgrade > FEW);
+        assert!(by_upgrade > MIN_CREATED);
         assert!(before.is_disjoint(&replicas(&client).await));
 
         evict_one(&client).await;

@@ -1,4 +1,4 @@
-//! What an uninstallation leaves, and that it is nothing once the documented commands are given too.
+//! What an uninstallation leaves on the cluster, and that the documented commands delete the rest.
 
 use crate::{
     cluster::everything,
@@ -10,8 +10,7 @@ use e2e::{
     scenario::{Scenario, ScenarioNamespace},
 };
 use k8s_openapi::{
-    api::core::v1::{Namespace, Secret},
-    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    api::core::v1::Namespace, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
     Api, Client,
@@ -19,10 +18,11 @@ use kube::{
 };
 use serde_json::json;
 use std::{cell::RefCell, collections::BTreeSet, time::Duration};
+use testkit::speed;
 use tokio::time::timeout;
 
-const PATIENCE: Duration = Duration::from_secs(120);
-/// Left by every uninstallation: docs/install.md tells what removes it.
+const NOMINAL_LIMIT: Duration = Duration::from_secs(120);
+/// What each uninstallation leaves: docs/install.md lists the commands that delete it.
 const LEFT: [&str; 8] = [
     "apiservices.apiregistration.k8s.io v1alpha1.generators.external-secrets.io",
     "configmaps. acr-pull-webhook/kube-root-ca.crt",
@@ -35,103 +35,98 @@ const LEFT: [&str; 8] = [
 ];
 
 #[testkit::test]
-async fn an_uninstallation_with_its_kind_leaves_no_pull_secret_and_nothing_in_the_way() {
+async fn an_uninstallation_with_its_crd_leaves_no_pull_secret() {
     let client = client().await;
     let release = Release::none(&client).await;
     let before = everything(&client).await;
     release.install(json!({"crds": {"keep": false}})).await;
     release.test().await;
-    let team = release.serves(Scenario::UninstallWithCrds).await;
-    let pull_secret = team.only_pull_secret().await.metadata.name.unwrap();
-    collector_knows_pull_secrets(&team).await;
+    let (namespace, pull_secret) = run_app(&release, Scenario::UninstallWithCrds).await;
 
     release.uninstall().await;
-    is_not_in_the_way(&team).await;
-    goes(&team, &pull_secret).await;
-    team_goes(&team).await;
-    leaves(&client, &before, &LEFT).await;
-    release.delete_namespace().await;
-    release.delete_kinds().await;
-    leaves(&client, &before, &[]).await;
+    assert_unpatched(&namespace).await;
+    assert_rest(&client, &release, &before, namespace, &pull_secret).await;
 }
 
 #[testkit::test]
-async fn an_uninstallation_keeps_pull_secrets_until_their_kind_is_deleted() {
+async fn an_uninstallation_keeps_pull_secrets_until_their_crd_is_deleted() {
     let client = client().await;
     let release = Release::none(&client).await;
     let before = everything(&client).await;
     release.install(json!({})).await;
-    let team = release.serves(Scenario::UninstallKeepingCrds).await;
-    let pull_secret = team.only_pull_secret().await.metadata.name.unwrap();
-    collector_knows_pull_secrets(&team).await;
+    let (namespace, pull_secret) = run_app(&release, Scenario::UninstallKeepingCrds).await;
 
     release.uninstall().await;
-    is_not_in_the_way(&team).await;
-    assert_eq!(team.only_pull_secret().await.metadata.name.unwrap(), pull_secret);
-    team.secrets().get(&pull_secret).await.unwrap();
+    assert_unpatched(&namespace).await;
+    let kept = namespace.only_pull_secret().await;
+    assert_eq!(kept.metadata.name.unwrap(), pull_secret);
+    namespace.secrets().get(&pull_secret).await.unwrap();
 
     let kinds = Api::<CustomResourceDefinition>::all(client.clone());
     delete(&kinds, "acrpullsecrets.acr-pull.dev").await;
-    goes(&team, &pull_secret).await;
-    team_goes(&team).await;
-    leaves(&client, &before, &LEFT).await;
-    release.delete_namespace().await;
-    release.delete_kinds().await;
-    leaves(&client, &before, &[]).await;
+    assert_rest(&client, &release, &before, namespace, &pull_secret).await;
 }
 
-/// The first Pod that asks after it is admitted as it was written.
-async fn is_not_in_the_way(team: &ScenarioNamespace) {
-    let pod = team.create_app("after", Some("contoso")).await;
+/// Runs a Pod, and returns its namespace and the name of its pull secret.
+async fn run_app(release: &Release, scenario: Scenario) -> (ScenarioNamespace, String) {
+    let namespace = release.runs_app(scenario).await;
+    let pull_secret = namespace.only_pull_secret().await.metadata.name.unwrap();
+    wait_until_collected(&namespace).await;
+    (namespace, pull_secret)
+}
+
+/// Asserts that a new annotated Pod is admitted without a patch.
+async fn assert_unpatched(namespace: &ScenarioNamespace) {
+    let pod = namespace.create_app("after", Some("contoso")).await;
     assert!(!is_patched(&pod));
 }
 
-/// Waits until Kubernetes' garbage collector watches the kind. It looks for new kinds each 30 s, and never deletes what objects
-/// owned whose kind was deleted before that.
-async fn collector_knows_pull_secrets(team: &ScenarioNamespace) {
-    let pull_secrets = team.api::<ACRPullSecret>();
-    let probe = ACRPullSecret::new("acr-pull-probe", team.only_pull_secret().await.spec);
+/// Waits until the garbage collector of Kubernetes watches the kind. It looks for new kinds every 30 s, and never deletes
+/// the dependents of a kind that was deleted before that.
+async fn wait_until_collected(namespace: &ScenarioNamespace) {
+    let pull_secrets = namespace.pull_secrets();
+    let probe = ACRPullSecret::new("acr-pull-probe", namespace.only_pull_secret().await.spec);
     pull_secrets.create(&PostParams::default(), &probe).await.unwrap();
-    // Nobody else ends such a deletion.
+    // Only the garbage collector completes a foreground deletion.
     pull_secrets
         .delete("acr-pull-probe", &DeleteParams::foreground())
         .await
         .unwrap();
-    eventually("the garbage collector ends a deletion", async || {
-        pull_secrets
-            .get_opt("acr-pull-probe")
-            .await
-            .unwrap()
-            .is_none()
-            .then_some(())
+    eventually("the garbage collector completes a deletion", async || {
+        let probe = pull_secrets.get_opt("acr-pull-probe").await.unwrap();
+        probe.is_none().then_some(())
     })
     .await;
 }
 
-async fn goes(team: &ScenarioNamespace, secret: &str) {
-    eventually(&format!("Secret {secret} is gone"), async || {
-        let secret = team.api::<Secret>().get_opt(secret).await.unwrap();
-        secret.is_none().then_some(())
-    })
-    .await;
+/// Asserts that the pull secret is deleted, and that the documented commands delete all that is left.
+async fn assert_rest(
+    client: &Client,
+    release: &Release,
+    before: &BTreeSet<String>,
+    namespace: ScenarioNamespace,
+    pull_secret: &str,
+) {
+    namespace.wait_until_secret_is_gone(pull_secret).await;
+    let namespaces = Api::<Namespace>::all(client.clone());
+    delete(&namespaces, namespace.name()).await;
+    wait_until_left(client, before, &LEFT).await;
+    release.delete_namespace().await;
+    release.delete_kinds().await;
+    wait_until_left(client, before, &[]).await;
 }
 
-/// Waits until exactly this has come since `before`.
-async fn leaves(client: &Client, before: &BTreeSet<String>, left: &[&str]) {
+/// Waits until exactly these objects exist that did not exist `before`.
+async fn wait_until_left(client: &Client, before: &BTreeSet<String>, left: &[&str]) {
     let expected: BTreeSet<_> = left.iter().map(|line| (*line).to_owned()).collect();
     let seen = RefCell::new(BTreeSet::new());
-    let wait = timeout(PATIENCE, async {
+    let wait = timeout(speed::scaled(NOMINAL_LIMIT), async {
         while *seen.borrow() != expected {
             let now = everything(client).await;
             seen.replace(now.difference(before).cloned().collect());
         }
     });
     if wait.await.is_err() {
-        panic!("left: {:#?}, not: {expected:#?}", seen.borrow());
+        panic!("left: {:#?}, expected: {expected:#?}", seen.borrow());
     }
-}
-
-async fn team_goes(team: &ScenarioNamespace) {
-    let namespaces = Api::<Namespace>::all(team.client.clone());
-    delete(&namespaces, &team.name()).await;
 }

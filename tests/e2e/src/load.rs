@@ -1,4 +1,4 @@
-//! Pods that are created without pause, while something happens to the webhook.
+//! Pods that are created without a pause while replicas or certificates of the webhook are replaced.
 
 use crate::scenario::ScenarioNamespace;
 use futures::future::join_all;
@@ -9,14 +9,13 @@ use std::cell::Cell;
 use testkit::objects::{ANNOTATION, from, pod_json};
 
 const CREATORS: usize = 4;
-/// Far fewer than are created in the time of any rollout.
-pub const FEW: usize = 50;
+/// Fewer than are created during any rollout.
+pub const MIN_CREATED: usize = 50;
 
-/// Creates Pods while `during` lasts, which may look at how many there were so far: none of them may be refused or left
-/// unpatched.
-pub async fn while_pods_are_created(team: &ScenarioNamespace, during: impl AsyncFnOnce(&Cell<usize>)) {
+/// Creates Pods while `during` runs, and asserts that all of them are patched. `during` receives the number of created Pods.
+pub async fn while_pods_are_created(namespace: &ScenarioNamespace, during: impl AsyncFnOnce(&Cell<usize>)) {
     let (created, ended) = (Cell::new(0), Cell::new(false));
-    let creators = join_all((0..CREATORS).map(|n| create(team, n, &created, &ended)));
+    let creators = join_all((0..CREATORS).map(|n| create(namespace, n, &created, &ended)));
     let during = async {
         during(&created).await;
         ended.set(true);
@@ -26,30 +25,30 @@ pub async fn while_pods_are_created(team: &ScenarioNamespace, during: impl Async
     assert!(wrong.is_empty(), "{} of {created}: {wrong:#?}", wrong.len());
 }
 
-/// Creates and deletes Pods until told to end; returns what was wrong with them.
+/// Creates and deletes Pods until `ended`; returns the failures.
 async fn create(
-    team: &ScenarioNamespace,
+    namespace: &ScenarioNamespace,
     creator: usize,
     created: &Cell<usize>,
     ended: &Cell<bool>,
 ) -> Vec<String> {
-    let pods = team.api::<Pod>();
+    let pods = namespace.api::<Pod>();
     let mut wrong = Vec::new();
     for n in 0.. {
         if ended.get() {
             break;
         }
         let name = format!("app-{creator}-{n}");
-        // Some have to wait for a token, the others find it there.
+        // Each tenth Pod waits for a new token.
         let fresh = n % 10 == 0;
         let generator = if fresh { name.as_str() } else { "contoso" };
         if fresh {
-            team.create_generator(generator, json!({})).await;
+            namespace.create_generator(generator, json!({})).await;
         }
-        let mut pod = pod_json(&name, &team.scenario.image(), json!({ANNOTATION: generator}));
-        // Admission is all that matters: no node is bothered.
+        let mut pod = pod_json(&name, &namespace.scenario.image(), json!({ANNOTATION: generator}));
+        // Only the admission matters: a scheduling gate keeps the Pod from the nodes.
         pod["spec"]["schedulingGates"] = json!([{"name": "acr-pull.dev/e2e"}]);
-        match team.try_create_pod(&from(pod)).await {
+        match namespace.try_create_pod(&from(pod)).await {
             Err(error) => wrong.push(format!("{} {name}: {error}", Timestamp::now())),
             Ok(pod) => {
                 let labelled = pod

@@ -1,4 +1,4 @@
-//! The webhook's own Pods.
+//! The Pods of the webhook.
 
 use crate::eventually;
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
@@ -9,7 +9,7 @@ use kube::{
 
 pub const NAMESPACE: &str = "acr-pull-webhook";
 
-/// Each Pod of the webhook, those that are going away too.
+/// All Pods of the webhook, including those that are terminating.
 pub async fn replicas(client: &Client) -> Vec<Pod> {
     let pods = Api::<Pod>::namespaced(client.clone(), NAMESPACE);
     let selector = ListParams::default().labels("app.kubernetes.io/name=acr-pull-webhook");
@@ -27,11 +27,11 @@ pub async fn evict_one(client: &Client) {
     .await;
 }
 
-/// Waits until there are so many replicas, all of them new and available.
+/// Waits until all Pods are available replicas of the newest revision.
 pub async fn replaced(client: &Client, wanted: i32) {
     let deployments = Api::<Deployment>::namespaced(client.clone(), NAMESPACE);
     eventually(
-        &format!("{wanted} replicas are available, and no other is there"),
+        &format!("{wanted} replicas are available, and no other Pod exists"),
         async || {
             let deployment = deployments.get("acr-pull-webhook").await.unwrap();
             let status = deployment.status?;

@@ -1,5 +1,4 @@
-//! The running webhook itself. Cargo runs this after `pulls`, by name, so that there is
-//! something to look back on.
+//! The running webhook. Cargo runs this test program after `pulls`, by its name: the log contains the work of those tests.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -23,15 +22,15 @@ async fn replicas(client: &Client) -> Vec<Pod> {
     replicas
 }
 
-/// `make e2e` deploys with the most verbose level, so everything that could be said was said.
+/// `make e2e` deploys with the most verbose log level.
 #[testkit::test]
-async fn no_token_assertion_or_docker_config_is_in_any_log_line() {
+async fn the_log_contains_no_token_assertion_or_docker_config() {
     let client = client().await;
     let credentials = azure::credentials(&client).await;
     assert!(!credentials.issued.is_empty() && !credentials.presented.is_empty());
     let traces = credentials.traces();
     let hidden = vec!["[…]"; traces.len()];
-    // There are thousands, and the logs are long.
+    // There are thousands of credentials, and the logs are long.
     let traces = AhoCorasick::new(&traces).unwrap();
     let pods = Api::<Pod>::namespaced(client.clone(), NAMESPACE);
     let mut issued_here = 0;
@@ -39,11 +38,11 @@ async fn no_token_assertion_or_docker_config_is_in_any_log_line() {
         let log = pods.logs(&pod.name_any(), &LogParams::default()).await.unwrap();
         assert!(
             log.lines().any(|l| l.contains("\"message\":\"serving\"")),
-            "the log is whole, from its beginning"
+            "the log is complete"
         );
         assert!(
             log.contains("\"level\":\"TRACE\""),
-            "the log is at its most verbose: deploy by `make e2e`"
+            "the log level is the most verbose one: deploy by `make e2e`"
         );
         issued_here += log.matches("\"message\":\"pull secret issued\"").count();
         for line in log.lines() {
@@ -58,12 +57,12 @@ async fn no_token_assertion_or_docker_config_is_in_any_log_line() {
             );
         }
     }
-    assert!(issued_here > 0, "the logs tell of pull secrets");
+    assert!(issued_here > 0, "the logs contain issued pull secrets");
 }
 
-/// What `kubectl top pod --containers` would show.
+/// The value that `kubectl top pod --containers` shows.
 #[testkit::test]
-async fn a_replica_needs_less_than_16_mib() {
+async fn a_replica_uses_less_than_16_mib() {
     let client = client().await;
     for pod in replicas(&client).await {
         let (name, node) = (
@@ -94,7 +93,7 @@ async fn the_image_is_smaller_than_14_mb() {
         .clone()
         .unwrap();
     let nodes = Api::<Node>::all(client.clone());
-    let bytes = eventually("a node tells the size of the image", async || {
+    let bytes = eventually("a node reports the size of the image", async || {
         let images = nodes
             .list(&ListParams::default())
             .await

@@ -1,10 +1,10 @@
-//! The webhook's own Pods are replaced. Cargo runs this last, by name, for it leaves other replicas than it found.
+//! The webhook's Pods are replaced. Cargo runs this test program last, by its name, as it replaces the replicas.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use e2e::{
     client,
-    load::{FEW, while_pods_are_created},
+    load::{MIN_CREATED, while_pods_are_created},
     scenario::Scenario,
     webhook::{NAMESPACE, evict_one, replaced},
 };
@@ -13,13 +13,13 @@ use kube::{Api, Client, api::Patch};
 use serde_json::{Value, json};
 
 #[testkit::test]
-async fn no_pod_is_refused_or_left_unpatched_while_replicas_are_replaced_and_evicted() {
+async fn all_pods_are_patched_during_a_rollout_and_an_eviction() {
     let client = client().await;
-    let team = Scenario::Rollout.set_up(&client, json!({})).await;
+    let namespace = Scenario::Rollout.set_up(&client, json!({})).await;
     patch(&client, json!({"spec": {"replicas": 3}})).await;
     replaced(&client, 3).await;
 
-    while_pods_are_created(&team, async |created| {
+    while_pods_are_created(&namespace, async |created| {
         let annotations = json!({"kubectl.kubernetes.io/restartedAt": Timestamp::now().to_string()});
         patch(
             &client,
@@ -29,7 +29,7 @@ async fn no_pod_is_refused_or_left_unpatched_while_replicas_are_replaced_and_evi
         replaced(&client, 3).await;
         let by_rollout = created.get();
         assert!(
-            by_rollout > FEW,
+            by_rollout > MIN_CREATED,
             "only {by_rollout} Pods were created during the rollout"
         );
 

@@ -1,17 +1,10 @@
-//! A host in trouble and a namespace with much of it delay nobody else.
+//! A failing host and a namespace with many failures delay no other namespace.
 
-use super::others::Others;
-use azure_emulator::{Endpoint, Fault};
-use futures::{StreamExt, future::join_all, stream};
+use super::bystanders::Bystanders;
+use azure_emulator::Endpoint;
+use futures::{StreamExt, stream};
 use jiff::Timestamp;
-use k8s_openapi::api::{
-    admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
-    core::v1::Pod,
-};
-use kube::{
-    Api,
-    api::{ListParams, PostParams},
-};
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
@@ -19,25 +12,31 @@ use std::{
     time::{Duration, Instant},
 };
 use testkit::{
-    azure::REGISTRY,
-    control_plane::apply,
+    azure::{add_registry, set_token_lifetime},
     env::TestEnv,
     eventually,
-    objects::{from, pod, pull_secret_name, unnamed_pod},
+    namespace::TestNamespace,
+    objects::{CLIENT_ID, from, pod, pull_secret_name, unnamed_pod, with_account},
     review::{post, review},
+    speed,
 };
 
-const HANGS: &str = "hangs.azurecr.io";
+const HANGING_REGISTRY: &str = "hangs.azurecr.io";
 const UNKNOWN_CLIENT: &str = "99999999-9999-9999-9999-999999999999";
+/// Service accounts of the namespace whose registries do not answer.
+const ACCOUNTS: usize = 10;
+/// Generators for each registry that does not answer.
+const TROUBLED: usize = 10;
+/// Generators and service accounts whose combinations are all refused.
+const GENERATORS: usize = 50;
+const REFUSED_ACCOUNTS: usize = 100;
+/// The largest number of generators that one Pod may reference.
+const REFERENCES: usize = 16;
+/// How long the checks last.
+const NOMINAL_DURATION: Duration = Duration::from_secs(45);
 
-fn faults(all: &[Value]) -> Vec<Fault> {
-    all.iter()
-        .map(|fault| serde_json::from_value(fault.clone()).unwrap())
-        .collect()
-}
-
-/// How long a Pod of team B takes to be admitted, which must have its token.
-async fn admitted(env: &TestEnv, generator: &str) -> Duration {
+/// Asserts that the webhook admits a Pod of team B with its token; returns how long that took.
+pub async fn admitted(env: &TestEnv, generator: &str) -> Duration {
     let start = Instant::now();
     let answer = post(env, &review(&env.team_b.namespace, &pod("app", generator))).await;
     let response = &answer["response"];
@@ -49,312 +48,140 @@ async fn admitted(env: &TestEnv, generator: &str) -> Duration {
     start.elapsed()
 }
 
-fn pod_as(account: &str, annotation: &str) -> Pod {
-    let mut pod = unnamed_pod(annotation);
-    pod.spec.as_mut().unwrap().service_account_name = Some(account.to_owned());
-    pod
+fn account(n: usize) -> String {
+    format!("app-{n}")
 }
 
-/// Attempts 15 and 16, and the fourth thing that the webhook must show: a registry hangs, and the packets to another cloud are dropped, under 200 pull
-/// secrets of Pods of one namespace; 5,000 combinations of another one fail, again and again. Pods of a third namespace are
-/// admitted with their tokens, and its tokens are renewed before they end.
-#[testkit::test]
-async fn a_hanging_registry_a_dropped_cloud_and_thousands_of_refusals_delay_no_other_namespace() {
-    const ACCOUNTS: usize = 10;
-    const TROUBLED: usize = 10;
-    const GENERATORS: usize = 50;
-    const COMBINED: usize = 100;
-    const LASTS: Duration = Duration::from_secs(45);
-    let flags = ["--log-level=info", "--max-pull-secrets-per-namespace=5100"];
-    let env = TestEnv::leading(&flags, |world| {
-        world["tokens"] = json!({"acrRefreshLifetime": "20s"});
-        let registries = world["registries"].as_array_mut().unwrap();
-        let mut hanging = registries[0].clone();
-        hanging["host"] = HANGS.into();
-        registries.push(hanging);
-        // Entra trusts the accounts of the first namespace: their tokens get as far as the registry that hangs.
-        let trusted = &mut world["tenants"][0]["applications"][0]["federatedCredentials"];
-        let trusted = trusted.as_array_mut().unwrap();
-        let app = trusted[0].clone();
-        trusted.extend((0..ACCOUNTS).map(|n| {
-            let mut trust = app.clone();
-            trust["subject"] = format!("{}-{n}", app["subject"].as_str().unwrap()).into();
-            trust
-        }));
-    })
-    .await;
-    let (a, b) = (&env.team_a.namespace, &env.team_b.namespace);
-    let c = format!("{b}-c");
-    let c = env.create_namespace(&c, "nobody", UNKNOWN_CLIENT).await;
-    let annotation = |client_id| [("azure.workload.identity/client-id", client_id)];
+/// Entra trusts the accounts of team A: their tokens reach the registry that hangs.
+fn troubled_azure(world: &mut Value) {
+    set_token_lifetime(world, &format!("{}s", speed::seconds(20).as_secs()));
+    add_registry(world, HANGING_REGISTRY);
+    let trusted = &mut world["tenants"][0]["applications"][0]["federatedCredentials"];
+    let trusted = trusted.as_array_mut().unwrap();
+    let app = trusted[0].clone();
+    trusted.extend((0..ACCOUNTS).map(|n| {
+        let mut trust = app.clone();
+        trust["subject"] = format!("{}-{n}", app["subject"].as_str().unwrap()).into();
+        trust
+    }));
+}
+
+/// In the namespace of team A, all requests of tokens hang; in the other namespace, all are refused.
+async fn create_troubled_objects(env: &TestEnv, refused: &TestNamespace) {
+    let hanging = &env.team_a.namespace;
     for n in 0..ACCOUNTS {
-        let name = format!("app-{n}");
-        a.apply_service_account(&name, &annotation(env.team_a.client_id))
-            .await;
+        let annotation = (CLIENT_ID, env.team_a.client_id);
+        hanging.apply_service_account(&account(n), &[annotation]).await;
     }
     for n in 0..TROUBLED {
-        a.apply_generator(&format!("hangs-{n}"), json!({"registry": HANGS}))
-            .await;
+        let registry = json!({"registry": HANGING_REGISTRY});
+        hanging.apply_generator(&format!("hangs-{n}"), registry).await;
         let china = json!({"registry": "contoso.azurecr.cn", "environmentType": "ChinaCloud"});
-        a.apply_generator(&format!("dropped-{n}"), china).await;
+        hanging.apply_generator(&format!("dropped-{n}"), china).await;
     }
     for n in 0..GENERATORS {
-        c.apply_generator(&format!("fails-{n}"), json!({})).await;
+        refused.apply_generator(&format!("fails-{n}"), json!({})).await;
     }
-    for n in 0..COMBINED {
-        let name = format!("app-{n}");
-        c.apply_service_account(&name, &annotation(UNKNOWN_CLIENT)).await;
+    for n in 0..REFUSED_ACCOUNTS {
+        let annotation = (CLIENT_ID, UNKNOWN_CLIENT);
+        refused.apply_service_account(&account(n), &[annotation]).await;
     }
-    env.azure.set_faults(&faults(&[
-        json!({"endpoint": "acr.exchange", "host": HANGS, "hang": true}),
-        json!({"endpoint": "entra.token", "host": "login.chinacloudapi.cn", "drop": true}),
-    ]));
-    let kept = pull_secret_name(&b.create_pod(&pod("kept", "contoso")).await);
-    let others = Others::of_two(&env).await;
-    // The owners of what fails live: the leader tries for them too.
-    let started = (0..2 * TROUBLED * ACCOUNTS).map(|n| {
-        let (env, generator) = (&env, n / ACCOUNTS);
-        let generator = match generator < TROUBLED {
-            true => format!("hangs-{generator}"),
-            false => format!("dropped-{}", generator - TROUBLED),
+}
+
+/// Creates the Pods of team A. They live on, so the leader also tries to issue their tokens.
+async fn create_hanging_pods(env: &TestEnv) -> Vec<Pod> {
+    let hanging = &env.team_a.namespace;
+    let pods = (0..2 * TROUBLED * ACCOUNTS).map(async |n| {
+        let generator = match n / ACCOUNTS {
+            hangs if hangs < TROUBLED => format!("hangs-{hangs}"),
+            dropped => format!("dropped-{}", dropped - TROUBLED),
         };
-        async move {
-            let troubled = pod_as(&format!("app-{}", n % ACCOUNTS), &generator);
-            let pods = a.pods();
-            // As a controller would have it, whatever the API server says to so many at once.
-            eventually("a Pod of what fails is admitted", async || {
-                pods.create(&PostParams::default(), &troubled).await.ok()
-            })
-            .await
-        }
+        let pod = with_account(unnamed_pod(&generator), &account(n % ACCOUNTS));
+        hanging.retry_create_pod(&pod).await
     });
-    let (over, posts) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let troubles = stream::iter(started).buffer_unordered(32).collect::<Vec<_>>();
-    // A Pod names 16 of them at most.
-    let fails: Vec<_> = (0..GENERATORS).map(|n| format!("fails-{n}")).collect();
-    let fails: Vec<_> = fails.chunks(16).map(|some| some.join(",")).collect();
-    let refusals = async {
-        while !over.load(Ordering::Relaxed) {
-            let round = (0..COMBINED * fails.len()).map(|n| {
-                let (env, c, posts) = (&env, &c, &posts);
-                let (account, fails) = (n / fails.len(), &fails[n % fails.len()]);
-                async move {
-                    let refused = pod_as(&format!("app-{account}"), fails);
-                    // Whoever asks for so much may well wait in vain.
-                    let client = env.webhook.client();
-                    let request = client.post(env.webhook.url()).json(&review(c, &refused));
-                    drop(request.send().await);
-                    posts.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-            stream::iter(round).buffer_unordered(16).collect::<Vec<_>>().await;
-        }
-    };
-    let third = async {
-        let (mut renewed, mut slowest, mut cold, mut peak) = (BTreeSet::new(), Duration::ZERO, 0, 0);
-        let mut times = Vec::new();
-        let start = Instant::now();
-        while start.elapsed() < LASTS {
-            times.push(others.in_time(async || admitted(&env, "contoso").await).await);
-            let fresh = format!("cold-{cold}");
-            b.apply_generator(&fresh, json!({})).await;
-            slowest = slowest.max(admitted(&env, &fresh).await);
-            cold += 1;
-            let status = b.status(&kept).await;
-            let ends = status.expiration_time.unwrap().0;
-            assert!(ends > Timestamp::now(), "the token of a live Pod has ended");
-            renewed.insert(status.last_renewal_time.unwrap().0);
-            peak = peak.max(env.webhook.resident());
-            others.probe().await;
-        }
-        over.store(true, Ordering::Relaxed);
-        times.sort_unstable();
-        let (middle, last) = (times[times.len() / 2], times[times.len() - 1]);
-        println!(
-            "{:?} are fine; under attack {} warm admissions, {middle:?} (slowest {last:?}), {cold} cold ones (slowest {slowest:?}), \
-             {} renewals, at most {} KiB resident",
-            others.limit,
-            times.len(),
-            renewed.len() - 1,
-            peak / 1024
-        );
-        assert!(renewed.len() >= 3, "{} renewals in {LASTS:?}", renewed.len() - 1);
-    };
-    let (pods, (), ()) = tokio::join!(troubles, refusals, third);
-    assert_eq!(pods.len(), 2 * TROUBLED * ACCOUNTS);
-    // With back-off from 1 s to 30 s each of the combinations is tried a handful of times, however often it is asked for.
-    let tries = env.azure.calls_of(UNKNOWN_CLIENT, Endpoint::EntraToken);
-    let asked = posts.load(Ordering::Relaxed) * GENERATORS / fails.len();
-    println!("{asked} refused references, {tries} calls to Entra; the emulator remembers only so many");
-    assert!(tries <= 7 * GENERATORS * COMBINED, "{tries}");
-    eventually("a refusal leaves nothing behind", async || {
-        let left = c.pull_secrets().list(&ListParams::default()).await.unwrap();
-        left.items.is_empty().then_some(())
-    })
-    .await;
+    stream::iter(pods).buffer_unordered(32).collect().await
 }
 
-/// The end of attempt 16: so many pull secrets of one namespace and no more, whoever asks for them.
-#[testkit::test]
-async fn a_namespace_has_so_many_pull_secrets_and_no_more() {
-    let env = TestEnv::with_flags(&["--max-pull-secrets-per-namespace=5"]).await;
-    let namespace = &env.team_a.namespace;
-    for n in 0..8 {
-        namespace.apply_generator(&format!("g-{n}"), json!({})).await;
+/// Posts reviews of all refused combinations again and again; returns the number of references in them.
+async fn post_refused_pods(env: &TestEnv, refused: &TestNamespace, is_over: &AtomicBool) -> usize {
+    let generators: Vec<_> = (0..GENERATORS).map(|n| format!("fails-{n}")).collect();
+    let annotations: Vec<_> = generators.chunks(REFERENCES).map(|some| some.join(",")).collect();
+    let posts = AtomicUsize::new(0);
+    while !is_over.load(Ordering::Relaxed) {
+        let round = (0..REFUSED_ACCOUNTS * annotations.len()).map(async |n| {
+            let annotation = &annotations[n % annotations.len()];
+            let pod = with_account(unnamed_pod(annotation), &account(n / annotations.len()));
+            // The answer does not matter: the load does.
+            let request = env.webhook.client().post(env.webhook.url());
+            drop(request.json(&review(refused, &pod)).send().await);
+            posts.fetch_add(1, Ordering::Relaxed);
+        });
+        stream::iter(round).buffer_unordered(16).collect::<Vec<_>>().await;
     }
-    for n in 0..5 {
-        namespace
-            .create_pod(&pod(&format!("app-{n}"), &format!("g-{n}")))
-            .await;
-    }
-    let refused = namespace.refused_pod(&pod("more", "g-5")).await;
-    assert_eq!(refused.code, 403);
-    for words in [
-        "TooManyPullSecrets",
-        "--max-pull-secrets-per-namespace",
-        namespace.name(),
-    ] {
-        assert!(refused.message.contains(words), "{}", refused.message);
-    }
-    // At the same time too.
-    let many = (0..8).map(|n| {
-        let review = review(namespace, &pod("more", &format!("g-{n}")));
-        let env = &env;
-        async move { post(env, &review).await["response"]["allowed"] == true }
-    });
-    assert_eq!(join_all(many).await.iter().filter(|allowed| **allowed).count(), 5);
-    let all = namespace
-        .pull_secrets()
-        .list(&ListParams::default())
-        .await
-        .unwrap();
-    assert_eq!(all.items.len(), 5);
-    // Those that are there serve on, and so do other namespaces.
-    namespace.create_pod(&pod("again", "g-0")).await;
-    admitted(&env, "contoso").await;
-    Others::of(&env, &[&env.webhook]).await.look().await;
-    // One that goes makes room.
-    let name = all.items[0].metadata.name.as_deref().unwrap();
-    namespace
-        .pull_secrets()
-        .delete(name, &Default::default())
-        .await
-        .unwrap();
-    eventually("there is room again", async || {
-        let more = unnamed_pod("g-5");
-        namespace.try_create_pod(&more).await.ok()
-    })
-    .await;
+    posts.into_inner() * GENERATORS / annotations.len()
 }
 
-/// Attempt 25: whatever an upstream answers to one, the others have their tokens.
-#[testkit::test]
-async fn an_upstream_that_answers_one_application_badly_serves_the_others() {
-    let env = TestEnv::start().await;
-    let namespace = &env.team_a.namespace;
-    let client_id = env.team_a.client_id;
-    let others = Others::of(&env, &[&env.webhook]).await;
-    for (number, (endpoint, bad)) in [
-        (
-            "acr.exchange",
-            json!({"redirect": "https://elsewhere.example/oauth2/exchange"}),
-        ),
-        ("entra.token", json!({"redirect": "https://elsewhere.example/"})),
-        ("acr.exchange", json!({"slow": "30s"})),
-        ("entra.token", json!({"slow": "30s"})),
-        ("acr.exchange", json!({"body": "truncated"})),
-        ("entra.token", json!({"body": "html"})),
-        ("acr.exchange", json!({"reset": true})),
-        ("entra.token", json!({"aadsts": 700_016})),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let mut fault = bad.clone();
-        fault["endpoint"] = endpoint.into();
-        fault["clientId"] = client_id.into();
-        env.azure.set_faults(&faults(&[fault]));
-        let generator = format!("bad-{number}");
-        for namespace in [namespace, &env.team_b.namespace] {
-            namespace.apply_generator(&generator, json!({})).await;
-        }
-        let review = review(namespace, &pod("app", &generator));
-        let (answer, _) = tokio::join!(post(&env, &review), admitted(&env, &generator));
-        let text = answer["response"].to_string();
-        for control in ["\\n", "\\r", "\\u00"] {
-            assert!(!text.contains(control), "{bad}: {text}");
-        }
-        let hosts: BTreeSet<_> = env.azure.requests().into_iter().map(|r| r.host).collect();
-        assert!(
-            hosts
-                .iter()
-                .all(|host| host == REGISTRY || host.starts_with("login.")),
-            "{hosts:?}"
-        );
-        others.probe().await;
+/// Checks bystanders, cold admissions, renewals and memory.
+async fn check_third_namespace(env: &TestEnv, bystanders: &Bystanders<'_>, pull_secret: &str) {
+    let namespace = &env.team_b.namespace;
+    let (mut renewed, mut slowest, mut cold, mut peak) = (BTreeSet::new(), Duration::ZERO, 0, 0);
+    let mut times = Vec::new();
+    let (start, duration) = (Instant::now(), speed::scaled(NOMINAL_DURATION));
+    while start.elapsed() < duration {
+        times.push(bystanders.check().await);
+        let generator = format!("cold-{cold}");
+        namespace.apply_generator(&generator, json!({})).await;
+        slowest = slowest.max(admitted(env, &generator).await);
+        cold += 1;
+        let status = namespace.status(pull_secret).await;
+        let expires = status.expiration_time.unwrap().0;
+        assert!(expires > Timestamp::now(), "the token of a live Pod has expired");
+        renewed.insert(status.last_renewal_time.unwrap().0);
+        peak = peak.max(env.webhook.resident());
     }
-    env.assert_no_secret_was_logged();
-}
-
-/// An admission policy of the cluster that refuses our object is the user's matter, and is told in its own words.
-#[testkit::test]
-async fn what_a_policy_refuses_is_told_in_its_words_and_not_tried_again_and_again() {
-    const WORDS: &str = "every object has a label team";
-    let env = TestEnv::start().await;
-    let namespace = &env.team_a.namespace;
-    let policy: ValidatingAdmissionPolicy = from(json!({
-        "metadata": {"name": format!("{namespace}-labels")},
-        "spec": {
-            "matchConstraints": {
-                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace.name()}},
-                "resourceRules": [{
-                    "apiGroups": ["acr-pull.dev"], "apiVersions": ["*"], "resources": ["acrpullsecrets"],
-                    "operations": ["CREATE"],
-                }],
-            },
-            "validations": [{
-                "expression": "has(object.metadata.labels) && 'team' in object.metadata.labels",
-                "message": WORDS,
-            }],
-        },
-    }));
-    let binding: ValidatingAdmissionPolicyBinding = from(json!({
-        "metadata": {"name": format!("{namespace}-labels")},
-        "spec": {"policyName": format!("{namespace}-labels"), "validationActions": ["Deny"]},
-    }));
-    apply(&Api::all(env.client.clone()), &policy).await;
-    apply(&Api::all(env.client.clone()), &binding).await;
-    let count = AtomicUsize::new(0);
-    eventually(
-        "the policy is in force, and its words reach the user",
-        async || {
-            // A pull secret of its own each time: those of before are there.
-            let generator = format!("try-{}", count.fetch_add(1, Ordering::Relaxed));
-            namespace.apply_generator(&generator, json!({})).await;
-            let pods = namespace.pods();
-            let refused = pods
-                .create(&PostParams::default(), &unnamed_pod(&generator))
-                .await
-                .err()?;
-            let kube::Error::Api(status) = refused else {
-                return None;
-            };
-            assert_eq!(status.code, 403, "{}", status.message);
-            assert!(
-                status.message.contains("WriteForbidden") && status.message.contains(WORDS),
-                "{}",
-                status.message
-            );
-            Some(())
-        },
-    )
-    .await;
-    admitted(&env, "contoso").await;
-    Others::of(&env, &[&env.webhook]).await.look().await;
-    let tries =
-        |line: &String| line.contains("pull secret not issued yet") && line.contains(namespace.name());
-    assert!(
-        !env.webhook.log().iter().any(tries),
-        "it is not tried in the background"
+    bystanders.report(times);
+    let renewals = renewed.len() - 1;
+    let peak = peak / 1024;
+    println!(
+        "{cold} cold admissions (slowest {slowest:?}), {renewals} renewals, at most {peak} KiB resident"
     );
+    assert!(renewals >= 2, "{renewals} renewals in {duration:?}");
+}
+
+/// Attempts 15 and 16: one registry hangs, and packets to another cloud are dropped, under 200 pull secrets of one namespace;
+/// 5,000 combinations of another namespace are refused again and again.
+#[testkit::test]
+async fn hanging_hosts_and_thousands_of_refusals_delay_no_namespace() {
+    let flags = ["--log-level=info", "--max-pull-secrets-per-namespace=5100"];
+    let env = TestEnv::leading(&flags, troubled_azure).await;
+    let third = &env.team_b.namespace;
+    let refused = env
+        .create_namespace(&format!("{third}-c"), "nobody", UNKNOWN_CLIENT)
+        .await;
+    create_troubled_objects(&env, &refused).await;
+    env.azure.set_faults(&[
+        from(json!({"endpoint": "acr.exchange", "host": HANGING_REGISTRY, "hang": true})),
+        from(json!({"endpoint": "entra.token", "host": "login.chinacloudapi.cn", "drop": true})),
+    ]);
+    let pull_secret = pull_secret_name(&third.create_pod(&pod("kept", "contoso")).await);
+    let bystanders = Bystanders::of_two(&env).await;
+
+    let is_over = AtomicBool::new(false);
+    let (pods, references, ()) = tokio::join!(
+        create_hanging_pods(&env),
+        post_refused_pods(&env, &refused, &is_over),
+        async {
+            check_third_namespace(&env, &bystanders, &pull_secret).await;
+            is_over.store(true, Ordering::Relaxed);
+        }
+    );
+    assert_eq!(pods.len(), 2 * TROUBLED * ACCOUNTS);
+    // A back-off from 1 s to 30 s allows a few attempts for each combination, independent of the number of reviews.
+    let tries = env.azure.calls_of(UNKNOWN_CLIENT, Endpoint::EntraToken);
+    println!("{references} refused references, {tries} calls to Entra in the emulator's bounded log");
+    assert!(tries <= 7 * GENERATORS * REFUSED_ACCOUNTS, "{tries}");
+    eventually("no refused pull secret is left", async || {
+        refused.list_pull_secrets().await.is_empty().then_some(())
+    })
+    .await;
 }

@@ -1,8 +1,8 @@
-//! Pull secrets that are deleted under live Pods, and Pods that go before what they complain of is repaired.
+//! Pull secrets that are deleted while Pods use them, and Pods that are deleted before their complaint is handled.
 
 use super::{
-    bears,
-    upkeep::{after_renewal, delete_pod, missing, post},
+    complaints::{after_renewal, missing, post},
+    unaffected_by,
 };
 use futures::{StreamExt, stream};
 use http::Method;
@@ -16,14 +16,45 @@ use testkit::{
     api_proxy::Held,
     env::TestEnv,
     eventually,
+    namespace::TestNamespace,
     objects::{pod, pull_secret_name, pull_secret_names},
 };
 
-/// Finding M7: hundreds of pull secrets are deleted at the same moment, and each is restored.
+const PODS: usize = 15;
+/// The pull secrets of each Pod.
+const REFERENCES: usize = 16;
+
+/// Creates the Pods and returns the names of their pull secrets.
+async fn create_pods(namespace: &TestNamespace) -> BTreeSet<String> {
+    let generators = stream::iter(0..PODS * REFERENCES).map(async |n| {
+        namespace.apply_generator(&format!("g-{n}"), json!({})).await;
+    });
+    generators.buffer_unordered(16).collect::<()>().await;
+    let named = stream::iter(0..PODS).map(async |n| {
+        let references = (n * REFERENCES..(n + 1) * REFERENCES).map(|n| format!("g-{n}"));
+        let annotation = references.collect::<Vec<_>>().join(",");
+        let pod = pod(&format!("app-{n}"), &annotation);
+        pull_secret_names(&namespace.retry_create_pod(&pod).await)
+    });
+    let named: Vec<_> = named.buffer_unordered(4).collect().await;
+    let named: BTreeSet<_> = named.into_iter().flatten().collect();
+    assert_eq!(named.len(), PODS * REFERENCES);
+    named
+}
+
+async fn wait_until_ready(namespace: &TestNamespace, names: &BTreeSet<String>) {
+    eventually("all pull secrets have a token", async || {
+        let mut owners = namespace.list_pull_secrets().await;
+        owners.retain(|owner| owner.status.as_ref().is_some_and(|status| status.is_ready()));
+        let ready: BTreeSet<_> = owners.iter().map(ResourceExt::name_any).collect();
+        (ready == *names).then_some(())
+    })
+    .await;
+}
+
+/// Finding M7: hundreds of pull secrets are deleted at the same moment.
 #[testkit::test]
-async fn pull_secrets_that_are_deleted_in_bulk_under_live_pods_all_come_back() {
-    const PODS: usize = 15;
-    const NAMED: usize = 16;
+async fn all_pull_secrets_are_restored_after_a_bulk_deletion() {
     let flags = [
         "--renewal-rate=500",
         "--renewal-concurrency=100",
@@ -32,91 +63,56 @@ async fn pull_secrets_that_are_deleted_in_bulk_under_live_pods_all_come_back() {
     ];
     let env = TestEnv::leading_through_proxy(&flags, |_| ()).await;
     let namespace = &env.team_a.namespace;
-    let made = stream::iter(0..PODS * NAMED).map(async |n| {
-        namespace.apply_generator(&format!("g-{n}"), json!({})).await;
-    });
-    made.buffer_unordered(16).collect::<()>().await;
-    let named = stream::iter(0..PODS).map(async |n| {
-        let references: Vec<_> = (n * NAMED..(n + 1) * NAMED).map(|n| format!("g-{n}")).collect();
-        let annotation = references.join(",");
-        // As a controller would have it, whatever the API server says to so many at once.
-        let pod = eventually("the Pod is admitted", async || {
-            let pod = pod(&format!("app-{n}"), &annotation);
-            let pods = namespace.pods();
-            pods.create(&Default::default(), &pod).await.ok()
-        });
-        pull_secret_names(&pod.await)
-    });
-    let named: Vec<_> = named.buffer_unordered(4).collect().await;
-    let named: BTreeSet<_> = named.into_iter().flatten().collect();
-    assert_eq!(named.len(), PODS * NAMED);
-    let ready = async || {
-        let all = namespace.pull_secrets().list(&ListParams::default()).await;
-        let ready = all.unwrap().items.into_iter().filter(|owner| {
-            let status = owner.status.as_ref();
-            status.is_some_and(|status| status.is_ready())
-        });
-        ready.collect::<Vec<_>>()
-    };
-    eventually("all are there", async || {
-        (ready().await.len() == named.len()).then_some(())
-    })
-    .await;
+    let names = create_pods(namespace).await;
+    wait_until_ready(namespace, &names).await;
     let attempt = async {
-        // The replica finds at its next list that all have gone.
+        // The replica sees all deletions together, at its next list.
         env.proxy().hold(Held::Watch("acrpullsecrets".to_owned()));
-        let (all, of_all) = (DeleteParams::default(), ListParams::default());
-        let gone = namespace.pull_secrets().delete_collection(&all, &of_all).await;
-        gone.unwrap();
+        let (params, all) = (DeleteParams::default(), ListParams::default());
+        let pull_secrets = namespace.pull_secrets();
+        pull_secrets.delete_collection(&params, &all).await.unwrap();
         env.proxy().expire_watches(&["acrpullsecrets"]);
         env.proxy().release();
-        eventually("all are restored", async || {
-            (ready().await.len() == named.len()).then_some(())
-        })
-        .await;
+        wait_until_ready(namespace, &names).await;
     };
-    bears(&env, &[&env.webhook], attempt).await;
-    let restored: BTreeSet<_> = ready().await.iter().map(ResourceExt::name_any).collect();
-    assert_eq!(restored, named);
+    unaffected_by(&env, &[&env.webhook], attempt).await;
 }
 
-/// Finding H4 (c): a Pod goes while its complaint is looked into. Nothing is repaired, and nothing says so.
+/// Finding H4 (c): a Pod is deleted while the webhook checks its complaint.
 #[testkit::test]
-async fn the_complaint_of_a_pod_that_has_gone_repairs_nothing() {
+async fn the_complaint_of_a_deleted_pod_causes_no_repair() {
     let env = TestEnv::leading_through_proxy(&[], |_| ()).await;
     let namespace = &env.team_a.namespace;
-    let name = pull_secret_name(&namespace.create_pod(&pod("going", "contoso")).await);
-    let says = |words: &str| {
+    let name = pull_secret_name(&namespace.create_pod(&pod("deleted", "contoso")).await);
+    let logged = |text: &str| {
         let log = env.webhook.log();
-        let about = |line: &&String| line.contains(words) && line.contains(namespace.name());
-        log.iter().filter(about).count()
+        let lines = log.iter();
+        lines
+            .filter(|line| line.contains(text) && line.contains(namespace.name()))
+            .count()
     };
     let attempt = async {
-        let at = after_renewal(&env, namespace, &name).await;
-        let path = format!("/api/v1/namespaces/{namespace}/pods/going");
+        let at = after_renewal(namespace, &name).await;
+        let path = format!("/api/v1/namespaces/{namespace}/pods/deleted");
         env.proxy().hold(Held::Path(Method::GET, path));
-        post(&env, namespace, missing((namespace.name(), "going"), &name, at)).await;
+        post(namespace, missing(namespace, "deleted", &name, at)).await;
         env.proxy().wait_until_holding().await;
-        delete_pod(&env, namespace, "going").await;
+        namespace.delete_pod("deleted").await;
         env.proxy().release();
-        let (repaired, nothing) = eventually("it has been looked into", async || {
-            let repaired = says("pull secret repaired");
-            let nothing = says("no Pod confirms that it needs a repair");
-            (repaired + nothing > 0).then_some((repaired, nothing))
+        let counts = eventually("the complaint is handled", async || {
+            let repaired = logged("pull secret repaired");
+            let rejected = logged("no Pod confirms that it needs a repair");
+            (repaired + rejected > 0).then_some((repaired, rejected))
         })
         .await;
-        assert_eq!((repaired, nothing), (0, 1));
+        assert_eq!(counts, (0, 1));
     };
-    bears(&env, &[&env.webhook], attempt).await;
+    unaffected_by(&env, &[&env.webhook], attempt).await;
     let (_, metrics) = env.webhook.admin_get("/metrics").await;
     assert!(
         !metrics.contains("renewals_total{outcome=\"Repaired\""),
         "{metrics}"
     );
-    assert_eq!(
-        env.webhook
-            .metric("renewals_total{outcome=\"NothingToDo\",reason=\"Ok\"}")
-            .await,
-        1
-    );
+    let nothing = "renewals_total{outcome=\"NothingToDo\",reason=\"Ok\"}";
+    assert_eq!(env.webhook.metric(nothing).await, 1);
 }

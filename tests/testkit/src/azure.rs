@@ -1,5 +1,6 @@
 //! Azure as tests see it: the emulator with two teams, what it was asked, and what a token permits.
 
+use crate::speed;
 use azure_emulator::{Credentials, Emulator, Endpoint, Fault, Options, RequestRecord, World};
 use serde_json::{Value, json};
 
@@ -159,9 +160,9 @@ pub fn set_token_lifetime(world: &mut Value, lifetime: &str) {
     world["tokens"] = json!({"acrRefreshLifetime": lifetime});
 }
 
-/// A change of the configuration: tokens are valid for this many seconds.
+/// A change of the configuration: tokens are valid for this many seconds, scaled with the speed of the machine.
 pub fn token_lifetime(seconds: u32) -> impl FnOnce(&mut Value) {
-    move |world| set_token_lifetime(world, &format!("{seconds}s"))
+    move |world| set_token_lifetime(world, &format!("{}s", speed::seconds(seconds.into()).as_secs()))
 }
 
 /// Adds an application with the rights of team A, for a service account of this name in the namespace of team A.

@@ -1,0 +1,183 @@
+//! Texts of other tenants and of upstreams in messages and commands.
+
+use super::unaffected_by;
+use azure_emulator::Fault;
+use futures::future::join_all;
+use serde_json::{Value, json};
+use testkit::{
+    azure::{REGISTRY, add_application},
+    env::TestEnv,
+    eventually,
+    namespace::TestNamespace,
+    objects::{CLIENT_ID, cluster_generator_spec, from, pod_of, unnamed_pod},
+    review::{post, review},
+};
+
+/// Attempt 21: users paste commands from messages into shells. A refusal lists no namespace that the service account allows.
+#[testkit::test]
+async fn allowed_namespaces_are_not_in_messages_or_commands() {
+    let env = TestEnv::start().await;
+    let attempt = async {
+        for (number, allowed) in ["x'; touch /tmp/pwned; '", "competitor,acquisition"]
+            .into_iter()
+            .enumerate()
+        {
+            let account = format!("puller-{number}");
+            check_refusal(&env, &account, allowed).await;
+        }
+    };
+    unaffected_by(&env, &[&env.webhook], attempt).await;
+}
+
+async fn check_refusal(env: &TestEnv, account: &str, allowed: &str) {
+    let (namespace, other) = (&env.team_a.namespace, &env.team_b.namespace);
+    let annotations = [
+        (CLIENT_ID, env.team_b.client_id),
+        ("acr-pull.dev/allowed-namespaces", allowed),
+    ];
+    other.apply_service_account(account, &annotations).await;
+    let reference = json!({"name": account, "namespace": other});
+    let auth = json!({"workloadIdentity": {"serviceAccountRef": reference}});
+    let spec = cluster_generator_spec(json!({"auth": auth}));
+    let reference = env.cluster_generator_of(account, spec).await;
+    let refused = namespace.refused_pod(&unnamed_pod(&reference)).await;
+    for text in ["CrossNamespaceNotAllowed", "kubectl annotate serviceaccount"] {
+        assert!(refused.message.contains(text), "{}", refused.message);
+    }
+    let name = reference.strip_prefix("ClusterGenerator/").unwrap();
+    let default = env.namespace("default");
+    let event = eventually("the generator has an Event", async || {
+        let mut events = default.events().await.into_iter();
+        events.find(|event| event.involved_object.name.as_deref() == Some(name))
+    })
+    .await;
+    let messages = [refused.message.clone(), event.message.unwrap()];
+    let mut log = env.webhook.log();
+    log.retain(|line| line.contains("CrossNamespaceNotAllowed"));
+    for text in messages.into_iter().chain(log) {
+        for foreign in ["touch", "'", "competitor", "acquisition"] {
+            assert!(!text.contains(foreign), "{foreign}: {text}");
+        }
+    }
+}
+
+/// An answer of an upstream: the endpoint, the fault, and the reason in the answer to a Pod.
+fn hostile_answers() -> [(&'static str, Value, &'static str); 8] {
+    let exchange = "https://fabrikam.azurecr.io/oauth2/exchange";
+    [
+        (
+            "acr.exchange",
+            json!({"redirect": exchange}),
+            "RegistryUnavailable",
+        ),
+        ("acr.exchange", json!({"body": "endless"}), "RegistryUnavailable"),
+        ("acr.exchange", json!({"slow": "30s"}), "UpstreamTimeout"),
+        (
+            "acr.exchange",
+            json!({"status": 503, "body": "hostile"}),
+            "RegistryUnavailable",
+        ),
+        (
+            "acr.exchange",
+            json!({"status": 403, "body": "hostile"}),
+            "RegistryRefused",
+        ),
+        (
+            "entra.token",
+            json!({"redirect": "https://login.microsoftonline.us/"}),
+            "EntraUnavailable",
+        ),
+        ("entra.token", json!({"body": "endless"}), "EntraUnavailable"),
+        (
+            "entra.token",
+            json!({"status": 400, "body": "hostile"}),
+            "EntraRefused",
+        ),
+    ]
+}
+
+fn workload(number: usize) -> String {
+    format!("strange-{number}")
+}
+
+fn client_id(number: usize) -> String {
+    format!("{number:08}-dddd-dddd-dddd-dddddddddddd")
+}
+
+/// Attempt 25: redirects, endless bodies, control characters, and text for shells.
+#[testkit::test]
+async fn hostile_answers_of_upstreams_are_bounded_and_harmless() {
+    let cases = hostile_answers();
+    let env = TestEnv::with(&[], |world| {
+        for number in 0..cases.len() {
+            add_application(world, &workload(number), &client_id(number));
+        }
+    })
+    .await;
+    let namespace = &env.team_a.namespace;
+    let mut faults: Vec<Fault> = Vec::new();
+    for (number, (endpoint, fault, _)) in cases.iter().enumerate() {
+        env.create_workload(&workload(number), &client_id(number), json!({}))
+            .await;
+        let mut fault = fault.clone();
+        fault["endpoint"] = json!(endpoint);
+        fault["clientId"] = json!(client_id(number));
+        faults.push(from(fault));
+    }
+    let realm = "https://evil.example/token";
+    faults.push(from(json!({"endpoint": "acr.challenge", "realm": realm})));
+    let attempt = async {
+        // The bystanders have created the pull secret of team B before.
+        env.azure.set_faults(&faults);
+        let answers = (0..cases.len()).map(async |number| {
+            let pod = pod_of(&workload(number));
+            post(&env, &review(namespace, &pod)).await["response"].clone()
+        });
+        join_all(answers).await
+    };
+    let answers = unaffected_by(&env, &[&env.webhook], attempt).await;
+    let mut texts = Vec::new();
+    for ((endpoint, fault, reason), answer) in cases.iter().zip(answers) {
+        let text = match answer["allowed"].as_bool().unwrap() {
+            true => answer["warnings"][0].as_str().unwrap_or_default(),
+            false => answer["status"]["message"].as_str().unwrap(),
+        };
+        assert!(text.contains(reason), "{endpoint} {fault}: {answer}");
+        texts.push(text.to_owned());
+    }
+    texts.extend(written_texts(namespace).await);
+    for text in texts {
+        assert_harmless(&text);
+    }
+    assert_known_hosts(&env);
+}
+
+/// The messages of all conditions and Events in a namespace.
+async fn written_texts(namespace: &TestNamespace) -> Vec<String> {
+    let owners = namespace.list_pull_secrets().await.into_iter();
+    let conditions = owners.flat_map(|owner| owner.status.unwrap_or_default().conditions);
+    let mut texts: Vec<_> = conditions.map(|condition| condition.message).collect();
+    let events = namespace.events().await.into_iter();
+    texts.extend(events.filter_map(|event| event.message));
+    texts
+}
+
+fn assert_harmless(text: &str) {
+    let is_strange = |c: char| c.is_control() || c == '\u{202e}';
+    assert!(!text.contains(is_strange) && text.len() <= 5000, "{text:?}");
+    if text.contains("kubectl ") || text.contains("az ") {
+        for foreign in ["; touch", "$(touch", "x'"] {
+            assert!(!text.contains(foreign), "{foreign}: {text}");
+        }
+    }
+}
+
+/// Asserts that only Entra and the registry received requests.
+pub fn assert_known_hosts(env: &TestEnv) {
+    for request in env.azure.requests() {
+        assert!(
+            ["login.microsoftonline.com", REGISTRY].contains(&request.host.as_str()),
+            "{request:?}"
+        );
+    }
+}

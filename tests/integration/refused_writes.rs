@@ -1,0 +1,122 @@
+//! The API server refuses the webhook's writes.
+
+use crate::refusals::assert_refused;
+use acr_pull_webhook::generator::ACRAccessToken;
+use k8s_openapi::api::core::v1::{Namespace, ResourceQuota, Secret, ServiceAccount};
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+use testkit::{
+    azure::REGISTRY,
+    env::TestEnv,
+    eventually,
+    namespace::TestNamespace,
+    objects::{from, pod, pull_secret_name},
+    review::{post, review},
+};
+
+#[testkit::test]
+async fn a_foreign_secret_with_the_name_of_a_pull_secret_is_kept() {
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
+    let name = pull_secret_name(&namespace.dry_run_pod(&pod("app", "contoso")).await.unwrap());
+    let config = json!({"auths": {REGISTRY: {"username": "me", "password": "mine"}}}).to_string();
+    for foreign in [
+        json!({"type": "Opaque", "stringData": {"mine": "yes"}}),
+        json!({"type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": config}}),
+    ] {
+        let mut foreign = foreign;
+        foreign["metadata"] = json!({"name": name});
+        let before = namespace
+            .secrets()
+            .create(&PostParams::default(), &from::<Secret>(foreign))
+            .await
+            .unwrap();
+        eventually("the Pod is refused because of the foreign Secret", async || {
+            let status = namespace.refused_pod(&pod("app", "contoso")).await;
+            assert_eq!(status.code, 403);
+            assert!(!status.message.contains("password"), "{}", status.message);
+            (status.message.contains("SecretConflict") && status.message.contains(&name)).then_some(())
+        })
+        .await;
+        let after = namespace.secrets().get(&name).await.unwrap();
+        assert_eq!(
+            (before.data, before.metadata.uid),
+            (after.data, after.metadata.uid)
+        );
+        eventually("no pull secret is left after the refusal", async || {
+            let owner = namespace.pull_secrets().get_opt(&name).await.unwrap();
+            owner.is_none().then_some(())
+        })
+        .await;
+        namespace.delete_secret(&name).await;
+    }
+    namespace.retry_create_pod(&pod("app", "contoso")).await;
+}
+
+#[testkit::test]
+async fn a_quota_on_secrets_refuses_the_pod() {
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
+    let quotas = namespace.api::<ResourceQuota>();
+    let quota = from(json!({"metadata": {"name": "no-secrets"}, "spec": {"hard": {"secrets": "0"}}}));
+    quotas.create(&PostParams::default(), &quota).await.unwrap();
+    eventually("the quota applies", async || {
+        quotas.get("no-secrets").await.unwrap().status?.hard
+    })
+    .await;
+    assert_refused(
+        &env,
+        &pod("app", "contoso"),
+        403,
+        "WriteForbidden",
+        &["exceeded quota", "no-secrets"],
+    )
+    .await;
+    quotas
+        .delete("no-secrets", &DeleteParams::default())
+        .await
+        .unwrap();
+    namespace.retry_create_pod(&pod("app", "contoso")).await;
+}
+
+#[testkit::test]
+async fn a_terminating_namespace_refuses_the_pod() {
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
+    // Finalizers keep the generator, the service account and therefore the namespace until the end of the test.
+    set_finalizers(namespace, json!(["test.dev/held"])).await;
+    let namespaces = Api::<Namespace>::all(env.client.clone());
+    namespaces
+        .delete(namespace.name(), &DeleteParams::default())
+        .await
+        .unwrap();
+    // The API server refuses such Pods without a call of the webhook, except while its cache lags. The test sends the review
+    // of that case.
+    let answer = eventually("the webhook refuses the Pod", async || {
+        let answer = post(&env, &review(namespace, &pod("app", "contoso"))).await;
+        let message = answer["response"]["status"]["message"].as_str()?;
+        message.contains("NamespaceTerminating").then_some(answer)
+    })
+    .await;
+    assert_eq!(
+        (
+            &answer["response"]["allowed"],
+            &answer["response"]["status"]["code"]
+        ),
+        (&json!(false), &json!(403))
+    );
+    set_finalizers(namespace, json!(null)).await;
+}
+
+/// Sets the finalizers of the generator `contoso` and of the service account `app`.
+async fn set_finalizers(namespace: &TestNamespace, finalizers: Value) {
+    let patch = Patch::Merge(json!({"metadata": {"finalizers": finalizers}}));
+    let params = PatchParams::default();
+    let generators = namespace.api::<ACRAccessToken>();
+    generators.patch("contoso", &params, &patch).await.unwrap();
+    let accounts = namespace.api::<ServiceAccount>();
+    accounts.patch("app", &params, &patch).await.unwrap();
+}
