@@ -18,20 +18,20 @@ use testkit::{
     env::TestEnv,
     eventually,
     objects::{pull_secret_names, unnamed_pod},
-    webhook::Webhook,
+    speed,
+    webhook::{SECRET, Webhook},
 };
 use x509_cert::{Certificate, der::Decode};
 
-const SECRET: &str = "acr-pull-webhook-certificates";
 const REGISTRATION: &str = "acr-pull-webhook";
 
-struct Certificates {
-    secrets: Api<Secret>,
-    registrations: Api<MutatingWebhookConfiguration>,
+pub struct Certificates {
+    pub secrets: Api<Secret>,
+    pub registrations: Api<MutatingWebhookConfiguration>,
 }
 
 impl Certificates {
-    fn of(env: &TestEnv) -> Self {
+    pub fn of(env: &TestEnv) -> Self {
         Self {
             secrets: Api::namespaced(env.client.clone(), "acr-pull-webhook"),
             registrations: Api::all(env.client.clone()),
@@ -56,13 +56,13 @@ impl Certificates {
         .await;
     }
 
-    async fn bundles(&self) -> Vec<ByteString> {
+    pub async fn bundles(&self) -> Vec<ByteString> {
         let published = self.published().await;
         published.into_iter().map(|(bundle, _)| bundle).collect()
     }
 
     /// Authority and path of each webhook in the registration.
-    async fn published(&self) -> Vec<(ByteString, String)> {
+    pub async fn published(&self) -> Vec<(ByteString, String)> {
         let registration = self.registrations.get(REGISTRATION).await.unwrap();
         let hooks = registration.webhooks.unwrap_or_default().into_iter();
         hooks
@@ -75,7 +75,7 @@ impl Certificates {
     }
 
     /// The stored secret paths by their keys.
-    async fn paths(&self) -> BTreeMap<String, String> {
+    pub async fn paths(&self) -> BTreeMap<String, String> {
         let secret = self.secrets.get_opt(SECRET).await.unwrap();
         let data = secret.and_then(|secret| secret.data).unwrap_or_default();
         let paths = data.into_iter().filter(|(key, _)| key.ends_with("path"));
@@ -84,8 +84,19 @@ impl Certificates {
             .collect()
     }
 
+    pub async fn delete_secret(&self) {
+        let params = DeleteParams::default();
+        self.secrets.delete(SECRET, &params).await.unwrap();
+    }
+
+    pub async fn patch_secret(&self, patch: serde_json::Value) {
+        let params = PatchParams::default();
+        let patch = Patch::Merge(patch);
+        self.secrets.patch(SECRET, &params, &patch).await.unwrap();
+    }
+
     /// Waits until the secret path is replaced and the rotation is complete; returns the new path.
-    async fn wait_until_replaced(&self, before: &str) -> String {
+    pub async fn wait_until_replaced(&self, before: &str) -> String {
         eventually(
             "the secret path is replaced and the rotation is complete",
             async || {
@@ -101,7 +112,7 @@ impl Certificates {
 }
 
 /// Creates Pods one after the other until `stop`, and asserts that all of them are patched.
-async fn load(env: &TestEnv, stop: &AtomicBool, created: &AtomicUsize) {
+pub async fn load(env: &TestEnv, stop: &AtomicBool, created: &AtomicUsize) {
     let pods = env.team_a.namespace.pods();
     while !stop.load(Ordering::Relaxed) {
         let pod = pods.create(&PostParams::default(), &unnamed_pod("contoso")).await;
@@ -132,54 +143,33 @@ async fn ask(certificates: &Certificates, replicas: [&Webhook; 2], stop: &Atomic
     }
 }
 
-#[testkit::test]
-async fn no_pod_is_refused_during_rotations_and_repairs() {
-    let env = TestEnv::certifying("15s").await;
-    let second = env.replica().await;
-    let certificates = Certificates::of(&env);
+/// Rotates three times, and repairs a deleted and an invalid Secret.
+async fn rotate_and_repair(certificates: &Certificates) {
+    for _ in 0..3 {
+        let (before, paths) = (certificates.served().await, certificates.paths().await);
+        certificates.wait_until_rotated(&before).await;
+        assert_ne!(certificates.paths().await, paths, "the path rotates too");
+    }
+    let before = certificates.served().await;
+    certificates.delete_secret().await;
+    certificates.wait_until_rotated(&before).await;
 
-    let (stop, created) = (AtomicBool::new(false), AtomicUsize::new(0));
-    tokio::join!(
-        load(&env, &stop, &created),
-        load(&env, &stop, &created),
-        ask(&certificates, [&env.webhook, &second], &stop),
-        async {
-            for _ in 0..3 {
-                let (before, paths) = (certificates.served().await, certificates.paths().await);
-                certificates.wait_until_rotated(&before).await;
-                assert_ne!(certificates.paths().await, paths, "the path rotates too");
-            }
-            let before = certificates.served().await;
-            certificates
-                .secrets
-                .delete(SECRET, &DeleteParams::default())
-                .await
-                .unwrap();
-            certificates.wait_until_rotated(&before).await;
+    let before = certificates.served().await;
+    let key = ByteString(b"nonsense".to_vec());
+    let invalid = json!({"data": {"tls.key": key, "ca.crt": null}});
+    certificates.patch_secret(invalid).await;
+    certificates.wait_until_rotated(&before).await;
+}
 
-            let before = certificates.served().await;
-            let invalid =
-                Patch::Merge(json!({"data": {"tls.key": ByteString(b"nonsense".to_vec()), "ca.crt": null}}));
-            certificates
-                .secrets
-                .patch(SECRET, &PatchParams::default(), &invalid)
-                .await
-                .unwrap();
-            certificates.wait_until_rotated(&before).await;
-            stop.store(true, Ordering::Relaxed);
-        }
-    );
-    let created = created.into_inner();
-    assert!(created > 50, "{created} Pods were created");
-
-    let nothing = json!([{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"},
-        {"op": "replace", "path": "/webhooks/1/clientConfig/caBundle", "value": ByteString(env.azure.ca_pem().into())}]);
-    let nothing = Patch::Json::<()>(serde_json::from_value(nothing).unwrap());
-    certificates
-        .registrations
-        .patch(REGISTRATION, &PatchParams::default(), &nothing)
-        .await
-        .unwrap();
+/// Removes one authority of the registration and replaces the other one, and waits for the repair.
+async fn repair_registration(env: &TestEnv, certificates: &Certificates) {
+    let foreign = ByteString(env.azure.ca_pem().into());
+    let patch = json!([{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"},
+        {"op": "replace", "path": "/webhooks/1/clientConfig/caBundle", "value": foreign}]);
+    let patch = Patch::Json::<()>(serde_json::from_value(patch).unwrap());
+    let registrations = &certificates.registrations;
+    let params = PatchParams::default();
+    registrations.patch(REGISTRATION, &params, &patch).await.unwrap();
     eventually("the registration is repaired", async || {
         let bundles = certificates.bundles().await;
         let secret = certificates.secrets.get(SECRET).await.unwrap().data.unwrap();
@@ -190,30 +180,53 @@ async fn no_pod_is_refused_during_rotations_and_repairs() {
             .then_some(())
     })
     .await;
+}
 
+/// Stops the replicas until their certificate has expired, and waits for the next one.
+async fn outlast_certificate(certificates: &Certificates, replicas: [&Webhook; 2]) {
     let before = certificates.served().await;
-    for replica in [&env.webhook, &second] {
+    for replica in replicas {
         replica.signal("STOP").await;
     }
-    let (_, ends) = (before.as_ref(), expiration(before.as_ref().unwrap()));
+    let expires = expiration(before.as_ref().unwrap());
     eventually("the certificate has expired", async || {
-        (jiff::Timestamp::now() > ends).then_some(())
+        (jiff::Timestamp::now() > expires).then_some(())
     })
     .await;
-    for replica in [&env.webhook, &second] {
+    for replica in replicas {
         replica.signal("CONT").await;
     }
     certificates.wait_until_rotated(&before).await;
-    eventually("Pods are admitted again", async || {
-        env.team_a
-            .namespace
-            .try_create_pod(&unnamed_pod("contoso"))
-            .await
-            .ok()
-    })
-    .await;
+}
 
-    // Neither the webhook nor a library logs them.
+#[testkit::test]
+async fn no_pod_is_refused_during_rotations_and_repairs() {
+    let lifetime = format!("{}s", speed::seconds(15).as_secs());
+    let env = TestEnv::certifying(&lifetime).await;
+    let second = env.replica().await;
+    let (certificates, replicas) = (Certificates::of(&env), [&env.webhook, &second]);
+
+    let (stop, created) = (AtomicBool::new(false), AtomicUsize::new(0));
+    tokio::join!(
+        load(&env, &stop, &created),
+        load(&env, &stop, &created),
+        ask(&certificates, replicas, &stop),
+        async {
+            rotate_and_repair(&certificates).await;
+            stop.store(true, Ordering::Relaxed);
+        }
+    );
+    let created = created.into_inner();
+    assert!(created > 50, "{created} Pods were created");
+
+    repair_registration(&env, &certificates).await;
+    outlast_certificate(&certificates, replicas).await;
+    env.team_a
+        .namespace
+        .retry_create_pod(&unnamed_pod("contoso"))
+        .await;
+
+    // Neither the webhook nor a library logs keys or the path.
     let path = certificates.paths().await.remove("path").unwrap();
     for line in env.webhook.log().iter().chain(&second.log()) {
         assert!(!line.contains("PRIVATE KEY"), "a key was logged");
@@ -266,11 +279,7 @@ async fn an_existing_secret_of_type_tls_keeps_its_type() {
     .unwrap();
     let before = certificates.served().await;
     env.webhook.signal("STOP").await;
-    let deleted = certificates
-        .secrets
-        .delete(SECRET, &DeleteParams::default())
-        .await;
-    deleted.unwrap();
+    certificates.delete_secret().await;
     let created = certificates.secrets.create(&PostParams::default(), &secret).await;
     created.unwrap();
     env.webhook.signal("CONT").await;
@@ -279,106 +288,6 @@ async fn an_existing_secret_of_type_tls_keeps_its_type() {
     let type_ = certificates.secrets.get(SECRET).await.unwrap().type_;
     assert_eq!(type_.as_deref(), Some("kubernetes.io/tls"));
     assert_eq!(second.admin_get("/readyz").await.0, 200);
-}
-
-#[testkit::test]
-async fn with_certificate_files_only_the_secret_path_is_managed() {
-    // A change of the path is delayed by a tenth of this lifetime, although no certificate is created.
-    let env = TestEnv::leading(&["--certificate-lifetime=30s"], |_| ()).await;
-    let second = env.replica().await;
-    let certificates = Certificates::of(&env);
-    let label = env.label();
-    certificates
-        .registrations
-        .delete(label, &DeleteParams::default())
-        .await
-        .unwrap();
-    let (pem, nowhere) = (
-        &env.webhook.ca_pem,
-        format!("https://{}/mutate", env.webhook.address),
-    );
-    env.register_at(None, label, &nowhere, Some(pem)).await;
-    let first = certificates.wait_until_replaced("").await;
-    assert!(env.webhook.url().ends_with(&first) && second.url().ends_with(&first));
-    let call = async |webhook: &Webhook, path: &str| {
-        let url = format!("https://{}/mutate/{path}", webhook.address);
-        let reply = webhook.client().post(url).json(&json!({})).send().await;
-        reply.unwrap().status().as_u16()
-    };
-    eventually("the API server uses the path", async || {
-        let pods = env.team_a.namespace.pods();
-        pods.create(&PostParams::default(), &unnamed_pod("contoso"))
-            .await
-            .ok()
-    })
-    .await;
-
-    let (stop, created) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let last = async {
-        certificates
-            .secrets
-            .delete(SECRET, &DeleteParams::default())
-            .await
-            .unwrap();
-        let next = certificates.wait_until_replaced(&first).await;
-        for invalid in [
-            json!({"stringData": {"path": "nonsense"}}),
-            json!({"stringData": {"path": "X".repeat(40)}}),
-            json!({"data": {"path": null}}),
-        ] {
-            let before = certificates.paths().await["path"].clone();
-            certificates
-                .secrets
-                .patch(SECRET, &PatchParams::default(), &Patch::Merge(invalid))
-                .await
-                .unwrap();
-            certificates.wait_until_replaced(&before).await;
-        }
-        stop.store(true, Ordering::Relaxed);
-        next
-    };
-    let (_, _, next) = tokio::join!(
-        load(&env, &stop, &created),
-        async {
-            while !stop.load(Ordering::Relaxed) {
-                let (_, path) = certificates.published().await.remove(0);
-                let path = path.strip_prefix("/mutate/").unwrap();
-                for replica in [&env.webhook, &second] {
-                    assert_eq!(
-                        call(replica, path).await,
-                        400,
-                        "the body is read, and it is not a review"
-                    );
-                }
-            }
-        },
-        last,
-    );
-    let created = created.into_inner();
-    assert!(created > 20, "{created} Pods were created");
-    for replica in [&env.webhook, &second] {
-        eventually("the deleted path is no longer served", async || {
-            (call(replica, &first).await == 404).then_some(())
-        })
-        .await;
-    }
-
-    let secret = certificates.secrets.get(SECRET).await.unwrap();
-    assert!(
-        secret.data.unwrap().keys().eq(["path"]),
-        "no certificate is created"
-    );
-    let bundles = certificates.bundles().await;
-    assert!(
-        bundles.iter().all(|bundle| bundle.0 == pem.as_bytes()),
-        "the authority is unchanged"
-    );
-    for line in env.webhook.log().iter().chain(&second.log()) {
-        assert!(
-            !line.contains(&first) && !line.contains(&next),
-            "a path was logged: {line}"
-        );
-    }
 }
 
 /// When a certificate in PEM expires.

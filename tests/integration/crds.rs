@@ -1,4 +1,4 @@
-//! The custom resource definitions, with and without External Secrets Operator, on a control plane of their own.
+//! The custom resource definitions, with and without External Secrets Operator (ESO). Each test has a control plane of its own.
 
 use acr_pull_webhook::{
     crds,
@@ -17,25 +17,25 @@ use testkit::{
     objects::from,
 };
 
-/// The two kinds as that operator has them: without our tolerance of null, with a label of its own, with generators of
-/// other kinds and with a field that ours does not know.
-fn operators() -> Vec<CustomResourceDefinition> {
+const COMPONENT: &str = "external-secrets.io/component";
+const NOT_OWNED: &str = "does not belong to acr-pull-webhook";
+
+/// Both kinds of generator as ESO defines them: without nullable fields, with a label, with generators of other kinds and with
+/// an additional field.
+fn eso_crds() -> Vec<CustomResourceDefinition> {
     let changed = crds::generators().into_iter().map(|crd| {
         let mut crd = serde_json::to_value(crd).unwrap();
-        crd["metadata"]["labels"] = json!({"external-secrets.io/component": "controller"});
+        crd["metadata"]["labels"] = json!({COMPONENT: "controller"});
+        let is_cluster_generator = crd["spec"]["names"]["kind"] == "ClusterGenerator";
         let spec = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
-        not_null(spec);
-        if crd["spec"]["names"]["kind"] == "ClusterGenerator" {
-            let spec = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        remove_nullable(spec);
+        if is_cluster_generator {
             spec["properties"]["kind"]["enum"] = json!(["ACRAccessToken", "UUID"]);
             let generator = &mut spec["properties"]["generator"];
-            generator
-                .as_object_mut()
-                .unwrap()
-                .remove("x-kubernetes-preserve-unknown-fields");
+            let fields = generator.as_object_mut().unwrap();
+            fields.remove("x-kubernetes-preserve-unknown-fields");
             generator["properties"]["uuidSpec"] = json!({"type": "object"});
         } else {
-            let spec = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
             spec["properties"]["fieldOfTomorrow"] = json!({"type": "string"});
         }
         from(crd)
@@ -43,189 +43,184 @@ fn operators() -> Vec<CustomResourceDefinition> {
     changed.collect()
 }
 
-fn not_null(schema: &mut Value) {
+fn remove_nullable(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
             fields.remove("nullable");
-            fields.values_mut().for_each(not_null);
+            fields.values_mut().for_each(remove_nullable);
         }
-        Value::Array(items) => items.iter_mut().for_each(not_null),
+        Value::Array(items) => items.iter_mut().for_each(remove_nullable),
         _ => {}
     }
 }
 
-async fn found(client: &Client) -> Vec<CustomResourceDefinition> {
-    let crds = Api::<CustomResourceDefinition>::all(client.clone());
-    let mut found = Vec::new();
-    for crd in crds::generators() {
-        found.push(crds.get(&crd.name_any()).await.unwrap());
-    }
-    found
-}
-
-fn is_the_operators(crd: &CustomResourceDefinition) -> bool {
+fn is_of_eso(crd: &CustomResourceDefinition) -> bool {
     let text = serde_json::to_string(&crd.spec).unwrap();
-    !text.contains("nullable") && crd.labels().contains_key("external-secrets.io/component")
+    !text.contains("nullable") && crd.labels().contains_key(COMPONENT)
 }
 
-async fn install(cluster: &ControlPlane) -> String {
-    let done = cluster.shell("deploy/crds.sh").await;
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    String::from_utf8(done.stdout).unwrap()
+/// A control plane without CRDs.
+struct Crds {
+    cluster: std::sync::Arc<ControlPlane>,
+    client: Client,
+    api: Api<CustomResourceDefinition>,
 }
 
-/// Creates one object by what the API server knows, whatever we know.
-async fn create(client: &Client, kind: &ApiResource, object: Value) -> DynamicObject {
-    let mut whole = json!({"apiVersion": kind.api_version, "kind": kind.kind});
-    for (key, value) in object.as_object().unwrap() {
-        whole[key] = value.clone();
+impl Crds {
+    async fn start() -> Self {
+        let cluster = ControlPlane::start_own().await;
+        let client = cluster.admin().await;
+        Self {
+            api: Api::all(client.clone()),
+            cluster,
+            client,
+        }
     }
-    let api: Api<DynamicObject> = match object["metadata"]["namespace"].as_str() {
-        Some(namespace) => Api::namespaced_with(client.clone(), namespace, kind),
-        None => Api::all_with(client.clone(), kind),
-    };
-    eventually("the kind is served", async || {
-        api.create(&PostParams::default(), &from(whole.clone()))
-            .await
-            .ok()
-    })
-    .await
-}
 
-#[testkit::test]
-async fn the_operators_kinds_and_ours_do_not_fight_in_either_order() {
-    let cluster = ControlPlane::start_own().await;
-    let client = cluster.admin().await;
-    let crds = Api::<CustomResourceDefinition>::all(client.clone());
-    let (own, clusters) = (
-        ApiResource::erase::<ACRAccessToken>(&()),
-        ApiResource::erase::<ClusterGenerator>(&()),
-    );
-
-    // The operator first: its kinds stay as they are, ours is added.
-    for crd in operators() {
-        crds.create(&PostParams::default(), &crd).await.unwrap();
+    /// Runs the installation of this project's CRDs; returns its output.
+    async fn install(&self) -> String {
+        self.shell("deploy/crds.sh").await
     }
-    let spec =
-        json!({"registry": "contoso.azurecr.io", "auth": {"workloadIdentity": {}}, "fieldOfTomorrow": "x"});
-    create(
-        &client,
-        &own,
-        json!({"metadata": {"name": "theirs", "namespace": "default"}, "spec": spec}),
-    )
-    .await;
-    let uuid = json!({"kind": "UUID", "generator": {"uuidSpec": {}}});
-    create(
-        &client,
-        &clusters,
-        json!({"metadata": {"name": "uuid"}, "spec": uuid}),
-    )
-    .await;
-    let before = found(&client).await;
-    let said = install(&cluster).await;
-    assert!(said.contains("does not belong to acr-pull-webhook"), "{said}");
-    let after = found(&client).await;
-    for (before, after) in before.iter().zip(&after) {
-        assert_eq!(before.metadata.generation, after.metadata.generation);
-        assert!(is_the_operators(after));
+
+    async fn shell(&self, line: &str) -> String {
+        let output = self.cluster.shell(line).await;
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
     }
-    crds.get("acrpullsecrets.acr-pull.dev").await.unwrap();
-    // What they know beside us does not hinder us.
-    let theirs = Api::<ACRAccessToken>::namespaced(client.clone(), "default");
-    assert_eq!(
-        theirs.get("theirs").await.unwrap().spec.registry,
-        "contoso.azurecr.io"
-    );
-    let uuid = Api::<ClusterGenerator>::all(client.clone())
-        .get("uuid")
-        .await
-        .unwrap();
-    assert_eq!(
-        (
-            uuid.spec.kind.as_str(),
-            uuid.spec.generator.acr_access_token_spec.is_none()
-        ),
-        ("UUID", true)
-    );
 
-    // Of the operator's, the one for the cluster can be left out of its installation: then ours is added.
-    let name = operators()[1].name_any();
-    crds.delete(&name, &DeleteParams::default()).await.unwrap();
-    eventually("the kind is gone", async || {
-        crds.get_opt(&name).await.unwrap().is_none().then_some(())
-    })
-    .await;
-    install(&cluster).await;
-    let after = found(&client).await;
-    assert_eq!(
-        (is_the_operators(&after[0]), is_the_operators(&after[1])),
-        (true, false)
-    );
+    async fn generators(&self) -> Vec<CustomResourceDefinition> {
+        let mut found = Vec::new();
+        for crd in crds::generators() {
+            found.push(self.api.get(&crd.name_any()).await.unwrap());
+        }
+        found
+    }
 
-    // Ours first: they work alone, and again ours may be renewed, until the operator's come.
-    for crd in operators() {
-        let name = crd.name_any();
-        crds.delete(&name, &DeleteParams::default()).await.unwrap();
-        eventually("the kind is gone", async || {
-            crds.get_opt(&name).await.unwrap().is_none().then_some(())
+    async fn delete(&self, name: &str) {
+        self.api.delete(name, &DeleteParams::default()).await.unwrap();
+        eventually("the kind is deleted", async || {
+            self.api.get_opt(name).await.unwrap().is_none().then_some(())
         })
         .await;
     }
-    for _ in 0..2 {
-        let said = install(&cluster).await;
-        assert!(!said.contains("does not belong to acr-pull-webhook"), "{said}");
-    }
-    let spec = json!({"registry": "contoso.azurecr.io", "auth": {"workloadIdentity": {}}});
-    create(
-        &client,
-        &own,
-        json!({"metadata": {"name": "ours", "namespace": "default"}, "spec": spec}),
-    )
-    .await;
-    // The other kinds of generator pass through our copy unread.
-    let uuid = json!({"kind": "UUID", "generator": {"uuidSpec": {"a": 1}}});
-    let kept = create(
-        &client,
-        &clusters,
-        json!({"metadata": {"name": "uuid"}, "spec": uuid}),
-    )
-    .await;
-    assert_eq!(kept.data["spec"]["generator"]["uuidSpec"]["a"], 1);
-    // As helm and kubectl do it, by server-side apply and by client-side apply.
-    for (number, crd) in operators().iter().enumerate() {
-        if number == 0 {
-            apply(&crds, crd).await;
-            continue;
+
+    /// Creates an object without the types of this project.
+    async fn create<K>(&self, object: Value) -> DynamicObject
+    where
+        K: kube::Resource<DynamicType = ()>,
+    {
+        let kind = ApiResource::erase::<K>(&());
+        let mut whole = json!({"apiVersion": kind.api_version, "kind": kind.kind});
+        for (key, value) in object.as_object().unwrap() {
+            whole[key] = value.clone();
         }
-        let text = serde_json::to_string(crd).unwrap();
-        let done = cluster
-            .shell(&format!("kubectl apply --filename - <<'JSON'\n{text}\nJSON\n"))
+        let api: Api<DynamicObject> = match object["metadata"]["namespace"].as_str() {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &kind),
+            None => Api::all_with(self.client.clone(), &kind),
+        };
+        let params = PostParams::default();
+        eventually("the kind is served", async || {
+            api.create(&params, &from(whole.clone())).await.ok()
+        })
+        .await
+    }
+
+    async fn create_generator(&self, name: &str, more: Value) {
+        let mut spec = json!({"registry": "contoso.azurecr.io", "auth": {"workloadIdentity": {}}});
+        for (key, value) in more.as_object().unwrap() {
+            spec[key] = value.clone();
+        }
+        let metadata = json!({"name": name, "namespace": "default"});
+        self.create::<ACRAccessToken>(json!({"metadata": metadata, "spec": spec}))
             .await;
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
-    let before = found(&client).await;
-    let said = install(&cluster).await;
-    assert!(said.contains("does not belong to acr-pull-webhook"), "{said}");
-    for (before, after) in before.iter().zip(&found(&client).await) {
-        assert_eq!(before.metadata.generation, after.metadata.generation);
-        assert!(after.labels().contains_key("external-secrets.io/component"));
+
+    async fn create_uuid_generator(&self, spec: Value) -> DynamicObject {
+        let spec = json!({"kind": "UUID", "generator": {"uuidSpec": spec}});
+        self.create::<ClusterGenerator>(json!({"metadata": {"name": "uuid"}, "spec": spec}))
+            .await
     }
-    assert_eq!(
-        theirs.get("ours").await.unwrap().spec.registry,
-        "contoso.azurecr.io"
-    );
+
+    /// Asserts that this project's types can read a generator.
+    async fn assert_readable(&self, name: &str) {
+        let api = Api::<ACRAccessToken>::namespaced(self.client.clone(), "default");
+        assert_eq!(api.get(name).await.unwrap().spec.registry, "contoso.azurecr.io");
+    }
+
+    /// Installs this project's CRDs, and asserts that those of ESO are unchanged.
+    async fn install_beside_eso(&self) -> Vec<CustomResourceDefinition> {
+        let before = self.generators().await;
+        let output = self.install().await;
+        assert!(output.contains(NOT_OWNED), "{output}");
+        let after = self.generators().await;
+        for (before, after) in before.iter().zip(&after) {
+            assert_eq!(before.metadata.generation, after.metadata.generation);
+        }
+        after
+    }
 }
 
 #[testkit::test]
-async fn an_acr_pull_secret_that_makes_no_sense_is_refused_by_the_api_server() {
-    let cluster = ControlPlane::start_own().await;
-    let client = cluster.admin().await;
-    install(&cluster).await;
-    let api = Api::<ACRPullSecret>::namespaced(client, "default");
+async fn the_crds_of_eso_are_kept_if_they_are_installed_first() {
+    let crds = Crds::start().await;
+    for crd in eso_crds() {
+        crds.api.create(&PostParams::default(), &crd).await.unwrap();
+    }
+    crds.create_generator("theirs", json!({"fieldOfTomorrow": "x"}))
+        .await;
+    crds.create_uuid_generator(json!({})).await;
+    let after = crds.install_beside_eso().await;
+    assert!(after.iter().all(is_of_eso));
+    crds.api.get("acrpullsecrets.acr-pull.dev").await.unwrap();
+    // Unknown fields and kinds of ESO can be read.
+    crds.assert_readable("theirs").await;
+    let uuid = Api::<ClusterGenerator>::all(crds.client.clone());
+    let uuid = uuid.get("uuid").await.unwrap();
+    assert_eq!(uuid.spec.kind, "UUID");
+    assert!(uuid.spec.generator.acr_access_token_spec.is_none());
+
+    // ESO can be installed without its ClusterGenerator: then the CRD of this project is added.
+    crds.delete(&eso_crds()[1].name_any()).await;
+    crds.install().await;
+    let after = crds.generators().await;
+    assert!(is_of_eso(&after[0]) && !is_of_eso(&after[1]));
+}
+
+#[testkit::test]
+async fn the_crds_of_eso_replace_those_of_this_project() {
+    let crds = Crds::start().await;
+    for _ in 0..2 {
+        let output = crds.install().await;
+        assert!(!output.contains(NOT_OWNED), "{output}");
+    }
+    crds.create_generator("own", json!({})).await;
+    // The CRD of this project keeps the fields of other kinds of generator.
+    let kept = crds.create_uuid_generator(json!({"a": 1})).await;
+    assert_eq!(kept.data["spec"]["generator"]["uuidSpec"]["a"], 1);
+    // Helm installs ESO by server-side apply, and kubectl by client-side apply.
+    let [by_helm, by_kubectl] = eso_crds().try_into().unwrap();
+    apply(&crds.api, &by_helm).await;
+    let text = serde_json::to_string(&by_kubectl).unwrap();
+    crds.shell(&format!("kubectl apply --filename - <<'JSON'\n{text}\nJSON\n"))
+        .await;
+    let after = crds.install_beside_eso().await;
+    assert!(after.iter().all(|crd| crd.labels().contains_key(COMPONENT)));
+    crds.assert_readable("own").await;
+}
+
+#[testkit::test]
+async fn the_api_server_refuses_inconsistent_acr_pull_secrets() {
+    let crds = Crds::start().await;
+    crds.install().await;
+    let api = Api::<ACRPullSecret>::namespaced(crds.client, "default");
     let object =
         |name: &str, spec: Value| from::<ACRPullSecret>(json!({"metadata": {"name": name}, "spec": spec}));
     let generator = json!({"kind": "ACRAccessToken", "name": "contoso"});
-    for (name, spec, words) in [
+    for (name, spec, text) in [
         ("mine", json!({"generator": generator}), "annotate a Pod instead"),
         (
             "acr-pull-x",
@@ -252,12 +247,17 @@ async fn an_acr_pull_secret_that_makes_no_sense_is_refused_by_the_api_server() {
             .create(&PostParams::default(), &object(name, spec))
             .await
             .unwrap_err();
-        assert!(refused.to_string().contains(words), "{words}: {refused}");
+        assert!(refused.to_string().contains(text), "{text}: {refused}");
     }
     let spec = json!({"generator": generator, "serviceAccountName": "app"});
     api.create(&PostParams::default(), &object("acr-pull-x", spec))
         .await
         .unwrap();
+    check_immutability(&api).await;
+}
+
+/// Asserts that the generator of `acr-pull-x` cannot change, and that its service account can.
+async fn check_immutability(api: &Api<ACRPullSecret>) {
     let change = |spec: Value| Patch::Merge(json!({"spec": spec}));
     let params = PatchParams::default();
     let refused = api
@@ -273,19 +273,18 @@ async fn an_acr_pull_secret_that_makes_no_sense_is_refused_by_the_api_server() {
             .to_string()
             .contains("the generator cannot change")
     );
-    // The generator may come to name another service account, or none.
+    // The generator may be changed to another service account or to none.
     for account in [json!("other"), json!(null)] {
         let changed = change(json!({"serviceAccountName": account}));
         api.patch("acr-pull-x", &params, &changed).await.unwrap();
     }
 }
 
-/// Attempts 13 and 14, where our own copy of the kinds is installed.
+/// Attempts 13 and 14, with the CRDs of this project.
 #[testkit::test]
-async fn a_generator_with_a_field_that_is_too_long_is_refused_by_the_api_server() {
-    let cluster = ControlPlane::start_own().await;
-    let client = cluster.admin().await;
-    install(&cluster).await;
+async fn the_api_server_refuses_generators_with_large_fields() {
+    let crds = Crds::start().await;
+    crds.install().await;
     let kind = ApiResource::erase::<ACRAccessToken>(&());
     let spec = |field: &str, value: Value| {
         let mut spec = json!({"registry": "contoso.azurecr.io", "auth": {
@@ -297,8 +296,8 @@ async fn a_generator_with_a_field_that_is_too_long_is_refused_by_the_api_server(
         }
         json!({"metadata": {"name": "large", "namespace": "default"}, "spec": spec})
     };
-    create(&client, &kind, json!({"metadata": {"name": "small", "namespace": "default"}, "spec": spec("/scope", json!("a"))["spec"]})).await;
-    let api = Api::<DynamicObject>::namespaced_with(client, "default", &kind);
+    crds.create_generator("small", json!({"scope": "a"})).await;
+    let api = Api::<DynamicObject>::namespaced_with(crds.client.clone(), "default", &kind);
     let audiences = "/auth/workloadIdentity/serviceAccountRef/audiences";
     for (field, value) in [
         ("/scope", json!("a".repeat(4097))),

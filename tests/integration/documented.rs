@@ -11,98 +11,111 @@ use testkit::{
     objects::{CLIENT_ID, pod, pull_secret_name},
 };
 
-/// The purpose of each documented form, its `spec`, and its identity.
-fn forms() -> [(&'static str, String, &'static str); 14] {
-    let head = format!("tenantId: {TENANT}\nregistry: {REGISTRY}\n");
+/// The purpose of a documented form, and its `spec`.
+type Form = (&'static str, String);
+
+fn head() -> String {
+    format!("tenantId: {TENANT}\nregistry: {REGISTRY}\n")
+}
+
+fn service_principals() -> Vec<Form> {
+    let head = head();
     let secret_ref = "secretRef: {clientSecret: {name: az-secret, key: clientsecret}, clientId: {name: az-secret, key: clientid}}";
-    [
+    vec![
         (
             "a service principal with all optional fields",
             format!(
                 "{head}scope: \"repository:team-a/app:pull,push\"\nenvironmentType: \"PublicCloud\"\nauth: {{servicePrincipal: {{{secret_ref}}}}}\n"
             ),
-            "ServicePrincipal",
         ),
         (
             "a service principal without optional fields",
             format!("{head}auth: {{servicePrincipal: {{{secret_ref}}}}}\n"),
-            "ServicePrincipal",
         ),
         (
             "the example with all three identities in one object",
             format!(
                 "{head}auth:\n  servicePrincipal: {{{secret_ref}}}\n  managedIdentity: {{identityId: \"xxxxx\"}}\n  workloadIdentity: {{serviceAccountRef: {{name: \"my-service-account\", audiences: []}}}}\n"
             ),
-            "ServicePrincipal",
         ),
+    ]
+}
+
+fn managed_identities() -> Vec<Form> {
+    let head = head();
+    vec![
         (
             "the system-assigned managed identity",
             format!("{head}auth: {{managedIdentity: {{}}}}\n"),
-            "ManagedIdentity",
         ),
         (
             "the system-assigned managed identity with an empty id",
             format!("{head}auth: {{managedIdentity: {{identityId: \"\"}}}}\n"),
-            "ManagedIdentity",
         ),
         (
             "a managed identity by its client id",
             format!("{head}auth: {{managedIdentity: {{identityId: \"{USER_IDENTITY}\"}}}}\n"),
-            "ManagedIdentity",
         ),
         (
             "a managed identity by its resource id",
             format!("{head}auth: {{managedIdentity: {{identityId: \"{USER_IDENTITY_RESOURCE}\"}}}}\n"),
-            "ManagedIdentity",
-        ),
-        (
-            "a workload identity without a service account",
-            format!("{head}auth: {{workloadIdentity: {{}}}}\n"),
-            "WorkloadIdentity",
-        ),
-        (
-            "a workload identity with a service account",
-            format!(
-                "{head}auth: {{workloadIdentity: {{serviceAccountRef: {{name: puller, audiences: []}}}}}}\n"
-            ),
-            "WorkloadIdentity",
-        ),
-        (
-            "a workload identity with an audience",
-            format!(
-                "{head}auth: {{workloadIdentity: {{serviceAccountRef: {{name: puller, audiences: [\"api://AzureADTokenExchange\"]}}}}}}\n"
-            ),
-            "WorkloadIdentity",
-        ),
-        (
-            "empty texts of some templates",
-            format!(
-                "{head}scope: \"\"\nauth: {{workloadIdentity: {{serviceAccountRef: {{name: puller}}}}}}\n"
-            ),
-            "WorkloadIdentity",
         ),
         (
             "all texts empty",
             format!(
                 "tenantId: \"\"\nregistry: {REGISTRY}\nscope: \"\"\nauth: {{managedIdentity: {{identityId: \"\"}}}}\n"
             ),
-            "ManagedIdentity",
+        ),
+    ]
+}
+
+fn workload_identities() -> Vec<Form> {
+    let head = head();
+    vec![
+        (
+            "a workload identity without a service account",
+            format!("{head}auth: {{workloadIdentity: {{}}}}\n"),
+        ),
+        (
+            "a workload identity with a service account",
+            format!(
+                "{head}auth: {{workloadIdentity: {{serviceAccountRef: {{name: puller, audiences: []}}}}}}\n"
+            ),
+        ),
+        (
+            "a workload identity with an audience",
+            format!(
+                "{head}auth: {{workloadIdentity: {{serviceAccountRef: {{name: puller, audiences: [\"api://AzureADTokenExchange\"]}}}}}}\n"
+            ),
+        ),
+        (
+            "empty texts of some templates",
+            format!(
+                "{head}scope: \"\"\nauth: {{workloadIdentity: {{serviceAccountRef: {{name: puller}}}}}}\n"
+            ),
         ),
         (
             "unknown fields at each level",
             format!(
                 "{head}retry: {{times: 3}}\nauth: {{hint: x, workloadIdentity: {{hint: x, serviceAccountRef: {{name: puller, hint: x}}}}}}\n"
             ),
-            "WorkloadIdentity",
         ),
         (
             "one scope of several repositories",
             format!(
                 "{head}scope: \"repository:team-a/app:pull repository:team-a/tools/one:pull\"\nauth: {{workloadIdentity: {{}}}}\n"
             ),
-            "WorkloadIdentity",
         ),
     ]
+}
+
+/// All forms with their identity.
+fn forms() -> Vec<(Form, &'static str)> {
+    let with = |forms: Vec<Form>, identity| forms.into_iter().map(move |form| (form, identity));
+    with(service_principals(), "ServicePrincipal")
+        .chain(with(managed_identities(), "ManagedIdentity"))
+        .chain(with(workload_identities(), "WorkloadIdentity"))
+        .collect()
 }
 
 /// Indents each line.
@@ -124,7 +137,7 @@ async fn each_documented_form_works_as_generator_and_cluster_generator() {
     principals::permit_reading(namespace, "az-secret").await;
     // The schemas of other versions permit unknown fields.
     super::invalid_generators::loosen_schemas(&env).await;
-    for (number, (what, spec, identity)) in forms().into_iter().enumerate() {
+    for (number, ((what, spec), identity)) in forms().into_iter().enumerate() {
         let cluster_name = format!("{namespace}-form-{number}");
         let manifests = format!(
             "apiVersion: generators.external-secrets.io/v1alpha1\nkind: ACRAccessToken\nmetadata:\n  name: form-{number}\n  \

@@ -1,6 +1,7 @@
 //! Each identity pulls in each cloud, with and without a scope, by both kinds of reference.
 
 use super::{principals, pull, registry::Registry};
+use acr_pull_webhook::pull_secret::ACRPullSecretStatus;
 use azure_emulator::Endpoint;
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
@@ -11,7 +12,7 @@ use testkit::{
     },
     env::TestEnv,
     namespace::TestNamespace,
-    objects::{CLIENT_ID, pod, pull_secret_name},
+    objects::{CLIENT_ID, cluster_generator_spec, pod, pull_secret_name},
 };
 
 /// The name, the registry and the Entra host of a cloud.
@@ -139,6 +140,91 @@ fn cases(env: &TestEnv) -> Vec<Case> {
     ]
 }
 
+/// A generator, and what it was created for.
+struct Variant {
+    reference: String,
+    identity: &'static str,
+    cloud: &'static Cloud,
+    scope: Option<&'static str>,
+}
+
+/// Creates the service accounts and the Secret of the identities.
+async fn create_accounts(env: &TestEnv) {
+    let (a, b) = (&env.team_a, &env.team_b);
+    a.namespace
+        .apply_service_account("puller", &[(CLIENT_ID, a.client_id)])
+        .await;
+    let allowed = ("acr-pull.dev/allowed-namespaces", a.namespace.name());
+    b.namespace
+        .apply_service_account("puller", &[(CLIENT_ID, b.client_id), allowed])
+        .await;
+    principals::create_secret(&a.namespace, "sp", PRINCIPAL_SECRET).await;
+    principals::permit_reading(&a.namespace, "sp").await;
+}
+
+/// Creates a generator and a ClusterGenerator of each identity in each cloud, with and without a scope.
+async fn create_generators(env: &TestEnv) -> Vec<Variant> {
+    let mut variants = Vec::new();
+    for case in cases(env) {
+        for cloud in &CLOUDS {
+            for scope in [None, Some("repository:team-a/app:pull")] {
+                let spec = json!({"registry": cloud.registry, "environmentType": cloud.name,
+                    "scope": scope.unwrap_or_default(), "auth": case.auth});
+                let kind = if scope.is_some() { "scoped" } else { "whole" };
+                let name = format!("{}-{}-{kind}", case.identity, cloud.name.to_lowercase());
+                let mut add = |reference| {
+                    variants.push(Variant {
+                        reference,
+                        identity: case.identity,
+                        cloud,
+                        scope,
+                    });
+                };
+                let cluster_spec = cluster_generator_spec(spec.clone());
+                add(env.cluster_generator_of(&name, cluster_spec).await);
+                if !case.cluster_only {
+                    env.team_a.namespace.apply_generator(&name, spec).await;
+                    add(name);
+                }
+            }
+        }
+    }
+    variants
+}
+
+/// Creates a Pod with a generator, and pulls its image; returns the status of its pull secret.
+async fn pull_with(env: &TestEnv, variant: &Variant) -> ACRPullSecretStatus {
+    let (namespace, reference) = (&env.team_a.namespace, &variant.reference);
+    let name = format!("{}-app", reference.to_lowercase().replace('/', "-"));
+    let mut pod = pod(&name, reference);
+    let image = format!("{}/team-a/app:1", variant.cloud.registry);
+    pod.spec.as_mut().unwrap().containers[0].image = Some(image.clone());
+    let secret = pull_secret_name(&namespace.create_pod(&pod).await);
+    let pulled = pull::pull(env, namespace, &secret, &image).await;
+    assert_eq!(pulled, Ok(()), "{reference}");
+    namespace.status(&secret).await
+}
+
+fn assert_status(env: &TestEnv, case: &Case, variant: &Variant, status: &ACRPullSecretStatus) {
+    let cloud = variant.cloud;
+    let what = format!("{} in {}", case.identity, cloud.name);
+    assert_eq!(status.registry.as_deref(), Some(cloud.registry), "{what}");
+    assert_eq!(status.scope.as_deref(), variant.scope, "{what}");
+    assert_eq!(status.subject, case.subject, "{what}");
+    let kind = status.identity.as_deref().unwrap();
+    match case.endpoint {
+        Endpoint::AppServiceToken => assert_eq!(kind, "ManagedIdentity", "{what}"),
+        _ => assert_eq!(status.client_id.as_deref(), Some(case.client_id), "{what}"),
+    }
+    // The request went to the Entra of the cloud, with the client id and the subject of the case.
+    let was_requested = env.azure.records(case.endpoint).into_iter().any(|record| {
+        record.client_id.as_deref() == Some(case.client_id)
+            && record.subject == case.subject
+            && (case.endpoint == Endpoint::AppServiceToken || record.host == cloud.login)
+    });
+    assert!(was_requested, "{what}");
+}
+
 #[testkit::test]
 async fn each_identity_pulls_in_each_cloud_by_each_kind_of_reference() {
     let registry = Registry::start();
@@ -149,80 +235,19 @@ async fn each_identity_pulls_in_each_cloud_by_each_kind_of_reference() {
         "--registry-suffixes=azurecr.io,azurecr.us,azurecr.cn,azurecr.de,registry.stack.example",
     ];
     let env = TestEnv::with(&flags, |azure| world(azure, &registry.url)).await;
-    let client_id = |id| (CLIENT_ID, id);
-    let (a, b) = (&env.team_a, &env.team_b);
-    a.namespace
-        .apply_service_account("puller", &[client_id(a.client_id)])
-        .await;
-    let allowed = ("acr-pull.dev/allowed-namespaces", a.namespace.name());
-    b.namespace
-        .apply_service_account("puller", &[client_id(b.client_id), allowed])
-        .await;
-    principals::create_secret(&a.namespace, "sp", PRINCIPAL_SECRET).await;
-    principals::permit_reading(&a.namespace, "sp").await;
-
-    let mut references = Vec::new();
-    for case in cases(&env) {
-        for cloud in &CLOUDS {
-            for scope in [None, Some("repository:team-a/app:pull")] {
-                let spec = json!({"registry": cloud.registry, "tenantId": TENANT, "environmentType": cloud.name,
-                    "scope": scope.unwrap_or_default(), "auth": case.auth});
-                let name = format!(
-                    "{}-{}-{}",
-                    case.identity,
-                    cloud.name.to_lowercase(),
-                    if scope.is_some() { "scoped" } else { "whole" }
-                );
-                let whole = json!({"kind": "ACRAccessToken", "generator": {"acrAccessTokenSpec": spec}});
-                let by_cluster = env.cluster_generator_of(&name, whole).await;
-                references.push((by_cluster, case.identity, cloud, scope));
-                if !case.cluster_only {
-                    a.namespace.apply_generator(&name, spec).await;
-                    references.push((name, case.identity, cloud, scope));
-                }
-            }
-        }
-    }
-    assert_eq!(references.len(), 7 * 5 * 2 * 2 - 5 * 2);
-
-    let pulled = stream::iter(references)
-        .map(|(reference, identity, cloud, scope)| {
-            let env = &env;
-            async move {
-                let name = format!("{}-app", reference.to_lowercase().replace('/', "-"));
-                let mut asking = pod(&name, &reference);
-                let image = format!("{}/team-a/app:1", cloud.registry);
-                asking.spec.as_mut().unwrap().containers[0].image = Some(image.clone());
-                let made = env.team_a.namespace.create_pod(&asking).await;
-                let secret = pull_secret_name(&made);
-                let pulled = pull::pull(env, &env.team_a.namespace, &secret, &image).await;
-                assert_eq!(pulled, Ok(()), "{reference}");
-                (identity, cloud, scope, env.team_a.namespace.status(&secret).await)
-            }
-        })
+    create_accounts(&env).await;
+    let variants = create_generators(&env).await;
+    assert_eq!(variants.len(), 7 * 5 * 2 * 2 - 5 * 2);
+    let statuses = stream::iter(&variants)
+        .map(async |variant| (variant, pull_with(&env, variant).await))
         .buffer_unordered(4)
         .collect::<Vec<_>>()
         .await;
-
     for case in cases(&env) {
-        let of_case = pulled.iter().filter(|(identity, ..)| *identity == case.identity);
-        for (_, cloud, scope, status) in of_case {
-            let what = format!("{} in {}", case.identity, cloud.name);
-            assert_eq!(status.registry.as_deref(), Some(cloud.registry), "{what}");
-            assert_eq!(status.scope.as_deref(), *scope, "{what}");
-            assert_eq!(status.subject, case.subject, "{what}");
-            let kind = status.identity.as_deref().unwrap();
-            match case.endpoint {
-                Endpoint::AppServiceToken => assert_eq!(kind, "ManagedIdentity", "{what}"),
-                _ => assert_eq!(status.client_id.as_deref(), Some(case.client_id), "{what}"),
+        for (variant, status) in &statuses {
+            if variant.identity == case.identity {
+                assert_status(&env, &case, variant, status);
             }
-            // The request went to the Entra of the cloud, with the client id and the subject of the case.
-            let was_requested = env.azure.records(case.endpoint).into_iter().any(|record| {
-                record.client_id.as_deref() == Some(case.client_id)
-                    && record.subject == case.subject
-                    && (case.endpoint == Endpoint::AppServiceToken || record.host == cloud.login)
-            });
-            assert!(was_requested, "{what}");
         }
     }
     env.assert_no_secret_was_logged();

@@ -19,20 +19,10 @@ async fn create_and_delete(namespace: &TestNamespace, name: &str) {
     namespace.delete_pod(name).await;
 }
 
-#[testkit::test]
-async fn a_leader_killed_at_any_write_leaves_no_partial_work() {
-    let mut env =
-        TestEnv::leading_through_proxy(&["--unused-grace=2s", "--unused-notice=2s"], token_lifetime(12))
-            .await;
+/// Kills the leader at each kind of write, before the request and after it, while pull secrets are created and collected; returns
+/// the number of kills.
+async fn kill_at_each_write(env: &mut TestEnv) -> usize {
     let namespace = env.team_a.namespace.clone();
-    let used = pull_secret_name(&namespace.create_pod(&pod("used", "contoso")).await);
-    let uids = async || {
-        let owner = namespace.pull_secret(&used).await;
-        let secret = namespace.secrets().get(&used).await.unwrap();
-        (owner.uid(), secret.uid())
-    };
-    let before = uids().await;
-    let start = Timestamp::now();
     let mut kills = 0;
     for write in [
         Write::Owner,
@@ -54,27 +44,36 @@ async fn a_leader_killed_at_any_write_leaves_no_partial_work() {
             });
         }
     }
-    eventually(
-        "the used pull secret has a token, and the others are deleted",
-        async || {
-            let all = namespace
-                .pull_secrets()
-                .list(&ListParams::default())
-                .await
-                .unwrap();
-            let [only] = &all.items[..] else {
-                return None;
-            };
-            let status = only.status.as_ref()?;
-            assert_eq!(only.name_any(), used);
-            (status.is_ready() && status.expiration_time.as_ref()?.0 > Timestamp::now()).then_some(())
-        },
-    )
+    kills
+}
+
+#[testkit::test]
+async fn a_leader_killed_at_any_write_leaves_no_partial_work() {
+    let flags = ["--unused-grace=2s", "--unused-notice=2s"];
+    let mut env = TestEnv::leading_through_proxy(&flags, token_lifetime(12)).await;
+    let namespace = env.team_a.namespace.clone();
+    let used = pull_secret_name(&namespace.create_pod(&pod("used", "contoso")).await);
+    let uids = async || {
+        let owner = namespace.pull_secret(&used).await;
+        let secret = namespace.secrets().get(&used).await.unwrap();
+        (owner.uid(), secret.uid())
+    };
+    let before = uids().await;
+    let start = Timestamp::now();
+    let kills = kill_at_each_write(&mut env).await;
+    eventually("only the used pull secret is left, with a token", async || {
+        let all = namespace.list_pull_secrets().await;
+        let [only] = &all[..] else {
+            return None;
+        };
+        let status = only.status.as_ref()?;
+        assert_eq!(only.name_any(), used);
+        (status.is_ready() && status.expiration_time.as_ref()?.0 > Timestamp::now()).then_some(())
+    })
     .await;
     assert_eq!(uids().await, before, "neither object was recreated");
-    let secrets = namespace.secrets();
     eventually("no Secret without an owner is left", async || {
-        let all = secrets.list(&ListParams::default()).await.unwrap();
+        let all = namespace.secrets().list(&ListParams::default()).await.unwrap();
         (all.items.iter().map(ResourceExt::name_any).eq([used.clone()])).then_some(())
     })
     .await;

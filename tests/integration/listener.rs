@@ -2,6 +2,7 @@
 
 use futures::future::join_all;
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use reqwest::Identity;
 use rustls::{ClientConnection, pki_types::ServerName};
 use std::io::Write;
 use tempfile::TempDir;
@@ -84,72 +85,69 @@ async fn stalled_handshakes_and_headers_are_closed_and_block_nothing() {
     );
 }
 
-#[testkit::test]
-async fn only_clients_with_a_certificate_of_the_authority_are_accepted() {
-    let folder = TempDir::with_prefix("acr-pull-webhook-test-").unwrap();
+/// An authority of client certificates.
+fn new_authority() -> (Issuer<'static, KeyPair>, String) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let pem = params.self_signed(&key).unwrap().pem();
+    (Issuer::new(params, key), pem)
+}
+
+/// A client certificate with these names, self-signed if there is no issuer.
+fn identity(issuer: Option<&Issuer<'_, KeyPair>>, common_name: &str, names: &[&str]) -> Identity {
+    let key = KeyPair::generate().unwrap();
+    let names = names.iter().map(|name| (*name).to_owned());
+    let mut params = CertificateParams::new(names.collect::<Vec<_>>()).unwrap();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let certificate = match issuer {
+        Some(issuer) => params.signed_by(&key, issuer).unwrap(),
+        None => params.self_signed(&key).unwrap(),
+    };
+    Identity::from_pem((certificate.pem() + &key.serialize_pem()).as_bytes()).unwrap()
+}
+
+/// The status of a request with this client certificate, unless the connection fails.
+async fn call(webhook: &Webhook, identity: Option<Identity>) -> Option<u16> {
+    let ca = reqwest::Certificate::from_pem(webhook.ca_pem.as_bytes()).unwrap();
+    let mut client = reqwest::Client::builder().no_proxy().tls_certs_only([ca]);
+    if let Some(identity) = identity {
+        client = client.identity(identity);
+    }
+    let reply = client.build().unwrap().get(webhook.url()).send().await;
+    reply.map(|reply| reply.status().as_u16()).ok()
+}
+
+#[testkit::test]
+async fn only_clients_with_a_certificate_of_the_authority_are_accepted() {
+    let folder = TempDir::with_prefix("acr-pull-webhook-test-").unwrap();
+    let (authority, pem) = new_authority();
     let file = folder.path().join("client-ca.crt");
-    std::fs::write(&file, params.self_signed(&key).unwrap().pem()).unwrap();
-    let authority = Issuer::new(params, key);
+    std::fs::write(&file, pem).unwrap();
     let authority_flag = format!("--client-ca-file={}", file.display());
     let webhook = start_alone(std::slice::from_ref(&authority_flag)).await;
-    let identity_of = |issuer: Option<&Issuer<'_, KeyPair>>, common_name: &str, names: &[&str]| {
-        let key = KeyPair::generate().unwrap();
-        let names = names.iter().map(|name| (*name).to_owned());
-        let mut params = CertificateParams::new(names.collect::<Vec<_>>()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, common_name);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let certificate = match issuer {
-            Some(issuer) => params.signed_by(&key, issuer).unwrap(),
-            None => params.self_signed(&key).unwrap(),
-        };
-        reqwest::Identity::from_pem((certificate.pem() + &key.serialize_pem()).as_bytes()).unwrap()
-    };
-    let identity = |issuer| identity_of(issuer, "any client", &[]);
-    let call = async |webhook: &Webhook, identity: Option<reqwest::Identity>| {
-        let ca = reqwest::Certificate::from_pem(webhook.ca_pem.as_bytes()).unwrap();
-        let client = reqwest::Client::builder().no_proxy().tls_certs_only([ca]);
-        let client = match identity {
-            Some(identity) => client.identity(identity),
-            None => client,
-        };
-        let reply = client.build().unwrap().get(webhook.url()).send().await;
-        reply.map(|reply| reply.status().as_u16()).ok()
-    };
+    let any = |issuer| Some(identity(issuer, "any client", &[]));
     assert_eq!(call(&webhook, None).await, None);
-    assert_eq!(call(&webhook, Some(identity(None))).await, None);
-    assert_eq!(call(&webhook, Some(identity(Some(&authority)))).await, Some(404));
+    assert_eq!(call(&webhook, any(None)).await, None);
+    assert_eq!(call(&webhook, any(Some(&authority))).await, Some(404));
     // Kubelets send probes without a certificate.
     assert_eq!(webhook.admin_get("/readyz").await.0, 200);
 
     // The authority may also have signed certificates of kubelets.
     let names = "--client-names=kube-apiserver,api.example".to_owned();
     let webhook = start_alone(&[authority_flag, names]).await;
+    let signed = Some(&authority);
     for (issuer, common_name, alternative, answer) in [
-        (Some(&authority), "kube-apiserver", vec![], Some(404)),
-        (
-            Some(&authority),
-            "other",
-            vec!["x.example", "API.example"],
-            Some(404),
-        ),
-        (
-            Some(&authority),
-            "system:node:worker",
-            vec!["worker.example"],
-            None,
-        ),
-        (Some(&authority), "kube-apiserver.example", vec![], None),
+        (signed, "kube-apiserver", vec![], Some(404)),
+        (signed, "other", vec!["x.example", "API.example"], Some(404)),
+        (signed, "system:node:worker", vec!["worker.example"], None),
+        (signed, "kube-apiserver.example", vec![], None),
         (None, "kube-apiserver", vec!["api.example"], None),
     ] {
-        let shown = identity_of(issuer, common_name, &alternative);
-        assert_eq!(
-            call(&webhook, Some(shown)).await,
-            answer,
-            "{common_name} {alternative:?}"
-        );
+        let identity = identity(issuer, common_name, &alternative);
+        let actual = call(&webhook, Some(identity)).await;
+        assert_eq!(actual, answer, "{common_name} {alternative:?}");
     }
     assert_eq!(call(&webhook, None).await, None);
 }

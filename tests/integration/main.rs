@@ -34,6 +34,7 @@ mod references;
 mod refusals;
 mod refused_writes;
 mod scale;
+mod secret_path;
 mod sharing;
 mod upkeep;
 mod upstream;

@@ -5,7 +5,7 @@ use acr_pull_webhook::pull_secret::ACRPullSecret;
 use azure_emulator::Endpoint;
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
-use kube::{ResourceExt, api::ListParams};
+use kube::ResourceExt;
 use serde_json::json;
 use std::{
     collections::HashMap,
@@ -14,6 +14,7 @@ use std::{
 use testkit::{
     azure::set_token_lifetime,
     env::TestEnv,
+    namespace::TestNamespace,
     objects::{pod, pull_secret_name},
 };
 use tokio::time::{MissedTickBehavior, interval};
@@ -57,6 +58,34 @@ impl Observed {
     }
 }
 
+/// Creates pull secrets one after the other over one period, so that renewals are even from the beginning.
+async fn create_pull_secrets(namespace: &TestNamespace, count: u32) {
+    let mut turns = interval(Duration::from_secs_f64(LIFE * RENEWAL_SHARE / f64::from(count)));
+    turns.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let turns = stream::unfold(turns, async |mut turns| {
+        turns.tick().await;
+        Some(((), turns))
+    });
+    let created = turns.zip(stream::iter(0..count)).map(async |((), n)| {
+        let generator = format!("generator-{n}");
+        namespace.apply_generator(&generator, json!({})).await;
+        pull_secret_name(&namespace.create_pod(&pod(&generator, &generator)).await)
+    });
+    let names: Vec<_> = created.buffer_unordered(32).collect().await;
+    assert_eq!(names.len(), count as usize);
+}
+
+/// The number of calls to Entra since the record `last`, which becomes the newest record.
+fn new_calls(env: &TestEnv, last: &mut u64) -> usize {
+    let mut new = env.azure.requests();
+    new.retain(|record| record.seq > *last);
+    // The log of the emulator is bounded.
+    assert!(new.first().is_none_or(|record| record.seq == *last + 1));
+    *last = new.last().map_or(*last, |record| record.seq);
+    new.retain(|record| record.endpoint == Some(Endpoint::EntraToken));
+    new.len()
+}
+
 #[testkit::test]
 async fn many_pull_secrets_are_renewed_in_time_without_extra_calls() {
     let (count, seconds) = (setting("SOAK_PULL_SECRETS", 60), setting("SOAK_SECONDS", 45));
@@ -69,22 +98,7 @@ async fn many_pull_secrets_are_renewed_in_time_without_extra_calls() {
     ];
     let env = TestEnv::leading(&flags, |world| set_token_lifetime(world, &format!("{LIFE}s"))).await;
     let namespace = &env.team_a.namespace;
-    // Distributed over one period, so that renewals are even from the beginning.
-    let mut turns = interval(Duration::from_secs_f64(LIFE * RENEWAL_SHARE / f64::from(count)));
-    turns.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    let turns = stream::unfold(turns, async |mut turns| {
-        turns.tick().await;
-        Some(((), turns))
-    });
-    let started = turns.zip(stream::iter(0..count)).map(|((), n)| {
-        let generator = format!("generator-{n}");
-        async move {
-            namespace.apply_generator(&generator, json!({})).await;
-            pull_secret_name(&namespace.create_pod(&pod(&generator, &generator)).await)
-        }
-    });
-    let names: Vec<_> = started.buffer_unordered(32).collect().await;
-    assert_eq!(names.len(), count as usize);
+    create_pull_secrets(namespace, count).await;
 
     let mut observed = Observed::default();
     let (mut calls, mut last) = (0, env.azure.requests().last().map_or(0, |record| record.seq));
@@ -92,26 +106,10 @@ async fn many_pull_secrets_are_renewed_in_time_without_extra_calls() {
     let mut checks = interval(CHECK_INTERVAL);
     while begin.elapsed() < length {
         checks.tick().await;
-        let all = namespace
-            .pull_secrets()
-            .list(&ListParams::default())
-            .await
-            .unwrap();
-        assert_eq!(all.items.len(), count as usize);
-        observed.take(&all.items, Timestamp::now());
-        let new = env
-            .azure
-            .requests()
-            .into_iter()
-            .filter(|record| record.seq > last)
-            .collect::<Vec<_>>();
-        // The log of the emulator is bounded.
-        assert!(new.first().is_none_or(|record| record.seq == last + 1));
-        last = new.last().map_or(last, |record| record.seq);
-        calls += new
-            .iter()
-            .filter(|record| record.endpoint == Some(Endpoint::EntraToken))
-            .count();
+        let all = namespace.list_pull_secrets().await;
+        assert_eq!(all.len(), count as usize);
+        observed.take(&all, Timestamp::now());
+        calls += new_calls(&env, &mut last);
     }
     let took = begin.elapsed().as_secs_f64();
     let expected = f64::from(count) * took / (observed.mean_life() * RENEWAL_SHARE);

@@ -1,28 +1,60 @@
 //! A release without replicas.
 
 use crate::release::{Release, TEST, is_patched};
-use e2e::{client, eventually, scenario::Scenario, webhook::replaced};
-use k8s_openapi::api::{core::v1::Pod, rbac::v1::Role};
-use kube::{
-    Api, ResourceExt,
-    api::{DeleteParams, PostParams},
+use e2e::{
+    client, eventually,
+    scenario::{Scenario, ScenarioNamespace},
+    webhook::replaced,
 };
+use k8s_openapi::api::{core::v1::Pod, rbac::v1::Role};
+use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
+use testkit::namespace::TestNamespace;
 use testkit::objects::{ANNOTATION, from, pod_json, with_account};
+
+/// Asserts that this failure policy applies to an annotated Pod. The API server sees a change after a delay.
+async fn wait_for_policy(namespace: &ScenarioNamespace, policy: &str) {
+    eventually(&format!("{policy} applies to an annotated Pod"), async || match (
+        policy,
+        namespace.try_create_pod(&annotated_pod()).await,
+    ) {
+        ("Fail", Err(kube::Error::Api(refusal))) => {
+            let message = &refusal.message;
+            let expected = "failed calling webhook \"pods.acr-pull.dev\"";
+            assert!(message.contains(expected), "{message}");
+            Some(())
+        }
+        ("Ignore", Ok(pod)) => {
+            assert!(!is_patched(&pod));
+            Some(())
+        }
+        ("Ignore", Err(_)) => None,
+        (_, other) => panic!("{other:?}"),
+    })
+    .await;
+}
+
+/// Asserts that Pods without the annotation and Pods of an excluded namespace are admitted without a patch.
+async fn check_other_pods(namespace: &ScenarioNamespace, system: &TestNamespace) {
+    let unannotated = namespace.try_create_pod(&gated(json!({}))).await;
+    assert!(unannotated.is_ok_and(|pod| !is_patched(&pod)));
+    for annotations in [json!({}), json!({ANNOTATION: "contoso"})] {
+        let pod = with_account(gated(annotations), "default");
+        let created = system.create_pod(&pod).await;
+        assert!(!is_patched(&created));
+        system.delete_pod(&created.name_any()).await;
+    }
+}
 
 #[testkit::test]
 async fn without_replicas_failure_policy_decides_on_annotated_pods_only() {
     let client = client().await;
     let release = Release::fresh(&client, json!({})).await;
     let namespace = Scenario::NoReplicas.set_up(&client, json!({})).await;
-    let system = Api::<Pod>::namespaced(client.clone(), "kube-system");
+    let system = TestNamespace::existing(&client, "kube-system");
     let roles = Api::<Role>::namespaced(client.clone(), "default");
-    assert!(
-        namespace
-            .try_create_pod(&annotated_pod())
-            .await
-            .is_ok_and(|pod| is_patched(&pod))
-    );
+    let patched = namespace.try_create_pod(&annotated_pod()).await;
+    assert!(patched.is_ok_and(|pod| is_patched(&pod)));
 
     release.upgrade(json!({"replicas": 0})).await;
     replaced(&client, 0).await;
@@ -35,54 +67,19 @@ async fn without_replicas_failure_policy_decides_on_annotated_pods_only() {
     ] {
         // `Fail` is the default.
         if policy != "Fail" {
-            release
-                .upgrade(json!({"webhook": {"failurePolicy": policy}}))
-                .await;
+            let values = json!({"webhook": {"failurePolicy": policy}});
+            release.upgrade(values).await;
         }
-        // The API server sees the change after a delay.
-        eventually(&format!("{policy} applies to an annotated Pod"), async || match (
-            policy,
-            namespace.try_create_pod(&annotated_pod()).await,
-        ) {
-            ("Fail", Err(kube::Error::Api(refusal))) => {
-                assert!(
-                    refusal
-                        .message
-                        .contains("failed calling webhook \"pods.acr-pull.dev\""),
-                    "{}",
-                    refusal.message
-                );
-                Some(())
-            }
-            ("Ignore", Ok(pod)) => {
-                assert!(!is_patched(&pod));
-                Some(())
-            }
-            ("Ignore", Err(_)) => None,
-            (_, other) => panic!("{other:?}"),
-        })
-        .await;
+        wait_for_policy(&namespace, policy).await;
         let log = release.failed_test().await;
         assert!(log.contains(report), "{log}");
         // The rights of the test are deleted with the test.
         assert!(roles.get_opt(TEST).await.unwrap().is_none());
-
-        let unannotated = namespace.try_create_pod(&gated(json!({}))).await;
-        assert!(unannotated.is_ok_and(|pod| !is_patched(&pod)));
-        for annotations in [json!({}), json!({ANNOTATION: "contoso"})] {
-            let pod = with_account(gated(annotations), "default");
-            let created = system.create(&PostParams::default(), &pod).await.unwrap();
-            assert!(!is_patched(&created));
-            system
-                .delete(&created.name_any(), &DeleteParams::default())
-                .await
-                .unwrap();
-        }
+        check_other_pods(&namespace, &system).await;
     }
 
-    release
-        .upgrade(json!({"replicas": 2, "webhook": {"failurePolicy": "Fail"}}))
-        .await;
+    let values = json!({"replicas": 2, "webhook": {"failurePolicy": "Fail"}});
+    release.upgrade(values).await;
     eventually("an annotated Pod is patched again", async || {
         let pod = namespace.try_create_pod(&annotated_pod()).await.ok()?;
         is_patched(&pod).then_some(())

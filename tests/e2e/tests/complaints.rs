@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use acr_pull_webhook::pull_secret::ACRPullSecret;
 use e2e::{
     azure, client, eventually,
     scenario::{Scenario, ScenarioNamespace},
@@ -10,21 +9,31 @@ use e2e::{
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
-        core::v1::{Event, Node, Pod, Secret},
+        core::v1::{Event, Node, Pod},
     },
     jiff::{SignedDuration, Timestamp},
 };
 use kube::{
     Api, Client, ResourceExt,
-    api::{ListParams, Patch, PostParams},
+    api::{ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use testkit::objects::{ANNOTATION, from, pod_json};
+use testkit::objects::{ANNOTATION, from, pod_json, pull_secret_names};
 
 /// A pull secret that the Pods reference and that never exists.
 const FOREIGN: &str = "regcred";
 /// The webhook attributes an Event within 5 s after a renewal to the previous token.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(7);
+
+/// Waits for complaints about each running Pod. The kubelet syncs a changed Pod at once, and every Pod each 60 to 90 s.
+async fn wait_for_complaints_of_running(namespace: &ScenarioNamespace, pods: &[String], after: Timestamp) {
+    for name in pods {
+        let label = Patch::Merge(json!({"metadata": {"labels": {"synced": "again"}}}));
+        let params = PatchParams::default();
+        namespace.pods().patch(name, &params, &label).await.unwrap();
+        wait_for_complaints(namespace, name, after).await;
+    }
+}
 
 /// A kubelet before 1.37 reports a missing pull secret at each sync of a Pod, a later kubelet only after a failed pull.
 /// Therefore one Pod has an image that does not exist, and running Pods are checked only before 1.37.
@@ -33,59 +42,41 @@ async fn a_missing_pull_secret_of_another_owner_causes_no_token() {
     let client = client().await;
     let namespace = Scenario::Complaints.set_up(&client, json!({})).await;
     let running = deploy(&namespace, 3).await;
-    let pull_secret = namespace.only_pull_secret().await;
-    let ours = pull_secret.name_any();
-    let before = state(&namespace, &ours).await;
+    let own = namespace.only_pull_secret().await.name_any();
+    let before = state(&namespace, &own).await;
 
     let scope = format!("repository:{}:pull", namespace.scenario.repository());
     namespace
         .create_generator("scoped", json!({"scope": scope}))
         .await;
     let image = format!("{}-that-was-not-pushed", namespace.scenario.image());
-    let failing = with_foreign(pod_json(
-        "failing",
-        &image,
-        json!({ANNOTATION: "contoso, scoped"}),
-    ));
-    let failing = namespace.create_pod(&from(failing)).await;
-    let named = failing.spec.unwrap().image_pull_secrets.unwrap();
-    let [foreign, first, second] = named.try_into().unwrap();
-    assert_eq!((foreign.name.as_str(), &first.name), (FOREIGN, &ours));
-    let scoped = second.name;
-    let made = renewed(&namespace, &scoped).await;
-    wait_for_complaints(&namespace, "failing", made + CLOCK_TOLERANCE).await;
-
+    let failing = pod_json("failing", &image, json!({ANNOTATION: "contoso, scoped"}));
+    let failing = namespace.create_pod(&from(with_foreign(failing))).await;
+    let [foreign, first, scoped] = pull_secret_names(&failing).try_into().unwrap();
+    assert_eq!((foreign.as_str(), &first), (FOREIGN, &own));
+    let issued = namespace.renewed_at(&scoped).await;
+    let after = issued + CLOCK_TOLERANCE;
+    wait_for_complaints(&namespace, "failing", after).await;
     if kubelets_report_for_running_pods(&client).await {
-        for name in &running {
-            // The kubelet syncs a changed Pod at once, and every Pod each 60 to 90 s.
-            let label = Patch::Merge(json!({"metadata": {"labels": {"synced": "again"}}}));
-            namespace
-                .api::<Pod>()
-                .patch(name, &Default::default(), &label)
-                .await
-                .unwrap();
-            wait_for_complaints(&namespace, name, made + CLOCK_TOLERANCE).await;
-        }
+        wait_for_complaints_of_running(&namespace, &running, after).await;
     }
 
     // Now the same Pod lacks a pull secret of the webhook. Events with the same reason arrive in order: after this one was
     // handled, those above have been handled.
-    let secrets = namespace.api::<Secret>();
-    secrets.delete(&scoped, &Default::default()).await.unwrap();
-    eventually("the pull secret that was deleted is repaired", async || {
-        (secrets.get_opt(&scoped).await.unwrap().is_some() && renewed(&namespace, &scoped).await > made)
-            .then_some(())
+    namespace.delete_secret(&scoped).await;
+    eventually("the deleted pull secret is repaired", async || {
+        namespace.secrets().get_opt(&scoped).await.unwrap()?;
+        (namespace.renewed_at(&scoped).await > issued).then_some(())
     })
     .await;
+    let state = state(&namespace, &own).await;
+    assert_eq!(state, before, "the pull secret was not renewed");
+    let requests = azure::requests_of(&client, &namespace.scenario.subject()).await;
     assert_eq!(
-        state(&namespace, &ours).await,
-        before,
-        "the pull secret was not renewed"
+        requests.len(),
+        3,
+        "one token for each pull secret and one for the repair"
     );
-    let tokens = azure::requests_of(&client, &namespace.scenario.subject())
-        .await
-        .len();
-    assert_eq!(tokens, 3, "one token for each pull secret and one for the repair");
     for name in &running {
         namespace.wait_until_running(name).await;
     }
@@ -166,10 +157,5 @@ async fn kubelets_report_for_running_pods(client: &Client) -> bool {
 /// Values that change when a pull secret is renewed.
 async fn state(namespace: &ScenarioNamespace, name: &str) -> (Timestamp, Option<String>) {
     let secret = namespace.secrets().get(name).await.unwrap();
-    (renewed(namespace, name).await, secret.metadata.resource_version)
-}
-
-async fn renewed(namespace: &ScenarioNamespace, name: &str) -> Timestamp {
-    let pull_secret = namespace.api::<ACRPullSecret>().get(name).await.unwrap();
-    pull_secret.status.unwrap().last_renewal_time.unwrap().0
+    (namespace.renewed_at(name).await, secret.metadata.resource_version)
 }
