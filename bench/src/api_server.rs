@@ -1,4 +1,4 @@
-//! What a creation of a Pod costs whoever creates it, by the real API server.
+//! The time of the creation of a Pod at the real API server.
 
 use crate::{
     ground::{FLOORS, Ground, NOBODYS},
@@ -18,7 +18,7 @@ pub async fn measure(ground: &Ground, number: usize) -> Part {
     let mut took: [Vec<Duration>; 3] = Default::default();
     for n in 0..number {
         for turn in 0..all.len() {
-            // Each follows each of the others as often.
+            // Each namespace follows each of the others equally often.
             let who = (turn + n) % all.len();
             let began = Instant::now();
             all[who]

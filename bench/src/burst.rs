@@ -1,4 +1,4 @@
-//! A Deployment of thousands: many Pods of one identity at once, when there is no token yet, two replicas.
+//! A Deployment with thousands of Pods: many simultaneous Pods of one identity without a token, and two replicas.
 
 use crate::{
     crowd::Crowd,
@@ -10,9 +10,9 @@ use crate::{
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// How late Azure answers at each hop.
+/// The delay of each hop to Azure.
 const DELAY: Duration = Duration::from_millis(50);
-/// The connections that ask each replica.
+/// The connections to each replica.
 const CONNECTIONS: usize = 100;
 const REPLICAS: usize = 2;
 
@@ -24,7 +24,7 @@ pub async fn measure(tools: &Tools, sizes: &[usize], rounds: usize) -> Part {
     let webhooks = [&crowd.env.webhook, &other];
     let floors = [Floor::start(tools).await, Floor::start(tools).await];
     let askers = webhooks.map(|webhook| crowd.asker(webhook));
-    // The connections to Azure are there.
+    // The connections to Azure are open.
     for (n, asker) in askers.iter().enumerate() {
         asker.ask(n).await;
     }
@@ -104,7 +104,7 @@ pub async fn measure(tools: &Tools, sizes: &[usize], rounds: usize) -> Part {
     }
 }
 
-/// The time of the slower half.
+/// The duration of the slower half.
 async fn burst(tools: &Tools, servers: &[Asked; REPLICAS], size: usize) -> Duration {
     let half = Load {
         connections: CONNECTIONS,

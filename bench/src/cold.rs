@@ -1,4 +1,4 @@
-//! A cold admission: the first Pod of an identity waits for a token. Beside it the calls that nobody could do without.
+//! A cold admission: the first Pod of an identity waits for a token. It is compared with the necessary calls alone.
 
 use crate::{
     crowd::{Crowd, account, client_id},
@@ -24,16 +24,16 @@ use testkit::{
     objects::from,
 };
 
-/// How late Azure answers at each hop.
+/// The delay of each hop to Azure.
 const DELAYS: [Duration; 3] = [
     Duration::from_millis(10),
     Duration::from_millis(50),
     Duration::from_millis(100),
 ];
-/// What may come on top of the calls.
+/// The permitted time in addition to the calls.
 const MARGIN: Duration = Duration::from_millis(5);
 
-/// The calls themselves, with nothing around them.
+/// The necessary calls alone.
 struct Bare {
     api_server: Client,
     azure: reqwest::Client,
@@ -43,14 +43,14 @@ struct Bare {
 pub async fn measure(number: usize) -> Part {
     let crowd = Crowd::new(DELAYS.len() * (3 * number + 2)).await;
     let mut numbers = 0..;
-    let mut next = || numbers.next().expect("there is always another number");
+    let mut next = || numbers.next().expect("the numbers are endless");
     let bare = Bare::new(&crowd).await;
     let (mut rows, mut curves) = (Vec::new(), [Vec::new(), Vec::new()]);
     for delay in DELAYS {
         crowd.set_delay(delay);
         let warm = crowd.asker(&crowd.env.webhook);
         warm.connect(1).await;
-        // Connections to Azure are there, on both sides.
+        // Both have open connections to Azure.
         warm.ask(next()).await;
         bare.admit(next()).await;
         let (mut ours, mut first, mut calls) = (Vec::new(), Vec::new(), Vec::new());
@@ -112,17 +112,16 @@ async fn admit(asker: &crate::crowd::Asker, n: usize) -> Duration {
     answer.took
 }
 
-// === impl Bare ===
-
 impl Bare {
     async fn new(crowd: &Crowd) -> Self {
         let env = &crowd.env;
-        let ca = reqwest::Certificate::from_pem(env.azure.ca_pem().as_bytes()).expect("it is a certificate");
-        let proxy = env.azure.emulator.proxy_url().expect("it has a proxy");
+        let ca = reqwest::Certificate::from_pem(env.azure.ca_pem().as_bytes())
+            .expect("the authority is a certificate");
+        let proxy = env.azure.emulator.proxy_url().expect("the emulator has a proxy");
         Self {
             api_server: env.cluster.with_webhooks_token(None).await,
             azure: reqwest::Client::builder()
-                .proxy(reqwest::Proxy::all(proxy).expect("it is a URL"))
+                .proxy(reqwest::Proxy::all(proxy).expect("the proxy has a URL"))
                 .tls_certs_only([ca])
                 .build()
                 .expect("a client can be built"),
@@ -192,9 +191,9 @@ impl Bare {
             .create_token_request(&account(n), &PostParams::default(), &request)
             .await;
         let assertion = reply
-            .expect("the API server gives an assertion")
+            .expect("the API server issues an assertion")
             .status
-            .expect("it holds a token")
+            .expect("the answer contains a token")
             .token;
         let client_id = client_id(n);
         let form = [
@@ -235,7 +234,7 @@ impl Bare {
         let reply: Value = reply.json().await.expect("Azure answers in JSON");
         reply[field]
             .as_str()
-            .expect("the answer holds a token")
+            .expect("the answer contains a token")
             .to_owned()
     }
 }

@@ -1,4 +1,5 @@
-//! Instructions and allocations of a warm admission: what noise cannot hide, counted by valgrind over the whole program.
+//! Instructions and allocations of a warm admission: what noise cannot hide, counted by valgrind over the whole
+//! program.
 
 use crate::{
     ground::{Asked, Floor, Ground},
@@ -9,13 +10,13 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-/// One of valgrind's tools, and what it says of a program that has ended.
+/// A tool of valgrind, and the line that it prints about a program that has ended.
 #[derive(Clone, Copy)]
 struct Counter {
     tool: &'static str,
-    /// Where it writes what nobody reads here.
+    /// The option for a file that is not read.
     out: &'static str,
-    /// What stands before the number, and which number of that line it is.
+    /// The text before the number, and the position of the number in the line.
     before: &'static str,
     position: usize,
 }
@@ -37,7 +38,7 @@ const ALLOCATIONS: Counter = Counter {
 pub async fn measure(tools: &Tools, ground: &Ground, requests: usize) -> Part {
     let webhook = testkit::webhook::program();
     let count = async |counter: Counter, floor: &Path, webhook: &Path| {
-        // What the start costs is in both, and not in their difference.
+        // The cost of the start is in both counts, and not in their difference.
         let [few, many] = [requests, 3 * requests];
         let floor = [
             counter.floor(ground, floor, few).await,
@@ -50,7 +51,7 @@ pub async fn measure(tools: &Tools, ground: &Ground, requests: usize) -> Part {
         [floor, webhook].map(|[few, many]| (many - few) as f64 / (2 * requests) as f64)
     };
     let instructions = count(INSTRUCTIONS, &tools.floor, Path::new(&webhook)).await;
-    // valgrind sees the allocations of a program alone that takes its allocator from a library.
+    // valgrind sees only allocations of an allocator in a shared library.
     let allocations = count(ALLOCATIONS, &tools.floor_dynamic, &tools.webhook_dynamic).await;
     let row = |what: &str, [floor, ours]: [f64; 2], target| Row {
         what: what.to_owned(),
@@ -77,8 +78,6 @@ pub async fn measure(tools: &Tools, ground: &Ground, requests: usize) -> Part {
         curves: Vec::new(),
     }
 }
-
-// === impl Counter ===
 
 impl Counter {
     async fn floor(self, ground: &Ground, program: &Path, requests: usize) -> u64 {
@@ -112,32 +111,32 @@ impl Counter {
     }
 
     fn read(self, log: &Log) -> u64 {
-        let text = std::fs::read_to_string(&log.file).expect("valgrind has written it");
+        let text = std::fs::read_to_string(&log.file).expect("valgrind has written the file");
         let line = text
             .lines()
             .find_map(|line| Some(line.split_once(self.before)?.1));
-        let line = line.unwrap_or_else(|| panic!("valgrind says {:?} in: {text}", self.before));
+        let line = line.unwrap_or_else(|| panic!("valgrind prints {:?} in: {text}", self.before));
         let mut numbers = line
             .split(' ')
             .filter_map(|word| word.replace(',', "").parse().ok());
-        numbers.nth(self.position).expect("valgrind says a number")
+        numbers.nth(self.position).expect("valgrind prints a number")
     }
 }
 
-/// Where valgrind writes what it has to say.
+/// The output file of valgrind.
 struct Log {
     file: PathBuf,
     _folder: TempDir,
 }
 
-/// Asks so often, one after the other.
+/// Sends this many requests one after the other.
 async fn ask(asked: &Asked, times: usize) {
     let target = asked.target();
-    let ca = std::fs::read(target.ca).expect("it was just written");
-    let body = std::fs::read(target.body).expect("it was just written");
+    let ca = std::fs::read(target.ca).expect("the file was written before");
+    let body = std::fs::read(target.body).expect("the file was written before");
     let client = reqwest::Client::builder()
         .no_proxy()
-        .tls_certs_only([reqwest::Certificate::from_pem(&ca).expect("it is a certificate")])
+        .tls_certs_only([reqwest::Certificate::from_pem(&ca).expect("the authority is a certificate")])
         .build()
         .expect("a client can be built");
     for _ in 0..times {

@@ -16,24 +16,24 @@ use testkit::{
     webhook::Webhook,
 };
 
-/// Calls of ours to the API server at the same time, while something is prepared.
+/// Concurrent calls of the benchmark to the API server during preparations.
 pub const PREPARING: usize = 32;
 
 pub struct Crowd {
     pub env: TestEnv,
 }
 
-/// Asks one webhook about Pods of the crowd.
+/// Sends reviews of the identities' Pods to one webhook.
 pub struct Asker {
     client: reqwest::Client,
     url: String,
     namespace: TestNamespace,
 }
 
-/// What a webhook answered about one Pod.
+/// The answer of a webhook to one review.
 pub struct Answer {
     pub took: Duration,
-    /// Whether its pull secret was in place when it was admitted.
+    /// Whether the pull secret had a token at the admission.
     pub complete: bool,
 }
 
@@ -53,21 +53,19 @@ pub fn client_id(n: usize) -> String {
     format!("{n:08x}-0000-4000-8000-000000000000")
 }
 
-// === impl Crowd ===
-
 impl Crowd {
-    /// A env with so many identities, where nobody leads: what is there stays as it is.
+    /// An environment with this many identities and without a leader.
     pub async fn new(number: usize) -> Self {
         Self::with_flags(number, &[]).await
     }
 
-    /// The same, whose webhook has further flags.
+    /// The same with more flags of the webhook.
     pub async fn with_flags(number: usize, flags: &[&str]) -> Self {
         let env = TestEnv::with(&[&FLAGS, flags].concat(), |world| add(world, number)).await;
         Self::settle(env, number).await
     }
 
-    /// A env whose webhook leads, with further flags, and where the tokens last so long.
+    /// An environment whose webhook leads, with more flags and with this lifetime of tokens.
     pub async fn led(number: usize, lifetime: &str, flags: &[&str]) -> Self {
         let flags = [&FLAGS, flags].concat();
         let env = TestEnv::leading(&flags, |world| {
@@ -94,7 +92,7 @@ impl Crowd {
         Self { env }
     }
 
-    /// Azure answers so much later at each hop.
+    /// Delays each hop to Azure.
     pub fn set_delay(&self, delay: Duration) {
         let slow = |endpoint| Fault {
             delay: Some(delay),
@@ -104,7 +102,7 @@ impl Crowd {
         self.env.azure.set_faults(&faults);
     }
 
-    /// Asks this webhook.
+    /// A client of this webhook.
     pub fn asker(&self, webhook: &Webhook) -> Asker {
         Asker {
             client: webhook.client(),
@@ -113,13 +111,11 @@ impl Crowd {
         }
     }
 
-    /// How often Entra was asked as the identity of this number.
+    /// The number of calls to Entra of the identity with this number.
     pub fn sequences(&self, n: usize) -> usize {
         self.env.azure.calls_of(&client_id(n), Endpoint::EntraToken)
     }
 }
-
-// === impl Asker ===
 
 impl Asker {
     /// The review of a Pod of this identity.
@@ -128,12 +124,12 @@ impl Asker {
         review(&self.namespace, &pod)
     }
 
-    /// Asks about a Pod of this identity.
+    /// Sends the review of a Pod of this identity.
     pub async fn ask(&self, n: usize) -> Answer {
         self.send(self.review(n)).await
     }
 
-    /// Opens so many connections, for later.
+    /// Opens this many connections before a measurement.
     pub async fn connect(&self, connections: usize) {
         let dry_run = |n| {
             let mut review = self.review(n);
@@ -150,7 +146,7 @@ impl Asker {
             .json(&review);
         let began = Instant::now();
         let reply = request.send().await.expect("the webhook answers");
-        let answer: Value = reply.json().await.expect("it answers in JSON");
+        let answer: Value = reply.json().await.expect("the answer is JSON");
         let took = began.elapsed();
         let response = &answer["response"];
         assert_eq!(response["allowed"], true, "{answer}");

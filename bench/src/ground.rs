@@ -1,5 +1,5 @@
-//! Where the webhook and the floor are measured side by side: one control plane, one Azure, three namespaces alike but for
-//! whom the API server asks about their Pods.
+//! The environment in which webhook and baseline ("floor") are compared: one control plane, one Azure, and three equal
+//! namespaces, whose Pods the API server sends to the webhook, to the floor, or nowhere.
 
 use crate::{
     load::Target,
@@ -26,9 +26,9 @@ use tokio::{
     process::{Child, Command},
 };
 
-/// The namespace about whose Pods nobody is asked.
+/// The namespace whose Pods are sent nowhere.
 pub const NOBODYS: &str = "nobodys";
-/// The one about whose Pods the floor is.
+/// The namespace whose Pods are sent to the floor.
 pub const FLOORS: &str = "floors";
 
 pub struct Ground {
@@ -37,17 +37,17 @@ pub struct Ground {
     files: TempDir,
 }
 
-/// A running floor; it ends with this value.
+/// A running floor. The process ends with this value.
 pub struct Floor {
     pub url: String,
     pub ca_pem: String,
-    /// From its start until it said where it is.
+    /// From the start of the process until it printed its address.
     pub ready_after: Duration,
     child: Child,
     files: TempDir,
 }
 
-/// A server, and all that is needed to ask it.
+/// A server, and the parts of requests to it.
 pub struct Asked {
     url: String,
     ca: PathBuf,
@@ -55,10 +55,8 @@ pub struct Asked {
     process: u32,
 }
 
-// === impl Ground ===
-
 impl Ground {
-    /// Everything is warm: the webhook has minted the one pull secret, and the floor has seen its review.
+    /// Both are warm: the webhook has issued the pull secret, and the floor has received its review.
     pub async fn new(tools: &Tools) -> Self {
         let env = TestEnv::leading(&FLAGS, |_| ()).await;
         let files = TempDir::with_prefix("acr-pull-webhook-bench-").expect("a temporary folder can be made");
@@ -82,16 +80,17 @@ impl Ground {
 
     /// The review that an API server sends about the Pod in this namespace.
     pub fn review(&self, namespace: &str) -> String {
-        let captured = std::fs::read_to_string(self.floor.captured()).expect("the floor has written it");
+        let captured =
+            std::fs::read_to_string(self.floor.captured()).expect("the floor has written the review");
         captured.replace(&format!("\"{FLOORS}\""), &format!("\"{namespace}\""))
     }
 
-    /// A floor, to be asked.
+    /// The requests to a floor.
     pub fn ask_floor(&self, floor: &Floor) -> Asked {
         self.asked("floor", &floor.url, &floor.ca_pem, floor.process(), FLOORS)
     }
 
-    /// A webhook, to be asked.
+    /// The requests to a webhook.
     pub fn ask(&self, webhook: &Webhook) -> Asked {
         self.asked(
             "webhook",
@@ -114,15 +113,13 @@ impl Ground {
     }
 }
 
-// === impl Floor ===
-
 impl Floor {
-    /// Starts one.
+    /// Starts a floor.
     pub async fn start(tools: &Tools) -> Self {
         Self::start_as(Command::new(&tools.floor)).await
     }
 
-    /// Starts one by a command that runs its program.
+    /// Starts a floor by a command that runs its program.
     pub async fn start_as(mut command: Command) -> Self {
         let files = TempDir::with_prefix("acr-pull-webhook-bench-").expect("a temporary folder can be made");
         let ca_pem = write_certificate(files.path());
@@ -141,15 +138,15 @@ impl Floor {
             .kill_on_drop(true)
             .spawn()
             .expect("the floor can be started");
-        let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        let mut lines = BufReader::new(child.stdout.take().expect("the output is piped")).lines();
         let line = lines
             .next_line()
             .await
-            .expect("the floor can be read")
-            .expect("the floor says where it is");
+            .expect("the output can be read")
+            .expect("the floor prints its address");
         let address = line
             .strip_prefix("listening ")
-            .expect("the floor says where it listens");
+            .expect("the line contains the address");
         Self {
             url: format!("https://{address}/mutate"),
             ca_pem,
@@ -159,15 +156,15 @@ impl Floor {
         }
     }
 
-    /// Its process id.
+    /// The process id.
     pub fn process(&self) -> u32 {
-        self.child.id().expect("it runs")
+        self.child.id().expect("the floor runs")
     }
 
-    /// Ends it, and waits until it has.
+    /// Terminates the process, and waits for its end.
     pub async fn terminate(&mut self) {
         signal(self.process(), "TERM").await;
-        self.child.wait().await.expect("it ends");
+        self.child.wait().await.expect("the floor ends");
     }
 
     fn captured(&self) -> PathBuf {
@@ -175,10 +172,8 @@ impl Floor {
     }
 }
 
-// === impl Asked ===
-
 impl Asked {
-    /// What oha needs to ask this server, in files of this folder.
+    /// Writes the files for oha to this folder.
     pub fn new(folder: &Path, name: &str, url: &str, ca_pem: &str, process: u32, body: &str) -> Self {
         let file = |suffix: &str, content: &str| {
             let path = folder.join(format!("{name}-{process}.{suffix}"));
@@ -193,7 +188,7 @@ impl Asked {
         }
     }
 
-    /// For a load.
+    /// The target of a load.
     pub fn target(&self) -> Target<'_> {
         Target {
             url: &self.url,

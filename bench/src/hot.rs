@@ -1,4 +1,4 @@
-//! A warm admission: what nearly every Pod gets. The review is answered from memory.
+//! A warm admission, as of nearly every Pod: the review is answered from memory.
 
 use crate::{
     ground::{Asked, Floor, Ground},
@@ -9,21 +9,21 @@ use crate::{
 use std::time::Duration;
 use testkit::webhook::program;
 
-/// The server's; whoever asks has the other one.
+/// The core of the server. The client has the other core.
 const CORE: &str = "0";
 const CONNECTIONS: [usize; 4] = [1, 4, 16, 64];
-/// Those that have targets for latencies.
+/// The rates that have targets for latencies.
 const FEW_AND_MANY: [usize; 2] = [1, 64];
 const PACE: u32 = 50;
 
-/// Rounds of floor and webhook in turn, and how long each lasts.
+/// Alternating rounds of floor and webhook, and the duration of each round.
 #[derive(Clone, Copy)]
 pub struct Rounds {
     pub number: usize,
     pub each: Duration,
 }
 
-/// What was seen of both in the rounds.
+/// The measurements of both in all rounds.
 struct Pairs(Vec<(Seen, Seen)>);
 
 pub async fn measure(tools: &Tools, ground: &Ground, rounds: Rounds) -> Part {
@@ -78,8 +78,6 @@ pub async fn measure(tools: &Tools, ground: &Ground, rounds: Rounds) -> Part {
     }
 }
 
-// === impl Pairs ===
-
 impl Pairs {
     async fn measure(
         tools: &Tools,
@@ -95,7 +93,7 @@ impl Pairs {
         };
         let mut pairs = Vec::new();
         for round in 0..rounds.number {
-            // Who comes first changes: neither always runs on what the other has warmed.
+            // The order alternates: neither always runs on caches that the other one has warmed.
             let (first, second) = if round % 2 == 0 {
                 (floor, webhook)
             } else {

@@ -1,4 +1,4 @@
-//! A cluster that wakes up: the first Pods of very many identities at once.
+//! The start of a cluster: the first Pods of very many identities at the same time.
 
 use crate::{
     crowd::Crowd,
@@ -8,14 +8,14 @@ use crate::{
 use futures::future::join_all;
 use std::time::{Duration, Instant};
 
-/// How late Azure answers at each hop.
+/// The delay of each hop to Azure.
 const DELAY: Duration = Duration::from_millis(100);
-/// When the API server gives up.
+/// The time-out of the API server.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Cold admissions one by one, for the time of one.
+/// Consecutive cold admissions, which determine the duration of one.
 const ALONE: usize = 10;
 
-/// So many identities at once, of which the webhook gets tokens for so many at a time.
+/// The number of identities, and for how many of them the webhook issues tokens concurrently.
 #[derive(Clone, Copy)]
 pub struct Wave {
     pub identities: usize,
@@ -59,7 +59,7 @@ pub async fn measure(waves: &[Wave]) -> Part {
     }
 }
 
-/// The bound, and what it took.
+/// The limit and the duration.
 async fn measure_one(
     Wave {
         identities,
@@ -82,7 +82,7 @@ async fn measure_one(
     let answers = join_all((ALONE + 1..=ALONE + identities).map(|n| asker.ask(n))).await;
     let took = began.elapsed();
     let cpu = process::cpu(crowd.env.webhook.process()) - cpu;
-    let bound = alone * u32::try_from(identities.div_ceil(concurrency)).expect("it is small");
+    let bound = alone * u32::try_from(identities.div_ceil(concurrency)).expect("the number is small");
     let what = format!("{identities} identities, {concurrency} at a time");
     rows.push(Row {
         what: format!("{what}: until the last one has its token"),
@@ -104,13 +104,13 @@ async fn measure_one(
         target: Some(Target::AtMost(0.0)),
     });
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let all = took * u32::try_from(cores).expect("it is small");
+    let all = took * u32::try_from(cores).expect("the number is small");
     rows.push(Row {
         what: format!("{what}: CPU of the webhook for each"),
-        ours: time(cpu / u32::try_from(identities).expect("it is small")),
+        ours: time(cpu / u32::try_from(identities).expect("the number is small")),
         beside: format!(
             "of {} that there was on {cores} cores",
-            time(all / u32::try_from(identities).expect("it is small"))
+            time(all / u32::try_from(identities).expect("the number is small"))
         ),
         ratio: cpu.div_duration_f64(all),
         target: None,

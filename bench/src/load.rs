@@ -1,18 +1,18 @@
-//! Load by oha, which nobody here wrote.
+//! Load by oha, an independent program.
 
 use crate::{process, tools::Tools};
 use serde::Deserialize;
 use std::{path::Path, process::Stdio, time::Duration};
 use tokio::process::Command;
 
-/// How a server is asked.
+/// The shape of a load.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
-    /// Connections, each kept alive, with one request at a time.
+    /// Persistent connections with one request at a time.
     pub connections: usize,
-    /// How long.
+    /// The end of the load.
     pub lasts: Lasts,
-    /// Requests a second over all connections, if not as many as the server answers.
+    /// Requests per second over all connections. Without it, as many as the server answers.
     pub rate: Option<u32>,
 }
 
@@ -23,29 +23,29 @@ pub enum Lasts {
     Requests(usize),
 }
 
-/// What is asked.
+/// The server of a load.
 #[derive(Clone, Copy)]
 pub struct Target<'a> {
     pub url: &'a str,
-    /// The authority of its certificate, PEM.
+    /// The authority of the server's certificate, in PEM.
     pub ca: &'a Path,
     /// The body of each request.
     pub body: &'a Path,
-    /// The server.
+    /// The process id of the server.
     pub process: u32,
 }
 
-/// What was seen.
+/// The measurements of a load.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {
     pub took: Duration,
-    /// Of the server, for each request.
+    /// The CPU time of the server for each request.
     pub cpu: Duration,
     pub p50: Duration,
     pub p99: Duration,
 }
 
-/// Of what oha prints as JSON.
+/// A part of the JSON that oha prints.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Printed {
@@ -87,7 +87,7 @@ pub async fn load(tools: &Tools, target: Target<'_>, load: Load) -> Seen {
         .arg("-D")
         .arg(target.body);
     match load.lasts {
-        // Requests that were begun are waited for: what is cut off was not answered.
+        // oha waits for open requests, which would count as failures.
         Lasts::For(time) => command.args(["-w", "-z", &format!("{}ms", time.as_millis())]),
         Lasts::Requests(number) => command.args(["-n", &number.to_string()]),
     };
@@ -129,5 +129,5 @@ pub async fn load(tools: &Tools, target: Target<'_>, load: Load) -> Seen {
     }
 }
 
-/// The core of whoever asks; what is asked has the other one.
+/// The core of the client. The server has the other core.
 const CLIENTS_CORE: &str = "1";

@@ -1,4 +1,4 @@
-//! `make bench`: measures the webhook beside the least that there can be, prints tables, and writes them down.
+//! `make bench`: compares the webhook with a minimal webhook, and prints and writes tables.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -35,13 +35,13 @@ use tools::Tools;
 struct Args {
     #[command(flatten)]
     tools: Tools,
-    /// Small numbers, which show that everything works and nothing else
+    /// Use small numbers, which only show that the benchmark works
     #[arg(long)]
     smoke: bool,
-    /// Where results.md and the plots are written, once everything is measured
+    /// The folder of results.md and the plots
     #[arg(long)]
     out: Option<PathBuf>,
-    /// What to measure; all of it, if nothing is named
+    /// The parts to measure; all parts by default
     parts: Vec<Name>,
 }
 
@@ -105,7 +105,7 @@ fn write(out: &Path, parts: &[Part]) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Its processors and its kernel.
+/// The processors and the kernel of the machine.
 fn machine() -> String {
     let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
     let cpuinfo = read("/proc/cpuinfo");
@@ -120,8 +120,6 @@ fn machine() -> String {
         model.map_or("an unknown processor", |(_, model)| model)
     )
 }
-
-// === impl Name ===
 
 impl Name {
     async fn measure(self, tools: &Tools, smoke: bool) -> Vec<Part> {

@@ -5,16 +5,16 @@ use plotters::prelude::*;
 use std::{error::Error, path::Path};
 
 const SIZE: (u32, u32) = (560, 300);
-/// Colours that who sees fewer of them can tell apart (Okabe and Ito).
+/// Colours that are distinct with colour blindness (Okabe and Ito).
 const COLOURS: [RGBColor; 3] = [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 158, 115)];
 
-/// Draws them into this file. Numbers grow tenfold on the x-axis, and the y-axis begins at nothing.
+/// Draws the curves to this file. The x-axis is logarithmic, and the y-axis begins at 0.
 pub fn draw(curves: &Curves, file: &Path) -> Result<(), Box<dyn Error>> {
     let points = || curves.curves.iter().flat_map(|curve| &curve.points);
     let [least, most] = [f64::min, f64::max].map(|which| points().map(|p| p.0).reduce(which).unwrap_or(1.0));
     let top = points().map(|p| p.1).fold(0.0, f64::max) * 1.1;
     let area = SVGBackend::new(file, SIZE).into_drawing_area();
-    // Readable on a dark page too.
+    // The background is readable on dark pages.
     area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&area)
         .caption(&curves.title, ("sans-serif", 16))

@@ -6,8 +6,8 @@ use nix::{
 };
 use std::time::Duration;
 
-/// Of all threads of a process, dead ones included, to the nanosecond (clock_getcpuclockid(3)).
+/// The CPU time of all threads of a process, including ended ones (clock_getcpuclockid(3)).
 pub fn cpu(process: u32) -> Duration {
-    let clock = clock_getcpuclockid(Pid::from_raw(process.cast_signed())).expect("the process is there");
-    clock_gettime(clock).expect("its clock runs").into()
+    let clock = clock_getcpuclockid(Pid::from_raw(process.cast_signed())).expect("the process exists");
+    clock_gettime(clock).expect("the clock can be read").into()
 }

@@ -1,4 +1,4 @@
-//! What a run has found: a table for each part, and curves.
+//! The results of a run: a table for each part, and curves.
 
 use std::{
     fmt::{self, Write},
@@ -8,13 +8,13 @@ use std::{
 /// One part of the benchmark.
 pub struct Part {
     pub title: &'static str,
-    /// How it was measured, in a sentence or two.
+    /// The method of the measurement.
     pub how: String,
     pub rows: Vec<Row>,
     pub curves: Vec<Curves>,
 }
 
-/// One figure beside what it is compared with, both of this run.
+/// One figure and the figure that it is compared with, both of this run.
 pub struct Row {
     pub what: String,
     pub ours: String,
@@ -43,8 +43,6 @@ pub struct Curve {
     pub points: Vec<(f64, f64)>,
 }
 
-// === impl Row ===
-
 impl Row {
     pub fn met(&self) -> Option<bool> {
         self.target.map(|target| match target {
@@ -63,10 +61,8 @@ impl fmt::Display for Target {
     }
 }
 
-// === impl Part ===
-
 impl Part {
-    /// As Markdown, without its plots.
+    /// The part in Markdown, without its plots.
     pub fn table(&self) -> String {
         let mut text = format!("### {}\n\n{}\n\n", self.title, self.how);
         text.push_str("| what | ours | beside it | ratio | target | |\n|---|---|---|---|---|---|\n");
@@ -93,7 +89,7 @@ impl Part {
     }
 }
 
-/// A duration in the unit that suits it.
+/// A duration in a suitable unit.
 pub fn time(duration: Duration) -> String {
     let us = duration.as_secs_f64() * 1e6;
     match us {
@@ -103,7 +99,7 @@ pub fn time(duration: Duration) -> String {
     }
 }
 
-/// Bytes in the unit that suits them.
+/// A number of bytes in a suitable unit.
 pub fn bytes(bytes: f64) -> String {
     match bytes {
         ..10_240.0 => format!("{bytes:.0} B"),
@@ -112,7 +108,7 @@ pub fn bytes(bytes: f64) -> String {
     }
 }
 
-/// The middle one.
+/// The median.
 pub fn median<T: PartialOrd + Copy>(values: impl IntoIterator<Item = T>) -> T {
     let mut all: Vec<_> = values.into_iter().collect();
     all.sort_by(|a, b| a.partial_cmp(b).expect("no figure is NaN"));

@@ -1,4 +1,4 @@
-//! What it costs to look after many: memory, the way to ready, renewals.
+//! The cost of many pull secrets: memory, start and renewals.
 
 mod report;
 
@@ -18,26 +18,26 @@ use testkit::{
 };
 
 const MIB: f64 = 1024.0 * 1024.0;
-/// Live Pods that name each pull secret.
+/// Live Pods that reference each pull secret.
 const PODS_EACH: usize = 5;
-/// Renewals are bounded by the machine, not by us.
+/// Only the machine limits the rate of renewals.
 const FLAGS: [&str; 2] = ["--renewal-rate=1000", "--renewal-concurrency=32"];
-/// How long a real token lasts, and at which part of its life it is renewed on average.
+/// The lifetime of a real token, and the average share of it after which the token is renewed.
 const REAL_LIFE: Duration = Duration::from_secs(3 * 60 * 60);
 const RENEWED_AT: f64 = 2.0 / 3.0 + 0.05;
 
-/// So many pull secrets, whose tokens last so long: the first renewal comes after all Pods are there.
+/// A number of pull secrets, and the lifetime of their tokens. All Pods exist before the first renewal.
 #[derive(Clone, Copy)]
 pub struct Size {
     pub pull_secrets: usize,
     pub life: Duration,
 }
 
-/// What one size has shown.
+/// The measurements of one size.
 struct Found {
     size: Size,
     pods: usize,
-    /// With the pull secrets alone, and with the Pods too.
+    /// The memory with the pull secrets alone, and with the Pods.
     memory: (u64, u64),
     ready: Duration,
     renewed: u64,
@@ -63,23 +63,26 @@ pub async fn measure(tools: &Tools, sizes: &[Size]) -> Vec<Part> {
     ]
 }
 
-/// A webhook that leads where nothing is.
+/// Memory and start of a leader without objects.
 async fn idle() -> (u64, Duration) {
     let mut crowd = Crowd::led(0, "3h", &FLAGS).await;
     let ready = restart(&mut crowd).await;
     (crowd.env.webhook.resident(), ready)
 }
 
-/// Starts it anew, waits until it leads, and tells how long it took until it was ready.
+/// Restarts the webhook and waits until it leads; returns the duration until it was ready.
 async fn restart(crowd: &mut Crowd) -> Duration {
-    assert!(crowd.env.webhook.terminate().await, "it ends in peace");
+    assert!(
+        crowd.env.webhook.terminate().await,
+        "the webhook ends without an error"
+    );
     crowd.env.restart_webhook().await;
     crowd.env.webhook.wait_until_leader().await;
     is_idle(crowd.env.webhook.process()).await;
     crowd.env.webhook.ready_after
 }
 
-/// Waits until a process has taken in what there is, and does next to nothing.
+/// Waits until a process has read all objects and is idle.
 async fn is_idle(process: u32) {
     let mut before = process::cpu(process);
     loop {
@@ -111,7 +114,7 @@ impl Found {
         let before = Counts::of(&crowd).await;
         assert_eq!(
             before.renewed, 0,
-            "the first renewal comes after all Pods are there: tokens must last longer"
+            "all Pods exist before the first renewal: tokens need a longer lifetime"
         );
         Self::renew(&crowd, size, pods, (alone, with_pods), ready, before).await
     }
@@ -156,7 +159,7 @@ impl Found {
     }
 }
 
-/// What has been counted so far, by the webhook and by the API server.
+/// The counts of the webhook and of the API server.
 struct Counts {
     at: Instant,
     cpu: Duration,
@@ -171,13 +174,13 @@ impl Counts {
         let (_, webhook) = crowd.env.webhook.admin_get("/metrics").await;
         let request = http::Request::get("/metrics")
             .body(Vec::new())
-            .expect("it is a request");
+            .expect("the request is valid");
         let api_server = crowd
             .env
             .client
             .request_text(request)
             .await
-            .expect("the API server tells its metrics");
+            .expect("the API server returns its metrics");
         let hop = |name: &str| {
             sum(
                 &webhook,
@@ -212,7 +215,7 @@ impl Counts {
     }
 }
 
-/// The sum of a metric over all its labels that include these.
+/// The sum of a metric over all series with these labels.
 fn sum(metrics: &str, name: &str, labels: &[&str]) -> u64 {
     let lines = metrics
         .lines()
@@ -223,7 +226,7 @@ fn sum(metrics: &str, name: &str, labels: &[&str]) -> u64 {
         .sum()
 }
 
-/// Does something for each number, some at a time.
+/// Calls a function for each number, with some calls at the same time.
 async fn each(number: usize, at_a_time: usize, work: impl AsyncFn(usize)) {
     let work = &work;
     stream::iter(0..number)
@@ -237,7 +240,7 @@ async fn admit(asker: &Asker, n: usize) {
     assert!(asker.ask(n).await.complete, "the token came in time");
 }
 
-/// A small Pod of this identity, that nobody schedules: there is no node.
+/// Creates a Pod of this identity without a scheduler, as there is no node.
 async fn create(namespace: &TestNamespace, n: usize) {
     let mut pod = with_account(unnamed_pod("contoso"), &account(n));
     pod.spec.as_mut().expect("the Pod has a spec").scheduler_name = Some("none".to_owned());

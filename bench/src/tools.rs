@@ -1,4 +1,4 @@
-//! Where the programs are that take part.
+//! The paths of the programs.
 
 use clap::Args;
 use std::{ffi::OsStr, path::PathBuf};
@@ -7,21 +7,21 @@ use tokio::process::Command;
 /// `bench/run.sh` builds them all.
 #[derive(Args, Clone, Debug)]
 pub struct Tools {
-    /// The floor's program.
+    /// The floor.
     #[arg(long)]
     pub floor: PathBuf,
-    /// The same, with an allocator that is in a library.
+    /// The floor with an allocator in a shared library.
     #[arg(long)]
     pub floor_dynamic: PathBuf,
-    /// The webhook's, with an allocator that is in a library.
+    /// The webhook with an allocator in a shared library.
     #[arg(long)]
     pub webhook_dynamic: PathBuf,
-    /// oha's.
+    /// oha.
     #[arg(long)]
     pub oha: PathBuf,
 }
 
-/// A command that runs a program on this core alone.
+/// A command that runs a program on this core.
 pub fn on_core(core: &str, program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("taskset");
     command.args(["-c", core]).arg(program);

@@ -1,6 +1,9 @@
 //! The patch of a Pod, and the pull secret that it references.
 
-use acr_pull_webhook::pull_secret::ACRPullSecretStatus;
+use acr_pull_webhook::{
+    pull_secret::{ACRPullSecretStatus, GeneratorReference, StoredKind},
+    reference::Kind,
+};
 use azure_emulator::Endpoint;
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Pod;
@@ -62,11 +65,11 @@ async fn the_acr_pull_secret_owns_the_secret_and_reports_its_state() {
     );
 
     assert_eq!(
-        (
-            owner.spec.generator.kind.as_str(),
-            owner.spec.generator.name.as_str()
-        ),
-        ("ACRAccessToken", "contoso")
+        owner.spec.generator,
+        GeneratorReference {
+            kind: StoredKind::Known(Kind::AccessToken),
+            name: "contoso".to_owned()
+        }
     );
     assert_eq!(owner.spec.service_account_name.as_deref(), Some("app"));
     let status = owner.status.unwrap();

@@ -13,7 +13,8 @@ use testkit::{
     objects::{pod, pull_secret_name, unnamed_pod},
 };
 
-/// The plural names of all kinds that a leader watches, without Events, whose resource versions are compacted only after an hour.
+/// The plural names of all kinds that a leader watches, without Events, whose resource versions are compacted only
+/// after an hour.
 const WATCHED: [&str; 6] = [
     "acraccesstokens",
     "clustergenerators",

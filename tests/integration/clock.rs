@@ -1,5 +1,5 @@
-//! The clocks of Azure and of the machine differ. A token's expiration is a time of Azure's clock; renewals follow the machine's
-//! clock.
+//! The clocks of Azure and of the machine differ. A token's expiration is a time of Azure's clock; renewals follow the
+//! machine's clock.
 
 use azure_emulator::Endpoint;
 use jiff::Timestamp;

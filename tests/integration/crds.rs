@@ -1,4 +1,5 @@
-//! The custom resource definitions, with and without External Secrets Operator (ESO). Each test has a control plane of its own.
+//! The custom resource definitions, with and without External Secrets Operator (ESO). Each test has a control plane of
+//! its own.
 
 use acr_pull_webhook::{
     crds,
@@ -20,8 +21,8 @@ use testkit::{
 const COMPONENT: &str = "external-secrets.io/component";
 const NOT_OWNED: &str = "does not belong to acr-pull-webhook";
 
-/// Both kinds of generator as ESO defines them: without nullable fields, with a label, with generators of other kinds and with
-/// an additional field.
+/// Both kinds of generator as ESO defines them: without nullable fields, with a label, with generators of other kinds
+/// and with an additional field.
 fn eso_crds() -> Vec<CustomResourceDefinition> {
     let changed = crds::generators().into_iter().map(|crd| {
         let mut crd = serde_json::to_value(crd).unwrap();

@@ -30,8 +30,8 @@ struct Case {
     reason: String,
     /// Whether the admission ends before the answer.
     late: bool,
-    /// The shortest interval between the starts of two attempts: the 10 s time-out of a hop that does not answer, and the
-    /// requested delay or the webhook's shortest delay of 5 s.
+    /// The shortest interval between the starts of two attempts: the 10 s time-out of a hop that does not answer, and
+    /// the requested delay or the webhook's shortest delay of 5 s.
     interval: Duration,
 }
 

@@ -1,5 +1,5 @@
-//! What users of one namespace, Pods without rights and unexpected objects can cause. Meanwhile each replica is ready, uses
-//! little memory, and admits the Pods of another namespace.
+//! What users of one namespace, Pods without rights and unexpected objects can cause. Meanwhile each replica is ready,
+//! uses little memory, and admits the Pods of another namespace.
 
 mod attacker;
 mod bystanders;

@@ -19,8 +19,8 @@ async fn create_and_delete(namespace: &TestNamespace, name: &str) {
     namespace.delete_pod(name).await;
 }
 
-/// Kills the leader at each kind of write, before the request and after it, while pull secrets are created and collected; returns
-/// the number of kills.
+/// Kills the leader at each kind of write, before the request and after it, while pull secrets are created and
+/// collected; returns the number of kills.
 async fn kill_at_each_write(env: &mut TestEnv) -> usize {
     let namespace = env.team_a.namespace.clone();
     let mut kills = 0;

@@ -210,8 +210,8 @@ async fn nothing_is_created_in_a_namespace_that_is_deleted() {
     let namespaces = Api::<Namespace>::all(env.client.clone());
     let params = DeleteParams::default();
     namespaces.delete(deleted.name(), &params).await.unwrap();
-    // The API server issues no assertion in the namespace, so Entra is not asked. Before Kubernetes 1.33, the pull secret may be
-    // deleted before the Pods.
+    // The API server issues no assertion in the namespace, so Entra is not asked. Before Kubernetes 1.33, the pull
+    // secret may be deleted before the Pods.
     eventually("the condition states why there is no new token", async || {
         let Some(owner) = deleted.pull_secrets().get_opt(&name).await.unwrap() else {
             return Some(());

@@ -1,5 +1,5 @@
-//! Integration tests: the webhook's program with a real API server and the Azure emulator. There is no node, and no root is
-//! needed: Pods are admitted and stay Pending.
+//! Integration tests: the webhook's program with a real API server and the Azure emulator. There is no node, and no
+//! root is needed: Pods are admitted and stay Pending.
 //!
 //! Most tests share one control plane; each test has a webhook, an emulator and namespaces of its own.
 

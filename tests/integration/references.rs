@@ -1,6 +1,6 @@
 //! Both kinds of reference, and the clouds.
 
-use acr_pull_webhook::generator::ClusterGenerator;
+use acr_pull_webhook::{generator::ClusterGenerator, pull_secret::StoredKind, reference::Kind};
 use azure_emulator::Endpoint;
 use kube::{
     Api,
@@ -22,7 +22,8 @@ async fn a_cluster_generator_uses_the_service_account_of_each_pod() {
         let name = pull_secret_name(&team.namespace.create_pod(&pod("app", &reference)).await);
         env.assert_pulls(&team.namespace, &name, team.repository).await;
         let owner = team.namespace.pull_secret(&name).await;
-        assert_eq!(owner.spec.generator.kind, "ClusterGenerator");
+        let kind = StoredKind::Known(Kind::ClusterGenerator);
+        assert_eq!(owner.spec.generator.kind, kind);
     }
     assert_eq!(
         env.azure.subjects(),

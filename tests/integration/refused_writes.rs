@@ -93,8 +93,8 @@ async fn a_terminating_namespace_refuses_the_pod() {
         .delete(namespace.name(), &DeleteParams::default())
         .await
         .unwrap();
-    // The API server refuses such Pods without a call of the webhook, except while its cache lags. The test sends the review
-    // of that case.
+    // The API server refuses such Pods without a call of the webhook, except while its cache lags. The test sends the
+    // review of that case.
     let answer = eventually("the webhook refuses the Pod", async || {
         let answer = post(&env, &review(namespace, &pod("app", "contoso"))).await;
         let message = answer["response"]["status"]["message"].as_str()?;

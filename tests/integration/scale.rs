@@ -1,5 +1,5 @@
-//! Many pull secrets whose tokens expire soon. `make soak` runs this test with 1,000 pull secrets for five minutes, which it sets
-//! with SOAK_PULL_SECRETS and SOAK_SECONDS.
+//! Many pull secrets whose tokens expire soon. `make soak` runs this test with 1,000 pull secrets for five minutes,
+//! which it sets with SOAK_PULL_SECRETS and SOAK_SECONDS.
 
 use acr_pull_webhook::pull_secret::ACRPullSecret;
 use azure_emulator::Endpoint;
@@ -20,8 +20,8 @@ use testkit::{
 use tokio::time::{MissedTickBehavior, interval};
 
 const LIFE: f64 = 20.0;
-/// The average interval between renewals, as a share of the lifetime: two thirds, and half of the tenth over which renewals
-/// are spread.
+/// The average interval between renewals, as a share of the lifetime: two thirds, and half of the tenth over which
+/// renewals are spread.
 const RENEWAL_SHARE: f64 = 2.0 / 3.0 + 0.05;
 /// Much shorter than a lifetime, so that no renewal is missed.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);

@@ -1,5 +1,5 @@
-//! What the leader does for pull secrets after admission. Each test has a control plane of its own, whose only leader is its
-//! webhook.
+//! What the leader does for pull secrets after admission. Each test has a control plane of its own, whose only leader
+//! is its webhook.
 
 use azure_emulator::{Endpoint, Fault};
 use jiff::Timestamp;

@@ -1,5 +1,5 @@
-//! The webhook as Helm installs it, on a real node. `make e2e-helm` provides what these tests need, and runs them one after
-//! the other: each test begins without a release.
+//! The webhook as Helm installs it, on a real node. `make e2e-helm` provides what these tests need, and runs them one
+//! after the other: each test begins without a release.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -81,8 +81,8 @@ async fn assert_unpatched(namespace: &ScenarioNamespace) {
     assert!(!is_patched(&pod));
 }
 
-/// Waits until the garbage collector of Kubernetes watches the kind. It looks for new kinds every 30 s, and never deletes
-/// the dependents of a kind that was deleted before that.
+/// Waits until the garbage collector of Kubernetes watches the kind. It looks for new kinds every 30 s, and never
+/// deletes the dependents of a kind that was deleted before that.
 async fn wait_until_collected(namespace: &ScenarioNamespace) {
     let pull_secrets = namespace.pull_secrets();
     let probe = ACRPullSecret::new("acr-pull-probe", namespace.only_pull_secret().await.spec);

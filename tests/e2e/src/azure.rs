@@ -1,5 +1,5 @@
-//! The Azure of the end-to-end tests: an application for each scenario, and hops as slow as those of Azure. The emulator
-//! is configured once, through the API server's proxy.
+//! The Azure of the end-to-end tests: an application for each scenario, and hops as slow as those of Azure. The
+//! emulator is configured once, through the API server's proxy.
 
 use crate::{scenario::Scenario, script};
 use azure_emulator::{Credentials, Endpoint, RequestRecord};
@@ -64,8 +64,8 @@ pub async fn outage<T>(client: &Client, during: impl Future<Output = T>) -> T {
     ended.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-/// Sets the port of the emulator's Pod for connections to Azure. Without a listener on the port, connections are refused.
-/// The next deployment repairs the Service after an interrupted run.
+/// Sets the port of the emulator's Pod for connections to Azure. Without a listener on the port, connections are
+/// refused. The next deployment repairs the Service after an interrupted run.
 async fn set_port(client: &Client, port: Value) {
     let services = Api::<Service>::namespaced(client.clone(), "azure-emulator");
     let ports = json!({"spec": {"ports": [{"port": 443, "targetPort": port}]}});

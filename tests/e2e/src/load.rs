@@ -12,7 +12,8 @@ const CREATORS: usize = 4;
 /// Fewer than are created during any rollout.
 pub const MIN_CREATED: usize = 50;
 
-/// Creates Pods while `during` runs, and asserts that all of them are patched. `during` receives the number of created Pods.
+/// Creates Pods while `during` runs, and asserts that all of them are patched. `during` receives the number of created
+/// Pods.
 pub async fn while_pods_are_created(namespace: &ScenarioNamespace, during: impl AsyncFnOnce(&Cell<usize>)) {
     let (created, ended) = (Cell::new(0), Cell::new(false));
     let creators = join_all((0..CREATORS).map(|n| create(namespace, n, &created, &ended)));

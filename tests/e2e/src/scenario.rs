@@ -1,5 +1,5 @@
-//! Scenarios: each is a namespace with a service account `app`, an application in Azure and one private image. Each test
-//! has scenarios of its own.
+//! Scenarios: each is a namespace with a service account `app`, an application in Azure and one private image. Each
+//! test has scenarios of its own.
 
 use crate::{
     azure::{self, REGISTRY},

@@ -61,8 +61,8 @@ async fn a_missing_pull_secret_of_another_owner_causes_no_token() {
         wait_for_complaints_of_running(&namespace, &running, after).await;
     }
 
-    // Now the same Pod lacks a pull secret of the webhook. Events with the same reason arrive in order: after this one was
-    // handled, those above have been handled.
+    // Now the same Pod lacks a pull secret of the webhook. Events with the same reason arrive in order: after this one
+    // was handled, those above have been handled.
     namespace.delete_secret(&scoped).await;
     eventually("the deleted pull secret is repaired", async || {
         namespace.secrets().get_opt(&scoped).await.unwrap()?;

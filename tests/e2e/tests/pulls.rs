@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use acr_pull_webhook::generator::ClusterGenerator;
+use acr_pull_webhook::{generator::ClusterGenerator, pull_secret::StoredKind, reference::Kind};
 use e2e::{
     azure, client, eventually,
     scenario::{Scenario, ScenarioNamespace},
@@ -220,7 +220,8 @@ async fn a_cluster_generator_uses_the_service_account_of_each_pod() {
             .await;
         namespace.wait_until_running("app").await;
         let pull_secret = namespace.only_pull_secret().await;
-        assert_eq!(pull_secret.spec.generator.kind, "ClusterGenerator");
+        let kind = StoredKind::Known(Kind::ClusterGenerator);
+        assert_eq!(pull_secret.spec.generator.kind, kind);
         assert_eq!(azure::requests_of(&client, &scenario.subject()).await.len(), 1);
     }
 }

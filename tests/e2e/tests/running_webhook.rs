@@ -1,4 +1,5 @@
-//! The running webhook. Cargo runs this test program after `pulls`, by its name: the log contains the work of those tests.
+//! The running webhook. Cargo runs this test program after `pulls`, by its name: the log contains the work of those
+//! tests.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -1,5 +1,5 @@
-//! Those who must be unaffected by an attack: team B, whose Pods are created meanwhile, and the kubelet, whose probes have a
-//! time-out.
+//! Those who must be unaffected by an attack: team B, whose Pods are created meanwhile, and the kubelet, whose probes
+//! have a time-out.
 
 use std::time::{Duration, Instant};
 use testkit::{
@@ -16,9 +16,11 @@ pub const MAX_RESIDENT: u64 = 64 * MIB;
 const NOMINAL_LIMIT: Duration = Duration::from_millis(300);
 /// Admissions before the attack, which determine the limit.
 const WARM_UP: usize = 5;
-/// Other tests on the machine may delay a single admission. An attack that affects bystanders delays each of these in a row.
+/// Other tests on the machine may delay a single admission. An attack that affects bystanders delays each of these in a
+/// row.
 const MAX_SLOW: usize = 10;
-/// Checks during an endless attack, and the interval between them. They cover all phases of an attack with a period of 5 s.
+/// Checks during an endless attack, and the interval between them. They cover all phases of an attack with a period of
+/// 5 s.
 const CHECKS: usize = 24;
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// The time-out of a kubelet's probe.
@@ -73,8 +75,8 @@ impl<'a> Bystanders<'a> {
         began.elapsed()
     }
 
-    /// Asserts that each replica is ready for a kubelet and uses little memory. A kubelet counts a replica as not ready after
-    /// three probes without an answer.
+    /// Asserts that each replica is ready for a kubelet and uses little memory. A kubelet counts a replica as not ready
+    /// after three probes without an answer.
     async fn probe(&self) {
         for replica in self.replicas.iter().copied().chain(&self.own) {
             let url = format!("http://{}/readyz", replica.admin);
@@ -92,8 +94,8 @@ impl<'a> Bystanders<'a> {
         }
     }
 
-    /// Asserts that the replicas are ready and small, and that one of several admissions in a row is fast enough; returns the
-    /// duration of the first admission.
+    /// Asserts that the replicas are ready and small, and that one of several admissions in a row is fast enough;
+    /// returns the duration of the first admission.
     pub async fn check(&self) -> Duration {
         self.probe().await;
         let first = self.admission().await;

@@ -102,8 +102,8 @@ fn unfounded(namespace: &TestNamespace, name: &str, at: Timestamp, renewed: Time
     ]
 }
 
-/// Attempt 18: Events of another namespace, about other Secrets, from before the last renewal, about other registries, and
-/// about running Pods.
+/// Attempt 18: Events of another namespace, about other Secrets, from before the last renewal, about other registries,
+/// and about running Pods.
 #[testkit::test]
 async fn only_a_confirmed_complaint_about_the_current_token_costs_a_token() {
     let env = TestEnv::leading(&[], |_| ()).await;
@@ -162,8 +162,8 @@ async fn create_unannotated(namespace: &TestNamespace) -> String {
     pull_secret_name(&created)
 }
 
-/// A repair does not depend on the current generator, on the current label of the namespace, or on other references of the
-/// Pod.
+/// A repair does not depend on the current generator, on the current label of the namespace, or on other references of
+/// the Pod.
 #[testkit::test]
 async fn each_reference_of_a_pod_is_repaired_independently() {
     let env = TestEnv::leading(&[], |_| ()).await;

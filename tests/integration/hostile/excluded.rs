@@ -12,8 +12,8 @@ use testkit::{
     review::{post, review},
 };
 
-/// Attempt 26: AKS requires of every webhook that it ignores namespaces with this label. A user who may label a Namespace
-/// gets unpatched Pods in that Namespace and nothing else, as docs/security.md states.
+/// Attempt 26: AKS requires of every webhook that it ignores namespaces with this label. A user who may label a
+/// Namespace gets unpatched Pods in that Namespace and nothing else, as docs/security.md states.
 #[testkit::test]
 async fn only_a_namespace_labelled_as_control_plane_is_ignored() {
     let env = TestEnv::start().await;

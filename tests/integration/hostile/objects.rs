@@ -165,7 +165,8 @@ fn any_json() -> impl Strategy<Value = Value> {
     prop_oneof![2 => leaf, 1 => nested]
 }
 
-/// All places in a JSON value as JSON Pointers. Leaves are listed three times: the API server accepts more values there.
+/// All places in a JSON value as JSON Pointers. Leaves are listed three times: the API server accepts more values
+/// there.
 fn places(value: &Value, at: &str, all: &mut Vec<String>) {
     let is_inner = value.is_object() || value.is_array();
     all.extend(vec![at.to_owned(); if is_inner { 1 } else { 3 }]);

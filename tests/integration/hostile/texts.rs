@@ -13,7 +13,8 @@ use testkit::{
     review::{post, review},
 };
 
-/// Attempt 21: users paste commands from messages into shells. A refusal lists no namespace that the service account allows.
+/// Attempt 21: users paste commands from messages into shells. A refusal lists no namespace that the service account
+/// allows.
 #[testkit::test]
 async fn allowed_namespaces_are_not_in_messages_or_commands() {
     let env = TestEnv::start().await;

@@ -2,8 +2,10 @@
 
 use super::unaffected_by;
 use acr_pull_webhook::{
-    generator::{Kind, Reference, ServiceAccount},
+    generator::ServiceAccount,
+    names::ObjectName,
     pull_secret::name,
+    reference::{Kind, Reference},
 };
 use azure_emulator::{Endpoint, Fault};
 use futures::{StreamExt, stream};
@@ -32,11 +34,12 @@ const FIRST_EXPIRATION: &str = "pull_secrets_first_expiration_timestamp_seconds"
 
 /// The name of the pull secret of the generator `contoso` and this service account.
 fn pull_secret_of(service_account: &str) -> String {
-    let reference = Reference {
+    let generator = Reference {
         kind: Kind::AccessToken,
-        name: "contoso",
+        name: ObjectName::new("contoso").unwrap(),
     };
-    name(reference, ServiceAccount::OfPod(service_account))
+    let account = ServiceAccount::OfPod(ObjectName::new(service_account).unwrap());
+    name(&generator, &account).to_string()
 }
 
 /// A Pod with the webhook's label and these annotations, which the API server does not send to the webhook.

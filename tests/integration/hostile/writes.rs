@@ -57,7 +57,8 @@ async fn name_of_contoso(namespace: &TestNamespace) -> String {
     pull_secret_name(&namespace.dry_run_pod(&unnamed_pod("contoso")).await.unwrap())
 }
 
-/// Finding M8: a generator changes while one replica is between its two writes; another replica makes both writes in between.
+/// Finding M8: a generator changes while one replica is between its two writes; another replica makes both writes in
+/// between.
 #[testkit::test]
 async fn a_status_describes_the_token_in_the_secret() {
     let env = TestEnv::leading_through_proxy(&[], |world| add_registry(world, OTHER_REGISTRY)).await;

@@ -1,10 +1,8 @@
-//! How fast this machine is, measured once: every time-out of the tests is a nominal duration multiplied by one factor.
+//! How fast this machine is: every time-out of the tests is a nominal duration multiplied by one factor, which is measured
+//! at the start of each control plane.
 
 use std::{
-    sync::{
-        OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicU32, AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -13,34 +11,39 @@ const NOMINAL_START: Duration = Duration::from_secs(4);
 /// A start that takes longer than this many times the nominal duration includes a build of Kubernetes.
 const MAX_FACTOR: f64 = 8.0;
 
-static FACTOR: OnceLock<f64> = OnceLock::new();
+/// The largest measured factor in percent, or 0 before the first start.
+static PERCENT: AtomicU32 = AtomicU32::new(0);
 static MEASURING: AtomicUsize = AtomicUsize::new(0);
 
-/// Starts a control plane. The first start determines the factor.
+/// Starts a control plane. The slowest start so far determines the factor.
 pub fn measured<T>(start: impl FnOnce() -> T) -> T {
     MEASURING.fetch_add(1, Ordering::SeqCst);
     let began = Instant::now();
     let started = start();
-    FACTOR.get_or_init(|| {
-        let factor = factor_of(began.elapsed());
+    let took = began.elapsed();
+    let percent = (factor_of(took) * 100.0) as u32;
+    if PERCENT.fetch_max(percent, Ordering::SeqCst) < percent {
         println!(
-            "time-outs are multiplied by {factor:.1}, as the first control plane started in {:?}",
-            began.elapsed()
+            "a control plane started in {took:?}: time-outs are multiplied by {:.2}",
+            factor()
         );
-        factor
-    });
+    }
     MEASURING.fetch_sub(1, Ordering::SeqCst);
     started
 }
 
-/// Whether a control plane is starting. Until the first one has started, a slow test cannot be told from a slow machine.
+/// Whether the first control plane is starting. Until then, a slow test cannot be told from a slow machine.
 pub(crate) fn is_unknown() -> bool {
-    FACTOR.get().is_none() && MEASURING.load(Ordering::SeqCst) > 0
+    PERCENT.load(Ordering::SeqCst) == 0 && MEASURING.load(Ordering::SeqCst) > 0
+}
+
+fn factor() -> f64 {
+    f64::from(PERCENT.load(Ordering::SeqCst).max(100)) / 100.0
 }
 
 /// A nominal duration on this machine. It is never shorter than the nominal duration.
 pub fn scaled(nominal: Duration) -> Duration {
-    nominal.mul_f64(FACTOR.get().copied().unwrap_or(1.0))
+    nominal.mul_f64(factor())
 }
 
 /// The same, of whole seconds.
