@@ -13,7 +13,9 @@ use testkit::{
     azure::{REGISTRY, TENANT},
     env::TestEnv,
     eventually,
-    objects::{ANNOTATION, from, pod, pull_secret_name, pull_secret_names, unnamed_pod, with_account},
+    objects::{
+        ANNOTATION, CLIENT_ID, from, pod, pull_secret_name, pull_secret_names, unnamed_pod, with_account,
+    },
 };
 
 /// From the last renewal of a token to its expiration.
@@ -162,10 +164,7 @@ async fn a_pod_may_have_a_generated_name_and_the_default_account() {
     let env = TestEnv::start().await;
     let namespace = &env.team_a.namespace;
     namespace
-        .apply_service_account(
-            "default",
-            &[("azure.workload.identity/client-id", env.team_a.client_id)],
-        )
+        .apply_service_account("default", &[(CLIENT_ID, env.team_a.client_id)])
         .await;
     let nameless: Pod = from(json!({
         "metadata": {"generateName": "app-", "annotations": {ANNOTATION: "contoso"}},
@@ -217,7 +216,7 @@ async fn a_pod_without_a_reference_is_not_patched() {
 #[testkit::test]
 async fn the_next_pod_uses_a_changed_service_account() {
     let env = TestEnv::start().await;
-    let (namespace, key) = (&env.team_a.namespace, "azure.workload.identity/client-id");
+    let (namespace, key) = (&env.team_a.namespace, CLIENT_ID);
     let name = pull_secret_name(&namespace.create_pod(&pod("one", "contoso")).await);
     // The application of the other team does not trust this service account, which only a request can show.
     namespace

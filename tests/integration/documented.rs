@@ -8,6 +8,7 @@ use testkit::{
     },
     control_plane,
     env::TestEnv,
+    namespace::TestNamespace,
     objects::{CLIENT_ID, pod, pull_secret_name},
 };
 
@@ -20,7 +21,9 @@ fn head() -> String {
 
 fn service_principals() -> Vec<Form> {
     let head = head();
-    let secret_ref = "secretRef: {clientSecret: {name: az-secret, key: clientsecret}, clientId: {name: az-secret, key: clientid}}";
+    let client_id = "clientId: {name: az-secret, key: clientid}";
+    let client_secret = "clientSecret: {name: az-secret, key: clientsecret}";
+    let secret_ref = format!("secretRef: {{{client_secret}, {client_id}}}");
     vec![
         (
             "a service principal with all optional fields",
@@ -123,6 +126,22 @@ fn indented(text: &str, by: usize) -> String {
     text.lines().map(|line| format!("{:by$}{line}\n", "")).collect()
 }
 
+/// A generator and a ClusterGenerator with this spec.
+fn manifests(namespace: &TestNamespace, number: usize, cluster_name: &str, spec: &str) -> String {
+    let api_version = "apiVersion: generators.external-secrets.io/v1alpha1";
+    let generator = format!(
+        "{api_version}\nkind: ACRAccessToken\nmetadata:\n  name: form-{number}\n  namespace: {namespace}\n  \
+         labels: {{team: a}}\nspec:\n{}",
+        indented(spec, 2)
+    );
+    let cluster_generator = format!(
+        "{api_version}\nkind: ClusterGenerator\nmetadata:\n  name: {cluster_name}\nspec:\n  kind: ACRAccessToken\n  \
+         generator:\n    acrAccessTokenSpec:\n{}",
+        indented(spec, 6)
+    );
+    format!("{generator}---\n{cluster_generator}")
+}
+
 #[testkit::test]
 async fn each_documented_form_works_as_generator_and_cluster_generator() {
     let env = TestEnv::with(&["--managed-identity-namespaces=TEAM_A"], |world| {
@@ -139,14 +158,7 @@ async fn each_documented_form_works_as_generator_and_cluster_generator() {
     super::invalid_generators::loosen_schemas(&env).await;
     for (number, ((what, spec), identity)) in forms().into_iter().enumerate() {
         let cluster_name = format!("{namespace}-form-{number}");
-        let manifests = format!(
-            "apiVersion: generators.external-secrets.io/v1alpha1\nkind: ACRAccessToken\nmetadata:\n  name: form-{number}\n  \
-             namespace: {namespace}\n  labels: {{team: a}}\nspec:\n{}---\napiVersion: generators.external-secrets.io/v1alpha1\n\
-             kind: ClusterGenerator\nmetadata:\n  name: {cluster_name}\nspec:\n  kind: ACRAccessToken\n  generator:\n    \
-             acrAccessTokenSpec:\n{}",
-            indented(&spec, 2),
-            indented(&spec, 6),
-        );
+        let manifests = manifests(namespace, number, &cluster_name, &spec);
         let applied = control_plane::shared()
             .shell(&format!(
                 "kubectl apply --validate=ignore --filename - <<'YAML'\n{manifests}YAML\n"

@@ -35,9 +35,10 @@ async fn a_cluster_generator_uses_the_service_account_of_each_pod() {
 async fn a_service_account_of_another_namespace_is_used_if_it_permits() {
     let env = TestEnv::start().await;
     let (central, team) = (&env.team_b.namespace, &env.team_a.namespace);
-    let reference = env.cluster_generator(json!({"auth": {"workloadIdentity": {"serviceAccountRef": {"name": "puller", "namespace": central}}}}))
-        .await;
-    let client_id = ("azure.workload.identity/client-id", env.team_b.client_id);
+    let account = json!({"name": "puller", "namespace": central});
+    let auth = json!({"workloadIdentity": {"serviceAccountRef": account}});
+    let reference = env.cluster_generator(json!({"auth": auth})).await;
+    let client_id = (CLIENT_ID, env.team_b.client_id);
     central.apply_service_account("puller", &[client_id]).await;
     let refused = team.refused_pod(&pod("app", &reference)).await;
     assert_eq!(refused.code, 403);
@@ -122,7 +123,8 @@ async fn only_permitted_namespaces_use_a_restricted_cluster_generator() {
 #[testkit::test]
 async fn a_cluster_generator_of_another_kind_is_refused() {
     let env = TestEnv::start().await;
-    let other = json!({"kind": "ECRAuthorizationToken", "generator": {"ecrAuthorizationTokenSpec": {"region": "eu-west-1"}}});
+    let generator = json!({"ecrAuthorizationTokenSpec": {"region": "eu-west-1"}});
+    let other = json!({"kind": "ECRAuthorizationToken", "generator": generator});
     let reference = env.cluster_generator_of("other", other).await;
     let refused = env.team_a.namespace.refused_pod(&pod("app", &reference)).await;
     assert_eq!(refused.code, 422);

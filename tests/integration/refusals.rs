@@ -182,7 +182,9 @@ async fn a_permanent_refusal_of_entra_refuses_the_pod() {
         &[
             "AADSTS700016",
             &format!("az ad sp show --id {unknown}"),
-            &format!("kubectl annotate serviceaccount --overwrite --namespace {namespace} stranger azure.workload.identity/client-id="),
+            &format!(
+                "kubectl annotate serviceaccount --overwrite --namespace {namespace} stranger {CLIENT_ID}="
+            ),
         ],
     )
     .await;

@@ -9,7 +9,7 @@ use testkit::{
     azure::token_lifetime,
     env::TestEnv,
     eventually,
-    objects::{pod, pull_secret_name, unnamed_pod},
+    objects::{CLIENT_ID, pod, pull_secret_name, unnamed_pod},
 };
 
 #[testkit::test]
@@ -67,7 +67,7 @@ async fn a_pull_secret_is_not_renewed_with_another_identity() {
     let namespace = &env.team_a.namespace;
     let own = json!({"auth": {"workloadIdentity": {"serviceAccountRef": {"name": "app"}}}});
     namespace.apply_generator("contoso", own).await;
-    let annotation = [("azure.workload.identity/client-id", env.team_b.client_id)];
+    let annotation = [(CLIENT_ID, env.team_b.client_id)];
     namespace.apply_service_account("default", &annotation).await;
     let name = eventually(
         "a Pod has the pull secret of the generator's account",

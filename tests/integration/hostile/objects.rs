@@ -15,7 +15,7 @@ use testkit::{
     env::TestEnv,
     eventually,
     namespace::TestNamespace,
-    objects::{cluster_generator_spec, generator_spec, pull_secret_name, unnamed_pod},
+    objects::{ANNOTATION, cluster_generator_spec, generator_spec, pull_secret_name, unnamed_pod},
 };
 
 /// The last time in RFC 3339. Go can represent it, and jiff cannot.
@@ -56,43 +56,68 @@ async fn corrupt(client: &Client, path: &str) -> Result<Value, kube::Error> {
 
 /// An object of each watched kind with this name, and the path of its collection.
 fn one_of_each(namespace: &TestNamespace, name: &str) -> Vec<(String, Value)> {
-    let spec = generator_spec(json!({}));
-    let cluster_spec = cluster_generator_spec(json!({}));
-    let generators = "/apis/generators.external-secrets.io/v1alpha1";
-    let about = json!({"kind": "Pod", "namespace": namespace, "name": "app"});
-    let meta = json!({"name": name});
-    let labelled = json!({"name": name, "labels": {"acr-pull.dev/injected": "true"}});
+    let core = format!("/api/v1/namespaces/{namespace}");
+    let generators = "generators.external-secrets.io/v1alpha1";
+    let object = |version: &str, kind: &str, metadata: Value, more: Value| {
+        let mut object = json!({"apiVersion": version, "kind": kind, "metadata": metadata});
+        for (key, value) in more.as_object().unwrap() {
+            object[key] = value.clone();
+        }
+        object
+    };
+    let named = || json!({"name": name});
+    let labelled = |key: &str, value: &str| json!({"name": name, "labels": {key: value}});
+    let pod = json!({"spec": {"containers": [{"name": "app", "image": "example.com/app"}]}});
+    let event = json!({
+        "involvedObject": {"kind": "Pod", "namespace": namespace, "name": "app"},
+        "type": "Warning",
+        "reason": "FailedToRetrieveImagePullSecret",
+        "message": "Unable to retrieve some image pull secrets (regcred); attempting to pull the image may not succeed.",
+    });
+    let pull_secret = json!({"spec": {
+        "generator": {"kind": "ACRAccessToken", "name": "contoso"},
+        "serviceAccountName": "app",
+    }});
     vec![
         (
-            format!("/api/v1/namespaces/{namespace}/serviceaccounts"),
-            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta}),
+            format!("{core}/serviceaccounts"),
+            object("v1", "ServiceAccount", named(), json!({})),
         ),
         (
-            format!("{generators}/namespaces/{namespace}/acraccesstokens"),
-            json!({"apiVersion": "generators.external-secrets.io/v1alpha1", "kind": "ACRAccessToken", "metadata": meta, "spec": spec}),
+            format!("/apis/{generators}/namespaces/{namespace}/acraccesstokens"),
+            object(
+                generators,
+                "ACRAccessToken",
+                named(),
+                json!({"spec": generator_spec(json!({}))}),
+            ),
         ),
         (
-            format!("{generators}/clustergenerators"),
-            json!({"apiVersion": "generators.external-secrets.io/v1alpha1", "kind": "ClusterGenerator", "metadata": meta,
-                "spec": cluster_spec}),
+            format!("/apis/{generators}/clustergenerators"),
+            object(
+                generators,
+                "ClusterGenerator",
+                named(),
+                json!({"spec": cluster_generator_spec(json!({}))}),
+            ),
         ),
         (
             "/api/v1/namespaces".to_owned(),
-            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {"acr-pull.dev/access-token": "contoso"}}}),
+            object("v1", "Namespace", labelled(ANNOTATION, "contoso"), json!({})),
         ),
         (
-            format!("/api/v1/namespaces/{namespace}/pods"),
-            json!({"apiVersion": "v1", "kind": "Pod", "metadata": labelled, "spec": {"containers": [{"name": "app", "image": "example.com/app"}]}}),
+            format!("{core}/pods"),
+            object("v1", "Pod", labelled("acr-pull.dev/injected", "true"), pod),
         ),
-        (
-            format!("/api/v1/namespaces/{namespace}/events"),
-            json!({"apiVersion": "v1", "kind": "Event", "metadata": meta, "involvedObject": about, "type": "Warning",
-                "reason": "FailedToRetrieveImagePullSecret", "message": "Unable to retrieve some image pull secrets (regcred); attempting to pull the image may not succeed."}),
-        ),
+        (format!("{core}/events"), object("v1", "Event", named(), event)),
         (
             format!("/apis/acr-pull.dev/v1alpha1/namespaces/{namespace}/acrpullsecrets"),
-            json!({"apiVersion": "acr-pull.dev/v1alpha1", "kind": "ACRPullSecret", "metadata": {"name": format!("acr-pull-{name}")},
-                "spec": {"generator": {"kind": "ACRAccessToken", "name": "contoso"}, "serviceAccountName": "app"}}),
+            object(
+                "acr-pull.dev/v1alpha1",
+                "ACRPullSecret",
+                json!({"name": format!("acr-pull-{name}")}),
+                pull_secret,
+            ),
         ),
     ]
 }

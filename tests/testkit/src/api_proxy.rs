@@ -230,8 +230,10 @@ async fn wait_while_held(shared: &Shared, matches: impl Fn(&Held) -> bool) {
 
 async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     if let Some(status) = refusal(&shared, request.uri().path()) {
-        let body = serde_json::json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "by the proxy",
-            "reason": status.canonical_reason(), "code": status.as_u16()});
+        let body = serde_json::json!({
+            "kind": "Status", "apiVersion": "v1", "status": "Failure",
+            "reason": status.canonical_reason(), "message": "by the proxy", "code": status.as_u16(),
+        });
         return (status, body.to_string()).into_response();
     }
     let write = Write::of(&request);
