@@ -10,7 +10,7 @@ use serde_json::json;
 use testkit::{
     env::TestEnv,
     eventually,
-    objects::{pod, pull_secret_name},
+    objects::{CLIENT_ID, pod, pull_secret_name},
     review::{post, review},
 };
 
