@@ -69,7 +69,7 @@ fn run_for(nominal: Duration, name: &'static str, test: impl Future<Output = ()>
     let with_deadline = async {
         tokio::select! {
             () = PROGRESS.scope(progress.clone(), test) => {}
-            () = deadline(&progress) => panic!("{}", progress.report(name)),
+            report = deadline(&progress, name) => panic!("{report}"),
         }
     };
     let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(with_deadline)));
@@ -79,10 +79,12 @@ fn run_for(nominal: Duration, name: &'static str, test: impl Future<Output = ()>
     }
 }
 
-async fn deadline(progress: &Progress) {
+/// Waits until the deadline. The report is made here, as the macro drops the test, and with it its waits, before it panics.
+async fn deadline(progress: &Progress, name: &str) -> String {
     while !progress.is_over(Duration::ZERO) {
         tokio::time::sleep(CHECK_INTERVAL).await;
     }
+    progress.report(name)
 }
 
 /// Ends the process if the test blocks its thread. Watches until the returned value is dropped.
@@ -124,7 +126,6 @@ struct Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        // The panic of an expired deadline drops this value too, after the report was made.
         let Some(progress) = &self.progress else { return };
         let mut waits = progress.waits.lock().unwrap();
         if let Some(at) = waits.iter().position(|wait| *wait == self.what) {
