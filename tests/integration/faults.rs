@@ -10,7 +10,7 @@ use testkit::{
     env::TestEnv,
     eventually,
     objects::{pod_of, pull_secret_name},
-    review::{post_within, review},
+    review::{post_within, review, short_timeout},
 };
 
 /// The hops in their order, with the prefix of the reasons of their failures.
@@ -122,7 +122,7 @@ impl Case {
     async fn create_pods(&self, env: &TestEnv) -> String {
         let (namespace, workload) = (&env.team_a.namespace, &self.workload);
         let start = Instant::now();
-        let answer = post_within(env, &review(namespace, &self.pod()), 3).await;
+        let answer = post_within(env, &review(namespace, &self.pod()), short_timeout()).await;
         let response = &answer["response"];
         assert_eq!(
             (&response["allowed"], &response["patchType"]),

@@ -13,7 +13,7 @@ use testkit::{
     eventually,
     namespace::TestNamespace,
     objects::{from, pod, pull_secret_name, unnamed_pod},
-    review::{post, review},
+    review::{post, review, short_timeout},
     webhook::Webhook,
 };
 
@@ -169,11 +169,11 @@ async fn a_pod_is_admitted_while_its_unused_pull_secret_is_deleted() {
     unaffected_by(&env, &[&env.webhook, &second], attempt).await;
 }
 
-/// Asserts that a slow API server makes the call of the webhook fail, without a word about Azure.
+/// Asserts that a slow API server makes the call of the webhook fail with a message that does not mention Azure.
 async fn check_slow_api_server(env: &TestEnv) {
     env.proxy().hold(Held::Write(Write::Secret));
     let late = review(&env.team_a.namespace, &pod("app", "contoso"));
-    let (status, answer) = ask(&env.webhook, &late, 3).await;
+    let (status, answer) = ask(&env.webhook, &late, short_timeout()).await;
     env.proxy().release();
     assert_eq!(status, 500, "failurePolicy decides: {answer}");
     assert!(
@@ -195,7 +195,7 @@ async fn check_queue(env: &TestEnv) {
     }
     let answers = generators.iter().map(async |generator| {
         let review = review(namespace, &pod("app", generator));
-        let (status, answer) = ask(&env.webhook, &review, 3).await;
+        let (status, answer) = ask(&env.webhook, &review, short_timeout()).await;
         assert_eq!(status, 200, "{answer}");
         let answer: Value = serde_json::from_str(&answer).unwrap();
         assert_eq!(answer["response"]["allowed"], true, "{answer}");

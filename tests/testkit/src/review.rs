@@ -1,6 +1,6 @@
 //! Admission reviews as an API server sends them.
 
-use crate::env::TestEnv;
+use crate::{env::TestEnv, speed};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use std::{fmt::Display, time::Duration};
@@ -40,4 +40,9 @@ pub async fn post_within(env: &TestEnv, review: &Value, seconds: u64) -> Value {
         .json()
         .await
         .unwrap()
+}
+
+/// A short time-out of an API server in seconds, which is shorter than the 10 s that one hop of the webhook may take.
+pub fn short_timeout() -> u64 {
+    speed::seconds(3).as_secs().min(9)
 }
