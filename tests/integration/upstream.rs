@@ -153,11 +153,11 @@ const ANSWERS: [(&str, Expected); 32] = {
         ),
         (
             r#"{"aadsts": 700212}"#,
-            Refused("EntraRefused", &["az identity federated-CREDENTIAL update"]),
+            Refused("EntraRefused", &["az identity federated-credential update"]),
         ),
         (
             r#"{"aadsts": 7002138}"#,
-            Refused("EntraRefused", &["az identity federated-CREDENTIAL update"]),
+            Refused("EntraRefused", &["az identity federated-credential update"]),
         ),
         (
             r#"{"aadsts": 700016}"#,
