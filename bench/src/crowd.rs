@@ -1,7 +1,7 @@
 //! Many identities: service accounts with an application each, in one namespace, and the reviews of their Pods.
 
 use crate::ground::pod;
-use azure_emulator::{Endpoint, Fault};
+use azure_emulator::{Effect, Endpoint, Fault};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::{Api, api::PostParams};
@@ -96,12 +96,9 @@ impl Crowd {
 
     /// Azure answers so much later at each hop.
     pub fn set_delay(&self, delay: Duration) {
-        let slow = |endpoint| Fault {
-            delay: Some(delay),
-            ..Fault::on(endpoint)
-        };
+        let slow = |endpoint| Fault::new(endpoint, Effect::Delay(delay));
         let faults = [Endpoint::EntraToken, Endpoint::AcrExchange].map(slow);
-        self.site.emulator.set_faults(&faults).expect("these are faults");
+        self.site.emulator.set_faults(&faults);
     }
 
     /// Asks this webhook.

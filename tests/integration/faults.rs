@@ -4,7 +4,7 @@ use super::{
     review::{post_within, review},
     site::{Site, add_application, eventually, pod_of, pull_secret_name},
 };
-use azure_emulator::{Endpoint, Fault};
+use azure_emulator::{Effect, Endpoint, Fault, StatusCode};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ struct Case {
     client_id: String,
     /// Its place among the hops.
     hop: usize,
-    fault: Value,
+    effect: Effect,
     /// In the condition.
     reason: String,
     /// Whether there is no answer before the admission has to end.
@@ -35,27 +35,33 @@ struct Case {
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (hop, (_, whose)) in HOPS.into_iter().enumerate() {
-        let mut add = |how: &str, fault: Value, reason: String, late: bool, apart: u64| {
+        let mut add = |how: &str, effect: Effect, reason: String, late: bool, apart: u64| {
             cases.push(Case {
                 workload: format!("{how}-{hop}"),
                 client_id: format!("{:08}-cccc-cccc-cccc-cccccccccccc", cases.len()),
                 hop,
-                fault,
+                effect,
                 reason,
                 late,
                 apart: Duration::from_secs(apart),
             });
         };
         let (throttled, unavailable) = (format!("{whose}Throttled"), format!("{whose}Unavailable"));
-        let throttling = json!({"status": 429, "retryAfter": 20});
+        let throttling = Effect::Status {
+            code: StatusCode::TOO_MANY_REQUESTS,
+            retry_after: Some(20),
+            body: None,
+        };
+        let down = Effect::status(StatusCode::SERVICE_UNAVAILABLE);
+        let slow = Effect::Slow(Duration::from_secs(30));
         add("throttling", throttling, throttled, false, 20);
-        add("down", json!({"status": 503}), unavailable.clone(), false, 5);
-        add("resetting", json!({"reset": true}), unavailable.clone(), false, 5);
-        add("hanging", json!({"hang": true}), unavailable.clone(), true, 15);
-        add("slow", json!({"slow": "30s"}), unavailable, true, 15);
+        add("down", down, unavailable.clone(), false, 5);
+        add("resetting", Effect::Reset, unavailable.clone(), false, 5);
+        add("hanging", Effect::Hang, unavailable.clone(), true, 15);
+        add("slow", slow, unavailable, true, 15);
         if hop == 0 {
             let unknown = "FederatedCredentialNotFound".to_owned();
-            add("unknowing", json!({"aadsts": 700_213}), unknown, false, 5);
+            add("unknowing", Effect::Aadsts(700_213), unknown, false, 5);
         }
     }
     cases
@@ -86,9 +92,9 @@ async fn whatever_fails_at_whichever_hop_pods_are_admitted_azure_is_spared_and_s
     }))
     .await;
     let faults: Vec<_> = cases.iter().map(Case::fault).collect();
-    site.emulator.set_faults(&faults).unwrap();
+    site.emulator.set_faults(&faults);
     let names = join_all(cases.iter().map(|case| case.strikes(&site))).await;
-    site.emulator.set_faults(&[]).unwrap();
+    site.emulator.set_faults(&[]);
     join_all(names.iter().map(|name| follows(&site, name))).await;
     site.assert_no_secret_was_logged();
 }
@@ -106,10 +112,7 @@ async fn follows(site: &Site, name: &str) {
 
 impl Case {
     fn fault(&self) -> Fault {
-        let mut fault = self.fault.clone();
-        fault["endpoint"] = json!(HOPS[self.hop].0);
-        fault["clientId"] = json!(self.client_id);
-        serde_json::from_value(fault).unwrap()
+        Fault::new(HOPS[self.hop].0, self.effect.clone()).of_client(&self.client_id)
     }
 
     fn registry(&self) -> String {

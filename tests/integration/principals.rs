@@ -4,7 +4,7 @@ use super::{
     control_plane::{self, apply},
     site::{Site, TENANT, eventually, from, pod, pull_secret_name, unnamed},
 };
-use azure_emulator::{Endpoint, Fault};
+use azure_emulator::{Effect, Endpoint, Fault, StatusCode};
 use k8s_openapi::api::{
     core::v1::Secret,
     rbac::v1::{Role, RoleBinding},
@@ -306,15 +306,15 @@ async fn a_machine_in_trouble_delays_a_pod_and_does_not_lose_it() {
     let site = Site::with(&["--managed-identity-namespaces=*"], add_machine).await;
     let namespace = &site.a.namespace;
     for (number, status) in [404, 429, 500, 503].into_iter().enumerate() {
-        let mut fault = Fault::on(Endpoint::AppServiceToken);
-        fault.status = Some(status);
-        site.emulator.set_faults(&[fault]).unwrap();
+        let effect = Effect::status(StatusCode::from_u16(status).unwrap());
+        let fault = Fault::new(Endpoint::AppServiceToken, effect);
+        site.emulator.set_faults(&[fault]);
         let generator = format!("machine-{number}");
         site.generator(namespace, &generator, json!({"auth": {"managedIdentity": {}}}))
             .await;
         let warnings = site.warnings(namespace, &pod("app", &generator)).await;
         assert!(warnings[0].contains("ManagedIdentityUnavailable"), "{warnings:?}");
-        site.emulator.set_faults(&[]).unwrap();
+        site.emulator.set_faults(&[]);
         let name = pull_secret_name(&site.create(namespace, &unnamed(&generator)).await);
         eventually("the Secret follows by itself", async || {
             site.secrets(namespace).get_opt(&name).await.unwrap()

@@ -3,7 +3,7 @@
 
 use super::site::{Site, add_application, eventually, from, pod, pod_of, pull_secret_name, unnamed};
 use acr_pull_webhook::generator::ACRAccessToken;
-use azure_emulator::{Endpoint, Fault, World};
+use azure_emulator::{Effect, Endpoint, Fault, StatusCode, World};
 use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, Namespace, Node, ServiceAccount};
@@ -61,9 +61,8 @@ async fn is_ready(site: &Site, name: &str) -> bool {
 }
 
 fn down() -> Vec<Fault> {
-    let mut fault = Fault::on(Endpoint::EntraToken);
-    fault.status = Some(503);
-    vec![fault]
+    let effect = Effect::status(StatusCode::SERVICE_UNAVAILABLE);
+    vec![Fault::new(Endpoint::EntraToken, effect)]
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,7 +105,7 @@ async fn an_outage_longer_than_a_token_is_told_and_mends_itself() {
     let site = Site::leading(&[], lives(10)).await;
     let namespace = &site.a.namespace;
     let name = pull_secret_name(&site.create(namespace, &pod("app", "contoso")).await);
-    site.emulator.set_faults(&down()).unwrap();
+    site.emulator.set_faults(&down());
     eventually("the token has ended, and that is told", async || {
         let status = site.status(namespace, &name).await;
         let told = &status.conditions[0];
@@ -122,7 +121,7 @@ async fn an_outage_longer_than_a_token_is_told_and_mends_itself() {
     // A Pod that comes meanwhile is admitted by the name of the pull secret.
     let made = site.create(namespace, &unnamed("contoso")).await;
     assert_eq!(pull_secret_name(&made), name);
-    site.emulator.set_faults(&[]).unwrap();
+    site.emulator.set_faults(&[]);
     eventually("it is renewed by itself", async || {
         is_ready(&site, &name).await.then_some(())
     })
@@ -133,12 +132,12 @@ async fn an_outage_longer_than_a_token_is_told_and_mends_itself() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_admitted_by_a_replica_that_died_gets_its_token_from_the_leader() {
     let mut site = Site::leading(&[], |_| ()).await;
-    site.emulator.set_faults(&down()).unwrap();
+    site.emulator.set_faults(&down());
     let namespace = site.a.namespace.clone();
     let name = pull_secret_name(&site.create(&namespace, &pod("app", "contoso")).await);
     assert!(site.secrets(&namespace).get_opt(&name).await.unwrap().is_none());
     site.webhook.kill().await;
-    site.emulator.set_faults(&[]).unwrap();
+    site.emulator.set_faults(&[]);
     site.restart_webhook().await;
     eventually("the Secret is written, and nobody has asked again", async || {
         site.secrets(&namespace).get_opt(&name).await.unwrap()
@@ -387,7 +386,7 @@ async fn a_namespace_that_is_deleted_under_live_pods_ends_and_nothing_is_made_in
     // Its Secret is still tried for when the namespace goes.
     let mut fault = down();
     fault[0].client_id = Some(TROUBLED.to_owned());
-    site.emulator.set_faults(&fault).unwrap();
+    site.emulator.set_faults(&fault);
     site.workload("troubled", TROUBLED, json!({})).await;
     site.create(going, &pod_of("troubled")).await;
     let namespaces = Api::<Namespace>::all(site.client.clone());

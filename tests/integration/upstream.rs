@@ -1,14 +1,17 @@
 //! Azure in trouble: its odd answers, and what is done meanwhile.
 
 use super::site::{REGISTRY, Site, eventually, pod, pull_secret_name, unnamed};
-use azure_emulator::{Endpoint, Fault};
+use azure_emulator::{Effect, Endpoint, ExpiresIn, Fault, InvalidBody, StatusCode, Uri};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
+use std::time::Duration;
 
-fn fault(endpoint: Endpoint, edit: impl FnOnce(&mut Fault)) -> Vec<Fault> {
-    let mut fault = Fault::on(endpoint);
-    edit(&mut fault);
-    vec![fault]
+fn set_fault(site: &Site, endpoint: Endpoint, effect: Effect) {
+    site.emulator.set_faults(&[Fault::new(endpoint, effect)]);
+}
+
+fn unavailable() -> Effect {
+    Effect::status(StatusCode::SERVICE_UNAVAILABLE)
 }
 
 /// The webhook's answer to a Pod of this generator.
@@ -20,9 +23,7 @@ async fn answer(site: &Site, generator: &str) -> Value {
 #[tokio::test]
 async fn with_deny_the_pod_is_refused_with_the_reason() {
     let site = Site::with_flags(&["--on-upstream-failure=deny"]).await;
-    site.emulator
-        .set_faults(&fault(Endpoint::EntraToken, |f| f.status = Some(503)))
-        .unwrap();
+    set_fault(&site, Endpoint::EntraToken, unavailable());
     let status = site.refused(&site.a.namespace, &pod("app", "contoso")).await;
     assert_eq!(status.code, 403);
     assert!(status.message.contains("EntraUnavailable"), "{}", status.message);
@@ -31,10 +32,8 @@ async fn with_deny_the_pod_is_refused_with_the_reason() {
 #[tokio::test]
 async fn a_redirect_is_never_followed() {
     let site = Site::start().await;
-    let elsewhere = "https://fabrikam.azurecr.io/oauth2/exchange".to_owned();
-    site.emulator
-        .set_faults(&fault(Endpoint::AcrExchange, |f| f.redirect = Some(elsewhere)))
-        .unwrap();
+    let elsewhere = Uri::from_static("https://fabrikam.azurecr.io/oauth2/exchange");
+    set_fault(&site, Endpoint::AcrExchange, Effect::Redirect(elsewhere));
     let answer = answer(&site, "contoso").await;
     assert!(
         answer["response"]["warnings"][0]
@@ -58,13 +57,10 @@ async fn an_answer_that_is_no_token_is_told_as_such() {
         (Endpoint::EntraToken, "EntraUnavailable"),
         (Endpoint::AcrExchange, "RegistryUnavailable"),
     ] {
-        for body in ["html", "truncated"] {
-            let mut broken = serde_json::json!({"endpoint": endpoint});
-            broken["body"] = body.into();
-            let fault: Fault = serde_json::from_value(broken).unwrap();
-            site.emulator.set_faults(&[fault]).unwrap();
+        for (name, body) in [("html", InvalidBody::Html), ("truncated", InvalidBody::Truncated)] {
+            set_fault(&site, endpoint, Effect::Body(body));
             // Each trouble is met by a generator of its own, so that no earlier try is remembered.
-            let generator = format!("{}-{body}", reason.to_lowercase());
+            let generator = format!("{}-{name}", reason.to_lowercase());
             site.generator(&site.a.namespace, &generator, serde_json::json!({}))
                 .await;
             let answer = answer(&site, &generator).await;
@@ -83,9 +79,7 @@ async fn a_secret_that_is_old_but_good_serves_pods_while_azure_is_down() {
     let site = Site::with_flags(&["--on-upstream-failure=deny"]).await;
     let namespace = &site.a.namespace;
     let name = pull_secret_name(&site.create(namespace, &pod("one", "contoso")).await);
-    site.emulator
-        .set_faults(&fault(Endpoint::EntraToken, |f| f.hang = true))
-        .unwrap();
+    set_fault(&site, Endpoint::EntraToken, Effect::Hang);
     let minutes = |n: i64| (jiff::Timestamp::now() + jiff::SignedDuration::from_mins(n)).to_string();
     let aged =
         serde_json::json!({"status": {"lastRenewalTime": minutes(-150), "expirationTime": minutes(30)}});
@@ -126,124 +120,124 @@ async fn each_odd_answer_of_entra_ends_in_its_class_and_its_words_in_time() {
         "az identity federated-credential create",
         "--audiences api://AzureADTokenExchange",
     ];
+    let error = |code, body| Effect::Status {
+        code,
+        retry_after: None,
+        body: Some(body),
+    };
+    let throttled = Effect::Status {
+        code: StatusCode::TOO_MANY_REQUESTS,
+        retry_after: Some(60),
+        body: None,
+    };
     for (number, (odd, becomes)) in [
-        // Entra's errors, in both of its styles.
+        // Entra's errors.
         (
-            r#"{"aadsts": 70021}"#,
+            Effect::Aadsts(70021),
             Warned("FederatedCredentialNotFound", credential),
         ),
         (
-            r#"{"aadsts": 70021, "escapes": false}"#,
+            Effect::Aadsts(700211),
             Warned("FederatedCredentialNotFound", credential),
         ),
         (
-            r#"{"aadsts": 700211}"#,
+            Effect::Aadsts(700213),
             Warned("FederatedCredentialNotFound", credential),
         ),
         (
-            r#"{"aadsts": 700213, "escapes": false}"#,
+            Effect::Aadsts(70025),
             Warned("FederatedCredentialNotFound", credential),
         ),
         (
-            r#"{"aadsts": 70025}"#,
-            Warned("FederatedCredentialNotFound", credential),
-        ),
-        (
-            r#"{"aadsts": 700212}"#,
+            Effect::Aadsts(700212),
             Refused("EntraRefused", &["az identity federated-credential update"]),
         ),
         (
-            r#"{"aadsts": 7002138}"#,
+            Effect::Aadsts(7002138),
             Refused("EntraRefused", &["az identity federated-credential update"]),
         ),
         (
-            r#"{"aadsts": 700016}"#,
+            Effect::Aadsts(700016),
             Refused("EntraRefused", &["kubectl annotate serviceaccount"]),
         ),
+        (Effect::Aadsts(700024), Refused("EntraRefused", &["clock"])),
         (
-            r#"{"aadsts": 700016, "escapes": false}"#,
-            Refused("EntraRefused", &["kubectl annotate serviceaccount"]),
-        ),
-        (r#"{"aadsts": 700024}"#, Refused("EntraRefused", &["clock"])),
-        (
-            r#"{"aadsts": 700027}"#,
+            Effect::Aadsts(700027),
             Refused("EntraRefused", &["/openid/v1/jwks"]),
         ),
         (
-            r#"{"aadsts": 50027}"#,
+            Effect::Aadsts(50027),
             Refused("EntraRefused", &["/openid/v1/jwks"]),
         ),
         (
-            r#"{"aadsts": 90002}"#,
+            Effect::Aadsts(90002),
             Refused("EntraRefused", &["kubectl patch acraccesstoken odd-"]),
         ),
         (
-            r#"{"aadsts": 500011}"#,
+            Effect::Aadsts(500011),
             Refused("EntraRefused", &["--acr-audience"]),
         ),
-        (r#"{"aadsts": 900144}"#, Refused("EntraRefused", &["report it"])),
+        (Effect::Aadsts(900144), Refused("EntraRefused", &["report it"])),
         (
-            r#"{"aadsts": 90061}"#,
+            Effect::Aadsts(90061),
             Warned("EntraUnavailable", &[".well-known/openid-configuration"]),
         ),
         (
-            r#"{"aadsts": 90033}"#,
+            Effect::Aadsts(90033),
             Warned("EntraUnavailable", &["AADSTS90033"]),
         ),
         (
-            r#"{"aadsts": 90055}"#,
+            Effect::Aadsts(90055),
             Warned("EntraThrottled", &["throttling requests"]),
         ),
-        (
-            r#"{"aadsts": 123456}"#,
-            Refused("EntraRefused", &["AADSTS123456"]),
-        ),
+        (Effect::Aadsts(123456), Refused("EntraRefused", &["AADSTS123456"])),
         // What is not Entra's.
         (
-            r#"{"status": 502, "body": "html"}"#,
+            error(StatusCode::BAD_GATEWAY, InvalidBody::Html),
             Warned("EntraUnavailable", &["502"]),
         ),
-        (r#"{"body": "html"}"#, Warned("EntraUnavailable", &["200"])),
-        (r#"{"body": "truncated"}"#, Warned("EntraUnavailable", &["200"])),
         (
-            r#"{"status": 400, "body": "truncated"}"#,
+            Effect::Body(InvalidBody::Html),
+            Warned("EntraUnavailable", &["200"]),
+        ),
+        (
+            Effect::Body(InvalidBody::Truncated),
+            Warned("EntraUnavailable", &["200"]),
+        ),
+        (
+            error(StatusCode::BAD_REQUEST, InvalidBody::Truncated),
             Warned("EntraUnavailable", &["400"]),
         ),
-        (r#"{"body": "empty"}"#, Warned("EntraUnavailable", &["200"])),
         (
-            r#"{"reset": true}"#,
+            Effect::Body(InvalidBody::Empty),
+            Warned("EntraUnavailable", &["200"]),
+        ),
+        (
+            Effect::Reset,
             Warned(
                 "EntraUnavailable",
                 &["login.microsoftonline.com could not be reached"],
             ),
         ),
         (
-            r#"{"redirect": "https://fabrikam.azurecr.io/"}"#,
+            Effect::Redirect(Uri::from_static("https://fabrikam.azurecr.io/")),
             Warned("EntraUnavailable", &["307"]),
         ),
         (
-            r#"{"status": 429}"#,
+            Effect::status(StatusCode::TOO_MANY_REQUESTS),
             Warned("EntraThrottled", &["throttling requests"]),
         ),
         // Right answers, oddly written.
-        (r#"{"expiresIn": "quoted"}"#, Fine),
-        (r#"{"expiresIn": "missing"}"#, Fine),
-        (r#"{"extraNumbers": true}"#, Fine),
-        (r#"{"delay": "1s"}"#, Fine),
+        (Effect::ExpiresIn(ExpiresIn::Quoted), Fine),
+        (Effect::ExpiresIn(ExpiresIn::Missing), Fine),
+        (Effect::Delay(Duration::from_secs(1)), Fine),
         // The last one: the application is not asked again for so long.
-        (
-            r#"{"status": 429, "retryAfter": 60}"#,
-            Warned("EntraThrottled", &["throttling requests"]),
-        ),
+        (throttled, Warned("EntraThrottled", &["throttling requests"])),
     ]
     .into_iter()
     .enumerate()
     {
-        let mut fault: Value = serde_json::from_str(odd).unwrap();
-        fault["endpoint"] = "entra.token".into();
-        site.emulator
-            .set_faults(&[serde_json::from_value(fault).unwrap()])
-            .unwrap();
+        set_fault(&site, Endpoint::EntraToken, odd.clone());
         // A generator of its own, so that no earlier try is remembered.
         let generator = format!("odd-{number}");
         site.generator(namespace, &generator, serde_json::json!({})).await;
@@ -254,36 +248,36 @@ async fn each_odd_answer_of_entra_ends_in_its_class_and_its_words_in_time() {
                 assert_eq!(
                     (&response["allowed"], &response["warnings"]),
                     (&Value::Bool(true), &Value::Null),
-                    "{odd}"
+                    "{odd:?}"
                 );
                 continue;
             }
             Warned(reason, words) => {
-                assert_eq!(response["allowed"], true, "{odd}: {answer}");
+                assert_eq!(response["allowed"], true, "{odd:?}: {answer}");
                 (&response["warnings"][0], reason, words)
             }
             Refused(reason, words) => {
                 assert_eq!(
                     (&response["allowed"], &response["status"]["code"]),
                     (&Value::Bool(false), &403.into()),
-                    "{odd}"
+                    "{odd:?}"
                 );
                 (&response["status"]["message"], reason, words)
             }
         };
         let text = text.as_str().unwrap();
         for word in words.iter().chain([reason]) {
-            assert!(text.contains(word), "{odd}: {word:?} is missing: {text}");
+            assert!(text.contains(word), "{odd:?}: {word:?} is missing: {text}");
         }
         assert!(
             !text.contains("Trace ID") && !text.contains('\r'),
-            "{odd}: {text}"
+            "{odd:?}: {text}"
         );
         if *reason == "FederatedCredentialNotFound" {
             let subject = format!("--subject system:serviceaccount:{namespace}:app ");
             assert!(
                 text.contains(&subject) && text.contains(&format!("--issuer {issuer} ")),
-                "{odd}: {text}"
+                "{odd:?}: {text}"
             );
         }
     }
@@ -294,10 +288,13 @@ async fn each_odd_answer_of_entra_ends_in_its_class_and_its_words_in_time() {
 async fn what_an_application_is_asked_to_wait_stops_all_its_pull_secrets_and_no_other_application() {
     let site = Site::start().await;
     let namespace = &site.a.namespace;
-    let mut throttling = fault(Endpoint::EntraToken, |f| f.status = Some(503));
-    throttling[0].retry_after = Some(60);
-    throttling[0].client_id = Some(site.a.client_id.to_owned());
-    site.emulator.set_faults(&throttling).unwrap();
+    let throttling = Effect::Status {
+        code: StatusCode::SERVICE_UNAVAILABLE,
+        retry_after: Some(60),
+        body: None,
+    };
+    let throttling = Fault::new(Endpoint::EntraToken, throttling).of_client(site.a.client_id);
+    site.emulator.set_faults(&[throttling]);
     for n in 0..5 {
         let generator = format!("more-{n}");
         site.generator(namespace, &generator, serde_json::json!({})).await;

@@ -6,7 +6,7 @@ use crate::{
     review::{post, review},
     site::{REGISTRY, Site, eventually, from, pod, pull_secret_name, unnamed},
 };
-use azure_emulator::{Endpoint, Fault};
+use azure_emulator::{Effect, Endpoint, Fault, InvalidBody, Uri};
 use futures::{StreamExt, future::join_all, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::{
@@ -26,12 +26,6 @@ use std::{
 
 const HANGS: &str = "hangs.azurecr.io";
 const UNKNOWN_CLIENT: &str = "99999999-9999-9999-9999-999999999999";
-
-fn faults(all: &[Value]) -> Vec<Fault> {
-    all.iter()
-        .map(|fault| serde_json::from_value(fault.clone()).unwrap())
-        .collect()
-}
 
 /// How long a Pod of team B takes to be admitted, which must have its token.
 async fn admitted(site: &Site, generator: &str) -> Duration {
@@ -65,6 +59,7 @@ async fn a_hanging_registry_a_dropped_cloud_and_thousands_of_refusals_delay_no_o
     let flags = ["--log-level=info", "--max-pull-secrets-per-namespace=5100"];
     let site = Site::leading(&flags, |world| {
         world["tokens"] = json!({"acrRefreshLifetime": "20s"});
+        world["unreachableHosts"] = json!(["login.chinacloudapi.cn"]);
         let registries = world["registries"].as_array_mut().unwrap();
         let mut hanging = registries[0].clone();
         hanging["host"] = HANGS.into();
@@ -102,12 +97,8 @@ async fn a_hanging_registry_a_dropped_cloud_and_thousands_of_refusals_delay_no_o
         let name = format!("app-{n}");
         site.service_account(&c, &name, &annotation(UNKNOWN_CLIENT)).await;
     }
-    site.emulator
-        .set_faults(&faults(&[
-            json!({"endpoint": "acr.exchange", "host": HANGS, "hang": true}),
-            json!({"endpoint": "entra.token", "host": "login.chinacloudapi.cn", "drop": true}),
-        ]))
-        .unwrap();
+    let hang = Fault::new(Endpoint::AcrExchange, Effect::Hang).at_host(HANGS);
+    site.emulator.set_faults(&[hang]);
     let kept = pull_secret_name(&site.create(b, &pod("kept", "contoso")).await);
     let others = Others::of_two(&site).await;
     // The owners of what fails live: the leader tries for them too.
@@ -254,26 +245,25 @@ async fn an_upstream_that_answers_one_application_badly_serves_the_others() {
     let namespace = &site.a.namespace;
     let client_id = site.a.client_id;
     let others = Others::of(&site, &[&site.webhook]).await;
+    let redirect = |location| Effect::Redirect(Uri::from_static(location));
     for (number, (endpoint, bad)) in [
         (
-            "acr.exchange",
-            json!({"redirect": "https://elsewhere.example/oauth2/exchange"}),
+            Endpoint::AcrExchange,
+            redirect("https://elsewhere.example/oauth2/exchange"),
         ),
-        ("entra.token", json!({"redirect": "https://elsewhere.example/"})),
-        ("acr.exchange", json!({"slow": "30s"})),
-        ("entra.token", json!({"slow": "30s"})),
-        ("acr.exchange", json!({"body": "truncated"})),
-        ("entra.token", json!({"body": "html"})),
-        ("acr.exchange", json!({"reset": true})),
-        ("entra.token", json!({"aadsts": 700_016})),
+        (Endpoint::EntraToken, redirect("https://elsewhere.example/")),
+        (Endpoint::AcrExchange, Effect::Slow(Duration::from_secs(30))),
+        (Endpoint::EntraToken, Effect::Slow(Duration::from_secs(30))),
+        (Endpoint::AcrExchange, Effect::Body(InvalidBody::Truncated)),
+        (Endpoint::EntraToken, Effect::Body(InvalidBody::Html)),
+        (Endpoint::AcrExchange, Effect::Reset),
+        (Endpoint::EntraToken, Effect::Aadsts(700_016)),
     ]
     .into_iter()
     .enumerate()
     {
-        let mut fault = bad.clone();
-        fault["endpoint"] = endpoint.into();
-        fault["clientId"] = client_id.into();
-        site.emulator.set_faults(&faults(&[fault])).unwrap();
+        let fault = Fault::new(endpoint, bad.clone()).of_client(client_id);
+        site.emulator.set_faults(&[fault]);
         let generator = format!("bad-{number}");
         for namespace in [namespace, &site.b.namespace] {
             site.generator(namespace, &generator, json!({})).await;
@@ -282,7 +272,7 @@ async fn an_upstream_that_answers_one_application_badly_serves_the_others() {
         let (answer, _) = tokio::join!(post(&site, &review), admitted(&site, &generator));
         let text = answer["response"].to_string();
         for control in ["\\n", "\\r", "\\u00"] {
-            assert!(!text.contains(control), "{bad}: {text}");
+            assert!(!text.contains(control), "{bad:?}: {text}");
         }
         let hosts: BTreeSet<_> = site.emulator.requests().into_iter().map(|r| r.host).collect();
         assert!(

@@ -14,7 +14,7 @@ use crate::{
     },
 };
 use acr_pull_webhook::{generator::ACRAccessToken, pull_secret::ACRPullSecret};
-use azure_emulator::Fault;
+use azure_emulator::{Effect, Endpoint, Fault, InvalidBody, StatusCode, Uri};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Event, Namespace, Pod};
 use kube::{
@@ -22,6 +22,7 @@ use kube::{
     api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// A generator of team A with this spec, whatever our types think of it, on a control plane whose schemas have no bounds.
 async fn unbounded(site: &Site, name: &str, spec: &Value) {
@@ -283,35 +284,38 @@ async fn no_spelling_of_a_registry_and_no_reference_leads_elsewhere() {
 /// Attempt 25: an upstream that leads elsewhere, does not end, or speaks to terminals and shells.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_an_upstream_answers_leads_elsewhere_fills_memory_or_is_run() {
+    let redirect = |location| Effect::Redirect(Uri::from_static(location));
+    let hostile = |code| Effect::Status {
+        code,
+        retry_after: None,
+        body: Some(InvalidBody::Hostile),
+    };
+    let (entra, exchange) = (Endpoint::EntraToken, Endpoint::AcrExchange);
     let cases = [
         (
-            "acr.exchange",
-            json!({"redirect": "https://fabrikam.azurecr.io/oauth2/exchange"}),
-            "RegistryUnavailable",
-        ),
-        ("acr.exchange", json!({"body": "endless"}), "RegistryUnavailable"),
-        ("acr.exchange", json!({"slow": "30s"}), "UpstreamTimeout"),
-        (
-            "acr.exchange",
-            json!({"status": 503, "body": "hostile"}),
+            exchange,
+            redirect("https://fabrikam.azurecr.io/oauth2/exchange"),
             "RegistryUnavailable",
         ),
         (
-            "acr.exchange",
-            json!({"status": 403, "body": "hostile"}),
-            "RegistryRefused",
+            exchange,
+            Effect::Body(InvalidBody::Endless),
+            "RegistryUnavailable",
         ),
+        (exchange, Effect::Slow(Duration::from_secs(30)), "UpstreamTimeout"),
         (
-            "entra.token",
-            json!({"redirect": "https://login.microsoftonline.us/"}),
+            exchange,
+            hostile(StatusCode::SERVICE_UNAVAILABLE),
+            "RegistryUnavailable",
+        ),
+        (exchange, hostile(StatusCode::FORBIDDEN), "RegistryRefused"),
+        (
+            entra,
+            redirect("https://login.microsoftonline.us/"),
             "EntraUnavailable",
         ),
-        ("entra.token", json!({"body": "endless"}), "EntraUnavailable"),
-        (
-            "entra.token",
-            json!({"status": 400, "body": "hostile"}),
-            "EntraRefused",
-        ),
+        (entra, Effect::Body(InvalidBody::Endless), "EntraUnavailable"),
+        (entra, hostile(StatusCode::BAD_REQUEST), "EntraRefused"),
     ];
     let workload = |number: usize| format!("strange-{number}");
     let client_id = |number: usize| format!("{number:08}-dddd-dddd-dddd-dddddddddddd");
@@ -323,20 +327,14 @@ async fn nothing_that_an_upstream_answers_leads_elsewhere_fills_memory_or_is_run
     .await;
     let namespace = &site.a.namespace;
     let mut faults: Vec<Fault> = Vec::new();
-    for (number, (endpoint, fault, _)) in cases.iter().enumerate() {
+    for (number, (endpoint, effect, _)) in cases.iter().enumerate() {
         site.workload(&workload(number), &client_id(number), json!({}))
             .await;
-        let mut fault = fault.clone();
-        fault["endpoint"] = json!(endpoint);
-        fault["clientId"] = json!(client_id(number));
-        faults.push(from(fault));
+        faults.push(Fault::new(*endpoint, effect.clone()).of_client(&client_id(number)));
     }
-    faults.push(from(
-        json!({"endpoint": "acr.challenge", "realm": "https://evil.example/token"}),
-    ));
     let attempt = async {
         // The pull secret of team B is there by now.
-        site.emulator.set_faults(&faults).unwrap();
+        site.emulator.set_faults(&faults);
         let answers = (0..cases.len()).map(async |number| {
             let pod = pod_of(&workload(number));
             post(&site, &review(namespace, &pod)).await["response"].clone()
@@ -345,12 +343,12 @@ async fn nothing_that_an_upstream_answers_leads_elsewhere_fills_memory_or_is_run
     };
     let answers = bears(&site, &[&site.webhook], attempt).await;
     let mut told = Vec::new();
-    for ((endpoint, fault, reason), answer) in cases.iter().zip(answers) {
+    for ((endpoint, effect, reason), answer) in cases.iter().zip(answers) {
         let text = match answer["allowed"].as_bool().unwrap() {
             true => answer["warnings"][0].as_str().unwrap_or_default(),
             false => answer["status"]["message"].as_str().unwrap(),
         };
-        assert!(text.contains(reason), "{endpoint} {fault}: {answer}");
+        assert!(text.contains(reason), "{endpoint:?} {effect:?}: {answer}");
         told.push(text.to_owned());
     }
     let owners = Api::<ACRPullSecret>::namespaced(site.client.clone(), namespace);

@@ -12,7 +12,7 @@ use acr_pull_webhook::{
     pull_secret::name,
     reference::{Kind, Reference},
 };
-use azure_emulator::{Endpoint, Fault};
+use azure_emulator::{Effect, Endpoint, Fault};
 use futures::{StreamExt, stream};
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
@@ -394,10 +394,9 @@ async fn the_grace_of_a_pull_secret_begins_when_it_is_first_seen() {
     let began = site.gate().writes(Write::Mark);
     assert_eq!(began, 1, "the leader is older than the grace, and has marked one");
     // The token takes a moment in which the leader sees a pull secret without a Pod.
-    let mut slow = Fault::on(Endpoint::EntraToken);
-    slow.delay = Some(Duration::from_secs(2));
-    slow.client_id = Some(site.a.client_id.to_owned());
-    site.emulator.set_faults(&[slow]).unwrap();
+    let delay = Effect::Delay(Duration::from_secs(2));
+    let slow = Fault::new(Endpoint::EntraToken, delay).of_client(site.a.client_id);
+    site.emulator.set_faults(&[slow]);
     let attempt = async {
         let cold = pull_secret_name(&site.create(namespace, &pod("cold", "cold")).await);
         assert_eq!(

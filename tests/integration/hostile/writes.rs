@@ -4,10 +4,10 @@ use super::bears;
 use crate::{
     gate::{Held, Write},
     review::{post, review},
-    site::{Site, eventually, from, pod, pull_secret_name, unnamed},
+    site::{Site, eventually, pod, pull_secret_name, unnamed},
     webhook::Webhook,
 };
-use azure_emulator::{Endpoint, Fault};
+use azure_emulator::{Effect, Endpoint, Fault};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{ResourceExt, api::DeleteParams};
@@ -201,9 +201,8 @@ async fn a_slow_api_server_and_a_long_queue_are_told_as_such() {
         })
         .await;
 
-        let hang: Fault =
-            from(json!({"endpoint": "entra.token", "hang": true, "clientId": site.a.client_id}));
-        site.emulator.set_faults(&[hang]).unwrap();
+        let hang = Fault::new(Endpoint::EntraToken, Effect::Hang).of_client(site.a.client_id);
+        site.emulator.set_faults(&[hang]);
         let generators: Vec<_> = (0..4).map(|n| format!("late-{n}")).collect();
         for generator in &generators {
             site.generator(namespace, generator, json!({})).await;
@@ -224,7 +223,7 @@ async fn a_slow_api_server_and_a_long_queue_are_told_as_such() {
         );
         assert!(slow > 0 && queue > 0 && slow + queue == told.len(), "{told:?}");
         assert!(site.calls_of(site.a.client_id, Endpoint::EntraToken) <= 3);
-        site.emulator.set_faults(&[]).unwrap();
+        site.emulator.set_faults(&[]);
     };
     bears(&site, &[&site.webhook], attempt).await;
 }
