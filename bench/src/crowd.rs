@@ -1,7 +1,7 @@
 //! Many identities: service accounts with an application each, in one namespace, and the reviews of their Pods.
 
 use crate::request::{FLAGS, pod};
-use azure_emulator::{Endpoint, Fault};
+use azure_emulator::{Effect, Endpoint, Fault};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::PostParams;
@@ -94,10 +94,7 @@ impl Crowd {
 
     /// Delays each hop to Azure.
     pub fn set_delay(&self, delay: Duration) {
-        let slow = |endpoint| Fault {
-            delay: Some(delay),
-            ..Fault::on(endpoint)
-        };
+        let slow = |endpoint| Fault::new(endpoint, Effect::Delay(delay));
         let faults = [Endpoint::EntraToken, Endpoint::AcrExchange].map(slow);
         self.env.azure.set_faults(&faults);
     }

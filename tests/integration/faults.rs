@@ -1,6 +1,6 @@
 //! Each kind of failure at each hop, all at the same time, each for a workload of its own.
 
-use azure_emulator::{Endpoint, Fault};
+use azure_emulator::{Effect, Endpoint, Fault, StatusCode};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ struct Case {
     client_id: String,
     /// The index of the hop.
     hop: usize,
-    fault: Value,
+    effect: Effect,
     /// The reason in the condition.
     reason: String,
     /// Whether the admission ends before the answer.
@@ -38,27 +38,33 @@ struct Case {
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (hop, (_, whose)) in HOPS.into_iter().enumerate() {
-        let mut add = |how: &str, fault: Value, reason: String, late: bool, interval: u64| {
+        let mut add = |how: &str, effect: Effect, reason: String, late: bool, interval: u64| {
             cases.push(Case {
                 workload: format!("{how}-{hop}"),
                 client_id: format!("{:08}-cccc-cccc-cccc-cccccccccccc", cases.len()),
                 hop,
-                fault,
+                effect,
                 reason,
                 late,
                 interval: Duration::from_secs(interval),
             });
         };
         let (throttled, unavailable) = (format!("{whose}Throttled"), format!("{whose}Unavailable"));
-        let throttling = json!({"status": 429, "retryAfter": 20});
+        let throttling = Effect::Status {
+            code: StatusCode::TOO_MANY_REQUESTS,
+            retry_after: Some(20),
+            body: None,
+        };
+        let down = Effect::status(StatusCode::SERVICE_UNAVAILABLE);
+        let slow = Effect::Slow(Duration::from_secs(30));
         add("throttling", throttling, throttled, false, 20);
-        add("down", json!({"status": 503}), unavailable.clone(), false, 5);
-        add("resetting", json!({"reset": true}), unavailable.clone(), false, 5);
-        add("hanging", json!({"hang": true}), unavailable.clone(), true, 15);
-        add("slow", json!({"slow": "30s"}), unavailable, true, 15);
+        add("down", down, unavailable.clone(), false, 5);
+        add("resetting", Effect::Reset, unavailable.clone(), false, 5);
+        add("hanging", Effect::Hang, unavailable.clone(), true, 15);
+        add("slow", slow, unavailable, true, 15);
         if hop == 0 {
             let unknown = "FederatedCredentialNotFound".to_owned();
-            add("unknowing", json!({"aadsts": 700_213}), unknown, false, 5);
+            add("unknowing", Effect::Aadsts(700_213), unknown, false, 5);
         }
     }
     cases
@@ -102,10 +108,7 @@ async fn wait_until_issued(env: &TestEnv, name: &str) {
 
 impl Case {
     fn fault(&self) -> Fault {
-        let mut fault = self.fault.clone();
-        fault["endpoint"] = json!(HOPS[self.hop].0);
-        fault["clientId"] = json!(self.client_id);
-        serde_json::from_value(fault).unwrap()
+        Fault::new(HOPS[self.hop].0, self.effect.clone()).of_client(&self.client_id)
     }
 
     fn registry(&self) -> String {

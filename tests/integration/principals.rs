@@ -1,6 +1,6 @@
 //! Service principals and managed identities: their requirements and their refusals.
 
-use azure_emulator::{Endpoint, Fault};
+use azure_emulator::{Effect, Endpoint, Fault, StatusCode};
 use k8s_openapi::api::{
     core::v1::Secret,
     rbac::v1::{Role, RoleBinding},
@@ -242,8 +242,8 @@ async fn a_failing_identity_endpoint_delays_the_token() {
     let env = TestEnv::with(&["--managed-identity-namespaces=*"], add_both_identities).await;
     let namespace = &env.team_a.namespace;
     for (number, status) in [404, 429, 500, 503].into_iter().enumerate() {
-        let mut fault = Fault::on(Endpoint::AppServiceToken);
-        fault.status = Some(status);
+        let effect = Effect::status(StatusCode::from_u16(status).unwrap());
+        let fault = Fault::new(Endpoint::AppServiceToken, effect);
         env.azure.set_faults(&[fault]);
         let generator = format!("machine-{number}");
         namespace

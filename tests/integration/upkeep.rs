@@ -1,7 +1,7 @@
 //! What the leader does for pull secrets after admission. Each test has a control plane of its own, whose only leader
 //! is its webhook.
 
-use azure_emulator::{Endpoint, Fault};
+use azure_emulator::{Effect, Endpoint, Fault, StatusCode};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
 use kube::ResourceExt;
@@ -36,9 +36,8 @@ pub async fn wait_until_ready(namespace: &TestNamespace, name: &str) {
 
 /// Entra is unavailable.
 pub fn entra_down() -> Vec<Fault> {
-    let mut fault = Fault::on(Endpoint::EntraToken);
-    fault.status = Some(503);
-    vec![fault]
+    let effect = Effect::status(StatusCode::SERVICE_UNAVAILABLE);
+    vec![Fault::new(Endpoint::EntraToken, effect)]
 }
 
 #[testkit::test]

@@ -1,20 +1,19 @@
 //! Unexpected answers of Azure, and admissions during its failures.
 
-use azure_emulator::{Endpoint, Fault};
+use azure_emulator::{Effect, Endpoint, ExpiresIn, Fault, InvalidBody, StatusCode, Uri};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
+use std::time::Duration;
 use testkit::{
     azure::REGISTRY,
     env::TestEnv,
     eventually,
-    objects::{from, pod, pull_secret_name, unnamed_pod},
+    objects::{pod, pull_secret_name, unnamed_pod},
     review::{post, review},
 };
 
-fn fault(endpoint: Endpoint, edit: impl FnOnce(&mut Fault)) -> Vec<Fault> {
-    let mut fault = Fault::on(endpoint);
-    edit(&mut fault);
-    vec![fault]
+fn set_fault(env: &TestEnv, endpoint: Endpoint, effect: Effect) {
+    env.azure.set_faults(&[Fault::new(endpoint, effect)]);
 }
 
 /// The webhook's answer to a Pod of this generator.
@@ -26,8 +25,8 @@ async fn answer(env: &TestEnv, generator: &str) -> Value {
 #[testkit::test]
 async fn the_policy_deny_refuses_the_pod_with_the_reason() {
     let env = TestEnv::with_flags(&["--on-upstream-failure=deny"]).await;
-    env.azure
-        .set_faults(&fault(Endpoint::EntraToken, |f| f.status = Some(503)));
+    let unavailable = Effect::status(StatusCode::SERVICE_UNAVAILABLE);
+    set_fault(&env, Endpoint::EntraToken, unavailable);
     let status = env.team_a.namespace.refused_pod(&pod("app", "contoso")).await;
     assert_eq!(status.code, 403);
     assert!(status.message.contains("EntraUnavailable"), "{}", status.message);
@@ -36,9 +35,8 @@ async fn the_policy_deny_refuses_the_pod_with_the_reason() {
 #[testkit::test]
 async fn a_redirect_is_never_followed() {
     let env = TestEnv::start().await;
-    let elsewhere = "https://fabrikam.azurecr.io/oauth2/exchange".to_owned();
-    env.azure
-        .set_faults(&fault(Endpoint::AcrExchange, |f| f.redirect = Some(elsewhere)));
+    let elsewhere = Uri::from_static("https://fabrikam.azurecr.io/oauth2/exchange");
+    set_fault(&env, Endpoint::AcrExchange, Effect::Redirect(elsewhere));
     let answer = answer(&env, "contoso").await;
     assert!(
         answer["response"]["warnings"][0]
@@ -62,13 +60,10 @@ async fn an_answer_without_a_token_is_reported() {
         (Endpoint::EntraToken, "EntraUnavailable"),
         (Endpoint::AcrExchange, "RegistryUnavailable"),
     ] {
-        for body in ["html", "truncated"] {
-            let mut broken = serde_json::json!({"endpoint": endpoint});
-            broken["body"] = body.into();
-            let fault: Fault = serde_json::from_value(broken).unwrap();
-            env.azure.set_faults(&[fault]);
+        for (name, body) in [("html", InvalidBody::Html), ("truncated", InvalidBody::Truncated)] {
+            set_fault(&env, endpoint, Effect::Body(body));
             // Each case has a generator of its own, as the webhook caches failures.
-            let generator = format!("{}-{body}", reason.to_lowercase());
+            let generator = format!("{}-{name}", reason.to_lowercase());
             env.team_a
                 .namespace
                 .apply_generator(&generator, serde_json::json!({}))
@@ -89,8 +84,7 @@ async fn a_usable_secret_serves_pods_during_an_outage() {
     let env = TestEnv::with_flags(&["--on-upstream-failure=deny"]).await;
     let namespace = &env.team_a.namespace;
     let name = pull_secret_name(&namespace.create_pod(&pod("one", "contoso")).await);
-    env.azure
-        .set_faults(&fault(Endpoint::EntraToken, |f| f.hang = true));
+    set_fault(&env, Endpoint::EntraToken, Effect::Hang);
     let minutes = |n: i64| (jiff::Timestamp::now() + jiff::SignedDuration::from_mins(n)).to_string();
     let aged =
         serde_json::json!({"status": {"lastRenewalTime": minutes(-150), "expirationTime": minutes(30)}});
@@ -126,153 +120,136 @@ const CREDENTIAL: &[&str] = &[
     "--audiences api://AzureADTokenExchange",
 ];
 
-/// Faults of the endpoint for Entra tokens, and their results.
-const ANSWERS: [(&str, Expected); 32] = {
-    use Expected::{Admitted, Refused, Warned};
-    [
-        // Entra's errors in both of its styles.
+/// Errors of Entra, and their results.
+fn entra_errors() -> Vec<(u32, Expected)> {
+    use Expected::{Refused, Warned};
+    vec![
+        (70021, Warned("FederatedCredentialNotFound", CREDENTIAL)),
+        (700211, Warned("FederatedCredentialNotFound", CREDENTIAL)),
+        (700213, Warned("FederatedCredentialNotFound", CREDENTIAL)),
+        (70025, Warned("FederatedCredentialNotFound", CREDENTIAL)),
         (
-            r#"{"aadsts": 70021}"#,
-            Warned("FederatedCredentialNotFound", CREDENTIAL),
-        ),
-        (
-            r#"{"aadsts": 70021, "escapes": false}"#,
-            Warned("FederatedCredentialNotFound", CREDENTIAL),
-        ),
-        (
-            r#"{"aadsts": 700211}"#,
-            Warned("FederatedCredentialNotFound", CREDENTIAL),
-        ),
-        (
-            r#"{"aadsts": 700213, "escapes": false}"#,
-            Warned("FederatedCredentialNotFound", CREDENTIAL),
-        ),
-        (
-            r#"{"aadsts": 70025}"#,
-            Warned("FederatedCredentialNotFound", CREDENTIAL),
-        ),
-        (
-            r#"{"aadsts": 700212}"#,
+            700212,
             Refused("EntraRefused", &["az identity federated-credential update"]),
         ),
         (
-            r#"{"aadsts": 7002138}"#,
+            7002138,
             Refused("EntraRefused", &["az identity federated-credential update"]),
         ),
         (
-            r#"{"aadsts": 700016}"#,
+            700016,
             Refused("EntraRefused", &["kubectl annotate serviceaccount"]),
         ),
+        (700024, Refused("EntraRefused", &["clock"])),
+        (700027, Refused("EntraRefused", &["/openid/v1/jwks"])),
+        (50027, Refused("EntraRefused", &["/openid/v1/jwks"])),
         (
-            r#"{"aadsts": 700016, "escapes": false}"#,
-            Refused("EntraRefused", &["kubectl annotate serviceaccount"]),
-        ),
-        (r#"{"aadsts": 700024}"#, Refused("EntraRefused", &["clock"])),
-        (
-            r#"{"aadsts": 700027}"#,
-            Refused("EntraRefused", &["/openid/v1/jwks"]),
-        ),
-        (
-            r#"{"aadsts": 50027}"#,
-            Refused("EntraRefused", &["/openid/v1/jwks"]),
-        ),
-        (
-            r#"{"aadsts": 90002}"#,
+            90002,
             Refused("EntraRefused", &["kubectl patch acraccesstoken odd-"]),
         ),
+        (500011, Refused("EntraRefused", &["--acr-audience"])),
+        (900144, Refused("EntraRefused", &["report it"])),
         (
-            r#"{"aadsts": 500011}"#,
-            Refused("EntraRefused", &["--acr-audience"]),
-        ),
-        (r#"{"aadsts": 900144}"#, Refused("EntraRefused", &["report it"])),
-        (
-            r#"{"aadsts": 90061}"#,
+            90061,
             Warned("EntraUnavailable", &[".well-known/openid-configuration"]),
         ),
-        (
-            r#"{"aadsts": 90033}"#,
-            Warned("EntraUnavailable", &["AADSTS90033"]),
-        ),
-        (
-            r#"{"aadsts": 90055}"#,
-            Warned("EntraThrottled", &["throttling requests"]),
-        ),
-        (
-            r#"{"aadsts": 123456}"#,
-            Refused("EntraRefused", &["AADSTS123456"]),
-        ),
+        (90033, Warned("EntraUnavailable", &["AADSTS90033"])),
+        (90055, Warned("EntraThrottled", &["throttling requests"])),
+        (123456, Refused("EntraRefused", &["AADSTS123456"])),
+    ]
+}
+
+/// Other answers of Entra's endpoint, and their results.
+fn other_answers() -> Vec<(Effect, Expected)> {
+    use Expected::{Admitted, Warned};
+    let error = |code, body| Effect::Status {
+        code,
+        retry_after: None,
+        body: Some(body),
+    };
+    let throttled = Effect::Status {
+        code: StatusCode::TOO_MANY_REQUESTS,
+        retry_after: Some(60),
+        body: None,
+    };
+    vec![
         // Answers that are not from Entra.
         (
-            r#"{"status": 502, "body": "html"}"#,
+            error(StatusCode::BAD_GATEWAY, InvalidBody::Html),
             Warned("EntraUnavailable", &["502"]),
         ),
-        (r#"{"body": "html"}"#, Warned("EntraUnavailable", &["200"])),
-        (r#"{"body": "truncated"}"#, Warned("EntraUnavailable", &["200"])),
         (
-            r#"{"status": 400, "body": "truncated"}"#,
+            Effect::Body(InvalidBody::Html),
+            Warned("EntraUnavailable", &["200"]),
+        ),
+        (
+            Effect::Body(InvalidBody::Truncated),
+            Warned("EntraUnavailable", &["200"]),
+        ),
+        (
+            error(StatusCode::BAD_REQUEST, InvalidBody::Truncated),
             Warned("EntraUnavailable", &["400"]),
         ),
-        (r#"{"body": "empty"}"#, Warned("EntraUnavailable", &["200"])),
         (
-            r#"{"reset": true}"#,
+            Effect::Body(InvalidBody::Empty),
+            Warned("EntraUnavailable", &["200"]),
+        ),
+        (
+            Effect::Reset,
             Warned(
                 "EntraUnavailable",
                 &["login.microsoftonline.com could not be reached"],
             ),
         ),
         (
-            r#"{"redirect": "https://fabrikam.azurecr.io/"}"#,
+            Effect::Redirect(Uri::from_static("https://fabrikam.azurecr.io/")),
             Warned("EntraUnavailable", &["307"]),
         ),
         (
-            r#"{"status": 429}"#,
+            Effect::status(StatusCode::TOO_MANY_REQUESTS),
             Warned("EntraThrottled", &["throttling requests"]),
         ),
         // Unusual answers with a token.
-        (r#"{"expiresIn": "quoted"}"#, Admitted),
-        (r#"{"expiresIn": "missing"}"#, Admitted),
-        (r#"{"extraNumbers": true}"#, Admitted),
-        (r#"{"delay": "1s"}"#, Admitted),
+        (Effect::ExpiresIn(ExpiresIn::Quoted), Admitted),
+        (Effect::ExpiresIn(ExpiresIn::Missing), Admitted),
+        (Effect::Delay(Duration::from_secs(1)), Admitted),
         // This case is the last one: it delays all requests of the application.
-        (
-            r#"{"status": 429, "retryAfter": 60}"#,
-            Warned("EntraThrottled", &["throttling requests"]),
-        ),
+        (throttled, Warned("EntraThrottled", &["throttling requests"])),
     ]
-};
+}
 
 /// Asserts that the answer to a Pod is as expected; returns the message or the warning.
-fn assert_expected<'a>(fault: &str, expected: &Expected, answer: &'a Value) -> Option<&'a str> {
+fn assert_expected<'a>(effect: &Effect, expected: &Expected, answer: &'a Value) -> Option<&'a str> {
     let response = &answer["response"];
     let (text, reason, texts) = match expected {
         Expected::Admitted => {
             assert_eq!(
                 (&response["allowed"], &response["warnings"]),
                 (&Value::Bool(true), &Value::Null),
-                "{fault}"
+                "{effect:?}"
             );
             return None;
         }
         Expected::Warned(reason, texts) => {
-            assert_eq!(response["allowed"], true, "{fault}: {answer}");
+            assert_eq!(response["allowed"], true, "{effect:?}: {answer}");
             (&response["warnings"][0], reason, texts)
         }
         Expected::Refused(reason, texts) => {
             assert_eq!(
                 (&response["allowed"], &response["status"]["code"]),
                 (&Value::Bool(false), &403.into()),
-                "{fault}"
+                "{effect:?}"
             );
             (&response["status"]["message"], reason, texts)
         }
     };
     let text = text.as_str().unwrap();
     for part in texts.iter().chain([reason]) {
-        assert!(text.contains(part), "{fault}: {part:?} is missing: {text}");
+        assert!(text.contains(part), "{effect:?}: {part:?} is missing: {text}");
     }
     assert!(
         !text.contains("Trace ID") && !text.contains('\r'),
-        "{fault}: {text}"
+        "{effect:?}: {text}"
     );
     Some(text)
 }
@@ -282,22 +259,22 @@ async fn each_answer_of_entra_has_the_documented_result() {
     let env = TestEnv::start().await;
     let namespace = &env.team_a.namespace;
     let issuer = env.cluster.prepared().await.issuer.clone();
-    for (number, (fault, expected)) in ANSWERS.iter().enumerate() {
-        let mut entra: Value = serde_json::from_str(fault).unwrap();
-        entra["endpoint"] = "entra.token".into();
-        env.azure.set_faults(&[from(entra)]);
+    let errors = entra_errors().into_iter();
+    let errors = errors.map(|(number, expected)| (Effect::Aadsts(number), expected));
+    for (number, (effect, expected)) in errors.chain(other_answers()).enumerate() {
+        set_fault(&env, Endpoint::EntraToken, effect.clone());
         // Each case has a generator of its own, as the webhook caches failures.
         let generator = format!("odd-{number}");
         namespace.apply_generator(&generator, json!({})).await;
         let answer = answer(&env, &generator).await;
-        let Some(text) = assert_expected(fault, expected, &answer) else {
+        let Some(text) = assert_expected(&effect, &expected, &answer) else {
             continue;
         };
         if text.contains("FederatedCredentialNotFound") {
             let subject = format!("--subject system:serviceaccount:{namespace}:app ");
             assert!(
                 text.contains(&subject) && text.contains(&format!("--issuer {issuer} ")),
-                "{fault}: {text}"
+                "{effect:?}: {text}"
             );
         }
     }
@@ -308,10 +285,13 @@ async fn each_answer_of_entra_has_the_documented_result() {
 async fn a_retry_after_delays_only_its_application() {
     let env = TestEnv::start().await;
     let namespace = &env.team_a.namespace;
-    let mut throttling = fault(Endpoint::EntraToken, |f| f.status = Some(503));
-    throttling[0].retry_after = Some(60);
-    throttling[0].client_id = Some(env.team_a.client_id.to_owned());
-    env.azure.set_faults(&throttling);
+    let throttled = Effect::Status {
+        code: StatusCode::SERVICE_UNAVAILABLE,
+        retry_after: Some(60),
+        body: None,
+    };
+    let fault = Fault::new(Endpoint::EntraToken, throttled).of_client(env.team_a.client_id);
+    env.azure.set_faults(&[fault]);
     for n in 0..5 {
         let generator = format!("more-{n}");
         namespace.apply_generator(&generator, serde_json::json!({})).await;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The test of this folder: the registry builds, and stores and returns a blob. Needs curl.
+# Tests that the registry is one static program that stores and returns a blob. Needs curl.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=../cluster/lib.sh
@@ -13,7 +13,7 @@ server=''
 trap '[[ -z $server ]] || kill "$server"; rm -rf "$work"' EXIT
 registry=$("$here/build.sh")
 
-# start DRIVER YAML: on a port that the kernel chooses, which the registry tells in its log. Sets $server and $url.
+# start DRIVER YAML: starts the registry on a free port, which is in its log. Sets $server and $url.
 start() {
   cat >"$work/config.yml" <<YAML
 version: 0.1
@@ -21,7 +21,7 @@ log: {level: info}
 http: {addr: "127.0.0.1:0"}
 storage: {$1: $2}
 YAML
-  # Before the background does it, or the last server's lines could be read.
+  # The background job could be too late, and the lines of the previous server would be read.
   : >"$work/log"
   "$registry" serve "$work/config.yml" >"$work/log" 2>&1 &
   server=$!

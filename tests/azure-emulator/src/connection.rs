@@ -1,94 +1,95 @@
-//! One connection: by TLS, straight or through the proxy, or plain where the managed identities are.
+//! One connection: with TLS, directly or through the proxy, or without TLS for managed identities.
 
-use std::io;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
-use std::time::Duration;
-
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use crate::{azure::Azure, dispatch, endpoint::Listener};
+use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::timeout,
+};
 use tokio_rustls::TlsAcceptor;
-
-use crate::dispatch::dispatch;
-use crate::endpoint::Listener;
-use crate::state::State;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Once pulled, the connection ends with a TCP reset instead of an orderly close.
-#[derive(Clone, Default)]
-pub(crate) struct ResetSwitch(Arc<AtomicBool>);
-
-struct Resettable {
-    stream: TcpStream,
-    switch: ResetSwitch,
-}
-
-/// Serves a TLS connection until it ends. What goes wrong on it is the client's to notice.
-pub(crate) async fn serve(stream: TcpStream, acceptor: TlsAcceptor, state: Arc<State>) {
-    let (stream, switch) = resettable(stream);
-    let Ok(Ok(tls)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await else {
+/// Serves a TLS connection until it ends. Errors are not reported, because the client sees them.
+pub async fn serve(stream: TcpStream, acceptor: TlsAcceptor, azure: Arc<Azure>) {
+    let stream = ResettableStream::new(stream);
+    let reset = stream.reset.clone();
+    let Ok(Ok(tls)) = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await else {
         return;
     };
-    serve_http(tls, Listener::Azure, state, switch).await;
+    serve_http(tls, Listener::Azure, azure, reset).await;
 }
 
-/// The same without TLS, for the metadata listener.
-pub(crate) async fn serve_plain(stream: TcpStream, state: Arc<State>) {
-    let (stream, switch) = resettable(stream);
-    serve_http(stream, Listener::Metadata, state, switch).await;
-}
-
-fn resettable(stream: TcpStream) -> (Resettable, ResetSwitch) {
-    let switch = ResetSwitch::default();
-    let stream = Resettable {
-        stream,
-        switch: switch.clone(),
-    };
-    (stream, switch)
+/// Serves a connection of the listener for managed identities, which has no TLS.
+pub async fn serve_plain(stream: TcpStream, azure: Arc<Azure>) {
+    let stream = ResettableStream::new(stream);
+    let reset = stream.reset.clone();
+    serve_http(stream, Listener::ManagedIdentity, azure, reset).await;
 }
 
 async fn serve_http(
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     listener: Listener,
-    state: Arc<State>,
-    switch: ResetSwitch,
+    azure: Arc<Azure>,
+    reset: ResetSwitch,
 ) {
-    let service = service_fn(move |request| dispatch(Arc::clone(&state), listener, request, switch.clone()));
+    let service =
+        service_fn(move |request| dispatch::respond(azure.clone(), listener, request, reset.clone()));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
-    // A client that leaves in the middle is an error to hyper, and everyday life here.
+    // hyper returns an error when a client closes the connection early, which tests do on purpose.
     let _ = connection.await;
 }
 
-// === impl ResetSwitch ===
+/// Ends the connection with a TCP reset instead of an orderly close. Clones share it.
+#[derive(Clone, Default)]
+pub struct ResetSwitch(Arc<AtomicBool>);
 
 impl ResetSwitch {
-    pub(crate) fn pull(&self) {
+    pub fn set(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
-// === impl Resettable ===
+struct ResettableStream {
+    stream: TcpStream,
+    reset: ResetSwitch,
+}
 
-impl Drop for Resettable {
+impl ResettableStream {
+    fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            reset: ResetSwitch::default(),
+        }
+    }
+}
+
+impl Drop for ResettableStream {
     fn drop(&mut self) {
-        if self.switch.0.load(Ordering::Relaxed) {
-            // Without lingering, closing sends RST. If the socket is gone already there is nothing to reset.
+        if self.reset.0.load(Ordering::Relaxed) {
+            // Without lingering, closing sends RST. An error means that the socket is closed already.
             let _ = self.stream.set_zero_linger();
         }
     }
 }
 
-impl AsyncRead for Resettable {
+impl AsyncRead for ResettableStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -98,7 +99,7 @@ impl AsyncRead for Resettable {
     }
 }
 
-impl AsyncWrite for Resettable {
+impl AsyncWrite for ResettableStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }

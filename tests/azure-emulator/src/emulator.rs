@@ -1,59 +1,48 @@
-//! A running emulator: its listeners, and what a test in the same process may ask of it.
+//! A running emulator: its listeners, and what tests in the same process ask of it.
 
-use std::future::Future;
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::Runtime;
+use crate::{
+    azure::{Azure, Keys},
+    connect, connection, control,
+    faults::Fault,
+    log::{Credentials, RequestRecord},
+    tls::{self, Authority},
+    world::World,
+};
+use rustls::crypto::ring;
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener as StdListener},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    runtime::{Builder, Runtime},
+    time::sleep,
+};
 use tokio_rustls::TlsAcceptor;
 
-use crate::faults::{self, Fault};
-use crate::log::{Credentials, RequestRecord};
-use crate::state::{Keys, State};
-use crate::tls::{self, Authority};
-use crate::world::{World, WorldError};
-use crate::{connect, connection, control};
+/// The pause after a failed accept. The usual cause is that all file descriptors are in use.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// Where to listen, and where to keep the certificate authority.
+/// The listen addresses, and the folder of the certificate authority.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Azure itself: Entra's and the registries' HTTPS.
+    /// The HTTPS listener of Entra and the registries.
     pub https: SocketAddr,
-    /// The control port, plain HTTP.
+    /// The control port (HTTP).
     pub control: SocketAddr,
-    /// The CONNECT proxy; `None` for no proxy.
+    /// The CONNECT proxy. `None` for no proxy.
     pub proxy: Option<SocketAddr>,
-    /// IMDS and App Service's token endpoint, plain HTTP; `None` for no managed identities.
+    /// The token endpoints of IMDS and App Service (HTTP). `None` for no managed identities.
     pub imds: Option<SocketAddr>,
-    /// Folder of `ca.crt` and `ca.key`, loaded if they are there, else made. `None` keeps the authority in memory.
+    /// The folder of `ca.crt` and `ca.key`, which are created if they are missing. `None` keeps them in memory.
     pub data: Option<PathBuf>,
 }
 
-/// An emulator that runs until it is dropped.
-pub struct Emulator {
-    state: Arc<State>,
-    authority: Arc<Authority>,
-    https: SocketAddr,
-    control: SocketAddr,
-    proxy: Option<SocketAddr>,
-    imds: Option<SocketAddr>,
-    /// A runtime of its own: it outlives the test's, whichever that is. Taken on drop.
-    runtime: Option<Runtime>,
-}
-
-/// Why an emulator did not start.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct StartError(String);
-
-// === impl Options ===
-
 impl Default for Options {
-    /// Free ports on loopback, with a proxy and managed identities, nothing on disk.
+    /// Free ports on loopback with proxy and managed identities, and an authority in memory.
     fn default() -> Self {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         Self {
@@ -66,111 +55,84 @@ impl Default for Options {
     }
 }
 
-// === impl Emulator ===
+/// An emulator that runs until it is dropped.
+pub struct Emulator {
+    azure: Arc<Azure>,
+    authority: Arc<Authority>,
+    addresses: Addresses,
+    /// The emulator's own runtime, because it may outlive the test's. `None` only while dropping.
+    runtime: Option<Runtime>,
+}
+
+struct Addresses {
+    https: SocketAddr,
+    control: SocketAddr,
+    proxy: Option<SocketAddr>,
+    imds: Option<SocketAddr>,
+}
 
 impl Emulator {
-    /// Starts an emulator. It listens when this returns. May be called from synchronous and asynchronous code.
+    /// Starts an emulator. When this returns, the emulator accepts connections. The caller may be synchronous or
+    /// asynchronous.
     pub fn start(world: World, options: Options) -> Result<Self, StartError> {
-        crate::use_ring();
-        let broken = |what: &str, error: &dyn std::fmt::Display| StartError(format!("{what}: {error}"));
-        let keys =
-            Keys::built_in().ok_or_else(|| StartError("the built-in keys cannot be read".to_owned()))?;
+        // A process has one default provider. If the test has set it already, that one stays.
+        let _ = ring::default_provider().install_default();
+        let keys = Keys::built_in().ok_or(StartError::Keys)?;
         let authority = match &options.data {
             Some(folder) => Authority::load_or_create(folder),
-            None => Authority::ephemeral(),
+            None => Authority::in_memory(),
         };
-        let authority = Arc::new(authority.map_err(|error| broken("certificate authority", &error))?);
-        let state = Arc::new(State::new(world, keys));
-        let config = tls::server_config(Arc::clone(&authority), Arc::clone(&state))
-            .map_err(|error| broken("TLS", &error))?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
+        let authority = Arc::new(authority.map_err(StartError::Authority)?);
+        let azure = Arc::new(Azure::new(world, keys));
+        let config = tls::server_config(authority.clone(), azure.clone()).map_err(StartError::Tls)?;
+        let runtime = Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("azure-emulator")
             .enable_all()
             .build()
-            .map_err(|error| broken("runtime", &error))?;
-
-        let _inside = runtime.enter();
-        let bind =
-            |address| listen(address).map_err(|error| broken(&format!("cannot listen on {address}"), &error));
-        let acceptor = TlsAcceptor::from(config);
-        let (https, https_listener) = bind(options.https)?;
-        let (control, control_listener) = bind(options.control)?;
-        runtime.spawn(accept(
-            https_listener,
-            shared(&acceptor, &state, connection::serve),
-        ));
-        let router = control::router(Arc::clone(&state), Arc::clone(&authority));
-        runtime.spawn(async { axum::serve(control_listener, router).await });
-        let proxy = match options.proxy {
-            Some(address) => {
-                let (address, listener) = bind(address)?;
-                runtime.spawn(accept(listener, shared(&acceptor, &state, connect::serve)));
-                Some(address)
-            }
-            None => None,
+            .map_err(StartError::Runtime)?;
+        let addresses = {
+            let _context = runtime.enter();
+            listen(&options, &azure, TlsAcceptor::from(config))?
         };
-        let imds = match options.imds {
-            Some(address) => {
-                let (address, listener) = bind(address)?;
-                let state = Arc::clone(&state);
-                runtime.spawn(accept(listener, move |stream| {
-                    connection::serve_plain(stream, Arc::clone(&state))
-                }));
-                Some(address)
-            }
-            None => None,
-        };
-        drop(_inside);
         Ok(Self {
-            state,
+            azure,
             authority,
-            https,
-            control,
-            proxy,
-            imds,
+            addresses,
             runtime: Some(runtime),
         })
     }
 
-    /// Address of the HTTPS listener.
+    /// The address of the HTTPS listener.
     pub fn https_addr(&self) -> SocketAddr {
-        self.https
+        self.addresses.https
     }
 
-    /// Address of the control port.
+    /// The address of the control port.
     pub fn control_addr(&self) -> SocketAddr {
-        self.control
+        self.addresses.control
     }
 
-    /// URL of the control port.
-    pub fn control_url(&self) -> String {
-        format!("http://{}", self.control)
-    }
-
-    /// Address of the CONNECT proxy, if there is one.
+    /// The address of the CONNECT proxy.
     pub fn proxy_addr(&self) -> Option<SocketAddr> {
-        self.proxy
+        self.addresses.proxy
     }
 
-    /// What to set `HTTPS_PROXY` to, if there is a proxy.
-    pub fn proxy_url(&self) -> Option<String> {
-        self.proxy.map(|address| format!("http://{address}"))
-    }
-
-    /// Address of the listener for managed identities, if there is one.
+    /// The address of the listener of managed identities.
     pub fn imds_addr(&self) -> Option<SocketAddr> {
-        self.imds
+        self.addresses.imds
     }
 
-    /// What stands for `http://169.254.169.254`, if there is a listener for managed identities.
-    pub fn imds_url(&self) -> Option<String> {
-        self.imds.map(|address| format!("http://{address}"))
+    /// The value of `HTTPS_PROXY`.
+    pub fn proxy_url(&self) -> Option<String> {
+        self.addresses.proxy.map(|address| format!("http://{address}"))
     }
 
-    /// What to set `IDENTITY_ENDPOINT` to, beside `IDENTITY_HEADER`, in a world with an `appService`.
+    /// The value of `IDENTITY_ENDPOINT`.
     pub fn identity_endpoint(&self) -> Option<String> {
-        self.imds_url().map(|url| format!("{url}/msi/token"))
+        self.addresses
+            .imds
+            .map(|address| format!("http://{address}/msi/token"))
     }
 
     /// The certificate authority that clients must trust, as PEM.
@@ -178,60 +140,113 @@ impl Emulator {
         self.authority.pem()
     }
 
-    /// Replaces the world, and the faults by those of the new one.
+    /// Replaces the world and the faults.
     pub fn apply(&self, world: World) {
-        self.state.apply(world);
+        self.azure.apply(world);
     }
 
     /// Replaces the faults.
-    pub fn set_faults(&self, faults: &[Fault]) -> Result<(), WorldError> {
-        faults::check_all(faults)?;
-        self.state.faults.replace(faults);
-        Ok(())
+    pub fn set_faults(&self, faults: &[Fault]) {
+        self.azure.faults.replace(faults);
     }
 
     /// The request log, oldest first.
     pub fn requests(&self) -> Vec<RequestRecord> {
-        self.state.log.records()
+        self.azure.log.records()
     }
 
     /// Empties the request log.
     pub fn clear_requests(&self) {
-        self.state.log.clear();
+        self.azure.log.clear();
     }
 
-    /// Every credential issued or presented so far.
+    /// Every credential that was issued or presented.
     pub fn credentials(&self) -> Credentials {
-        self.state.credentials.all()
+        self.azure.credentials.all()
     }
 }
 
 impl Drop for Emulator {
     fn drop(&mut self) {
-        // In the background, for a runtime must not be waited for inside another.
+        // In the background, because a runtime must not block inside another one.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
     }
 }
 
-fn listen(address: SocketAddr) -> io::Result<(SocketAddr, TcpListener)> {
-    let listener = StdListener::bind(address)?;
-    listener.set_nonblocking(true)?;
-    Ok((listener.local_addr()?, TcpListener::from_std(listener)?))
+/// Why an emulator did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A built-in key is invalid.
+    #[error("the built-in keys cannot be read")]
+    Keys,
+    /// The certificate authority cannot be read or created.
+    #[error("certificate authority: {0}")]
+    Authority(#[source] io::Error),
+    /// The TLS configuration is invalid.
+    #[error("TLS: {0}")]
+    Tls(#[source] io::Error),
+    /// No thread can be started.
+    #[error("runtime: {0}")]
+    Runtime(#[source] io::Error),
+    /// An address is not available.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The operating system's error.
+        source: io::Error,
+    },
 }
 
-/// Gives a connection handler its share of what all connections use.
-fn shared<F: Future<Output = ()>>(
-    acceptor: &TlsAcceptor,
-    state: &Arc<State>,
-    serve: fn(TcpStream, TlsAcceptor, Arc<State>) -> F,
-) -> impl Fn(TcpStream) -> F + use<F> {
-    let (acceptor, state) = (acceptor.clone(), Arc::clone(state));
-    move |stream| serve(stream, acceptor.clone(), Arc::clone(&state))
+/// Opens the listeners, and starts their tasks on the current runtime.
+fn listen(options: &Options, azure: &Arc<Azure>, acceptor: TlsAcceptor) -> Result<Addresses, StartError> {
+    let (https, listener) = bind(options.https)?;
+    let shared = (azure.clone(), acceptor.clone());
+    tokio::spawn(accept(listener, move |stream| {
+        let (azure, acceptor) = shared.clone();
+        connection::serve(stream, acceptor, azure)
+    }));
+    let (control, listener) = bind(options.control)?;
+    let router = control::router(azure.clone());
+    tokio::spawn(async { axum::serve(listener, router).await });
+    let mut addresses = Addresses {
+        https,
+        control,
+        proxy: None,
+        imds: None,
+    };
+    if let Some(address) = options.proxy {
+        let (address, listener) = bind(address)?;
+        addresses.proxy = Some(address);
+        let shared = (azure.clone(), acceptor);
+        tokio::spawn(accept(listener, move |stream| {
+            let (azure, acceptor) = shared.clone();
+            connect::serve(stream, acceptor, azure)
+        }));
+    }
+    if let Some(address) = options.imds {
+        let (address, listener) = bind(address)?;
+        addresses.imds = Some(address);
+        let azure = azure.clone();
+        tokio::spawn(accept(listener, move |stream| {
+            connection::serve_plain(stream, azure.clone())
+        }));
+    }
+    Ok(addresses)
 }
 
-/// Accepts for ever, each connection in a task of its own.
+fn bind(address: SocketAddr) -> Result<(SocketAddr, TcpListener), StartError> {
+    let bind = || {
+        let listener = StdListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok((listener.local_addr()?, TcpListener::from_std(listener)?))
+    };
+    bind().map_err(|source| StartError::Listen { address, source })
+}
+
+/// Serves each connection in its own task.
 async fn accept<F: Future<Output = ()> + Send + 'static>(
     listener: TcpListener,
     serve: impl Fn(TcpStream) -> F,
@@ -239,23 +254,11 @@ async fn accept<F: Future<Output = ()> + Send + 'static>(
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                // Small replies should not wait for an acknowledgement.
+                // Small responses must not wait for an acknowledgement. An error only means that they do.
                 let _ = stream.set_nodelay(true);
                 tokio::spawn(serve(stream));
             }
-            // Out of file descriptors, most likely: give the open connections time to end.
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            Err(_) => sleep(ACCEPT_RETRY_DELAY).await,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_emulator_can_serve_all_threads_of_a_test_program() {
-        fn shareable<T: Send + Sync>() {}
-        shareable::<Emulator>();
     }
 }

@@ -1,49 +1,40 @@
-//! Which emulated service a request is for.
+//! The emulated services.
 
-use hyper::HeaderMap;
-use hyper::header::AUTHORIZATION;
+use crate::{managed_identity, world::World};
+use hyper::{HeaderMap, header::AUTHORIZATION};
 use serde::{Deserialize, Serialize};
 
-use crate::managed_identity;
-use crate::world::World;
-
-/// The services, under the names that faults and the request log use.
+/// The services, with the names that faults and the request log use.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Endpoint {
     /// Entra's token endpoint.
     #[serde(rename = "entra.token")]
     EntraToken,
-    /// Everything else that Entra's host answers: discovery documents and keys.
+    /// Entra's discovery documents, and all other paths of its hosts.
     #[serde(rename = "entra.discovery")]
     EntraDiscovery,
-    /// A registry asked without any credential: the 401 that says where to get one.
+    /// A request to a registry without a credential. The answer is 401 with the address of the token endpoint.
     #[serde(rename = "acr.challenge")]
     AcrChallenge,
-    /// Entra token for ACR refresh token.
+    /// Exchanges an Entra token for an ACR refresh token.
     #[serde(rename = "acr.exchange")]
     AcrExchange,
-    /// ACR refresh token for ACR access token.
+    /// Exchanges an ACR refresh token for an ACR access token.
     #[serde(rename = "acr.token")]
     AcrToken,
-    /// A registry asked with a credential.
+    /// A request to a registry with a credential.
     #[serde(rename = "acr.registry")]
     AcrRegistry,
-    /// Tokens of managed identities, from a machine's Instance Metadata Service.
+    /// The token endpoint of a machine's Instance Metadata Service (IMDS).
     #[serde(rename = "imds.token")]
     ImdsToken,
-    /// Tokens of managed identities, from App Service.
+    /// The token endpoint of App Service.
     #[serde(rename = "appservice.token")]
     AppServiceToken,
 }
 
-/// How a request came. On the metadata listener the path alone decides, for clients call it by many names.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Listener {
-    Azure,
-    Metadata,
-}
-
 impl Endpoint {
+    /// The service that answers a request.
     pub(crate) fn of(
         listener: Listener,
         world: &World,
@@ -51,12 +42,11 @@ impl Endpoint {
         path: &str,
         headers: &HeaderMap,
     ) -> Option<Self> {
-        if listener == Listener::Metadata {
+        if listener == Listener::ManagedIdentity {
             return managed_identity::endpoint(world, path);
         }
         if world.is_login_host(host) {
-            let token = path.ends_with("/oauth2/v2.0/token");
-            return Some(if token {
+            return Some(if path.ends_with("/oauth2/v2.0/token") {
                 Self::EntraToken
             } else {
                 Self::EntraDiscovery
@@ -79,8 +69,16 @@ impl Endpoint {
         matches!(self, Self::ImdsToken | Self::AppServiceToken)
     }
 
-    /// Whether requests carry a form that is read before anything is answered.
+    /// Whether the body of a POST is a form.
     pub(crate) fn has_form(self) -> bool {
         matches!(self, Self::EntraToken | Self::AcrExchange | Self::AcrToken)
     }
+}
+
+/// The listener that accepted a request. The listener of managed identities ignores the host, because clients reach it
+/// by different names.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Listener {
+    Azure,
+    ManagedIdentity,
 }

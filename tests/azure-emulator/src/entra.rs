@@ -1,183 +1,92 @@
-//! Entra ID: the token endpoint for client assertions and client secrets, and the documents that clients ask for first.
+//! Entra ID: the token endpoint for client assertions and client secrets, and the discovery documents.
 
+use crate::{
+    cloud,
+    dispatch::Call,
+    http,
+    world::{Application, Tenant, World},
+};
+use access_token::AccessToken;
 use axum::body::Body;
-use hyper::header::{CACHE_CONTROL, HeaderValue};
-use hyper::{Method, Response, StatusCode};
-use serde_json::json;
+use errors::EntraError;
+use hyper::{Response, StatusCode};
+use serde_json::{Value, json};
+use std::time::Duration;
 
-use crate::dispatch::Call;
-use crate::endpoint::Endpoint;
-use crate::world::{Application, Tenant};
-use crate::{cloud, http};
-use access_token::Proof;
-use errors::{EntraError, Frame};
-
-pub(crate) mod access_token;
+pub mod access_token;
 mod assertion;
-mod discovery;
-pub(crate) mod errors;
-pub(crate) mod issuer_keys;
+pub mod errors;
 
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// Scopes that say how to sign in, not where to: MSAL sends them along.
-const OPENID_SCOPES: [&str; 4] = ["openid", "offline_access", "profile", "email"];
+/// Entra's lifetimes vary between 60 and 90 minutes. The emulator's are constant.
+const LIFETIME: Duration = Duration::from_secs(3600);
 
-pub(crate) async fn answer(call: &mut Call, endpoint: Endpoint) -> Response<Body> {
-    if endpoint == Endpoint::EntraDiscovery {
-        return discovery::answer(call).unwrap_or_else(|error| refuse(call, &error));
-    }
-    if call.head.method != Method::POST {
-        let error = EntraError::new(
-            900561,
-            "The endpoint only accepts POST requests. Received a GET request.",
-        );
-        return refuse(call, &error);
-    }
-    match token(call).await {
-        Ok(response) => response,
-        Err(error) => refuse(call, &error),
-    }
+/// Scopes that do not name a resource. MSAL adds them.
+const OPENID_SCOPES: [&str; 3] = ["openid", "offline_access", "profile"];
+
+/// Answers a token request.
+pub fn token(call: &mut Call) -> Response<Body> {
+    issue(call).unwrap_or_else(|error| error.response(call.world.now()))
 }
 
-fn refuse(call: &mut Call, error: &EntraError) -> Response<Body> {
-    call.entry.aadsts = Some(error.code);
-    let correlation_id = call
-        .head
-        .headers
-        .get("client-request-id")
-        .and_then(|id| id.to_str().ok());
-    error.response(&Frame {
-        correlation_id,
-        ..Frame::now(call.world.now())
+/// Answers a request for one of the two documents that MSAL reads.
+pub fn discovery(call: &Call) -> Response<Body> {
+    let segments: Vec<&str> = call.path().trim_matches('/').split('/').collect();
+    let document = match segments[..] {
+        ["common", "discovery", "instance"] => instance_discovery(&call.host),
+        [tenant, "v2.0", ".well-known", "openid-configuration"] => match find_tenant(&call.world, tenant) {
+            Ok(tenant) => openid_configuration(&call.host, &tenant.id),
+            Err(error) => return error.response(call.world.now()),
+        },
+        _ => return http::text(StatusCode::NOT_FOUND, "not found\n"),
+    };
+    http::json(StatusCode::OK, &document)
+}
+
+/// The aliases of a login host. The emulator's hosts have none.
+fn instance_discovery(host: &str) -> Value {
+    json!({
+        "tenant_discovery_endpoint": format!("https://{host}/common/v2.0/.well-known/openid-configuration"),
+        "api-version": "1.1",
+        "metadata": [{"preferred_network": host, "preferred_cache": host, "aliases": [host]}],
     })
 }
 
-async fn token(call: &mut Call) -> Result<Response<Body>, EntraError> {
-    let world = call.world.clone();
-    let tenant_name = call.path().split('/').nth(1).unwrap_or_default().to_owned();
-    call.entry.tenant = Some(tenant_name.clone());
+fn openid_configuration(host: &str, tenant: &str) -> Value {
+    let base = format!("https://{host}/{tenant}");
+    json!({
+        "issuer": format!("{base}/v2.0"),
+        "token_endpoint": format!("{base}/oauth2/v2.0/token"),
+        "authorization_endpoint": format!("{base}/oauth2/v2.0/authorize"),
+        "token_endpoint_auth_methods_supported": ["client_secret_post", "private_key_jwt"],
+        "response_types_supported": ["code", "id_token", "code id_token", "id_token token"],
+        "subject_types_supported": ["pairwise"],
+        "id_token_signing_alg_values_supported": ["RS256"],
+    })
+}
 
+fn issue(call: &mut Call) -> Result<Response<Body>, EntraError> {
     let grant = required(call, "grant_type")?;
     if grant != "client_credentials" {
-        return Err(EntraError::new(
-            70003,
-            format!("The app requested an unsupported grant type '{grant}'."),
-        ));
+        let text = format!("The app requested an unsupported grant type '{grant}'.");
+        return Err(EntraError::new(70003, text));
     }
+    let world = call.world.clone();
     let client_id = required(call, "client_id")?.to_owned();
-    let tenant = tenant_of(&world, &tenant_name)?;
-    let application = tenant.application(&client_id).ok_or_else(|| EntraError::new(700016, format!(
-        "Application with identifier '{client_id}' was not found in the directory '{tenant_name}'. This can happen if the application has not been installed by the administrator of the tenant or consented to by any user in the tenant. You may have sent your authentication request to the wrong tenant."
-    )))?;
-    let proof = authenticate(call, application).await?;
-    let resource = resource(required(call, "scope")?, &tenant_name)?.to_owned();
-    Ok(issue(call, tenant, application, &resource, proof))
-}
-
-fn tenant_of<'a>(world: &'a crate::world::World, name: &str) -> Result<&'a Tenant, EntraError> {
-    world.tenant(name).ok_or_else(|| EntraError::new(90002, format!(
-        "Tenant '{name}' not found. Check to make sure you have the correct tenant ID and are signing into the correct cloud. Check with your subscription administrator, this may happen if there are no active subscriptions for the tenant."
-    )))
-}
-
-fn required<'a>(call: &'a Call, field: &str) -> Result<&'a str, EntraError> {
-    match call.form.get(field) {
-        Some("") => Err(EntraError::new(
-            90014,
-            format!(
-                "The required field '{field}' is missing from the credential. Ensure that you have all the necessary parameters for the login request."
-            ),
-        )),
-        Some(value) => Ok(value),
-        None => Err(EntraError::new(
-            900144,
-            format!("The request body must contain the following parameter: '{field}'."),
-        )),
-    }
-}
-
-async fn authenticate(call: &mut Call, application: &Application) -> Result<Proof, EntraError> {
-    if call.form.get("client_assertion").is_some() {
-        let kind = required(call, "client_assertion_type")?;
-        if kind != JWT_BEARER {
-            return Err(EntraError::new(
-                90023,
-                format!("Unsupported 'client_assertion_type' value '{kind}'."),
-            ));
-        }
-        let token = required(call, "client_assertion")?.to_owned();
-        assertion::verify(call, application, &token).await?;
-        return Ok(Proof::Assertion);
-    }
-    if call.form.get("client_secret").is_none() {
-        return Err(EntraError::new(
-            7000218,
-            "The request body must contain the following parameter: 'client_assertion' or 'client_secret'.",
-        ));
-    }
-    let secret = required(call, "client_secret")?;
-    if application.secrets.iter().any(|known| known == secret) {
-        return Ok(Proof::Secret);
-    }
-    Err(EntraError::new(
-        7000215,
-        format!(
-            "Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, not the client secret ID, for a secret added to app '{}'.",
-            application.client_id
-        ),
-    ))
-}
-
-/// The one resource whose `/.default` is asked for.
-fn resource<'a>(scope: &'a str, tenant: &str) -> Result<&'a str, EntraError> {
-    let wanted: Vec<&str> = scope
-        .split_whitespace()
-        .filter(|one| !OPENID_SCOPES.contains(one))
-        .collect();
-    let resource = match wanted[..] {
-        [one] => one.strip_suffix("/.default"),
-        [] => None,
-        _ => {
-            return Err(EntraError::new(
-                28000,
-                format!(
-                    "Provided value for the input parameter scope is not valid because it contains more than one resource. Scope {scope} is not valid."
-                ),
-            ));
-        }
-    };
-    let Some(resource) = resource else {
-        return Err(EntraError::new(
-            1002012,
-            format!(
-                "The provided value for scope {scope} is not valid. Client credential flows must have a scope value with /.default suffixed to the resource identifier (application ID URI)."
-            ),
-        ));
-    };
-    if cloud::is_known_resource(resource) {
-        return Ok(resource);
-    }
-    Err(EntraError::unknown_resource(resource, tenant))
-}
-
-fn issue(
-    call: &Call,
-    tenant: &Tenant,
-    application: &Application,
-    resource: &str,
-    proof: Proof,
-) -> Response<Body> {
-    let lifetime = call.world.spec.tokens.entra_lifetime;
-    let token = access_token::issue(
-        call,
-        &tenant.id,
-        &application.client_id,
-        resource,
-        proof,
-        lifetime,
-    );
-    let mut response = http::json(
+    let tenant = call.path().split('/').nth(1).unwrap_or_default().to_owned();
+    let tenant = find_tenant(&world, &tenant)?;
+    let application = tenant.application(&client_id).ok_or_else(|| {
+        let text = format!(
+            "Application with identifier '{client_id}' was not found in the directory '{}'.",
+            tenant.id
+        );
+        EntraError::new(700016, text)
+    })?;
+    authenticate(call, application)?;
+    let resource = resource(required(call, "scope")?)?;
+    let token = AccessToken::issue(call, &tenant.id, &application.client_id, resource, LIFETIME);
+    Ok(http::json(
         StatusCode::OK,
         &json!({
             "token_type": "Bearer",
@@ -185,41 +94,48 @@ fn issue(
             "ext_expires_in": token.expires_in,
             "access_token": token.text,
         }),
-    );
-    response
-        .headers_mut()
-        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-cache"));
-    response
+    ))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn find_tenant<'a>(world: &'a World, id: &str) -> Result<&'a Tenant, EntraError> {
+    let missing = || EntraError::new(90002, format!("Tenant '{id}' not found."));
+    world.tenant(id).ok_or_else(missing)
+}
 
-    fn code(scope: &str) -> u32 {
-        resource(scope, "t").unwrap_err().code
-    }
+fn required<'a>(call: &'a Call, field: &str) -> Result<&'a str, EntraError> {
+    call.form.get(field).ok_or_else(|| {
+        let text = format!("The request body must contain the following parameter: '{field}'.");
+        EntraError::new(900144, text)
+    })
+}
 
-    #[test]
-    fn exactly_one_known_resource_is_served() {
-        assert_eq!(
-            resource("https://containerregistry.azure.net/.default", "t").unwrap(),
-            "https://containerregistry.azure.net"
-        );
-        assert_eq!(
-            resource(
-                "https://management.core.windows.net//.default openid offline_access profile",
-                "t"
-            )
-            .unwrap(),
-            "https://management.core.windows.net/"
-        );
-        assert_eq!(code("https://contoso.azurecr.io/.default"), 500011);
-        assert_eq!(code("https://containerregistry.azure.net"), 1002012);
-        assert_eq!(code("openid"), 1002012);
-        assert_eq!(
-            code("https://management.azure.com/.default https://containerregistry.azure.net/.default"),
-            28000
-        );
+fn authenticate(call: &mut Call, application: &Application) -> Result<(), EntraError> {
+    if call.form.get("client_assertion_type") == Some(JWT_BEARER) {
+        let assertion = required(call, "client_assertion")?.to_owned();
+        return assertion::verify(call, application, &assertion);
     }
+    let secret = required(call, "client_secret")?;
+    if application.secrets.iter().any(|known| known == secret) {
+        return Ok(());
+    }
+    Err(EntraError::new(7000215, "Invalid client secret provided."))
+}
+
+/// The resource whose `/.default` scope is requested.
+fn resource(scope: &str) -> Result<&str, EntraError> {
+    let mut scopes = scope
+        .split_whitespace()
+        .filter(|scope| !OPENID_SCOPES.contains(scope));
+    let (Some(resource), None) = (
+        scopes.next().and_then(|scope| scope.strip_suffix("/.default")),
+        scopes.next(),
+    ) else {
+        let text = format!("The provided value for scope {scope} is not valid.");
+        return Err(EntraError::new(1002012, text));
+    };
+    if resource == cloud::REGISTRY_AUDIENCE {
+        return Ok(resource);
+    }
+    let text = format!("The resource principal named {resource} was not found in the tenant.");
+    Err(EntraError::new(500011, text))
 }

@@ -1,48 +1,26 @@
-//! JSON Web Tokens signed with RS256: the only algorithm that Entra's federated credentials accept and that Entra and ACR use.
+//! JSON Web Tokens signed with RS256, the algorithm of Entra's and ACR's tokens and of federated credentials.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::rand::SystemRandom;
-use ring::signature::{RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, RsaKeyPair, RsaPublicKeyComponents};
-use rustls::pki_types::PrivatePkcs8KeyDer;
-use rustls::pki_types::pem::PemObject;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use ring::{
+    rand::SystemRandom,
+    signature::{RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, RsaKeyPair, RsaPublicKeyComponents},
+};
+use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-/// A private key with the id under which its public half is published.
-pub(crate) struct SigningKey {
+/// The claims or the header of a token.
+pub type JsonObject = Map<String, Value>;
+
+/// A private key, with the id of its public key.
+pub struct SigningKey {
     id: String,
     pair: RsaKeyPair,
 }
 
-/// A JWKS document (RFC 7517), of which only RSA keys are of use here.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub(crate) struct KeySet {
-    keys: Vec<Map<String, Value>>,
-}
-
-/// A token taken apart, nothing of it verified yet.
-pub(crate) struct Unverified<'a> {
-    signed: &'a str,
-    signature: Vec<u8>,
-    pub(crate) header: Map<String, Value>,
-    pub(crate) claims: Map<String, Value>,
-}
-
-/// Why a signature does not hold.
-#[derive(Debug, PartialEq)]
-pub(crate) enum SignatureError {
-    /// No published key has the token's key id (or, where it has none, made its signature).
-    UnknownKey,
-    /// The key is known; the signature is not its own.
-    Mismatch,
-}
-
-// === impl SigningKey ===
-
 impl SigningKey {
     /// Reads a PKCS#8 PEM. `None` if it is not an RSA key of 2048 bits or more.
-    pub(crate) fn from_pem(id: &str, pem: &[u8]) -> Option<Self> {
+    pub fn from_pem(id: &str, pem: &[u8]) -> Option<Self> {
         let der = PrivatePkcs8KeyDer::from_pem_slice(pem).ok()?;
         let pair = RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()).ok()?;
         Some(Self {
@@ -52,7 +30,7 @@ impl SigningKey {
     }
 
     /// Signs the claims. `None` only if the system has no randomness.
-    pub(crate) fn sign(&self, claims: &Value) -> Option<String> {
+    pub fn sign(&self, claims: &Value) -> Option<String> {
         let header = json!({"typ": "JWT", "alg": "RS256", "kid": self.id});
         let mut token = format!("{}.{}", encode(&header.to_string()), encode(&claims.to_string()));
         let mut signature = vec![0; self.pair.public().modulus_len()];
@@ -69,8 +47,8 @@ impl SigningKey {
         Some(token)
     }
 
-    /// The public half, as a JWKS document.
-    pub(crate) fn key_set(&self) -> KeySet {
+    /// The public key, as a JWKS document.
+    pub fn key_set(&self) -> KeySet {
         let public: RsaPublicKeyComponents<Vec<u8>> = self.pair.public().into();
         let key = json!({
             "kty": "RSA", "use": "sig", "alg": "RS256", "kid": self.id,
@@ -81,32 +59,28 @@ impl SigningKey {
         }
     }
 
-    /// The claims of a token that this key signed.
-    pub(crate) fn verified(&self, token: &str) -> Option<Map<String, Value>> {
+    /// The claims of a token, if this key signed it.
+    pub fn verified(&self, token: &str) -> Option<JsonObject> {
         let token = Unverified::parse(token)?;
         self.key_set().verify(&token).ok()?;
         Some(token.claims)
     }
 }
 
-// === impl KeySet ===
+/// A JWKS document (RFC 7517). Only its RSA keys are used.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct KeySet {
+    keys: Vec<JsonObject>,
+}
 
 impl KeySet {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.keys.is_empty()
-    }
-
-    pub(crate) fn verify(&self, token: &Unverified<'_>) -> Result<(), SignatureError> {
+    pub fn verify(&self, token: &Unverified<'_>) -> Result<(), SignatureError> {
         let id = token.header.get("kid");
-        let mut candidates = self
-            .keys
-            .iter()
-            .filter(|key| id.is_none() || key.get("kid") == id)
-            .peekable();
+        let mut candidates = self.keys.iter().filter(|key| key.get("kid") == id).peekable();
         if candidates.peek().is_none() {
             return Err(SignatureError::UnknownKey);
         }
-        let holds = candidates.filter_map(public_key).any(|key| {
+        let is_valid = candidates.filter_map(public_key).any(|key| {
             key.verify(
                 &RSA_PKCS1_2048_8192_SHA256,
                 token.signed.as_bytes(),
@@ -114,15 +88,15 @@ impl KeySet {
             )
             .is_ok()
         });
-        match (holds, id) {
-            (true, _) => Ok(()),
-            (false, Some(_)) => Err(SignatureError::Mismatch),
-            (false, None) => Err(SignatureError::UnknownKey),
+        if is_valid {
+            Ok(())
+        } else {
+            Err(SignatureError::Mismatch)
         }
     }
 }
 
-fn public_key(key: &Map<String, Value>) -> Option<RsaPublicKeyComponents<Vec<u8>>> {
+fn public_key(key: &JsonObject) -> Option<RsaPublicKeyComponents<Vec<u8>>> {
     let part = |name: &str| URL_SAFE_NO_PAD.decode(key.get(name)?.as_str()?).ok();
     Some(RsaPublicKeyComponents {
         n: part("n")?,
@@ -130,10 +104,25 @@ fn public_key(key: &Map<String, Value>) -> Option<RsaPublicKeyComponents<Vec<u8>
     })
 }
 
-// === impl Unverified ===
+/// Why a signature is not valid.
+#[derive(Debug, PartialEq)]
+pub enum SignatureError {
+    /// No published key has the token's key id.
+    UnknownKey,
+    /// The key with the token's key id did not make the signature.
+    Mismatch,
+}
+
+/// A decoded token, not verified yet.
+pub struct Unverified<'a> {
+    signed: &'a str,
+    signature: Vec<u8>,
+    pub header: JsonObject,
+    pub claims: JsonObject,
+}
 
 impl<'a> Unverified<'a> {
-    pub(crate) fn parse(token: &'a str) -> Option<Self> {
+    pub fn parse(token: &'a str) -> Option<Self> {
         let (signed, signature) = token.rsplit_once('.')?;
         let (header, claims) = signed.split_once('.')?;
         Some(Self {
@@ -144,21 +133,21 @@ impl<'a> Unverified<'a> {
         })
     }
 
-    pub(crate) fn text(&self, claim: &str) -> Option<&str> {
+    pub fn text(&self, claim: &str) -> Option<&str> {
         self.claims.get(claim)?.as_str()
     }
 
-    pub(crate) fn is_rs256(&self) -> bool {
-        self.header.get("alg").and_then(Value::as_str) == Some("RS256")
+    /// The claim `aud` is a string or a list.
+    pub fn audiences(&self) -> Vec<&str> {
+        match self.claims.get("aud") {
+            Some(Value::String(audience)) => vec![audience],
+            Some(Value::Array(audiences)) => audiences.iter().filter_map(Value::as_str).collect(),
+            _ => Vec::new(),
+        }
     }
-}
 
-/// The audiences of a token: `aud` may be one string or a list.
-pub(crate) fn audiences(claims: &Map<String, Value>) -> Vec<&str> {
-    match claims.get("aud") {
-        Some(Value::String(one)) => vec![one],
-        Some(Value::Array(many)) => many.iter().filter_map(Value::as_str).collect(),
-        _ => Vec::new(),
+    pub fn is_rs256(&self) -> bool {
+        self.header.get("alg").and_then(Value::as_str) == Some("RS256")
     }
 }
 
@@ -166,7 +155,7 @@ fn encode(text: &str) -> String {
     URL_SAFE_NO_PAD.encode(text)
 }
 
-fn decode(part: &str) -> Option<Map<String, Value>> {
+fn decode(part: &str) -> Option<JsonObject> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
 }
 
@@ -179,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_verified_by_its_own_key_only() {
+    fn a_token_is_verified_only_by_the_key_that_signed_it() {
         let (ours, other) = (
             key("a", include_str!("../keys/acr.pem")),
             key("a", include_str!("../keys/entra.pem")),
@@ -190,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn changed_claims_break_the_signature() {
+    fn changed_claims_invalidate_the_signature() {
         let key = key("a", include_str!("../keys/acr.pem"));
         let token = key.sign(&json!({"sub": "me"})).unwrap();
         let [header, _, signature] = token.split('.').collect::<Vec<_>>()[..] else {
@@ -202,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_id_is_told_from_a_false_signature() {
+    fn an_unknown_key_id_is_distinguished_from_an_invalid_signature() {
         let (a, b) = (
             key("a", include_str!("../keys/acr.pem")),
             key("b", include_str!("../keys/acr.pem")),
@@ -215,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_token_is_not_parsed() {
+    fn a_text_that_is_not_a_token_is_not_parsed() {
         for text in ["", "a.b", "a.b.c", "....", "e30.e30"] {
             assert!(Unverified::parse(text).is_none(), "{text}");
         }

@@ -1,7 +1,8 @@
-//! Microsoft Entra ID and Azure Container Registry for tests: real protocols and verified signatures, in front of a real registry.
+//! Microsoft Entra ID and Azure Container Registry for tests: real protocols and verified signatures, in front of a real
+//! registry.
 //!
 //! ```no_run
-//! use azure_emulator::{AssertionIssuer, Emulator, Options, World};
+//! use azure_emulator::{Emulator, Options, World};
 //!
 //! let world = World::parse("
 //! tenants:
@@ -26,13 +27,12 @@
 
 mod acr;
 mod assertion_issuer;
-mod client;
+mod azure;
 mod cloud;
 mod connect;
 mod connection;
 mod control;
 mod dispatch;
-mod duration;
 mod emulator;
 mod endpoint;
 mod entra;
@@ -41,19 +41,13 @@ mod http;
 mod jwt;
 mod log;
 mod managed_identity;
-mod state;
 mod tls;
 mod world;
 
 pub use assertion_issuer::AssertionIssuer;
-pub use client::{ControlClient, ControlError};
 pub use emulator::{Emulator, Options, StartError};
 pub use endpoint::Endpoint;
-pub use faults::{BadBody, ExpiresIn, Fault};
+pub use faults::{Effect, ExpiresIn, Fault, InvalidBody};
+pub use hyper::{StatusCode, Uri};
 pub use log::{Credentials, RequestRecord};
 pub use world::{World, WorldError};
-
-/// reqwest takes the crypto provider from the process; where a test has chosen one already, that one stays.
-fn use_ring() {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-}

@@ -1,135 +1,61 @@
-//! What can be read back: the requests that came, and every credential that was issued or presented.
-
-use std::collections::{HashSet, VecDeque};
-use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
-
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Serialize};
+//! The logs that tests read: the requests, and every credential that was issued or presented.
 
 use crate::endpoint::Endpoint;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+};
 
 const MAX_REQUESTS: usize = 20_000;
 const MAX_CREDENTIALS: usize = 10_000;
 
-/// One request, as the log tells it. It never holds a secret: of forms and queries only the keys are kept.
+/// One request. It never contains a secret.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RequestRecord {
-    /// Counts from 1 since the log was last cleared; the first being higher says that older ones were dropped.
+    /// Counts from 1 since the log was cleared. If the first record has a higher number, older ones were dropped.
     pub seq: u64,
-    /// When the request came (RFC 3339, the machine's clock).
-    pub time: String,
-    /// HTTP method.
+    /// The HTTP method.
     pub method: String,
-    /// Host that was asked.
+    /// The host of the request.
     pub host: String,
-    /// Path without the query.
+    /// The path without the query.
     pub path: String,
-    /// Which of the emulated services answered, if any.
+    /// The service that answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<Endpoint>,
-    /// Names of the form fields, in their order.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub form_keys: Vec<String>,
-    /// Names of the query parameters, in their order.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub query_keys: Vec<String>,
-    /// HTTP status of the reply; absent where the client got none (it left, or a fault withheld it).
+    /// The HTTP status of the answer. Absent if the client received none: it left, or a fault withheld the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// How long the reply took, in milliseconds.
-    pub duration_ms: u64,
-    /// Tenant named in the path (Entra) or in the form (ACR), or that of the managed identity.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tenant: Option<String>,
-    /// Application that asks, as the request or its token says; of a managed identity that is not named by it, its own.
+    /// The application or managed identity that the request or its token names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
-    /// `grant_type` of the form.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub grant_type: Option<String>,
-    /// Scopes that were asked for.
+    /// The `scope` of the form.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
-    /// Resource for which a managed identity's token is asked.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub resource: Option<String>,
-    /// Azure resource id by which a managed identity is named.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub resource_id: Option<String>,
-    /// Object id by which a managed identity is named.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub object_id: Option<String>,
-    /// `sub` of the presented assertion, verified or not.
+    /// The `sub` claim of the assertion, verified or not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
-    /// `iss` of the presented assertion, verified or not.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub issuer: Option<String>,
-    /// `aud` of the presented assertion, several separated by blanks.
+    /// The `aud` claim of the assertion. Several audiences are separated by blanks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audience: Option<String>,
-    /// Number of the AADSTS error that was answered.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub aadsts: Option<u32>,
-    /// The fault that struck, in words.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub fault: Option<String>,
 }
 
-/// Every token issued, and every assertion, secret and token presented: to search other programs' logs for.
+/// Every token that was issued, and every assertion, secret and token that was presented. Tests search logs for them.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Credentials {
-    /// Tokens made here.
+    /// Tokens that the emulator issued.
     pub issued: Vec<String>,
     /// Assertions, client secrets, passwords and tokens that clients sent.
     pub presented: Vec<String>,
 }
 
-#[derive(Default)]
-pub(crate) struct RequestLog {
-    kept: Mutex<Kept>,
-}
-
-#[derive(Default)]
-struct Kept {
-    records: VecDeque<RequestRecord>,
-    last_seq: u64,
-}
-
-/// A record being made. It enters the log when dropped: also requests that a client gave up are told of.
-pub(crate) struct Entry {
-    record: RequestRecord,
-    started: Instant,
-    log: Arc<RequestLog>,
-}
-
-#[derive(Default)]
-pub(crate) struct CredentialLog {
-    issued: Mutex<Distinct>,
-    presented: Mutex<Distinct>,
-}
-
-/// The latest distinct values.
-#[derive(Default)]
-struct Distinct {
-    order: VecDeque<String>,
-    known: HashSet<String>,
-}
-
-/// Locks; what a panicking thread left behind is still a whole value, for nothing here panics halfway.
-pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-// === impl Credentials ===
-
 impl Credentials {
-    /// What the credentials can be recognised by in somebody's log: the end of each, plain and in
-    /// base64, where it may begin at any of three places.
+    /// Texts that occur in a log that contains one of the credentials: the end of each credential, plain and in base64,
+    /// where it can begin at one of three offsets.
     pub fn traces(&self) -> Vec<String> {
         let all = self.issued.iter().chain(&self.presented);
         all.flat_map(|credential| {
@@ -142,82 +68,87 @@ impl Credentials {
     }
 }
 
-// === impl RequestLog ===
+/// The latest requests.
+#[derive(Default)]
+pub struct RequestLog(Mutex<Records>);
+
+#[derive(Default)]
+struct Records {
+    records: VecDeque<RequestRecord>,
+    last_seq: u64,
+}
 
 impl RequestLog {
-    pub(crate) fn begin(self: &Arc<Self>, record: RequestRecord) -> Entry {
-        let time = jiff::Timestamp::now().to_string();
-        Entry {
-            record: RequestRecord { time, ..record },
-            started: Instant::now(),
-            log: Arc::clone(self),
+    pub fn begin(self: &Arc<Self>, record: RequestRecord) -> LogEntry {
+        LogEntry {
+            record,
+            log: self.clone(),
         }
     }
 
-    pub(crate) fn records(&self) -> Vec<RequestRecord> {
-        locked(&self.kept).records.iter().cloned().collect()
+    pub fn records(&self) -> Vec<RequestRecord> {
+        self.0.lock().records.iter().cloned().collect()
     }
 
-    pub(crate) fn clear(&self) {
-        *locked(&self.kept) = Kept::default();
+    pub fn clear(&self) {
+        *self.0.lock() = Records::default();
     }
 
     fn push(&self, mut record: RequestRecord) {
-        let mut kept = locked(&self.kept);
-        kept.last_seq += 1;
-        record.seq = kept.last_seq;
-        if kept.records.len() == MAX_REQUESTS {
-            kept.records.pop_front();
+        let mut all = self.0.lock();
+        all.last_seq += 1;
+        record.seq = all.last_seq;
+        if all.records.len() == MAX_REQUESTS {
+            all.records.pop_front();
         }
-        kept.records.push_back(record);
+        all.records.push_back(record);
     }
 }
 
-// === impl Entry ===
-
-impl Deref for Entry {
-    type Target = RequestRecord;
-
-    fn deref(&self) -> &RequestRecord {
-        &self.record
-    }
+/// The record of a request in progress. It enters the log when dropped, so requests that a client gives up are logged,
+/// too.
+pub struct LogEntry {
+    pub record: RequestRecord,
+    log: Arc<RequestLog>,
 }
 
-impl DerefMut for Entry {
-    fn deref_mut(&mut self) -> &mut RequestRecord {
-        &mut self.record
-    }
-}
-
-impl Drop for Entry {
+impl Drop for LogEntry {
     fn drop(&mut self) {
-        let mut record = std::mem::take(&mut self.record);
-        record.duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.log.push(record);
+        self.log.push(std::mem::take(&mut self.record));
     }
 }
 
-// === impl CredentialLog ===
+/// The latest credentials.
+#[derive(Default)]
+pub struct CredentialLog {
+    issued: Mutex<DistinctValues>,
+    presented: Mutex<DistinctValues>,
+}
 
 impl CredentialLog {
-    pub(crate) fn issued(&self, token: &str) {
-        locked(&self.issued).add(token);
+    pub fn add_issued(&self, token: &str) {
+        self.issued.lock().add(token);
     }
 
-    pub(crate) fn presented(&self, credential: &str) {
-        locked(&self.presented).add(credential);
+    pub fn add_presented(&self, credential: &str) {
+        self.presented.lock().add(credential);
     }
 
-    pub(crate) fn all(&self) -> Credentials {
-        let list = |side: &Mutex<Distinct>| locked(side).order.iter().cloned().collect();
+    pub fn all(&self) -> Credentials {
         Credentials {
-            issued: list(&self.issued),
-            presented: list(&self.presented),
+            issued: self.issued.lock().order.iter().cloned().collect(),
+            presented: self.presented.lock().order.iter().cloned().collect(),
         }
     }
 }
 
-impl Distinct {
+#[derive(Default)]
+struct DistinctValues {
+    order: VecDeque<String>,
+    known: HashSet<String>,
+}
+
+impl DistinctValues {
     fn add(&mut self, value: &str) {
         if value.is_empty() || !self.known.insert(value.to_owned()) {
             return;
@@ -236,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_log_is_bounded_and_its_numbers_show_what_was_dropped() {
+    fn the_log_is_bounded_and_its_numbers_show_that_records_were_dropped() {
         let log = Arc::new(RequestLog::default());
         for _ in 0..MAX_REQUESTS + 2 {
             drop(log.begin(RequestRecord::default()));
@@ -249,33 +180,28 @@ mod tests {
     }
 
     #[test]
-    fn a_credential_is_recognised_plain_and_wherever_it_stands_in_base64() {
+    fn a_credential_is_recognised_in_plain_text_and_in_base64() {
         let token = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJlLW9mLXRoaXM";
         let traces = Credentials {
             issued: vec![token.to_owned()],
             presented: Vec::new(),
         }
         .traces();
-        for before in ["", "a", "ab", "abc"] {
-            for text in [
-                format!("{before}{token}"),
-                STANDARD.encode(format!("{before}{token}")),
-            ] {
-                assert!(traces.iter().any(|trace| text.contains(trace.as_str())), "{text}");
+        for prefix in ["", "a", "ab", "abc"] {
+            let text = format!("{prefix}{token}");
+            for text in [STANDARD.encode(&text), text] {
+                assert!(traces.iter().any(|trace| text.contains(trace)), "{text}");
             }
         }
-        assert!(
-            traces
-                .iter()
-                .all(|trace| !"an innocent line of a log".contains(trace.as_str()))
-        );
+        let innocent = "an innocent line of a log";
+        assert!(!traces.iter().any(|trace| innocent.contains(trace)));
     }
 
     #[test]
-    fn credentials_are_kept_once_each() {
+    fn each_credential_is_kept_once() {
         let log = CredentialLog::default();
         for token in ["a", "b", "a", ""] {
-            log.issued(token);
+            log.add_issued(token);
         }
         assert_eq!(log.all().issued, ["a", "b"]);
     }

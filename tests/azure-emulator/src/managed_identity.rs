@@ -1,28 +1,28 @@
-//! Managed identities: the token endpoints that Azure puts beside a workload, IMDS of a machine and that of App Service.
+//! Managed identities: the token endpoints of a machine's Instance Metadata Service (IMDS) and of App Service.
 
+use crate::{
+    dispatch::Call,
+    endpoint::Endpoint,
+    entra::access_token::AccessToken,
+    http,
+    world::{ManagedIdentity, World},
+};
 use axum::body::Body;
-use hyper::{HeaderMap, Method, Response, StatusCode};
-
-use crate::dispatch::Call;
-use crate::endpoint::Endpoint;
-use crate::entra::access_token::{self, AccessToken, Proof};
-use crate::http::Form;
-use crate::world::{ManagedIdentity, World};
-use selection::Selector;
-
-mod app_service;
-pub(crate) mod errors;
-mod imds;
-pub(crate) mod selection;
+use hyper::{Method, Response, StatusCode};
+use serde_json::json;
+use std::time::Duration;
+use uuid::Uuid;
 
 const IMDS_PATH: &str = "/metadata/identity/oauth2/token";
 const APP_SERVICE_PATH: &str = "/msi/token";
 
 /// The header with App Service's secret.
-pub(crate) const IDENTITY_HEADER: &str = "x-identity-header";
+pub const IDENTITY_HEADER: &str = "x-identity-header";
 
-/// The token endpoint under this path; App Service's only where the world has an App Service.
-pub(crate) fn endpoint(world: &World, path: &str) -> Option<Endpoint> {
+const LIFETIME: Duration = Duration::from_secs(24 * 3600);
+
+/// The token endpoint with this path. App Service's endpoint exists only if the world has an App Service.
+pub fn endpoint(world: &World, path: &str) -> Option<Endpoint> {
     match path {
         IMDS_PATH => Some(Endpoint::ImdsToken),
         APP_SERVICE_PATH => world.spec.app_service.as_ref().map(|_| Endpoint::AppServiceToken),
@@ -30,41 +30,85 @@ pub(crate) fn endpoint(world: &World, path: &str) -> Option<Endpoint> {
     }
 }
 
-pub(crate) fn answer(call: &mut Call, endpoint: Endpoint) -> Response<Body> {
-    let world = call.world.clone();
-    if call.head.method != Method::GET {
-        let text = "The requested resource does not support this http method.";
-        return errors::of(endpoint, StatusCode::METHOD_NOT_ALLOWED, "invalid_request", text);
+/// Answers a token request.
+pub fn token(call: &Call) -> Response<Body> {
+    issue(call).unwrap_or_else(|(status, message)| error(call.endpoint, status, message))
+}
+
+/// The identity that the query names by client id or resource id, or else the system-assigned one.
+pub fn requested(call: &Call) -> Option<&ManagedIdentity> {
+    let mut all = call.world.spec.managed_identities.iter();
+    if let Some(id) = call.form.get("client_id") {
+        return all.find(|identity| identity.client_id.eq_ignore_ascii_case(id));
     }
-    match endpoint {
-        Endpoint::AppServiceToken => app_service::answer(call, &world),
-        _ => imds::answer(call, &world),
+    let resource_id = call.form.get("mi_res_id").or(call.form.get("msi_res_id"));
+    if let Some(id) = resource_id {
+        let has_id = |known: &String| known.eq_ignore_ascii_case(id);
+        return all.find(|identity| identity.resource_id.as_ref().is_some_and(has_id));
     }
+    all.find(|identity| identity.system_assigned)
 }
 
-/// Writes into the log what is asked for, and returns the application that a fault may name.
-pub(crate) fn note(call: &mut Call, endpoint: Endpoint) -> Option<String> {
-    let selector = Selector::of(endpoint, &call.form);
-    let asked = |kind: fn(&Selector) -> Option<&str>| selector.as_ref().and_then(kind).map(str::to_owned);
-    call.entry.resource = call.form.get("resource").map(str::to_owned);
-    call.entry.object_id = asked(Selector::object_id);
-    call.entry.resource_id = asked(Selector::resource_id);
-    let identity = selection::find(&call.world, endpoint, selector.as_ref()).ok();
-    call.entry.tenant = identity.map(|identity| identity.tenant.clone());
-    asked(Selector::client_id).or_else(|| identity.map(|identity| identity.client_id.clone()))
+/// An error document: IMDS sends OAuth's fields, App Service has its own format.
+pub fn error(endpoint: Endpoint, status: StatusCode, message: &str) -> Response<Body> {
+    let document = match endpoint {
+        Endpoint::AppServiceToken => {
+            json!({"statusCode": status.as_u16(), "message": message, "correlationId": Uuid::new_v4()})
+        }
+        _ => json!({"error": "invalid_request", "error_description": message}),
+    };
+    http::json(status, &document)
 }
 
-fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
+fn issue(call: &Call) -> Result<Response<Body>, (StatusCode, &'static str)> {
+    check_headers(call)?;
+    let bad_request = |message| (StatusCode::BAD_REQUEST, message);
+    let (versions, not_found): (&[&str], _) = match call.endpoint {
+        Endpoint::AppServiceToken => (
+            &["2019-08-01"],
+            "No User Assigned or Delegated Managed Identity found for specified ClientId/ResourceId.",
+        ),
+        _ => (&["2018-02-01", "2019-08-01"], "Identity not found"),
+    };
+    let version = call.form.get("api-version").unwrap_or_default();
+    if call.head.method != Method::GET || !versions.contains(&version) {
+        return Err(bad_request("The method or the api-version is not supported"));
+    }
+    let resource = call
+        .form
+        .get("resource")
+        .ok_or(bad_request("The query variable 'resource' is missing"))?;
+    let identity = requested(call).ok_or(bad_request(not_found))?;
+    let token = AccessToken::issue(call, &identity.tenant, &identity.client_id, resource, LIFETIME);
+    let mut document = json!({
+        "access_token": token.text,
+        "client_id": identity.client_id,
+        "expires_on": token.expires_on.to_string(),
+        "resource": resource,
+        "token_type": "Bearer",
+    });
+    if call.endpoint == Endpoint::ImdsToken {
+        document["expires_in"] = token.expires_in.to_string().into();
+    }
+    Ok(http::json(StatusCode::OK, &document))
 }
 
-/// The parameter, unless it is missing or empty.
-fn given<'a>(query: &'a Form, name: &str) -> Option<&'a str> {
-    query.get(name).filter(|value| !value.is_empty())
-}
-
-fn issue(call: &Call, identity: &ManagedIdentity, resource: &str) -> AccessToken {
-    let lifetime = call.world.spec.tokens.managed_identity_lifetime;
-    let (tenant, client_id) = (&identity.tenant, &identity.client_id);
-    access_token::issue(call, tenant, client_id, resource, Proof::Assertion, lifetime)
+/// Both endpoints require a header that a proxy on behalf of a stranger would not send.
+fn check_headers(call: &Call) -> Result<(), (StatusCode, &'static str)> {
+    match (call.endpoint, &call.world.spec.app_service) {
+        (Endpoint::AppServiceToken, Some(app_service)) => {
+            if call.header(IDENTITY_HEADER) != Some(&app_service.identity_header) {
+                return Err((
+                    StatusCode::FORBIDDEN,
+                    "The header X-IDENTITY-HEADER is not valid.",
+                ));
+            }
+        }
+        _ => {
+            if call.header("metadata") != Some("true") {
+                return Err((StatusCode::BAD_REQUEST, "Required metadata header not specified"));
+            }
+        }
+    }
+    Ok(())
 }

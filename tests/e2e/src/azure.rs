@@ -55,7 +55,7 @@ pub async fn outage<T>(client: &Client, during: impl Future<Output = T>) -> T {
         "acr.token",
         "acr.registry",
     ];
-    let resets = endpoints.map(|endpoint| json!({"endpoint": endpoint, "reset": true}));
+    let resets = endpoints.map(|endpoint| json!({"endpoint": endpoint, "effect": "reset"}));
     put(client, "/faults", json!(resets)).await.unwrap();
     set_port(client, json!(1)).await;
     let ended = AssertUnwindSafe(during).catch_unwind().await;
@@ -140,8 +140,8 @@ async fn configuration(client: &Client, token_lifetime: &str) -> Value {
 
 fn slowness() -> Value {
     json!([
-        {"endpoint": "entra.token", "delay": "300ms"},
-        {"endpoint": "acr.exchange", "delay": "150ms"},
-        {"endpoint": "acr.token", "delay": "100ms"},
+        {"endpoint": "entra.token", "effect": {"delay": "300ms"}},
+        {"endpoint": "acr.exchange", "effect": {"delay": "150ms"}},
+        {"endpoint": "acr.token", "effect": {"delay": "100ms"}},
     ])
 }

@@ -1,7 +1,7 @@
 //! A failing host and a namespace with many failures delay no other namespace.
 
 use super::bystanders::Bystanders;
-use azure_emulator::Endpoint;
+use azure_emulator::{Effect, Endpoint, Fault};
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -16,7 +16,7 @@ use testkit::{
     env::TestEnv,
     eventually,
     namespace::TestNamespace,
-    objects::{CLIENT_ID, from, pod, pull_secret_name, unnamed_pod, with_account},
+    objects::{CLIENT_ID, pod, pull_secret_name, unnamed_pod, with_account},
     review::{post, review},
     speed,
 };
@@ -55,6 +55,7 @@ fn account(n: usize) -> String {
 /// Entra trusts the accounts of team A: their tokens reach the registry that hangs.
 fn troubled_azure(world: &mut Value) {
     set_token_lifetime(world, &format!("{}s", speed::seconds(20).as_secs()));
+    world["unreachableHosts"] = json!(["login.chinacloudapi.cn"]);
     add_registry(world, HANGING_REGISTRY);
     let trusted = &mut world["tenants"][0]["applications"][0]["federatedCredentials"];
     let trusted = trusted.as_array_mut().unwrap();
@@ -161,10 +162,8 @@ async fn hanging_hosts_and_thousands_of_refusals_delay_no_namespace() {
         .create_namespace(&format!("{third}-c"), "nobody", UNKNOWN_CLIENT)
         .await;
     create_troubled_objects(&env, &refused).await;
-    env.azure.set_faults(&[
-        from(json!({"endpoint": "acr.exchange", "host": HANGING_REGISTRY, "hang": true})),
-        from(json!({"endpoint": "entra.token", "host": "login.chinacloudapi.cn", "drop": true})),
-    ]);
+    let hang = Fault::new(Endpoint::AcrExchange, Effect::Hang).at_host(HANGING_REGISTRY);
+    env.azure.set_faults(&[hang]);
     let pull_secret = pull_secret_name(&third.create_pod(&pod("kept", "contoso")).await);
     let bystanders = Bystanders::of_two(&env).await;
 

@@ -1,6 +1,7 @@
 //! Limits and failures of one namespace or application, which leave the others unaffected.
 
 use super::{bystanders::Bystanders, fairness::admitted};
+use azure_emulator::{Effect, Endpoint, Fault, InvalidBody, Uri};
 use futures::future::join_all;
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
@@ -10,6 +11,7 @@ use serde_json::json;
 use std::{
     collections::BTreeSet,
     sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
 };
 use testkit::{
     azure::REGISTRY,
@@ -69,26 +71,26 @@ async fn bad_answers_to_one_application_do_not_affect_others() {
     let env = TestEnv::start().await;
     let namespace = &env.team_a.namespace;
     let bystanders = Bystanders::of(&env, &[&env.webhook]).await;
-    for (number, (endpoint, fault)) in [
+    let redirect = |location| Effect::Redirect(Uri::from_static(location));
+    let slow = || Effect::Slow(Duration::from_secs(30));
+    for (number, (endpoint, effect)) in [
         (
-            "acr.exchange",
-            json!({"redirect": "https://elsewhere.example/oauth2/exchange"}),
+            Endpoint::AcrExchange,
+            redirect("https://elsewhere.example/oauth2/exchange"),
         ),
-        ("entra.token", json!({"redirect": "https://elsewhere.example/"})),
-        ("acr.exchange", json!({"slow": "30s"})),
-        ("entra.token", json!({"slow": "30s"})),
-        ("acr.exchange", json!({"body": "truncated"})),
-        ("entra.token", json!({"body": "html"})),
-        ("acr.exchange", json!({"reset": true})),
-        ("entra.token", json!({"aadsts": 700_016})),
+        (Endpoint::EntraToken, redirect("https://elsewhere.example/")),
+        (Endpoint::AcrExchange, slow()),
+        (Endpoint::EntraToken, slow()),
+        (Endpoint::AcrExchange, Effect::Body(InvalidBody::Truncated)),
+        (Endpoint::EntraToken, Effect::Body(InvalidBody::Html)),
+        (Endpoint::AcrExchange, Effect::Reset),
+        (Endpoint::EntraToken, Effect::Aadsts(700_016)),
     ]
     .into_iter()
     .enumerate()
     {
-        let mut fault = fault;
-        fault["endpoint"] = endpoint.into();
-        fault["clientId"] = env.team_a.client_id.into();
-        env.azure.set_faults(&[from(fault.clone())]);
+        let fault = Fault::new(endpoint, effect.clone()).of_client(env.team_a.client_id);
+        env.azure.set_faults(&[fault]);
         let generator = format!("bad-{number}");
         for namespace in [namespace, &env.team_b.namespace] {
             namespace.apply_generator(&generator, json!({})).await;
@@ -97,7 +99,7 @@ async fn bad_answers_to_one_application_do_not_affect_others() {
         let (answer, _) = tokio::join!(post(&env, &review), admitted(&env, &generator));
         let text = answer["response"].to_string();
         for control in ["\\n", "\\r", "\\u00"] {
-            assert!(!text.contains(control), "{fault}: {text}");
+            assert!(!text.contains(control), "{effect:?}: {text}");
         }
         let hosts: BTreeSet<_> = env.azure.requests().into_iter().map(|r| r.host).collect();
         assert!(

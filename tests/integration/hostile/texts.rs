@@ -1,15 +1,16 @@
 //! Texts of other tenants and of upstreams in messages and commands.
 
 use super::unaffected_by;
-use azure_emulator::Fault;
+use azure_emulator::{Effect, Endpoint, Fault, InvalidBody, StatusCode, Uri};
 use futures::future::join_all;
-use serde_json::{Value, json};
+use serde_json::json;
+use std::time::Duration;
 use testkit::{
     azure::{REGISTRY, add_application},
     env::TestEnv,
     eventually,
     namespace::TestNamespace,
-    objects::{CLIENT_ID, cluster_generator_spec, from, pod_of, unnamed_pod},
+    objects::{CLIENT_ID, cluster_generator_spec, pod_of, unnamed_pod},
     review::{post, review},
 };
 
@@ -62,38 +63,40 @@ async fn check_refusal(env: &TestEnv, account: &str, allowed: &str) {
     }
 }
 
-/// An answer of an upstream: the endpoint, the fault, and the reason in the answer to a Pod.
-fn hostile_answers() -> [(&'static str, Value, &'static str); 8] {
-    let exchange = "https://fabrikam.azurecr.io/oauth2/exchange";
+/// Answers of upstreams: the endpoint, the effect, and the reason in the answer to a Pod.
+fn hostile_answers() -> [(Endpoint, Effect, &'static str); 8] {
+    let redirect = |location| Effect::Redirect(Uri::from_static(location));
+    let hostile = |code| Effect::Status {
+        code,
+        retry_after: None,
+        body: Some(InvalidBody::Hostile),
+    };
+    let (entra, exchange) = (Endpoint::EntraToken, Endpoint::AcrExchange);
     [
         (
-            "acr.exchange",
-            json!({"redirect": exchange}),
-            "RegistryUnavailable",
-        ),
-        ("acr.exchange", json!({"body": "endless"}), "RegistryUnavailable"),
-        ("acr.exchange", json!({"slow": "30s"}), "UpstreamTimeout"),
-        (
-            "acr.exchange",
-            json!({"status": 503, "body": "hostile"}),
+            exchange,
+            redirect("https://fabrikam.azurecr.io/oauth2/exchange"),
             "RegistryUnavailable",
         ),
         (
-            "acr.exchange",
-            json!({"status": 403, "body": "hostile"}),
-            "RegistryRefused",
+            exchange,
+            Effect::Body(InvalidBody::Endless),
+            "RegistryUnavailable",
         ),
+        (exchange, Effect::Slow(Duration::from_secs(30)), "UpstreamTimeout"),
         (
-            "entra.token",
-            json!({"redirect": "https://login.microsoftonline.us/"}),
+            exchange,
+            hostile(StatusCode::SERVICE_UNAVAILABLE),
+            "RegistryUnavailable",
+        ),
+        (exchange, hostile(StatusCode::FORBIDDEN), "RegistryRefused"),
+        (
+            entra,
+            redirect("https://login.microsoftonline.us/"),
             "EntraUnavailable",
         ),
-        ("entra.token", json!({"body": "endless"}), "EntraUnavailable"),
-        (
-            "entra.token",
-            json!({"status": 400, "body": "hostile"}),
-            "EntraRefused",
-        ),
+        (entra, Effect::Body(InvalidBody::Endless), "EntraUnavailable"),
+        (entra, hostile(StatusCode::BAD_REQUEST), "EntraRefused"),
     ]
 }
 
@@ -117,16 +120,12 @@ async fn hostile_answers_of_upstreams_are_bounded_and_harmless() {
     .await;
     let namespace = &env.team_a.namespace;
     let mut faults: Vec<Fault> = Vec::new();
-    for (number, (endpoint, fault, _)) in cases.iter().enumerate() {
+    for (number, (endpoint, effect, _)) in cases.iter().enumerate() {
         env.create_workload(&workload(number), &client_id(number), json!({}))
             .await;
-        let mut fault = fault.clone();
-        fault["endpoint"] = json!(endpoint);
-        fault["clientId"] = json!(client_id(number));
-        faults.push(from(fault));
+        let fault = Fault::new(*endpoint, effect.clone());
+        faults.push(fault.of_client(&client_id(number)));
     }
-    let realm = "https://evil.example/token";
-    faults.push(from(json!({"endpoint": "acr.challenge", "realm": realm})));
     let attempt = async {
         // The bystanders have created the pull secret of team B before.
         env.azure.set_faults(&faults);
@@ -138,12 +137,12 @@ async fn hostile_answers_of_upstreams_are_bounded_and_harmless() {
     };
     let answers = unaffected_by(&env, &[&env.webhook], attempt).await;
     let mut texts = Vec::new();
-    for ((endpoint, fault, reason), answer) in cases.iter().zip(answers) {
+    for ((endpoint, effect, reason), answer) in cases.iter().zip(answers) {
         let text = match answer["allowed"].as_bool().unwrap() {
             true => answer["warnings"][0].as_str().unwrap_or_default(),
             false => answer["status"]["message"].as_str().unwrap(),
         };
-        assert!(text.contains(reason), "{endpoint} {fault}: {answer}");
+        assert!(text.contains(reason), "{endpoint:?} {effect:?}: {answer}");
         texts.push(text.to_owned());
     }
     texts.extend(written_texts(namespace).await);

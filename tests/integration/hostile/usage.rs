@@ -7,7 +7,7 @@ use acr_pull_webhook::{
     pull_secret::name,
     reference::{Kind, Reference},
 };
-use azure_emulator::{Endpoint, Fault};
+use azure_emulator::{Effect, Endpoint, Fault};
 use futures::{StreamExt, stream};
 use http::StatusCode;
 use jiff::SignedDuration;
@@ -164,9 +164,8 @@ async fn the_grace_of_a_pull_secret_begins_when_it_is_first_seen() {
     let marks = || env.proxy().writes(Write::UnusedSince);
     assert_eq!(marks(), 1, "the leader is older than the grace");
     // While the token is issued, the leader sees a pull secret without a Pod.
-    let mut slow = Fault::on(Endpoint::EntraToken);
-    slow.delay = Some(Duration::from_secs(2));
-    slow.client_id = Some(env.team_a.client_id.to_owned());
+    let delay = Effect::Delay(Duration::from_secs(2));
+    let slow = Fault::new(Endpoint::EntraToken, delay).of_client(env.team_a.client_id);
     env.azure.set_faults(&[slow]);
     let attempt = async {
         let cold = pull_secret_name(&namespace.create_pod(&pod("cold", "cold")).await);

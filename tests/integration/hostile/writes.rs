@@ -1,7 +1,7 @@
 //! Two replicas write the same objects, objects are deleted during a write, and the API server is slow.
 
 use super::unaffected_by;
-use azure_emulator::Endpoint;
+use azure_emulator::{Effect, Endpoint, Fault};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
@@ -12,7 +12,7 @@ use testkit::{
     env::TestEnv,
     eventually,
     namespace::TestNamespace,
-    objects::{from, pod, pull_secret_name, unnamed_pod},
+    objects::{pod, pull_secret_name, unnamed_pod},
     review::{post, review, short_timeout},
     webhook::Webhook,
 };
@@ -187,8 +187,8 @@ async fn check_slow_api_server(env: &TestEnv) {
 async fn check_queue(env: &TestEnv) {
     const HOST: &str = "login.microsoftonline.com";
     let namespace = &env.team_a.namespace;
-    let hang = json!({"endpoint": "entra.token", "hang": true, "clientId": env.team_a.client_id});
-    env.azure.set_faults(&[from(hang)]);
+    let hang = Fault::new(Endpoint::EntraToken, Effect::Hang).of_client(env.team_a.client_id);
+    env.azure.set_faults(&[hang]);
     let generators: Vec<_> = (0..4).map(|n| format!("late-{n}")).collect();
     for generator in &generators {
         namespace.apply_generator(generator, json!({})).await;

@@ -35,7 +35,7 @@ impl Azure {
     }
 
     pub fn set_faults(&self, faults: &[Fault]) {
-        self.emulator.set_faults(faults).unwrap();
+        self.emulator.set_faults(faults);
     }
 
     pub fn clear_faults(&self) {

@@ -1,236 +1,148 @@
-//! Scopes, as clients ask for them, and rights, as a registry grants them.
-
-use std::fmt;
+//! Scopes that clients request, and rights that a registry grants.
 
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
-/// The name of the one resource of type `registry` that ACR knows.
-const CATALOG: &str = "catalog";
-
-/// One entry of an access token's `access` claim; as text, a scope such as `repository:shop/web:pull,push`.
+/// The actions on one repository that a token grants. As text it is a scope, such as `repository:shop/web:pull,push`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub(crate) struct Access {
+pub struct Access {
     #[serde(rename = "type")]
-    pub(crate) kind: Kind,
-    pub(crate) name: String,
-    pub(crate) actions: Vec<String>,
+    kind: Kind,
+    name: String,
+    pub actions: Vec<Action>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Kind {
-    Registry,
+#[serde(rename_all = "snake_case")]
+enum Kind {
     Repository,
 }
 
-/// What one application may do in one registry.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub(crate) struct Right {
-    pub(crate) client_id: String,
-    /// Exact names, `prefix/*`, or `*`.
-    #[serde(default)]
-    pub(crate) repositories: Vec<String>,
-    #[serde(default)]
-    pub(crate) actions: Vec<Action>,
-    /// Whether the repositories may be listed.
-    #[serde(default)]
-    pub(crate) catalog: bool,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Action {
+pub enum Action {
     Pull,
     Push,
-    Delete,
-    MetadataRead,
-    MetadataWrite,
 }
 
-// === impl Access ===
-
 impl Access {
-    pub(crate) fn repository(name: &str, actions: &[&str]) -> Self {
-        let actions = actions.iter().map(|action| (*action).to_owned()).collect();
+    pub fn new(repository: &str, actions: Vec<Action>) -> Self {
         Self {
             kind: Kind::Repository,
-            name: name.to_owned(),
+            name: repository.to_owned(),
             actions,
         }
     }
 
-    pub(crate) fn catalog() -> Self {
-        Self {
-            kind: Kind::Registry,
-            name: CATALOG.to_owned(),
-            actions: vec!["*".to_owned()],
-        }
-    }
-
-    /// Reads the value of a `scope` parameter: scopes separated by blanks.
-    pub(crate) fn parse_all(text: &str) -> Result<Vec<Self>, String> {
+    /// Parses the value of a `scope` parameter: scopes separated by blanks.
+    pub fn parse_all(text: &str) -> Result<Vec<Self>, String> {
         text.split_whitespace().map(Self::parse).collect()
     }
 
-    /// Reads `type:name:action[,action]`.
     fn parse(scope: &str) -> Result<Self, String> {
-        let refused = |why: &str| Err(format!("invalid scope '{scope}': {why}"));
-        let Some(((kind, name), actions)) = scope
-            .rsplit_once(':')
-            .and_then(|(resource, actions)| Some((resource.split_once(':')?, actions)))
-        else {
-            return refused("it is not of the form type:name:actions");
-        };
-        let actions: Vec<String> = actions.split(',').map(str::to_owned).collect();
-        match kind {
-            "registry" if name == CATALOG && actions == ["*"] => Ok(Self::catalog()),
-            "registry" => refused("only registry:catalog:* is known"),
-            "repository" if name.contains('*') => refused("wildcards in repository names are not supported"),
-            "repository" if !is_repository(name) => refused("the repository name is not valid"),
-            "repository" if !actions.iter().all(|action| is_action(action)) => {
-                refused("the actions are not valid")
-            }
-            "repository" => Ok(Self {
-                kind: Kind::Repository,
-                name: name.to_owned(),
-                actions,
-            }),
-            _ => refused("only the types repository and registry are known"),
+        let invalid = || format!("invalid scope '{scope}'");
+        let resource = scope.strip_prefix("repository:").ok_or_else(invalid)?;
+        let (name, actions) = resource.rsplit_once(':').ok_or_else(invalid)?;
+        if !is_repository(name) {
+            return Err(invalid());
         }
+        let action = |text| match text {
+            "pull" => Ok(Action::Pull),
+            "push" => Ok(Action::Push),
+            _ => Err(invalid()),
+        };
+        let actions = actions.split(',').map(action).collect::<Result<_, _>>()?;
+        Ok(Self::new(name, actions))
     }
 
-    /// Whether this entry of a token allows all of what is needed.
-    pub(crate) fn covers(&self, needed: &Self) -> bool {
-        let same = self.kind == needed.kind && self.name == needed.name;
-        same && needed.actions.iter().all(|action| self.actions.contains(action))
+    /// Whether this grants all that is required.
+    pub fn covers(&self, required: &Self) -> bool {
+        self.name == required.name
+            && required
+                .actions
+                .iter()
+                .all(|action| self.actions.contains(action))
     }
 
-    /// The part of this wish that a token's entries already hold.
-    pub(crate) fn within(&self, held: &[Self]) -> Self {
-        let of_same = |entry: &&Self| entry.kind == self.kind && entry.name == self.name;
-        let held: Vec<String> = held
+    /// The part of this that one of the tokens' entries grants.
+    pub fn within(self, granted: &[Self]) -> Self {
+        let of_same = granted.iter().filter(|entry| entry.name == self.name);
+        let granted: Vec<Action> = of_same.flat_map(|entry| entry.actions.clone()).collect();
+        self.limited_to(&granted)
+    }
+
+    /// The part of this that the registry's rights grant to the application.
+    pub fn granted(self, rights: &[Right], client_id: &str) -> Self {
+        let own = rights
             .iter()
-            .filter(of_same)
-            .flat_map(|entry| entry.actions.clone())
+            .filter(|right| right.client_id.eq_ignore_ascii_case(client_id));
+        let granted: Vec<Action> = own
+            .filter(|right| right.matches(&self.name))
+            .flat_map(|right| right.actions.clone())
             .collect();
-        self.only(|action| held.iter().any(|have| have == action), held.clone())
+        self.limited_to(&granted)
     }
 
-    /// The part of this wish that the registry's rights grant to the application.
-    pub(crate) fn granted(&self, rights: &[Right], client_id: &str) -> Self {
-        let own = || {
-            rights
-                .iter()
-                .filter(|right| right.client_id.eq_ignore_ascii_case(client_id))
-        };
-        match self.kind {
-            Kind::Registry => self.only(|_| own().any(|right| right.catalog), Vec::new()),
-            Kind::Repository => {
-                let actions: Vec<Action> = own()
-                    .filter(|right| right.names(&self.name))
-                    .flat_map(Right::effective)
-                    .collect();
-                let all = actions.iter().map(|action| action.name().to_owned()).collect();
-                self.only(|wish| actions.iter().any(|action| action.name() == wish), all)
-            }
-        }
-    }
-
-    /// Keeps the wished actions that are allowed; `*` on a repository asks for all there are.
-    fn only(&self, allowed: impl Fn(&str) -> bool, mut all: Vec<String>) -> Self {
-        let everything = self.kind == Kind::Repository && self.actions.iter().any(|action| action == "*");
-        let actions = if everything {
-            all.sort();
-            all.dedup();
-            all
-        } else {
-            self.actions
-                .iter()
-                .filter(|action| allowed(action))
-                .cloned()
-                .collect()
-        };
-        Self {
-            kind: self.kind,
-            name: self.name.clone(),
-            actions,
-        }
+    fn limited_to(mut self, granted: &[Action]) -> Self {
+        self.actions.retain(|action| granted.contains(action));
+        self
     }
 }
 
 impl fmt::Display for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.kind {
-            Kind::Registry => "registry",
-            Kind::Repository => "repository",
-        };
-        write!(f, "{kind}:{}:{}", self.name, self.actions.join(","))
+        write!(f, "repository:{}:", self.name)?;
+        for (i, action) in self.actions.iter().enumerate() {
+            f.write_str(if i == 0 { "" } else { "," })?;
+            f.write_str(match action {
+                Action::Pull => "pull",
+                Action::Push => "push",
+            })?;
+        }
+        Ok(())
     }
 }
 
-/// Path components of lower-case letters and digits, inside them `.`, `_` and `-`.
-pub(crate) fn is_repository(name: &str) -> bool {
-    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
-    let edge = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-    name.len() <= 255
-        && name
-            .split('/')
-            .map(str::as_bytes)
-            .all(|part| edge(part.first()) && edge(part.last()) && part.iter().all(|b| inner(*b)))
+/// The rights of one application in a registry.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Right {
+    pub client_id: String,
+    /// Names, `prefix/*`, or `*`.
+    repositories: Vec<String>,
+    actions: Vec<Action>,
 }
-
-fn is_action(action: &str) -> bool {
-    action == "*" || (!action.is_empty() && action.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
-}
-
-// === impl Right ===
 
 impl Right {
-    pub(crate) fn check(&self) -> Result<(), String> {
-        for (i, pattern) in self.repositories.iter().enumerate() {
+    pub fn check(&self) -> Result<(), String> {
+        for pattern in &self.repositories {
             let name = pattern.strip_suffix("/*").unwrap_or(pattern);
             if pattern != "*" && !is_repository(name) {
                 return Err(format!(
-                    "repositories[{i}]: `{pattern}` is neither a repository name, `prefix/*` nor `*`"
+                    "`{pattern}` is neither a repository name, `prefix/*` nor `*`"
                 ));
             }
-        }
-        if self.repositories.is_empty() != self.actions.is_empty() {
-            return Err("actions: repositories and actions are given together or not at all".to_owned());
         }
         Ok(())
     }
 
-    fn names(&self, repository: &str) -> bool {
-        self.repositories
-            .iter()
-            .any(|pattern| match pattern.strip_suffix('*') {
-                Some(prefix) => repository.len() > prefix.len() && repository.starts_with(prefix),
-                None => pattern == repository,
-            })
-    }
-
-    /// The actions with those that Azure's roles include: who may pull may read the metadata.
-    fn effective(&self) -> Vec<Action> {
-        let mut actions = self.actions.clone();
-        if actions.contains(&Action::Pull) && !actions.contains(&Action::MetadataRead) {
-            actions.push(Action::MetadataRead);
-        }
-        actions
+    fn matches(&self, repository: &str) -> bool {
+        let mut patterns = self.repositories.iter();
+        patterns.any(|pattern| match pattern.strip_suffix('*') {
+            Some(prefix) => repository.starts_with(prefix),
+            None => pattern == repository,
+        })
     }
 }
 
-impl Action {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Pull => "pull",
-            Self::Push => "push",
-            Self::Delete => "delete",
-            Self::MetadataRead => "metadata_read",
-            Self::MetadataWrite => "metadata_write",
-        }
-    }
+/// Path components of lower-case letters and digits, which may contain `.`, `_` and `-`.
+pub fn is_repository(name: &str) -> bool {
+    let is_alphanumeric = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    name.split('/').map(str::as_bytes).all(|part| {
+        part.first().is_some_and(is_alphanumeric)
+            && part.last().is_some_and(is_alphanumeric)
+            && part.iter().all(|b| is_alphanumeric(b) || b"._-".contains(b))
+    })
 }
 
 #[cfg(test)]
@@ -239,14 +151,12 @@ mod tests {
 
     const WEB: &str = "11111111-1111-1111-1111-111111111111";
 
-    fn right(repositories: &[&str], actions: &[Action]) -> Right {
-        let repositories = repositories.iter().map(|name| (*name).to_owned()).collect();
-        Right {
+    fn right(repository: &str, actions: &[Action]) -> [Right; 1] {
+        [Right {
             client_id: WEB.to_owned(),
-            repositories,
+            repositories: vec![repository.to_owned()],
             actions: actions.to_vec(),
-            catalog: false,
-        }
+        }]
     }
 
     fn granted(scope: &str, rights: &[Right]) -> String {
@@ -255,18 +165,9 @@ mod tests {
 
     #[test]
     fn several_scopes_are_separated_by_blanks() {
-        let scopes =
-            Access::parse_all("repository:shop/web:pull,push  repository:tools:pull registry:catalog:*")
-                .unwrap();
+        let scopes = Access::parse_all("repository:shop/web:pull,push  repository:tools:pull").unwrap();
         let texts: Vec<String> = scopes.iter().map(Access::to_string).collect();
-        assert_eq!(
-            texts,
-            [
-                "repository:shop/web:pull,push",
-                "repository:tools:pull",
-                "registry:catalog:*"
-            ]
-        );
+        assert_eq!(texts, ["repository:shop/web:pull,push", "repository:tools:pull"]);
     }
 
     #[test]
@@ -280,8 +181,7 @@ mod tests {
             "repository:shop:",
             "repository:/shop:pull",
             "repository:shop/../web:pull",
-            "registry:other:*",
-            "artifact:shop:pull",
+            "registry:catalog:*",
             "pull",
         ] {
             assert!(
@@ -292,77 +192,45 @@ mod tests {
     }
 
     #[test]
-    fn an_exact_right_opens_no_other_repository() {
-        let rights = [right(&["shop/web"], &[Action::Pull])];
-        assert_eq!(
-            granted("repository:shop/web:pull", &rights),
-            "repository:shop/web:pull"
-        );
-        for other in ["shop/webapp", "shop", "shop/web/x", "other/web"] {
+    fn a_name_grants_one_repository_and_a_prefix_those_below_it() {
+        for (pattern, repository, is_granted) in [
+            ("shop/web", "shop/web", true),
+            ("shop/web", "shop/webapp", false),
+            ("shop/web", "shop", false),
+            ("shop/web", "shop/web/x", false),
+            ("shop/*", "shop/a/b", true),
+            ("shop/*", "shop", false),
+            ("shop/*", "shopping/a", false),
+            ("*", "shop", true),
+        ] {
+            let scope = format!("repository:{repository}:pull");
+            let expected = if is_granted {
+                &*scope
+            } else {
+                scope.trim_end_matches("pull")
+            };
             assert_eq!(
-                granted(&format!("repository:{other}:pull"), &rights),
-                format!("repository:{other}:")
+                granted(&scope, &right(pattern, &[Action::Pull])),
+                expected,
+                "{pattern}"
             );
         }
     }
 
     #[test]
-    fn a_prefix_right_opens_what_is_below_it_only() {
-        let rights = [right(&["shop/*"], &[Action::Pull])];
-        assert_eq!(
-            granted("repository:shop/a/b:pull", &rights),
-            "repository:shop/a/b:pull"
-        );
-        assert_eq!(granted("repository:shop:pull", &rights), "repository:shop:");
-        assert_eq!(
-            granted("repository:shopping/a:pull", &rights),
-            "repository:shopping/a:"
-        );
+    fn only_the_rights_of_the_application_are_granted() {
+        let rights = right("a", &[Action::Pull]);
+        assert_eq!(granted("repository:a:pull,push", &rights), "repository:a:pull");
+        let other = "22222222-2222-2222-2222-222222222222";
+        let scope = Access::parse("repository:a:pull").unwrap();
+        assert_eq!(scope.granted(&rights, other).actions, []);
     }
 
     #[test]
-    fn only_the_actions_held_are_granted_and_pull_includes_reading_metadata() {
-        let rights = [right(&["a"], &[Action::Pull])];
-        assert_eq!(
-            granted("repository:a:pull,push,metadata_read", &rights),
-            "repository:a:pull,metadata_read"
-        );
-        assert_eq!(
-            granted("repository:a:*", &rights),
-            "repository:a:metadata_read,pull"
-        );
-    }
-
-    #[test]
-    fn another_application_is_granted_nothing() {
-        let rights = [right(&["*"], &[Action::Pull])];
-        let wish = Access::parse("repository:a:pull").unwrap();
-        assert!(
-            wish.granted(&rights, "22222222-2222-2222-2222-222222222222")
-                .actions
-                .is_empty()
-        );
-    }
-
-    #[test]
-    fn listing_repositories_takes_a_right_of_its_own() {
-        let mut rights = [right(&["*"], &[Action::Pull, Action::Push, Action::Delete])];
-        assert_eq!(granted("registry:catalog:*", &rights), "registry:catalog:");
-        rights[0].catalog = true;
-        assert_eq!(granted("registry:catalog:*", &rights), "registry:catalog:*");
-    }
-
-    #[test]
-    fn a_token_made_from_a_token_holds_no_more() {
-        let held = [Access::repository("a", &["pull"])];
-        let wish = Access::parse("repository:a:pull,push").unwrap();
-        assert_eq!(wish.within(&held).to_string(), "repository:a:pull");
-        assert_eq!(
-            Access::parse("repository:b:pull")
-                .unwrap()
-                .within(&held)
-                .to_string(),
-            "repository:b:"
-        );
+    fn a_token_made_from_a_token_grants_no_more() {
+        let token = [Access::new("a", vec![Action::Pull])];
+        let within = |scope| Access::parse(scope).unwrap().within(&token).to_string();
+        assert_eq!(within("repository:a:pull,push"), "repository:a:pull");
+        assert_eq!(within("repository:b:pull"), "repository:b:");
     }
 }

@@ -1,87 +1,56 @@
-//! ACR's error bodies.
+//! ACR's error documents.
 
-use axum::body::Body;
-use hyper::header::{HeaderName, HeaderValue, WWW_AUTHENTICATE};
-use hyper::{Response, StatusCode};
-use serde_json::{Value, json};
-
-use super::access::{Access, Kind};
+use super::access::Access;
 use crate::http;
+use axum::body::Body;
+use hyper::{
+    Response, StatusCode,
+    header::{HeaderValue, WWW_AUTHENTICATE},
+};
+use serde_json::json;
 
-const CORRELATION_ID: HeaderName = HeaderName::from_static("x-ms-correlation-request-id");
 const AUTHENTICATION_REQUIRED: &str =
     "authentication required, visit https://aka.ms/acr/authorization for more information.";
 
-/// Why a request is sent to get a (better) token.
+/// Why a request needs another token.
 #[derive(Clone, Copy)]
-pub(crate) enum Reason {
+pub enum Reason {
     NoCredential,
     InvalidToken,
     InsufficientScope,
 }
 
-pub(crate) fn error(status: StatusCode, code: &str, message: &str) -> Response<Body> {
-    detailed(status, code, message, Value::Null)
+pub fn error(status: StatusCode, code: &str, message: &str) -> Response<Body> {
+    http::json(
+        status,
+        &json!({"errors": [{"code": code, "message": message, "detail": null}]}),
+    )
 }
 
-/// 401 of the token endpoints, which name no reason.
-pub(crate) fn unauthorized() -> Response<Body> {
+/// The error of the token endpoints.
+pub fn unauthorized() -> Response<Body> {
     error(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", AUTHENTICATION_REQUIRED)
 }
 
-/// 401 with the challenge that says where a token for the needed access is had.
-pub(crate) fn challenge(host: &str, needed: &[Access], reason: Reason) -> Response<Body> {
+/// The error of the registry, with the address of the token endpoint and the scope to request.
+pub fn challenge(host: &str, scope: Option<&Access>, reason: Reason) -> Response<Body> {
     let mut challenge = format!("Bearer realm=\"https://{host}/oauth2/token\",service=\"{host}\"");
-    if !needed.is_empty() {
-        let scopes: Vec<String> = needed.iter().map(Access::to_string).collect();
-        challenge.push_str(&format!(",scope=\"{}\"", scopes.join(" ")));
+    if let Some(scope) = scope {
+        challenge.push_str(&format!(",scope=\"{scope}\""));
     }
     challenge.push_str(match reason {
         Reason::NoCredential => "",
         Reason::InvalidToken => ",error=\"invalid_token\"",
         Reason::InsufficientScope => ",error=\"insufficient_scope\"",
     });
-    let mut response = detailed(
-        StatusCode::UNAUTHORIZED,
-        "UNAUTHORIZED",
-        AUTHENTICATION_REQUIRED,
-        detail(needed),
-    );
-    // A host name and scopes hold nothing that a header could not.
+    let mut response = unauthorized();
+    // Host names and scopes consist of characters that a header may contain.
     if let Ok(value) = HeaderValue::from_str(&challenge) {
         response.headers_mut().insert(WWW_AUTHENTICATE, value);
     }
-    response.headers_mut().insert(
-        "docker-distribution-api-version",
-        HeaderValue::from_static("registry/2.0"),
-    );
+    let version = HeaderValue::from_static("registry/2.0");
     response
-}
-
-fn detail(needed: &[Access]) -> Value {
-    let entry = |access: &Access, action: &String| {
-        let kind = match access.kind {
-            Kind::Registry => "registry",
-            Kind::Repository => "repository",
-        };
-        json!({"Type": kind, "Name": access.name, "Action": action})
-    };
-    let entries = needed
-        .iter()
-        .flat_map(|access| access.actions.iter().map(move |action| entry(access, action)));
-    match needed {
-        [] => Value::Null,
-        _ => entries.collect(),
-    }
-}
-
-fn detailed(status: StatusCode, code: &str, message: &str, detail: Value) -> Response<Body> {
-    let mut response = http::json(
-        status,
-        &json!({"errors": [{"code": code, "message": message, "detail": detail}]}),
-    );
-    if let Ok(id) = HeaderValue::from_str(&http::uuid()) {
-        response.headers_mut().insert(CORRELATION_ID, id);
-    }
+        .headers_mut()
+        .insert("docker-distribution-api-version", version);
     response
 }

@@ -1,48 +1,50 @@
-//! A body that never stalls for long and yet takes its time.
-
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
+//! A body that comes in small pieces.
 
 use hyper::body::{Body, Bytes, Frame, SizeHint};
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 use tokio::time::{Interval, interval};
 
-/// Comes in pieces at an even pace: the first at once, the last when the time is over.
-pub(crate) struct Trickle {
-    left: Bytes,
-    pieces: usize,
-    pace: Interval,
-}
-
-/// The pause between two pieces, unless there are too few bytes for so many.
+/// The pause between two pieces, if there are enough bytes.
 const PAUSE: Duration = Duration::from_millis(100);
 
-// === impl Trickle ===
+/// Sends pieces at regular intervals: the first at once, the last at the end of the time.
+pub struct Trickle {
+    left: Bytes,
+    pieces: usize,
+    interval: Interval,
+}
 
 impl Trickle {
-    pub(crate) fn new(body: Bytes, time: Duration) -> Self {
+    pub fn new(body: Bytes, time: Duration) -> Self {
         let pauses = usize::try_from(time.as_millis().div_ceil(PAUSE.as_millis())).unwrap_or(usize::MAX);
         let pauses = pauses.clamp(1, body.len().max(2) - 1);
+        // An interval must not be zero.
+        let pause = time.div_f64(pauses as f64).max(Duration::from_nanos(1));
         Self {
             left: body,
             pieces: pauses + 1,
-            pace: interval(time.div_f64(pauses as f64)),
+            interval: interval(pause),
         }
     }
 }
 
 impl Body for Trickle {
     type Data = Bytes;
-    type Error = std::convert::Infallible;
+    type Error = Infallible;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         if self.left.is_empty() {
             return Poll::Ready(None);
         }
-        ready!(self.pace.poll_tick(cx));
+        ready!(self.interval.poll_tick(cx));
         let length = self.left.len().div_ceil(self.pieces);
         self.pieces -= 1;
         Poll::Ready(Some(Ok(Frame::data(self.left.split_to(length)))))

@@ -1,11 +1,10 @@
-//! A container image made by hand: an OCI layout with one tiny layer.
-
-use std::path::Path;
+//! A minimal container image: an OCI layout with one layer.
 
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
+use std::{fs, path::Path};
 
-/// Writes the layout; the text is the content of the image's only file, so that images differ.
+/// Writes the layout. The text is the content of the image's only file.
 pub fn write(folder: &Path, tag: &str, text: &str) {
     let layer = blob(
         folder,
@@ -29,8 +28,8 @@ pub fn write(folder: &Path, tag: &str, text: &str) {
     let mut manifest = blob(folder, manifest_type, manifest.to_string().as_bytes());
     manifest["annotations"] = json!({"org.opencontainers.image.ref.name": tag});
     let index = json!({"schemaVersion": 2, "manifests": [manifest]});
-    std::fs::write(folder.join("index.json"), index.to_string()).unwrap();
-    std::fs::write(folder.join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#).unwrap();
+    fs::write(folder.join("index.json"), index.to_string()).unwrap();
+    fs::write(folder.join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#).unwrap();
 }
 
 fn blob(folder: &Path, media_type: &str, bytes: &[u8]) -> Value {
@@ -40,12 +39,12 @@ fn blob(folder: &Path, media_type: &str, bytes: &[u8]) -> Value {
         .map(|byte| format!("{byte:02x}"))
         .collect();
     let blobs = folder.join("blobs/sha256");
-    std::fs::create_dir_all(&blobs).unwrap();
-    std::fs::write(blobs.join(&hash), bytes).unwrap();
+    fs::create_dir_all(&blobs).unwrap();
+    fs::write(blobs.join(&hash), bytes).unwrap();
     json!({"mediaType": media_type, "digest": format!("sha256:{hash}"), "size": bytes.len()})
 }
 
-/// A tar archive (ustar) with one file.
+/// A tar archive (ustar) of one file.
 fn tar(name: &str, content: &[u8]) -> Vec<u8> {
     let mut header = [0_u8; 512];
     let mut put = |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());

@@ -1,4 +1,4 @@
-//! Proof that azure-emulator behaves as Azure does, by clients and a registry that were not written for it.
+//! Tests of azure-emulator with clients and a registry that were not written for it.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

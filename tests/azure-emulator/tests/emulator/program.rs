@@ -1,37 +1,33 @@
-//! The program: its ready line, its end, its authority on disk, its control port, and what it must never print.
-
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
-
-use azure_emulator::{ControlClient, Endpoint, Fault};
-use serde_json::Value;
+//! The program: its ready line, its end, its certificate authority, its control port, and what it must never print.
 
 use crate::support::*;
+use reqwest::Client;
+use serde_json::Value;
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_azure-emulator");
 
-/// `azure-emulator serve`, until dropped or told to end.
-struct Served {
+/// `azure-emulator serve`, until dropped or terminated.
+struct Program {
     process: Child,
     ready: Value,
-    folder: PathBuf,
 }
 
-impl Served {
+impl Program {
     fn start(folder: &Path, world: &str) -> Self {
-        std::fs::write(folder.join("world.yaml"), world).unwrap();
+        let file = folder.join("world.yaml");
+        fs::write(&file, world).unwrap();
         let mut process = Command::new(PROGRAM)
-            .args([
-                "serve",
-                "--proxy",
-                "127.0.0.1:0",
-                "--imds",
-                "127.0.0.1:0",
-                "--world",
-            ])
-            .arg(folder.join("world.yaml"))
+            .args(["serve", "--proxy=127.0.0.1:0", "--imds=127.0.0.1:0"])
+            .arg("--world")
+            .arg(file)
             .arg("--data")
             .arg(folder)
             .stdout(Stdio::piped())
@@ -39,52 +35,44 @@ impl Served {
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(process.stdout.as_mut().unwrap())
-            .read_line(&mut line)
-            .unwrap();
+        let mut stdout = BufReader::new(process.stdout.as_mut().unwrap());
+        stdout.read_line(&mut line).unwrap();
         let ready = serde_json::from_str(&line).unwrap_or_else(|_| panic!("not ready: {line}"));
-        Self {
-            process,
-            ready,
-            folder: folder.to_owned(),
-        }
+        Self { process, ready }
     }
 
-    fn control_url(&self) -> String {
-        format!("http://{}", self.ready["control"].as_str().unwrap())
+    fn url(&self, listener: &str) -> String {
+        format!("http://{}", self.ready[listener].as_str().unwrap())
     }
 
     fn ca(&self) -> String {
-        std::fs::read_to_string(self.ready["ca"].as_str().unwrap()).unwrap()
+        fs::read_to_string(self.ready["ca"].as_str().unwrap()).unwrap()
     }
 
-    fn http(&self) -> reqwest::Client {
-        client(
-            &format!("http://{}", self.ready["proxy"].as_str().unwrap()),
-            &self.ca(),
-        )
+    fn http(&self) -> Client {
+        client(&self.url("proxy"), &self.ca())
     }
 
-    fn apply(&self, name: &str, world: &str) -> Output {
-        let file = self.folder.join(name);
-        std::fs::write(&file, world).unwrap();
-        Command::new(PROGRAM)
-            .args(["apply", "--control", &self.control_url(), "-f"])
-            .arg(file)
-            .output()
-            .unwrap()
+    /// The status of the registry's answer to a client without a credential.
+    async fn status_of(&self, registry: &str) -> u16 {
+        let request = self.http().get(format!("https://{registry}/v2/"));
+        Reply::of(request).await.status
     }
 
-    /// Sends SIGTERM; returns what the program wrote to standard error.
+    async fn get(&self, path: &str) -> Reply {
+        Reply::of(Client::new().get(self.url("control") + path)).await
+    }
+
+    async fn put(&self, path: &str, body: &str) -> Reply {
+        let request = Client::new().put(self.url("control") + path);
+        Reply::of(request.body(body.to_owned())).await
+    }
+
+    /// Sends SIGTERM, and returns the program's standard error.
     fn terminate(mut self) -> String {
         let pid = self.process.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        let kill = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+        assert!(kill.success());
         await_condition("the end of the program", || {
             self.process.try_wait().unwrap().is_some()
         });
@@ -93,360 +81,215 @@ impl Served {
             "SIGTERM is an orderly end"
         );
         let mut text = String::new();
-        self.process
-            .stderr
-            .take()
-            .unwrap()
-            .read_to_string(&mut text)
-            .unwrap();
+        let mut stderr = self.process.stderr.take().unwrap();
+        stderr.read_to_string(&mut text).unwrap();
         text
     }
 }
 
-impl Drop for Served {
+impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-fn calm() -> String {
-    world_yaml("http://127.0.0.1:9")
-}
-
 #[test]
 fn a_restart_keeps_the_authority_and_its_key_is_private() {
-    use std::os::unix::fs::PermissionsExt as _;
     let folder = fresh_folder("data");
-    let first = Served::start(&folder, &calm());
+    let first = Program::start(&folder, &world());
     let ca = first.ca();
-    assert_eq!(
-        std::fs::metadata(folder.join("ca.key"))
-            .unwrap()
-            .permissions()
-            .mode()
-            & 0o777,
-        0o600
-    );
+    let key = fs::metadata(folder.join("ca.key")).unwrap();
+    assert_eq!(key.permissions().mode() & 0o777, 0o600);
     first.terminate();
-    assert_eq!(Served::start(&folder, &calm()).ca(), ca);
+    assert_eq!(Program::start(&folder, &world()).ca(), ca);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_authority_made_elsewhere_is_used() {
+async fn an_authority_in_the_folder_is_used() {
     script("tests/cluster/packages.sh", &["openssl"]);
     let folder = fresh_folder("own-ca");
-    let make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj '/CN=Our own CA' -days 2 \
+    let create = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj '/CN=Our own CA' -days 2 \
         -addext keyUsage=critical,keyCertSign -keyout ca.key -out ca.crt";
-    let output = Command::new("sh")
-        .args(["-c", make])
-        .current_dir(&folder)
-        .output()
-        .unwrap();
+    let mut shell = Command::new("sh");
+    let output = shell.args(["-c", create]).current_dir(&folder).output().unwrap();
     assert!(
         output.status.success(),
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    let given = std::fs::read_to_string(folder.join("ca.crt")).unwrap();
-
-    let served = Served::start(&folder, &calm());
-    assert_eq!(served.ca(), given);
-    let reply = served
-        .http()
-        .get(format!("https://{CONTOSO}/v2/"))
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(
-        reply.status().as_u16(),
-        401,
-        "a client that trusts it gets through"
-    );
+    let ca = fs::read_to_string(folder.join("ca.crt")).unwrap();
+    let program = Program::start(&folder, &world());
+    assert_eq!(program.ca(), ca);
+    assert_eq!(program.status_of(CONTOSO).await, 401, "a client that trusts it");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_example_world_serves_what_the_readme_shows() {
-    let example = std::fs::read_to_string(repository().join("tests/azure-emulator/example.yaml")).unwrap();
-    let served = Served::start(&fresh_folder("example"), &example);
+async fn the_example_world_behaves_as_the_readme_shows() {
+    let example = repository().join("tests/azure-emulator/example.yaml");
+    let program = Program::start(&fresh_folder("example"), &fs::read_to_string(example).unwrap());
+    let http = program.http();
+    let url = "https://login.microsoftonline.com/11111111-0000-4000-8000-000000000000/oauth2/v2.0/token";
     let form = [
         ("grant_type", "client_credentials"),
         ("client_id", "22222222-0000-4000-8000-000000000000"),
         ("client_secret", "not-a-secret"),
         ("scope", "https://containerregistry.azure.net/.default"),
     ];
-    let url = "https://login.microsoftonline.com/contoso.onmicrosoft.com/oauth2/v2.0/token";
-    let token = Reply::of(served.http().post(url).form(&form)).await.ok();
-    let token = token["access_token"].as_str().unwrap();
+    let token = Reply::of(http.post(url).form(&form)).await.token("access_token");
     let form = [
         ("grant_type", "access_token"),
         ("service", CONTOSO),
-        ("access_token", token),
+        ("access_token", &token),
     ];
-    Reply::of(
-        served
-            .http()
-            .post(format!("https://{CONTOSO}/oauth2/exchange"))
-            .form(&form),
-    )
-    .await
-    .ok();
+    let url = format!("https://{CONTOSO}/oauth2/exchange");
+    Reply::of(http.post(url).form(&form)).await.token("refresh_token");
 
-    let url = format!(
-        "http://{}/msi/token?api-version=2019-08-01&resource={ACR}",
-        served.ready["imds"].as_str().unwrap()
-    );
-    let request = reqwest::Client::new()
-        .get(url)
-        .header("X-IDENTITY-HEADER", "not-a-secret-either");
+    let base = program.url("imds");
+    let url = format!("{base}/msi/token?api-version=2019-08-01&resource={ACR}");
+    let request = Client::new().get(url);
+    let request = request.header("X-IDENTITY-HEADER", "not-a-secret-either");
     let system_assigned = "33333333-0000-4000-8000-000000000000";
     assert_eq!(Reply::of(request).await.ok()["client_id"], system_assigned);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sigterm_ends_it_even_while_a_request_hangs() {
-    let served = Served::start(
-        &fresh_folder("term"),
-        &(calm() + "faults: [{endpoint: acr.challenge, hang: true}]\n"),
-    );
-    // The first hangs until its client gives up, and so is in the log: then the second hangs, too, or soon will.
-    let impatient = served
-        .http()
-        .get(format!("https://{CONTOSO}/v2/"))
-        .timeout(Duration::from_millis(200));
-    assert!(impatient.send().await.unwrap_err().is_timeout());
-    let patient = tokio::spawn(served.http().get(format!("https://{CONTOSO}/v2/")).send());
-    served.terminate();
-    assert!(patient.await.unwrap().is_err());
+async fn sigterm_ends_the_program_while_a_request_hangs() {
+    let fault = "faults: [{endpoint: acr.challenge, effect: hang}]\n";
+    let program = Program::start(&fresh_folder("term"), &(world() + fault));
+    let request = program.http().get(format!("https://{CONTOSO}/v2/"));
+    let waiting = request.try_clone().unwrap();
+    // A request that timed out shows that requests hang.
+    let error = request
+        .timeout(Duration::from_millis(200))
+        .send()
+        .await
+        .unwrap_err();
+    assert!(error.is_timeout(), "{error:?}");
+    let waiting = tokio::spawn(waiting.send());
+    program.terminate();
+    assert!(waiting.await.unwrap().is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_world_is_replaced_while_it_runs_and_a_bad_one_is_refused_by_line() {
-    let served = Served::start(&fresh_folder("apply"), &calm());
-    let (http, control) = (served.http(), ControlClient::new(&served.control_url()).unwrap());
-    let status = async |registry: &str| {
-        http.get(format!("https://{registry}/v2/"))
-            .send()
-            .await
-            .unwrap()
-            .status()
-            .as_u16()
-    };
-    assert_eq!(
-        (status(CONTOSO).await, status("tailspin.azurecr.io").await),
-        (401, 404)
-    );
+async fn a_world_is_replaced_at_run_time_and_an_invalid_one_is_refused() {
+    let other = "tailspin.azurecr.io";
+    let program = Program::start(&fresh_folder("apply"), &world());
+    assert_eq!(program.status_of(FABRIKAM).await, 401);
+    assert_eq!(program.status_of(other).await, 404);
 
-    let next = calm().replace(FABRIKAM, "tailspin.azurecr.io");
-    let output = served.apply("next.yaml", &next);
+    let next = world().replace(FABRIKAM, other);
+    assert_eq!(program.put("/world", &next).await.status, 200);
+    assert_eq!(program.status_of(FABRIKAM).await, 404);
+    assert_eq!(program.status_of(other).await, 401);
+
+    let refused = program.put("/world", "registries: [{hosts: x}]").await;
+    assert_eq!(refused.status, 422);
     assert!(
-        output.status.success(),
+        refused.text.starts_with("world:1:") && refused.text.contains("hosts"),
         "{}",
-        String::from_utf8_lossy(&output.stderr)
+        refused.text
     );
-    assert_eq!(
-        (status("tailspin.azurecr.io").await, status(FABRIKAM).await),
-        (401, 404)
-    );
-
-    let output = served.apply(
-        "bad.yaml",
-        "tenants:\n  - id: 72f988bf-86f1-41af-91ab-000000000001\n    aplications: []\n",
-    );
-    let message = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        !output.status.success() && message.lines().count() == 1,
-        "{message}"
-    );
-    assert!(
-        message.contains("bad.yaml:3:5: ") && message.contains("aplications"),
-        "{message}"
-    );
-    let refused = control
-        .apply("registries: [{hosts: x}]")
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(
-        refused.starts_with("world:1:") && refused.contains("hosts"),
-        "{refused}"
-    );
-    assert_eq!(status("tailspin.azurecr.io").await, 401, "the old world stays");
+    assert_eq!(program.status_of(other).await, 401, "the previous world stays");
 }
 
 #[test]
-fn a_world_that_is_bad_or_missing_keeps_it_from_starting() {
+fn the_program_does_not_start_with_an_invalid_or_missing_world() {
     let folder = fresh_folder("bad");
-    std::fs::write(folder.join("bad.yaml"), "registries: 5\n").unwrap();
-    for (file, part) in [
+    fs::write(folder.join("bad.yaml"), "registries: 5\n").unwrap();
+    for (file, text) in [
         ("bad.yaml", "bad.yaml:1:"),
         ("none.yaml", "none.yaml: cannot be read"),
     ] {
-        let output = Command::new(PROGRAM)
-            .args(["serve", "--world"])
-            .arg(folder.join(file))
-            .output()
-            .unwrap();
+        let mut program = Command::new(PROGRAM);
+        let program = program.args(["serve", "--world"]).arg(folder.join(file));
+        let output = program.output().unwrap();
         let message = String::from_utf8(output.stderr).unwrap();
         assert!(
-            !output.status.success() && message.contains(part) && message.lines().count() == 1,
+            !output.status.success() && message.contains(text) && message.lines().count() == 1,
             "{message}"
         );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_control_port_tells_health_authority_world_and_counts_requests() {
-    let served = Served::start(&fresh_folder("control"), &calm());
-    let control = ControlClient::new(&served.control_url()).unwrap();
-    assert_eq!(
-        reqwest::get(format!("{}/healthz", served.control_url()))
-            .await
-            .unwrap()
-            .text()
-            .await
-            .unwrap(),
-        "ok\n"
-    );
-    assert_eq!(
-        reqwest::get(format!("{}/world", served.control_url()))
-            .await
-            .unwrap()
-            .text()
-            .await
-            .unwrap(),
-        calm()
-    );
-    assert_eq!(control.ca_pem().await.unwrap(), served.ca());
-
-    let fault = Fault {
-        status: Some(503),
-        times: Some(1),
-        ..Fault::on(Endpoint::AcrChallenge)
-    };
-    control.set_faults(&[fault]).await.unwrap();
+async fn the_control_port_sets_faults_and_returns_the_requests() {
+    let program = Program::start(&fresh_folder("control"), &world());
+    assert_eq!(program.get("/healthz").await.text, "ok\n");
+    let refused = program.put("/faults", "[{endpoint: acr.challenge}]").await;
+    assert_eq!(refused.status, 422, "{}", refused.text);
+    let fault = r#"[{"endpoint": "acr.challenge", "times": 1, "effect": {"status": {"code": 503}}}]"#;
+    assert_eq!(program.put("/faults", fault).await.status, 200);
     for expected in [503, 401] {
-        let reply = served
-            .http()
-            .get(format!("https://{CONTOSO}/v2/"))
-            .send()
-            .await
-            .unwrap();
-        assert_eq!(reply.status().as_u16(), expected);
+        assert_eq!(program.status_of(CONTOSO).await, expected);
     }
-    assert_eq!(
-        control
-            .requests()
-            .await
-            .unwrap()
-            .iter()
-            .map(|record| record.seq)
-            .collect::<Vec<_>>(),
-        [1, 2]
-    );
-    control.clear_requests().await.unwrap();
-    assert!(control.requests().await.unwrap().is_empty());
+    let records = program.get("/requests").await.ok();
+    let logged = |i: usize| (records[i]["seq"].as_u64(), records[i]["status"].as_u64());
+    assert_eq!(logged(0), (Some(1), Some(503)));
+    assert_eq!(logged(1), (Some(2), Some(401)));
+    let delete = Client::new().delete(program.url("control") + "/requests");
+    assert_eq!(Reply::of(delete).await.status, 204);
+    assert_eq!(program.get("/requests").await.text, "[]");
 }
 
-/// Goes the whole way, good and bad, then looks for every credential in all that the program shows without being asked.
-#[tokio::test(flavor = "multi_thread")]
-async fn neither_the_request_log_nor_standard_error_holds_a_secret() {
-    let served = Served::start(&fresh_folder("secrets"), &calm());
-    let control = ControlClient::new(&served.control_url()).unwrap();
-    let http = served.http();
-    let post = async |url: String, form: &[(&str, &str)]| Reply::of(http.post(url).form(form)).await;
+/// Presents every kind of credential, and returns all credentials.
+async fn present_credentials(program: &Program) -> Vec<String> {
+    let http = program.http();
+    let post = async |url: &str, form: &[(&str, &str)]| Reply::of(http.post(url).form(form)).await;
     let entra = format!("https://login.microsoftonline.com/{TENANT}/oauth2/v2.0/token");
     let scope = format!("{ACR}/.default");
     let assertion = issuer().assertion(SUBJECT, AUDIENCE);
-    let kind = (
-        "client_assertion_type",
-        "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
-    );
-    let rest = [
+    let mut form = vec![
+        ("client_secret", "a-wrong-secret"),
         ("client_id", WEB),
         ("grant_type", "client_credentials"),
         ("scope", &scope),
-        kind,
     ];
-    post(
-        entra.clone(),
-        &[&[("client_secret", "a-wrong-secret")], &rest[..]].concat(),
-    )
-    .await;
-    post(entra.clone(), &[&[("client_secret", SECRET)], &rest[..]].concat())
-        .await
-        .ok();
-    let reply = post(
-        entra,
-        &[&[("client_assertion", assertion.as_str())], &rest[..]].concat(),
-    )
-    .await
-    .ok();
-    let token = reply["access_token"].as_str().unwrap();
+    assert_eq!(post(&entra, &form).await.status, 401);
+    form[0].1 = SECRET;
+    post(&entra, &form).await.ok();
+    form[0] = ("client_assertion", &assertion);
+    form.push(("client_assertion_type", JWT_BEARER));
+    let token = post(&entra, &form).await.token("access_token");
     let form = [
         ("grant_type", "access_token"),
         ("service", CONTOSO),
-        ("access_token", token),
+        ("access_token", &token),
     ];
-    let reply = post(format!("https://{CONTOSO}/oauth2/exchange"), &form)
-        .await
-        .ok();
-    let refresh = reply["refresh_token"].as_str().unwrap();
+    let url = format!("https://{CONTOSO}/oauth2/exchange");
+    let refresh = post(&url, &form).await.token("refresh_token");
     let url = format!("https://{CONTOSO}/oauth2/token?service={CONTOSO}&scope=repository:shop/web:pull");
-    let reply = Reply::of(http.get(url).basic_auth(TOKEN_USER, Some(refresh)))
-        .await
-        .ok();
-    let access = reply["access_token"].as_str().unwrap();
-    Reply::of(
-        http.get(format!("https://{CONTOSO}/v2/shop/web/manifests/v1"))
-            .bearer_auth(access),
-    )
-    .await;
+    let request = http.get(url).basic_auth(TOKEN_USER, Some(&refresh));
+    let access = Reply::of(request).await.token("access_token");
+    let url = format!("https://{CONTOSO}/v2/shop/web/manifests/v1");
+    Reply::of(http.get(url).bearer_auth(&access)).await;
+    let base = program.url("imds");
+    let url = format!("{base}/msi/token?api-version=2019-08-01&resource={ACR}");
+    let request = Client::new()
+        .get(url)
+        .header("X-IDENTITY-HEADER", IDENTITY_HEADER);
+    let managed = Reply::of(request).await.token("access_token");
+    let secrets = ["a-wrong-secret", SECRET, IDENTITY_HEADER].map(str::to_owned);
+    let tokens = [assertion, token, refresh, access, managed];
+    secrets.into_iter().chain(tokens).collect()
+}
 
-    let url = format!(
-        "http://{}/msi/token?api-version=2019-08-01&resource={ACR}",
-        served.ready["imds"].as_str().unwrap()
-    );
-    let reply = Reply::of(
-        reqwest::Client::new()
-            .get(url)
-            .header("X-IDENTITY-HEADER", IDENTITY_HEADER),
-    )
-    .await
-    .ok();
-    let managed = reply["access_token"].as_str().unwrap();
-
-    let credentials = control.credentials().await.unwrap();
-    for presented in [
-        "a-wrong-secret",
-        SECRET,
-        &assertion,
-        token,
-        refresh,
-        access,
-        IDENTITY_HEADER,
-    ] {
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_the_request_log_nor_standard_error_contains_a_secret() {
+    let program = Program::start(&fresh_folder("secrets"), &world());
+    let all = present_credentials(&program).await;
+    let logged = program.get("/credentials").await.text;
+    for credential in &all {
         assert!(
-            credentials.presented.iter().any(|one| one == presented),
-            "not among those presented: {presented}"
+            logged.contains(credential),
+            "not among the credentials: {credential}"
         );
     }
-    for issued in [token, refresh, access, managed] {
-        assert!(
-            credentials.issued.iter().any(|one| one == issued),
-            "not among those issued: {issued}"
-        );
-    }
-    let log = reqwest::get(format!("{}/requests", served.control_url()))
-        .await
-        .unwrap()
-        .text()
-        .await
-        .unwrap();
-    assert_eq!(serde_json::from_str::<Vec<Value>>(&log).unwrap().len(), 7);
-    let shown = log + &served.terminate();
-    for secret in credentials.issued.iter().chain(&credentials.presented) {
-        let signature = secret.rsplit('.').next().unwrap();
-        assert!(!shown.contains(signature), "shown: {secret}");
+    let log = program.get("/requests").await;
+    assert_eq!(log.ok().as_array().unwrap().len(), 7);
+    let printed = log.text + &program.terminate();
+    for credential in &all {
+        let signature = credential.rsplit('.').next().unwrap();
+        assert!(!printed.contains(signature), "printed: {credential}");
     }
 }

@@ -1,16 +1,16 @@
-//! skopeo, which nobody here wrote, pushes, copies and lists with tokens of the emulator; also the way to fill a registry.
+//! skopeo pushes, copies and lists with the emulator's tokens. Other tests push images with it.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::sync::Once;
-
-use base64::Engine as _;
+use crate::{image, support::*};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::json;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::Once,
+};
 
-use crate::image;
-use crate::support::*;
-
-/// Runs skopeo against the emulator, under production names and with only the proxy and the CA set.
+/// Runs skopeo with Azure's host names. Only the proxy and the certificate authority are set.
 pub struct Skopeo {
     proxy: String,
     ca_file: PathBuf,
@@ -30,15 +30,12 @@ impl Skopeo {
         }
     }
 
-    /// Runs it with this token as the registry's password, as a pull Secret would give it.
+    /// Runs skopeo with this token as the registry's password, as in a pull Secret.
     pub fn run(&self, registry: &str, token: &str, arguments: &[&str]) -> Output {
-        let auth = base64::engine::general_purpose::STANDARD.encode(format!("{TOKEN_USER}:{token}"));
+        let auth = STANDARD.encode(format!("{TOKEN_USER}:{token}"));
         let authfile = self.folder.join("auth.json");
-        std::fs::write(
-            &authfile,
-            json!({"auths": {registry: {"auth": auth}}}).to_string(),
-        )
-        .unwrap();
+        let config = json!({"auths": {registry: {"auth": auth}}});
+        fs::write(&authfile, config.to_string()).unwrap();
         Command::new("skopeo")
             .arg("--insecure-policy")
             .args(arguments)
@@ -49,10 +46,10 @@ impl Skopeo {
             .env_remove("no_proxy")
             .env("SSL_CERT_FILE", &self.ca_file)
             .output()
-            .expect("skopeo was just installed")
+            .expect("skopeo is installed")
     }
 
-    /// Pushes a new image, e.g. to `contoso.azurecr.io/shop/web:v1`.
+    /// Pushes a new image, for example `contoso.azurecr.io/shop/web:v1`.
     pub async fn push(&self, azure: &Azure, image: &str) {
         let (registry, rest) = image.split_once('/').unwrap();
         let layout = self.folder.join("image");
@@ -77,7 +74,7 @@ fn layout(folder: &Path) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn skopeo_pushes_then_pulls_the_same_image_with_refresh_and_access_token() {
+async fn skopeo_pushes_and_then_pulls_with_refresh_and_access_token() {
     let registry = Registry::start();
     let azure = Azure::with(&world_yaml(&registry.url));
     let skopeo = Skopeo::new(&azure);
@@ -91,15 +88,15 @@ async fn skopeo_pushes_then_pulls_the_same_image_with_refresh_and_access_token()
         let folder = fresh_folder("pulled");
         assert_ok(&skopeo.run(CONTOSO, &token, &["copy", source, &layout(&folder)]));
         let blobs = |folder: &Path| {
-            let mut names: Vec<_> = std::fs::read_dir(folder.join("blobs/sha256"))
+            let mut names: Vec<_> = fs::read_dir(folder.join("blobs/sha256"))
                 .unwrap()
                 .map(|entry| entry.unwrap().file_name())
                 .collect();
             names.sort();
             names
         };
-        // skopeo compresses the layer on its way up, so the layouts are compared by what came down twice.
-        assert_eq!(blobs(&folder).len(), 3, "a manifest, a config and a layer");
+        // skopeo compresses the layer when it pushes, so the digests differ from those of the original.
+        assert_eq!(blobs(&folder).len(), 3, "manifest, config and layer");
     }
     let output = skopeo.run(
         CONTOSO,
@@ -120,7 +117,7 @@ async fn skopeo_is_refused_another_repository_and_a_push_without_the_right() {
     skopeo.push(&azure, "contoso.azurecr.io/private:v1").await;
 
     let only_web = azure.access_token(CONTOSO, WEB, "repository:shop/web:pull").await;
-    let all_of_web = azure.refresh_token(CONTOSO, WEB).await;
+    let all_repositories = azure.refresh_token(CONTOSO, WEB).await;
     let inspect = |token: &str, image: &str| {
         skopeo.run(
             CONTOSO,
@@ -129,11 +126,11 @@ async fn skopeo_is_refused_another_repository_and_a_push_without_the_right() {
         )
     };
     assert_ok(&inspect(&only_web, "shop/web:v1"));
-    assert_ok(&inspect(&all_of_web, "shop/api:v1"));
+    assert_ok(&inspect(&all_repositories, "shop/api:v1"));
     for (token, image) in [
         (&only_web, "shop/api:v1"),
         (&only_web, "private:v1"),
-        (&all_of_web, "private:v1"),
+        (&all_repositories, "private:v1"),
     ] {
         let output = inspect(token, image);
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -145,7 +142,7 @@ async fn skopeo_is_refused_another_repository_and_a_push_without_the_right() {
     let folder = fresh_folder("push");
     image::write(&folder, "latest", "mine");
     let target = format!("docker://{CONTOSO}/shop/web:v2");
-    let output = skopeo.run(CONTOSO, &all_of_web, &["copy", &layout(&folder), &target]);
+    let output = skopeo.run(CONTOSO, &all_repositories, &["copy", &layout(&folder), &target]);
     assert!(
         !output.status.success(),
         "{}",

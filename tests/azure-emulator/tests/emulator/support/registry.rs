@@ -1,27 +1,32 @@
-//! distribution's registry as a process, and the scripts of this repository. Also the webhook's integration tests use
-//! this file.
+//! The test registry as a process, and the scripts of this repository. The webhook's integration tests use this file,
+//! too.
 
-use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::LazyLock;
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+};
 
-/// distribution's registry, empty, in memory, until dropped.
+/// The test registry: empty, in memory, until dropped.
 pub struct Registry {
     process: Child,
     pub url: String,
 }
-
-// === impl Registry ===
 
 impl Registry {
     pub fn start() -> Self {
         static PROGRAM: LazyLock<String> = LazyLock::new(|| script("tests/registry/build.sh", &[]));
         let folder = fresh_folder("registry");
         let config = folder.join("config.yml");
-        std::fs::write(
+        fs::write(
             &config,
-            "version: 0.1\nlog: {level: info}\nstorage: {inmemory: {}, delete: {enabled: true}}\nhttp: {addr: '127.0.0.1:0'}\n",
+            "version: 0.1\nlog: {level: info}\nstorage: {inmemory: {}}\nhttp: {addr: '127.0.0.1:0'}\n",
         )
         .unwrap();
         let mut process = Command::new(PROGRAM.as_str())
@@ -38,8 +43,8 @@ impl Registry {
             let address = line.split_once("listening on ")?.1;
             Some(address.split(['"', ' ']).next().unwrap().to_owned())
         });
-        // Read on, or the registry blocks when the pipe is full.
-        std::thread::spawn(move || lines.for_each(drop));
+        // The registry would block if nothing read the pipe.
+        thread::spawn(move || lines.for_each(drop));
         Self {
             process,
             url: format!(
@@ -57,8 +62,6 @@ impl Drop for Registry {
     }
 }
 
-// === folders and programs ===
-
 /// The root of the repository.
 pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -70,7 +73,6 @@ pub fn repository() -> PathBuf {
 
 /// An empty folder of this test run.
 pub fn fresh_folder(name: &str) -> PathBuf {
-    use std::sync::atomic::{AtomicU32, Ordering};
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let unique = format!(
         "{name}-{}-{}",
@@ -78,11 +80,11 @@ pub fn fresh_folder(name: &str) -> PathBuf {
         COUNT.fetch_add(1, Ordering::Relaxed)
     );
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(unique);
-    std::fs::create_dir_all(&folder).unwrap();
+    fs::create_dir_all(&folder).unwrap();
     folder
 }
 
-/// Runs one of the repository's scripts and returns the line it prints. What it tells meanwhile goes to our standard error.
+/// Runs a script of this repository and returns the line it prints. Its standard error is passed through.
 pub fn script(path: &str, arguments: &[&str]) -> String {
     let output = Command::new(repository().join(path))
         .args(arguments)
