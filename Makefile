@@ -15,7 +15,7 @@ go_modules = $(patsubst %/,%,$(dir $(call files,go.mod)))
 # Components cannot be rendered alone: tests/chart renders them in overlays.
 overlays = $(filter-out deploy/kustomize/components/%,$(patsubst %/,%,$(dir $(call files,kustomization.yaml))))
 # go vet of the excluded modules would analyse all of Kubernetes, for eight minutes, or cert-manager; the compiler
-# checks their few lines anyway.
+# checks their few lines anyway, and go test vets the control plane.
 go_vetted = $(filter-out tests/cluster/kubernetes tests/cert-manager,$(go_modules))
 cargo_deny := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/acr-pull-webhook/cargo-deny/0.20.2
 cargo_fuzz := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/acr-pull-webhook/cargo-fuzz/0.13.2
@@ -37,7 +37,7 @@ test: programs ## All tests: unit, integration and end-to-end; installs missing 
 	tests/registry/test.sh
 	tests/chart/test.sh
 	@bench/run.sh --smoke
-	tests/cluster/test.sh $(if $(filter 0,$(shell id -u)),,control-plane)
+	tests/cluster/test.sh $(if $(filter 0,$(shell id -u)),,build control-plane)
 	@tests/e2e/run.sh
 
 .PHONY: unit
@@ -82,8 +82,8 @@ bench: ## Benchmark against a baseline, about half an hour on an idle machine; w
 	@bench/run.sh $(PART)
 
 .PHONY: test-cluster
-test-cluster: ## Tests of the local test cluster itself (as root)
-	@tests/cluster/test.sh
+test-cluster: ## Tests of the local test cluster itself (as root), or of PART: build, control-plane, cluster
+	@tests/cluster/test.sh $(PART)
 
 .PHONY: e2e-kind
 e2e-kind: ## End-to-end tests on a temporary kind cluster (KIND, KIND_NODE_IMAGE, NODE_EXEC, CONTAINER_TOOL)

@@ -238,7 +238,7 @@ each_component_is_a_value() {
 start_control_plane() {
   local line
   mkfifo "$work/hold"
-  "$here/../cluster/control-plane.sh" "$work/cluster" <"$work/hold" >"$work/ready" &
+  "${kubectl%/*}/control-plane" --dir "$work/cluster" <"$work/hold" >"$work/ready" &
   control_plane=$!
   exec {hold}>"$work/hold"
   await 60 test -s "$work/ready" || die "no control plane; what it said is above"

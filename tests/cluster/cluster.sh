@@ -39,7 +39,7 @@ main() {
   help | -h | --help) echo "$usage" && exit ;;
   *) say "$usage" && exit 2 ;;
   esac
-  ((EUID == 0)) || die "a cluster with a node needs root: run this as root (control-plane.sh alone does not need it)"
+  ((EUID == 0)) || die "a cluster with a node needs root: run this as root (the control plane alone does not need it)"
   "command_$command" "$@"
 }
 
@@ -204,7 +204,6 @@ install_packages() {
   [[ -x /usr/lib/cni/ptp ]] || missing+=(containernetworking-plugins)
   command -v nft >/dev/null || missing+=(nftables)
   command -v ip >/dev/null || missing+=(iproute2)
-  command -v openssl >/dev/null || missing+=(openssl)
   ((${#missing[@]} == 0)) || "$here/packages.sh" "${missing[@]}"
 }
 

@@ -67,12 +67,24 @@ need_go() {
     die "Go $need or newer is needed to build $what, but $(command -v go) is $have: install a newer one from https://go.dev/dl/"
 }
 
-# go_build OUT MODULE PACKAGE [FLAG...]: a static program. Not -trimpath: it would build the whole standard
-# library and every dependency a second time, beside what Go's build cache already holds.
+# go_in MODULE COMMAND...: go in the folder MODULE, with the settings that all builds share, because a dependency is
+# compiled again for different ones. -trimpath would compile the standard library again, too. Two settings make the
+# compiler cheaper: GOGC=400 takes a quarter of its work and a quarter more memory, and the debug information is not
+# generated that no build here keeps.
+go_in() {
+  local module=$1
+  shift
+  (
+    cd "$module" || return
+    GOGC=400 CGO_ENABLED=0 GOFLAGS="-mod=readonly -buildvcs=false -gcflags=all=-dwarf=false -gcflags=std=" go "$@"
+  )
+}
+
+# go_build OUT MODULE PACKAGE [FLAG...]: a static program.
 go_build() {
   local out=$1 module=$2 package=$3
   shift 3
-  (cd "$module" && CGO_ENABLED=0 GOFLAGS="-mod=readonly -buildvcs=false" go build -o "$out" "$@" "$package")
+  go_in "$module" build -o "$out" "$@" "$package"
 }
 
 # content_hash FILE...: what a cached build is named by.

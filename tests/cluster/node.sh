@@ -26,7 +26,7 @@ main() {
   fit_older_releases
 
   start containerd containerd
-  start control-plane "$scripts/control-plane.sh" --bin "$bin" --address "$address" --port 6443 "$state/control-plane" \
+  start control-plane control-plane --dir "$state/control-plane" --address "$address" --port 6443 \
     < <(exec sleep infinity)
   await_component containerd test -S /run/containerd/containerd.sock
   await_component containerd ctr -n k8s.io images import --snapshotter native "$bin/../pause.tar"
@@ -77,9 +77,8 @@ own_kernel_files() {
 own_folders() {
   local file new=/mnt own=/run/acr-pull-webhook
   mount -t tmpfs -o mode=755 tmpfs "$new"
-  mkdir -p "$new/acr-pull-webhook"/{build,scripts,state} "$new"/{etc,lock,netns}
+  mkdir -p "$new/acr-pull-webhook"/{build,state} "$new"/{etc,lock,netns}
   mount --bind "${bin%/*}" "$new/acr-pull-webhook/build"
-  mount --bind "$here" "$new/acr-pull-webhook/scripts"
   mount --bind "$state" "$new/acr-pull-webhook/state"
 
   mount -t tmpfs -o mode=755 tmpfs "$new/etc"
@@ -102,7 +101,7 @@ own_folders() {
   mount -t tmpfs -o mode=1777 tmpfs /tmp
   mount --no-mtab --move "$new" /run
 
-  bin=$own/build/bin scripts=$own/scripts state=$own/state log=$own/state/log
+  bin=$own/build/bin state=$own/state log=$own/state/log
   export PATH=$bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root KUBECACHEDIR=/var/cache/kubectl
   cd /
 }

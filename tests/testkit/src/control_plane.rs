@@ -21,7 +21,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Arc, OnceLock},
+    sync::{Arc, LazyLock, OnceLock},
 };
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -69,6 +69,22 @@ pub fn for_thieves() -> &'static Arc<ControlPlane> {
     FOR_THIEVES.get_or_init(|| Arc::new(ControlPlane::start()))
 }
 
+/// The folder of etcd, the programs of Kubernetes and `control-plane`, which are built when they are missing.
+fn programs() -> &'static Path {
+    static PROGRAMS: LazyLock<PathBuf> = LazyLock::new(|| {
+        let build = Command::new(root().join("tests/cluster/build.sh"))
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("tests/cluster/build.sh can be started");
+        assert!(
+            build.status.success(),
+            "tests/cluster/build.sh failed; its message is above"
+        );
+        String::from_utf8(build.stdout).unwrap().trim().into()
+    });
+    &PROGRAMS
+}
+
 /// The root of the repository.
 pub fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
@@ -89,12 +105,13 @@ impl ControlPlane {
 
     fn launch() -> Self {
         let dir = TempDir::with_prefix("acr-pull-webhook-test-").unwrap();
-        let mut child = Command::new(root().join("tests/cluster/control-plane.sh"))
+        let mut child = Command::new(programs().join("control-plane"))
+            .arg("--dir")
             .arg(dir.path().join("cluster"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .expect("tests/cluster/control-plane.sh can be started");
+            .expect("the program control-plane can be started");
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap())
             .read_line(&mut line)
