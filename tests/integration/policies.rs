@@ -30,14 +30,14 @@ const VALUE: &str = "aHVudGVyMg==";
 /// A client with the webhook's token, on an API server with objects that are worth stealing.
 async fn thief() -> Client {
     static READY: OnceCell<()> = OnceCell::const_new();
-    let cluster = control_plane::for_thieves();
+    let cluster = control_plane::for_stolen_credentials();
     READY.get_or_init(prepare).await;
     cluster.with_webhooks_token(None).await
 }
 
 /// Creates the registration, Secrets of others, and waits for the policies.
 async fn prepare() {
-    let cluster = control_plane::for_thieves();
+    let cluster = control_plane::for_stolen_credentials();
     let admin = cluster.admin().await;
     create_registrations(cluster, &admin).await;
     create_objects(&admin).await;
@@ -105,6 +105,6 @@ async fn create_objects(admin: &Client) {
 }
 
 async fn cluster_registration() -> MutatingWebhookConfiguration {
-    let admin = control_plane::for_thieves().admin().await;
+    let admin = control_plane::for_stolen_credentials().admin().await;
     Api::all(admin).get(NAMESPACE).await.unwrap()
 }

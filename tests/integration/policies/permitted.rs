@@ -43,7 +43,7 @@ async fn the_webhook_may_create_and_renew_a_pull_secret() {
     let renewed = with(bound, "/data", json!({".dockerconfigjson": "e30="}));
     assert_allowed(&thief, put("its renewal", own(), renewed.clone())).await;
     // Labels and annotations of others do not prevent a renewal. The replacement removes them.
-    let admin = Api::<Secret>::namespaced(control_plane::for_thieves().admin().await, HERE);
+    let admin = Api::<Secret>::namespaced(control_plane::for_stolen_credentials().admin().await, HERE);
     let others = json!({"metadata": {"labels": {"a": "b"}, "annotations": {"a": "b"}}});
     let params = PatchParams::default();
     let patched = admin.patch("acr-pull-own", &params, &Patch::Merge(others)).await;
@@ -88,7 +88,7 @@ async fn the_webhook_may_write_and_publish_its_certificates() {
 #[testkit::test]
 async fn the_policies_do_not_apply_to_other_accounts() {
     drop(thief().await);
-    let admin = control_plane::for_thieves().admin().await;
+    let admin = control_plane::for_stolen_credentials().admin().await;
     let secrets = Api::<Secret>::namespaced(admin, HERE);
     let own: Secret = from(json!({"metadata": {"generateName": "any-"}, "type": "Opaque"}));
     secrets.create(&PostParams::default(), &own).await.unwrap();

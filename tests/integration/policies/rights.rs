@@ -116,7 +116,7 @@ async fn the_token_grants_no_other_right() {
     assert_denied(&thief, on_workloads()).await;
     assert_denied(&thief, on_authorization()).await;
     assert_denied(&thief, on_leases()).await;
-    let impersonating = control_plane::for_thieves()
+    let impersonating = control_plane::for_stolen_credentials()
         .with_webhooks_token(Some("system:admin"))
         .await;
     let path = secret_path(HERE, "foreign");

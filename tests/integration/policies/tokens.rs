@@ -40,7 +40,7 @@ async fn no_token_is_issued_for_accounts_of_unserved_namespaces() {
 #[testkit::test]
 async fn no_token_is_issued_for_other_audiences_or_a_long_lifetime() {
     let thief = thief().await;
-    let issuer = &control_plane::for_thieves().prepared().await.issuer;
+    let issuer = &control_plane::for_stolen_credentials().prepared().await.issuer;
     let attempts = [
         ("no audience", json!({})),
         ("an empty list", json!({"audiences": []})),

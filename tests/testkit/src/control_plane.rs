@@ -26,16 +26,16 @@ use std::{
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-/// The control plane, and what the manifests of `deploy/` say.
+/// A running control plane.
 pub struct ControlPlane {
     dir: TempDir,
     kubeconfig: PathBuf,
-    /// Lives until its standard input closes, so until this process ends, however it does.
+    /// It ends when its standard input closes, so it cannot outlive this process.
     child: Child,
     prepared: OnceCell<Prepared>,
 }
 
-/// What every webhook under test needs from the cluster.
+/// The objects and files of the cluster that every webhook under test needs.
 pub struct Prepared {
     /// The registration as deployed, to be pointed at a webhook under test.
     pub registration: MutatingWebhookConfiguration,
@@ -49,24 +49,26 @@ pub struct Prepared {
     pub jwks: String,
 }
 
-/// Of the webhook's account, and its name.
+/// The namespace of the webhook's account, and the name of the account.
 pub const NAMESPACE: &str = "acr-pull-webhook";
 
+/// The control plane that most tests share.
 pub fn shared() -> &'static Arc<ControlPlane> {
     static SHARED: OnceLock<Arc<ControlPlane>> = OnceLock::new();
     SHARED.get_or_init(|| Arc::new(ControlPlane::start()))
 }
 
-/// One for tests of leaders: these look after the pull secrets of the whole cluster, and shall have none of other tests.
+/// The control plane for tests of leaders: a leader manages the pull secrets of the whole cluster, which must not include
+/// those of other tests.
 pub fn for_elections() -> &'static Arc<ControlPlane> {
     static FOR_ELECTIONS: OnceLock<Arc<ControlPlane>> = OnceLock::new();
     FOR_ELECTIONS.get_or_init(|| Arc::new(ControlPlane::start()))
 }
 
-/// One for what a thief does with the rights to certificates: that is of consequence for all webhooks of a control plane.
-pub fn for_thieves() -> &'static Arc<ControlPlane> {
-    static FOR_THIEVES: OnceLock<Arc<ControlPlane>> = OnceLock::new();
-    FOR_THIEVES.get_or_init(|| Arc::new(ControlPlane::start()))
+/// The control plane for tests of stolen credentials: a change of certificates affects every webhook of a control plane.
+pub fn for_stolen_credentials() -> &'static Arc<ControlPlane> {
+    static FOR_STOLEN_CREDENTIALS: OnceLock<Arc<ControlPlane>> = OnceLock::new();
+    FOR_STOLEN_CREDENTIALS.get_or_init(|| Arc::new(ControlPlane::start()))
 }
 
 /// The folder of etcd, the programs of Kubernetes and `control-plane`, which are built when they are missing.
@@ -90,16 +92,16 @@ pub fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
-// === impl ControlPlane ===
-
 impl ControlPlane {
     /// A control plane of one test's own.
     pub async fn start_own() -> Arc<Self> {
         Arc::new(tokio::task::spawn_blocking(Self::start).await.unwrap())
     }
 
-    /// Starts a control plane.
+    /// Starts a control plane. The first start of a run also measures the speed of the machine, so the programs are built
+    /// before it.
     pub fn start() -> Self {
+        programs();
         crate::speed::measured(Self::launch)
     }
 
