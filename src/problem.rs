@@ -168,6 +168,11 @@ reasons! {
 }
 
 impl Reason {
+    /// Whether the called service limits the rate of requests.
+    pub fn is_throttle(self) -> bool {
+        matches!(self, Self::EntraThrottled | Self::RegistryThrottled)
+    }
+
     /// Whether the cause is the generator's spec, or an object that the spec refers to.
     pub fn concerns_generator(self) -> bool {
         matches!(

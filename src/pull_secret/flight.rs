@@ -4,12 +4,18 @@
 //! spoil the wait of the others. A success is remembered for a moment, which bridges the lag of a watch. A refusal is
 //! remembered with back-off until the version of the job changes, so that failing callers cannot drive upstream calls.
 
+mod retry;
+mod waiter;
+
+pub use retry::Retries;
+pub use waiter::Waiter;
+
 use crate::{
     problem::{Class, Problem, Reason},
     transport::{Progress, Stage},
 };
-use backon::{BackoffBuilder, ExponentialBuilder};
 use parking_lot::Mutex;
+use retry::{Delay, Schedule};
 use std::{
     collections::{HashMap, hash_map::Entry},
     hash::Hash,
@@ -21,6 +27,7 @@ use tokio::{
     task::AbortHandle,
     time::{Instant, sleep},
 };
+use waiter::State;
 
 /// A watch shows what a job wrote well within this time; afterwards the watch is right.
 const SUCCESS_TTL: Duration = Duration::from_secs(5);
@@ -32,13 +39,6 @@ const MAX_REFUSAL_TTL: Duration = Duration::from_secs(30);
 const REFUSAL_MEMORY: Duration = Duration::from_secs(60);
 /// A refusal takes about 1 KiB. Refusals beyond this number are not remembered.
 const MAX_REFUSALS: usize = 8192;
-/// The shortest time between two attempts while Azure fails; it doubles after each failure.
-const MIN_RETRY_DELAY: Duration = Duration::from_secs(5);
-/// The doubling ends here: a caller that arrives later starts the next attempt.
-const MAX_MIN_RETRY_DELAY: Duration = Duration::from_secs(30);
-/// The longest time between two attempts that no caller asks for.
-const MAX_RETRY_DELAY: Duration = Duration::from_secs(300);
-
 /// What a flight does.
 pub trait Job: Send + Sync + 'static {
     /// Attempts the job once. `progress` records what the attempt waits for.
@@ -47,8 +47,8 @@ pub trait Job: Send + Sync + 'static {
     /// Prepares a further attempt: what the job was made from may have changed, or be gone.
     fn refresh(&mut self) -> impl Future<Output = Result<(), Problem>> + Send;
 
-    /// Whether a transient failure is followed by further attempts.
-    fn retries(&self) -> bool;
+    /// Which further attempts follow a transient failure.
+    fn retries(&self) -> Retries;
 }
 
 /// The flights under way, the successes of the last seconds, and the refusals. Clones share them.
@@ -90,7 +90,7 @@ where
             // The flight is for another version: it makes no further attempt.
             predecessor = Some((flight.state.clone(), flight.task.clone()));
         }
-        let (sender, state) = watch::channel(State::Attempting);
+        let (sender, state) = watch::channel(State::Attempting(None));
         let retry_now = Arc::new(Notify::new());
         let progress = Progress::default();
         let controls = Controls {
@@ -153,7 +153,7 @@ where
         if let Some((mut state, task)) = predecessor {
             controls.progress.set(Stage::Predecessor);
             // Otherwise a write of the predecessor could arrive after the writes of this flight.
-            let _ = state.wait_for(|s| !matches!(s, State::Attempting)).await;
+            let _ = state.wait_for(|state| !state.is_attempting()).await;
             task.abort();
             controls.progress.set(Stage::Kubernetes);
         }
@@ -183,32 +183,18 @@ where
     }
 
     async fn attempt_until_final(&self, mut job: impl Job, controls: &Controls<K, V>) -> Result<(), Problem> {
-        let backoff = ExponentialBuilder::default()
-            .with_min_delay(MIN_RETRY_DELAY)
-            .with_max_delay(MAX_RETRY_DELAY)
-            .with_jitter()
-            .without_max_times();
-        let mut min_delay = MIN_RETRY_DELAY;
-        for delay in backoff.build() {
+        let mut schedule = Schedule::new();
+        loop {
             // Boxed because an attempt is large and a flight spends most of its time between attempts.
-            let problem = match Box::pin(job.attempt(controls.progress.clone())).await {
-                Err(problem) if problem.is_transient() && job.retries() && self.is_current(controls) => {
-                    problem
-                }
-                outcome => return outcome,
+            let Err(problem) = Box::pin(job.attempt(controls.progress.clone())).await else {
+                return Ok(());
             };
-            let asked = problem.retry_after.unwrap_or_default();
-            let earliest = asked.clamp(min_delay, MAX_RETRY_DELAY);
-            min_delay = (min_delay * 2).min(MAX_MIN_RETRY_DELAY);
-            controls
-                .state
-                .send_replace(State::BackingOff(problem, Instant::now() + earliest));
-            sleep(earliest).await;
-            tokio::select! {
-                () = sleep(delay.saturating_sub(earliest)) => {}
-                () = controls.retry_now.notified() => {}
-            }
-            controls.state.send_replace(State::Attempting);
+            let delay = schedule.next(job.retries(), &problem);
+            let Some(delay) = delay.filter(|_| self.is_current(controls)) else {
+                return Err(problem);
+            };
+            controls.wait(delay, &problem).await;
+            controls.state.send_replace(State::Attempting(Some(problem)));
             match Box::pin(job.refresh()).await {
                 Ok(()) => {}
                 // A failure to refresh is not a reason to stop: the attempt uses what is known.
@@ -216,7 +202,6 @@ where
                 Err(problem) => return Err(problem),
             }
         }
-        Err(interrupted())
     }
 
     /// Whether this flight is still the flight of its key.
@@ -302,7 +287,7 @@ impl<V> Flight<V> {
     }
 
     fn is_attempting(&self) -> bool {
-        matches!(*self.state.borrow(), State::Attempting)
+        self.state.borrow().is_attempting()
     }
 }
 
@@ -312,57 +297,6 @@ struct Refusal<V> {
     problem: Problem,
     ttl: Duration,
     expires: Instant,
-}
-
-/// A caller's view of a flight.
-pub struct Waiter {
-    state: watch::Receiver<State>,
-    progress: Progress,
-    retry_now: Arc<Notify>,
-}
-
-impl Waiter {
-    fn refused(problem: Problem) -> Self {
-        let (_, state) = watch::channel(State::Finished(Err(problem)));
-        Self {
-            state,
-            progress: Progress::default(),
-            retry_now: Arc::default(),
-        }
-    }
-
-    /// What the flight waits for.
-    pub fn progress(&self) -> Progress {
-        self.progress.clone()
-    }
-
-    /// The outcome of the flight, or of its last attempt while it backs off.
-    pub async fn outcome(mut self) -> Result<(), Problem> {
-        let is_due = match &*self.state.borrow_and_update() {
-            State::BackingOff(_, earliest) => *earliest <= Instant::now(),
-            _ => false,
-        };
-        if is_due {
-            self.retry_now.notify_one();
-            if self.state.changed().await.is_err() {
-                return Err(interrupted());
-            }
-        }
-        let settled = self.state.wait_for(|s| !matches!(s, State::Attempting)).await;
-        match settled.as_deref() {
-            Ok(State::Finished(outcome)) => outcome.clone(),
-            Ok(State::BackingOff(problem, _)) => Err(problem.clone()),
-            Ok(State::Attempting) | Err(_) => Err(interrupted()),
-        }
-    }
-}
-
-#[derive(Clone, Debug)]
-enum State {
-    Attempting,
-    Finished(Result<(), Problem>),
-    /// The last attempt failed, and the next one does not start before this moment.
-    BackingOff(Problem, Instant),
 }
 
 /// The flight that a new flight replaces.
@@ -375,6 +309,27 @@ struct Controls<K, V> {
     state: watch::Sender<State>,
     progress: Progress,
     retry_now: Arc<Notify>,
+}
+
+impl<K, V> Controls<K, V> {
+    /// Waits for the next attempt after this failure.
+    async fn wait(&self, delay: Delay, problem: &Problem) {
+        match delay {
+            Delay::Quick(delay) => {
+                self.state.send_replace(State::RetryingSoon(problem.clone()));
+                sleep(delay).await;
+            }
+            Delay::Slow { earliest, latest } => {
+                let next = Instant::now() + earliest;
+                self.state.send_replace(State::BackingOff(problem.clone(), next));
+                sleep(earliest).await;
+                tokio::select! {
+                    () = sleep(latest - earliest) => {}
+                    () = self.retry_now.notified() => {}
+                }
+            }
+        }
+    }
 }
 
 fn interrupted() -> Problem {

@@ -3,7 +3,7 @@
 use super::{
     ACRPullSecret, PullSecretPlan, PullSecrets, Resolver, WatchedPullSecret, Writer,
     census::Reservation,
-    flight::{Flights, Job, Waiter},
+    flight::{Flights, Job, Retries, Waiter},
     freshness::{Freshness, freshness_of, is_disputed, marked_unused},
     issuance::{Cause, Issuance},
     marks::Marks,
@@ -154,16 +154,17 @@ impl Inner {
         if freshness == Freshness::Fresh {
             return Ok(());
         }
-        let waiter = self.join(plan, Cause::Admission)?;
+        let mut waiter = self.join(plan, Cause::Admission)?;
         if freshness == Freshness::Usable {
             // The Secret is replaced in the background.
             return Ok(());
         }
-        let progress = waiter.progress();
-        deadline
-            .bound(waiter.outcome())
-            .await
-            .unwrap_or_else(|| Err(deadline_exceeded(&progress.stage())))
+        match deadline.bound(waiter.outcome()).await {
+            Some(outcome) => outcome,
+            None => Err(waiter
+                .last_problem()
+                .unwrap_or_else(|| deadline_exceeded(&waiter.progress().stage()))),
+        }
     }
 
     /// Makes the plan again from what the API server has. The pull secret was made from other inputs a moment ago: one
@@ -226,8 +227,11 @@ impl Job for IssuanceFlight {
         Ok(())
     }
 
-    fn retries(&self) -> bool {
-        // Renewals and repairs have a schedule of their own.
-        matches!(self.cause, Cause::Admission) && self.issuer.settings.on_upstream_failure.retries()
+    fn retries(&self) -> Retries {
+        match (&self.cause, self.issuer.settings.on_upstream_failure) {
+            (Cause::Renewal(_) | Cause::Repair, _) => Retries::Never,
+            (Cause::Admission, OnUpstreamFailure::Admit) => Retries::Unlimited,
+            (Cause::Admission, OnUpstreamFailure::Deny) => Retries::Quick,
+        }
     }
 }

@@ -23,11 +23,6 @@ pub enum Ensured {
 }
 
 impl OnUpstreamFailure {
-    /// Whether issuing goes on after the admission has ended.
-    pub fn retries(self) -> bool {
-        self == Self::Admit
-    }
-
     /// What a problem means for the Pod; an error refuses the Pod.
     pub fn judge(self, problem: Problem) -> Result<Ensured, Problem> {
         match problem.reason.class() {

@@ -1,4 +1,7 @@
-use super::*;
+use super::{
+    retry::{MAX_DELAY, MIN_DELAY},
+    *,
+};
 use std::{
     future::ready,
     sync::atomic::{AtomicUsize, Ordering},
@@ -13,7 +16,7 @@ struct Upstream {
     failures: usize,
     failure: Reason,
     duration: Duration,
-    retries: bool,
+    retries: Retries,
     /// The outcome of a refresh.
     refreshed: Result<(), Problem>,
 }
@@ -25,7 +28,7 @@ impl Upstream {
             failures,
             failure,
             duration: Duration::from_millis(100),
-            retries: true,
+            retries: Retries::Unlimited,
             refreshed: Ok(()),
         }
     }
@@ -56,7 +59,7 @@ impl Job for Upstream {
         ready(self.refreshed.clone())
     }
 
-    fn retries(&self) -> bool {
+    fn retries(&self) -> Retries {
         self.retries
     }
 }
@@ -66,7 +69,7 @@ async fn two_hundred_callers_share_one_flight() {
     let flights = TestFlights::default();
     let upstream = Upstream::failing(0, Reason::EntraUnavailable);
     let waiters: Vec<_> = (0..200).map(|_| upstream.join(&flights, "a")).collect();
-    for waiter in waiters {
+    for mut waiter in waiters {
         waiter.outcome().await.unwrap();
     }
     // A caller that arrives before the watch shows the result takes it from the flight.
@@ -78,10 +81,10 @@ async fn two_hundred_callers_share_one_flight() {
 async fn a_forgotten_success_is_not_joined_and_a_flight_under_way_is() {
     let flights = TestFlights::default();
     let upstream = Upstream::failing(0, Reason::EntraUnavailable);
-    let first = upstream.join(&flights, "a");
+    let mut first = upstream.join(&flights, "a");
     sleep(Duration::from_millis(50)).await;
     flights.forget_success(&"app");
-    let second = upstream.join(&flights, "a");
+    let mut second = upstream.join(&flights, "a");
     first.outcome().await.unwrap();
     second.outcome().await.unwrap();
     assert_eq!(upstream.attempts(), 1);
@@ -90,33 +93,81 @@ async fn a_forgotten_success_is_not_joined_and_a_flight_under_way_is() {
     assert_eq!(upstream.attempts(), 2);
 }
 
+/// The attempts that are made while the first caller waits.
+const QUICK_ATTEMPTS: usize = 3;
+
 #[tokio::test(start_paused = true)]
-async fn an_outage_is_reported_immediately_and_retried_until_it_ends() {
+async fn a_caller_waits_for_the_quick_retries_after_a_short_failure() {
+    for policy in [Retries::Quick, Retries::Unlimited] {
+        let flights = TestFlights::default();
+        let upstream = Upstream {
+            retries: policy,
+            ..Upstream::failing(QUICK_ATTEMPTS - 1, Reason::RegistryUnavailable)
+        };
+        let start = Instant::now();
+        let mut waiter = upstream.join(&flights, "a");
+        assert_eq!(waiter.last_problem(), None);
+        waiter.outcome().await.unwrap();
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_gives_up_before_a_retry_learns_the_last_problem() {
     let flights = TestFlights::default();
-    let upstream = Upstream::failing(3, Reason::EntraUnavailable);
+    let upstream = Upstream::failing(9, Reason::RegistryUnavailable);
+    let mut waiter = upstream.join(&flights, "a");
+    let given_up = tokio::time::timeout(Duration::from_millis(500), waiter.outcome()).await;
+    assert!(given_up.is_err(), "the flight retries in a moment");
+    let problem = waiter.last_problem().unwrap();
+    assert_eq!(problem.reason, Reason::RegistryUnavailable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn quick_retries_end_a_flight_that_makes_no_others() {
+    let flights = TestFlights::default();
+    let upstream = Upstream {
+        retries: Retries::Quick,
+        ..Upstream::failing(9, Reason::RegistryUnavailable)
+    };
+    assert!(upstream.join(&flights, "a").outcome().await.is_err());
+    sleep(MAX_DELAY * 3).await;
+    assert_eq!(upstream.attempts(), QUICK_ATTEMPTS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_reported_after_the_quick_retries_and_retried_until_it_ends() {
+    let flights = TestFlights::default();
+    let upstream = Upstream::failing(QUICK_ATTEMPTS + 2, Reason::EntraUnavailable);
     let first = upstream.join(&flights, "a").outcome().await;
     assert_eq!(first.unwrap_err().reason, Reason::EntraUnavailable);
     // A burst during the back-off gets the failure and causes no further attempt.
+    let start = Instant::now();
     for _ in 0..50 {
         assert!(upstream.join(&flights, "a").outcome().await.is_err());
     }
-    assert_eq!(upstream.attempts(), 1);
+    assert_eq!(
+        start.elapsed(),
+        Duration::ZERO,
+        "nobody waits during the back-off"
+    );
+    assert_eq!(upstream.attempts(), QUICK_ATTEMPTS);
     let waiter = upstream.join(&flights, "a");
     let mut state = waiter.state.clone();
     state
         .wait_for(|s| matches!(s, State::Finished(Ok(()))))
         .await
         .unwrap();
-    assert_eq!(upstream.attempts(), 4);
+    assert_eq!(upstream.attempts(), QUICK_ATTEMPTS + 3);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_caller_after_the_shortest_delay_starts_the_next_attempt_and_waits_for_it() {
     let flights = TestFlights::default();
-    let upstream = Upstream::failing(3, Reason::EntraThrottled);
+    let upstream = Upstream::failing(QUICK_ATTEMPTS + 2, Reason::EntraThrottled);
     // Without callers the delays grow; a caller after the shortest delay brings the next attempt forward.
-    let mut min_delay = MIN_RETRY_DELAY;
-    for attempts in 1..=3 {
+    let mut min_delay = MIN_DELAY;
+    for attempts in QUICK_ATTEMPTS..QUICK_ATTEMPTS + 3 {
         assert!(upstream.join(&flights, "a").outcome().await.is_err());
         assert_eq!(upstream.attempts(), attempts);
         sleep(min_delay - Duration::from_secs(1)).await;
@@ -130,7 +181,7 @@ async fn a_caller_after_the_shortest_delay_starts_the_next_attempt_and_waits_for
         min_delay *= 2;
     }
     upstream.join(&flights, "a").outcome().await.unwrap();
-    assert_eq!(upstream.attempts(), 4);
+    assert_eq!(upstream.attempts(), QUICK_ATTEMPTS + 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -139,16 +190,20 @@ async fn a_forgotten_flight_is_not_retried() {
     let upstream = Upstream::failing(9, Reason::EntraUnavailable);
     assert!(upstream.join(&flights, "a").outcome().await.is_err());
     flights.forget(&"app");
-    sleep(MAX_RETRY_DELAY * 3).await;
-    assert_eq!(upstream.attempts(), 1, "forgotten during the back-off");
+    sleep(MAX_DELAY * 3).await;
+    assert_eq!(
+        upstream.attempts(),
+        QUICK_ATTEMPTS,
+        "forgotten during the back-off"
+    );
 
     let flights = TestFlights::default();
     let upstream = Upstream::failing(9, Reason::EntraUnavailable);
-    let waiter = upstream.join(&flights, "a");
+    let mut waiter = upstream.join(&flights, "a");
     sleep(Duration::from_millis(10)).await;
     flights.forget(&"app");
     assert!(waiter.outcome().await.is_err());
-    sleep(MAX_RETRY_DELAY * 3).await;
+    sleep(MAX_DELAY * 3).await;
     assert_eq!(upstream.attempts(), 1, "forgotten during the first attempt");
 }
 
@@ -200,7 +255,7 @@ async fn a_refusal_is_remembered_with_back_off_and_for_30_seconds_at_most() {
 async fn a_failure_of_the_api_server_is_remembered_without_back_off() {
     let flights = TestFlights::default();
     let upstream = Upstream {
-        retries: false,
+        retries: Retries::Never,
         duration: Duration::ZERO,
         ..Upstream::failing(3, Reason::ApiServerUnavailable)
     };
@@ -242,12 +297,12 @@ fn a_flight_between_two_attempts_is_small() {
             Ok(())
         }
 
-        fn retries(&self) -> bool {
-            true
+        fn retries(&self) -> Retries {
+            Retries::Unlimited
         }
     }
 
-    let (state, _) = watch::channel(State::Attempting);
+    let (state, _) = watch::channel(State::Attempting(None));
     let controls = Controls {
         key: "app",
         version: "a",
@@ -263,7 +318,7 @@ fn a_flight_between_two_attempts_is_small() {
 async fn another_version_starts_after_the_flight_under_way() {
     let flights = TestFlights::default();
     let upstream = Upstream::failing(0, Reason::EntraRefused);
-    let old = upstream.join(&flights, "a");
+    let mut old = upstream.join(&flights, "a");
     sleep(Duration::from_millis(10)).await;
     assert!(flights.has_other_version(&"app", &"b"));
     upstream.join(&flights, "b").outcome().await.unwrap();
@@ -275,7 +330,7 @@ async fn another_version_starts_after_the_flight_under_way() {
 async fn a_flight_whose_object_is_deleted_is_not_joined() {
     let flights = TestFlights::default();
     let upstream = Upstream::failing(0, Reason::EntraRefused);
-    let waiter = upstream.join(&flights, "a");
+    let mut waiter = upstream.join(&flights, "a");
     sleep(Duration::from_millis(10)).await;
     flights.forget(&"app");
     waiter.outcome().await.unwrap();
