@@ -1,6 +1,7 @@
 //! Gets Entra tokens through `azure_identity`: for a service account with an assertion (TokenRequest API), for a
 //! service principal with its client secret, and for a managed identity from the endpoint of its node.
 
+mod aadsts;
 mod assertion;
 mod client_secret;
 mod cloud;

@@ -151,6 +151,8 @@ reasons! {
     ScopeNotGranted => Forbidden,
     /// Entra has no matching federated credential for the assertion. A new one takes effect after some minutes.
     FederatedCredentialNotFound => Upstream,
+    /// The registry gives the identity no access. A new role assignment takes effect after some minutes.
+    RoleAssignmentNotFound => Upstream,
     /// Entra is throttling requests.
     EntraThrottled => Upstream,
     /// Entra could not be reached, or its response has no usable content.
@@ -171,6 +173,15 @@ impl Reason {
     /// Whether the called service limits the rate of requests.
     pub fn is_throttle(self) -> bool {
         matches!(self, Self::EntraThrottled | Self::RegistryThrottled)
+    }
+
+    /// Whether the cause may be a change in Azure that has not taken effect yet. Otherwise a person has to act, so the
+    /// problem is reported while an earlier token still works.
+    pub fn awaits_propagation(self) -> bool {
+        matches!(
+            self,
+            Self::FederatedCredentialNotFound | Self::RoleAssignmentNotFound
+        )
     }
 
     /// Whether the cause is the generator's spec, or an object that the spec refers to.

@@ -3,6 +3,7 @@
 
 use super::{
     CloudEndpoints, SecretKey, ServicePrincipal, TenantIdSource, WorkloadIdentity,
+    aadsts::{self, Meaning},
     entra_error::{EntraError, EntraErrorKind},
 };
 use crate::{
@@ -129,16 +130,45 @@ impl EntraCaller<'_> {
 
     /// What a person can do about this AADSTS code.
     fn remediation(&self, code: u32) -> Option<String> {
+        match aadsts::meaning(code) {
+            Some(Meaning::NoFederatedCredential) => self.remediation_of_credential(code),
+            Some(Meaning::IssuerUnreachable) => self.remediation_of_issuer(),
+            _ => self.remediation_of_refusal(code),
+        }
+    }
+
+    fn remediation_of_credential(&self, code: u32) -> Option<String> {
+        // A credential with another audience, or with a subject in another case, exists already.
+        let verb = match code {
+            700_212 | 7_002_138 => "update",
+            _ => "create",
+        };
+        Some(format!(
+            "{}; a new or changed federated credential takes effect after a few minutes",
+            self.federated_credential(verb)?
+        ))
+    }
+
+    fn remediation_of_issuer(&self) -> Option<String> {
+        let EntraCaller::Workload { issuer, .. } = self else {
+            return None;
+        };
+        Some(format!(
+            "Entra must be able to fetch {0}{1} from the internet: curl {0}",
+            self.discovery()?,
+            note_if_private(issuer)
+        ))
+    }
+
+    fn remediation_of_refusal(&self, code: u32) -> Option<String> {
         let (client_id, tenant) = (self.client_id(), self.tenant_id());
         let text = match code {
-            70021 | 70025 | 700_211 | 700_213 => format!(
-                "{}; a new federated credential takes effect after a few minutes",
-                self.federated_credential("create")?
-            ),
-            700_212 | 7_002_138 => self.federated_credential("update")?,
             700_016 => format!(
                 "{} (check whether the tenant has the application: az ad sp show --id {client_id})",
                 self.set_client_id()
+            ),
+            7_000_229 => format!(
+                "tenant {tenant} has no service principal for the application: az ad sp create --id {client_id}"
             ),
             7_000_112 => {
                 format!("enable the application: az ad sp update --id {client_id} --set accountEnabled=true")
@@ -155,16 +185,6 @@ impl EntraCaller<'_> {
                  compare kubectl get --raw /openid/v1/jwks with the jwks_uri of {}",
                 self.discovery()?
             ),
-            90_061 => {
-                let EntraCaller::Workload { issuer, .. } = self else {
-                    return None;
-                };
-                format!(
-                    "Entra must be able to fetch {0}{1} from the internet: curl {0}",
-                    self.discovery()?,
-                    note_if_private(issuer)
-                )
-            }
             500_011 | 500_014 => format!(
                 "tenant {tenant} has no enabled service principal for the audience {}: set the webhook's --acr-audience to \
                  the audience that the registries of this cloud accept",

@@ -1,6 +1,6 @@
-//! Entra's error document, and the meaning of its AADSTS codes.
-//! Source: <https://learn.microsoft.com/entra/identity-platform/reference-error-codes>.
+//! Entra's error document, and the kind of failure that it describes.
 
+use super::aadsts::{self, Meaning};
 use crate::untrusted::UntrustedText;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -42,17 +42,15 @@ impl EntraError {
         if let Some(cause) = &self.unreachable {
             return EntraErrorKind::Unreachable(cause);
         }
-        if self.status == 429 || self.has(&[90055]) {
-            return EntraErrorKind::Throttled;
-        }
-        if self.has(&[70021, 70025, 700211, 700213]) {
-            return EntraErrorKind::NoFederatedCredential;
+        match self.meaning() {
+            Some(Meaning::Throttled) => return EntraErrorKind::Throttled,
+            Some(Meaning::NoFederatedCredential) => return EntraErrorKind::NoFederatedCredential,
+            Some(Meaning::Unavailable | Meaning::IssuerUnreachable) => return EntraErrorKind::Unavailable,
+            None => {}
         }
         match &self.document {
-            // 90033: a transient error occurred. 90061: Entra could not fetch the issuer's keys.
-            Some(_) if self.status >= 500 || self.status == 408 || self.has(&[90033, 90061]) => {
-                EntraErrorKind::Unavailable
-            }
+            _ if self.status == 429 => EntraErrorKind::Throttled,
+            Some(_) if self.status >= 500 || self.status == 408 => EntraErrorKind::Unavailable,
             Some(d) if d.error() == "temporarily_unavailable" => EntraErrorKind::Unavailable,
             Some(d) if !d.error().is_empty() => EntraErrorKind::Refused,
             _ => EntraErrorKind::UnexpectedBody,
@@ -85,10 +83,10 @@ impl EntraError {
         self.document.as_ref()?.error_codes.first().copied()
     }
 
-    fn has(&self, codes: &[u32]) -> bool {
-        self.document
-            .as_ref()
-            .is_some_and(|d| d.error_codes.iter().any(|c| codes.contains(c)))
+    /// The meaning of the first code that has one.
+    fn meaning(&self) -> Option<Meaning> {
+        let codes = self.document.iter().flat_map(|document| &document.error_codes);
+        codes.copied().find_map(aadsts::meaning)
     }
 }
 
@@ -190,9 +188,17 @@ mod tests {
             kind(400, r#"{"error":"unauthorized_client","error_codes":[700016]}"#),
             "refused"
         );
+        for code in [70_021, 700_211, 700_212, 700_213, 7_002_138] {
+            let body = format!(r#"{{"error":"invalid_client","error_codes":[{code}]}}"#);
+            assert_eq!(kind(401, &body), "no federated credential", "{code}");
+        }
+        for code in [50_166, 501_661, 90_024, 90_033, 90_061, 90_090] {
+            let body = format!(r#"{{"error":"invalid_request","error_codes":[{code}]}}"#);
+            assert_eq!(kind(400, &body), "unavailable", "{code}");
+        }
         assert_eq!(
-            kind(401, r#"{"error":"invalid_client","error_codes":[7002138]}"#),
-            "refused"
+            kind(400, r#"{"error":"invalid_request","error_codes":[90055]}"#),
+            "throttled"
         );
         assert_eq!(
             kind(400, r#"{"error":"unauthorized_client","error_codes":["700016"]}"#),

@@ -242,7 +242,7 @@ impl Issuance {
     pub async fn report_failure(&self, key: &NamespacedName, owner: &ACRPullSecret, problem: &Problem) {
         let now = Timestamp::now();
         // While the present token works, a transient failure needs nobody's attention.
-        if problem.is_transient() && is_working(owner, now) {
+        if problem.is_transient() && !problem.reason.awaits_propagation() && is_working(owner, now) {
             return;
         }
         self.warn_once(owner, problem);

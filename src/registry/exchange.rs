@@ -241,10 +241,11 @@ fn error_problem(host: &RegistryHost, path: &str, reply: &Reply) -> Problem {
         })
         .unwrap_or_default();
     let (reason, hint) = match status {
+        // The exchange answers 401 to an identity without a role, also while a new role assignment is not known yet.
         401 => (
-            Reason::RegistryRefused,
+            Reason::RoleAssignmentNotFound,
             "; grant the identity AcrPull on the registry (Container Registry Repository Reader if the registry uses ABAC), \
-             and check that the registry belongs to the tenant",
+             and check that the registry belongs to the tenant; a new role assignment takes effect after a few minutes",
         ),
         403 => (
             Reason::RegistryRefused,
@@ -375,7 +376,7 @@ mod tests {
             401,
             r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required","detail":null}]}"#,
         );
-        assert_eq!(denied.reason, Reason::RegistryRefused);
+        assert_eq!(denied.reason, Reason::RoleAssignmentNotFound);
         assert!(denied.message.contains("(UNAUTHORIZED: authentication required)"));
         for (status, reason) in [
             (403, Reason::RegistryRefused),

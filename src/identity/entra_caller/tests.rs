@@ -76,8 +76,8 @@ fn error_with(code: u32, description: &str) -> EntraError {
 
 const ANNOTATION: TenantIdSource = TenantIdSource::Annotation("azure.workload.identity/tenant-id");
 
-/// The codes of refusals, each with its reason and parts of its message.
-const REFUSALS: &[(u32, Reason, &[&str])] = &[
+/// A code, its reason, and parts of the message that explains it.
+const CODES: &[(u32, Reason, &[&str])] = &[
     (
         70_021,
         Reason::FederatedCredentialNotFound,
@@ -108,7 +108,7 @@ const REFUSALS: &[(u32, Reason, &[&str])] = &[
     ),
     (
         700_212,
-        Reason::EntraRefused,
+        Reason::FederatedCredentialNotFound,
         &[
             "--audiences api://AzureADTokenExchange ",
             "federated-credential update",
@@ -116,7 +116,7 @@ const REFUSALS: &[(u32, Reason, &[&str])] = &[
     ),
     (
         7_002_138,
-        Reason::EntraRefused,
+        Reason::FederatedCredentialNotFound,
         &[
             "--subject system:serviceaccount:team-a:app ",
             "federated-credential update",
@@ -163,6 +163,12 @@ const REFUSALS: &[(u32, Reason, &[&str])] = &[
         &["curl https://oidc.example.com/cluster/.well-known/openid-configuration"],
     ),
     (
+        501_661,
+        Reason::EntraUnavailable,
+        &["curl https://oidc.example.com/cluster/.well-known/openid-configuration"],
+    ),
+    (7_000_229, Reason::EntraRefused, &["az ad sp create --id", CLIENT]),
+    (
         500_011,
         Reason::EntraRefused,
         &["--acr-audience", "https://containerregistry.azure.net"],
@@ -175,9 +181,9 @@ const REFUSALS: &[(u32, Reason, &[&str])] = &[
 
 #[test]
 fn each_code_names_the_object_and_the_command_that_fixes_it() {
-    for (code, reason, parts) in REFUSALS {
-        let problem = workload_problem(*code, ANNOTATION, ISSUER);
-        assert_eq!(problem.reason, *reason, "{problem}");
+    for &(code, reason, parts) in CODES {
+        let problem = workload_problem(code, ANNOTATION, ISSUER);
+        assert_eq!(problem.reason, reason, "{problem}");
         for part in parts
             .iter()
             .copied()
