@@ -34,12 +34,13 @@ impl Scope {
             ));
         }
         let mut checked = String::with_capacity(text.len());
+        let mut can_pull = false;
         for (number, part) in text.split_ascii_whitespace().enumerate() {
             if number == MAX_REPOSITORIES {
                 let why = format!("it names more than {MAX_REPOSITORIES} repositories");
                 return Err(invalid(text, part, &why));
             }
-            RequestedAccess::parse(text, part)?;
+            can_pull |= RequestedAccess::parse(text, part)?.actions.contains(&PULL);
             if number > 0 {
                 checked.push(' ');
             }
@@ -47,6 +48,10 @@ impl Scope {
         }
         if checked.is_empty() {
             let why = "it is empty; remove it to get an unscoped token";
+            return Err(invalid(text, text, why));
+        }
+        if !can_pull {
+            let why = "no repository has the action pull, so the kubelet could not pull an image";
             return Err(invalid(text, text, why));
         }
         Ok(Self(checked.into_boxed_str()))
@@ -116,6 +121,11 @@ impl<'a> RequestedAccess<'a> {
                 "wildcards are not supported; name each repository and action",
             ));
         }
+        if let Some((host, _)) = name.split_once('/').filter(|(first, _)| is_registry(first)) {
+            let why =
+                "a repository name does not include the registry; leave out the host and the slash after it";
+            return Err(invalid(text, host, why));
+        }
         for component in name.split('/') {
             if !is_path_component(component) {
                 let at = if component.is_empty() { rest } else { component };
@@ -164,6 +174,13 @@ fn invalid(text: &str, part: &str, why: &str) -> Problem {
     )
 }
 
+/// Whether the first part of a name is a registry of one of Azure's clouds. A registry of another domain cannot be
+/// distinguished from a part with a dot in it.
+fn is_registry(first: &str) -> bool {
+    let mut suffixes = super::DEFAULT_SUFFIXES.split(',');
+    suffixes.any(|suffix| first.ends_with(&format!(".{suffix}")))
+}
+
 /// Whether `part` is a path component of a repository name in distribution's reference grammar: alphanumeric runs
 /// joined by one `.`, one or two `_`, or any number of `-`.
 fn is_path_component(part: &str) -> bool {
@@ -201,6 +218,10 @@ mod tests {
             ("repository:app:pull repository:App:pull", 32),
             ("repository:app:pull repository:app:PULL", 36),
             ("repository::pull", 12),
+            ("repository:app:push", 1),
+            ("repository:app:read repository:b:pul", 1),
+            ("repository:contoso.azurecr.io/app:pull", 12),
+            ("repository:app:pull repository:contoso.azurecr.cn/app:pull", 32),
             ("nonsense", 1),
             ("", 1),
         ] {
@@ -248,7 +269,7 @@ mod tests {
         }
 
         #[test]
-        fn a_valid_scope_is_printed_as_it_was_written(names in prop::collection::vec("[a-z0-9]{1,5}([._-][a-z0-9]{1,5}){0,2}(/[a-z0-9]{1,4}){0,3}:(pull|push|pull,push)", 1..4)) {
+        fn a_valid_scope_is_printed_as_it_was_written(names in prop::collection::vec("[a-z0-9]{1,5}([._-][a-z0-9]{1,5}){0,2}(/[a-z0-9]{1,4}){0,3}:(pull|push,pull|pull,push)", 1..4)) {
             let text = names.iter().map(|n| format!("repository:{n}")).collect::<Vec<_>>().join(" ");
             let scope = Scope::parse(&text).unwrap();
             prop_assert_eq!(scope.to_string(), text);
