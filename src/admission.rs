@@ -12,7 +12,8 @@ pub use annotation::{ACCESS_TOKEN_ANNOTATION, MAX_REFERENCES, parse_default_refe
 pub use http::router;
 pub use patch::{INJECTED_LABEL, PULL_SECRETS_ANNOTATION, patch};
 pub use response::{AdmissionResponse, Verdict};
-pub use review::{ReferenceSource, Request, parse};
+use review::without_port;
+pub use review::{PodView, ReferenceSource, Request, parse};
 
 use crate::{
     deadline::Deadline,
@@ -20,7 +21,7 @@ use crate::{
     live_pod::LivePod,
     names::{NamespaceName, ObjectName},
     problem::{Class, Problem, Reason},
-    pull_secret::{Ensured, Issuer, PullSecretRequest, Resolution, Resolver},
+    pull_secret::{Ensured, Issuer, PullSecretPlan, PullSecretRequest, Resolution, Resolver},
     reference::Reference,
     telemetry::Metrics,
     untrusted::UntrustedText,
@@ -147,13 +148,7 @@ impl Inner {
                 }
             })?;
             warnings.extend(warning);
-            let registry = plan.inputs.registry.as_str();
-            if !request.object.pulls_from(registry) {
-                warnings.push(format!(
-                    "no container image comes from {registry}, the registry of {}",
-                    plan.request.reference()
-                ));
-            }
+            warnings.extend(registry_warning(&request.object, &plan));
             plans.push(plan);
         }
         let names: Vec<_> = plans.iter().map(|plan| plan.name().as_str()).collect();
@@ -189,7 +184,7 @@ impl Inner {
         if self.resolver.excluded().contains(namespace)
             || !object
                 .registries()
-                .any(|registry| self.resolver.may_serve(registry))
+                .any(|registry| self.resolver.may_serve(without_port(registry)))
         {
             return Ok(None);
         }
@@ -197,7 +192,7 @@ impl Inner {
             && let Ok(Some(reference)) = parse_default_reference(&label)
             && let pull_secret = pull_secret_request(request, reference)
             && let Some(registry) = self.resolver.known_registry(&pull_secret)
-            && object.pulls_from(registry.as_str())
+            && asks_for(object, registry.as_str())
         {
             return Ok(Some(pull_secret));
         }
@@ -221,7 +216,7 @@ impl Inner {
             .fetch_registry(&default)
             .await
             .map_err(|problem| problem.at(format_args!("default generator of namespace {namespace}")))?;
-        Ok(object.pulls_from(registry.as_str()).then_some(default))
+        Ok(asks_for(object, registry.as_str()).then_some(default))
     }
 
     /// The pull secret that the label of the Namespace requests, as the API server has the label.
@@ -236,6 +231,30 @@ impl Inner {
         let reference = parse_default_reference(&label)?;
         Ok(reference.map(|reference| PullSecretRequest::new(namespace, reference, service_account)))
     }
+}
+
+/// Whether a Pod without the annotation gets the default pull secret of this registry. An image that names the registry
+/// in another way counts, so that the creator of the Pod is warned.
+fn asks_for(pod: &PodView<'_>, registry: &str) -> bool {
+    pod.pulls_from(registry) || pod.misspelling_of(registry).is_some()
+}
+
+/// Warns about a pull secret that the kubelet would not use for any image.
+fn registry_warning(pod: &PodView<'_>, plan: &PullSecretPlan) -> Option<String> {
+    let registry = plan.inputs.registry.as_str();
+    if let Some(found) = pod.misspelling_of(registry) {
+        return Some(format!(
+            "the kubelet does not use the pull secret for an image of {}: write the registry as {registry}, in lower case and \
+             without a port",
+            UntrustedText::quoted(found)
+        ));
+    }
+    (!pod.pulls_from(registry)).then(|| {
+        format!(
+            "no image of the Pod comes from {registry}, the registry of {}",
+            plan.request.reference()
+        )
+    })
 }
 
 fn pull_secret_request(request: &Request<'_>, reference: Reference) -> PullSecretRequest {

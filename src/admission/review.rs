@@ -171,6 +171,7 @@ impl PodView<'_> {
                 containers: Some(BoundedList(containers)),
                 init_containers: None,
                 ephemeral_containers: None,
+                volumes: None,
             },
         }
     }
@@ -190,10 +191,17 @@ impl PodView<'_> {
         self.spec.service_account_name.as_ref()
     }
 
-    /// Whether the image of any container comes from this registry. Registries are compared exactly, without a port and
-    /// in lower case, as the kubelet compares them with the entry of the pull secret.
+    /// Whether any image comes from this registry. Registries are compared exactly, without a port and in lower case, as
+    /// the kubelet compares them with the entry of the pull secret.
     pub fn pulls_from(&self, registry: &str) -> bool {
         self.registries().any(|found| found == registry)
+    }
+
+    /// How an image names this registry in another way than the kubelet expects: in another case, or with the port of
+    /// HTTPS.
+    pub fn misspelling_of(&self, registry: &str) -> Option<&str> {
+        let mut registries = self.registries();
+        registries.find(|found| *found != registry && without_port(found).eq_ignore_ascii_case(registry))
     }
 
     /// The text before the first `/` of each image, which may be a registry.
@@ -202,14 +210,20 @@ impl PodView<'_> {
             containers,
             init_containers,
             ephemeral_containers,
+            volumes,
             ..
         } = &self.spec;
-        let all = [containers, init_containers, ephemeral_containers];
-        let all = all.into_iter().flatten().flat_map(|BoundedList(list)| list);
-        all.filter_map(|container| {
-            let image = container.image.as_deref()?;
-            Some(image.trim().split_once('/')?.0)
-        })
+        let containers = [containers, init_containers, ephemeral_containers];
+        let containers = containers
+            .into_iter()
+            .flatten()
+            .flat_map(|BoundedList(list)| list);
+        let images = containers.filter_map(|container| container.image.as_deref());
+        let volumes = volumes.iter().flat_map(|BoundedList(list)| list);
+        let volumes = volumes.filter_map(|volume| volume.image.as_ref()?.reference.as_deref());
+        images
+            .chain(volumes)
+            .filter_map(|image| Some(image.trim().split_once('/')?.0))
     }
 }
 
@@ -255,6 +269,8 @@ pub(super) struct Spec<'a> {
     init_containers: Option<BoundedList<Container<'a>>>,
     #[serde(borrow, default)]
     ephemeral_containers: Option<BoundedList<Container<'a>>>,
+    #[serde(borrow, default)]
+    volumes: Option<BoundedList<Volume<'a>>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -265,6 +281,25 @@ pub(super) struct Container<'a> {
 
 impl ListItem for Container<'_> {
     const PLURAL: &'static str = "containers of one kind";
+    const MAX_ITEMS: usize = 1000;
+}
+
+/// A volume. The kubelet pulls the image of an image volume with the Pod's pull secrets.
+/// Source: <https://kubernetes.io/docs/concepts/storage/volumes/#image>.
+#[derive(Debug, Deserialize)]
+struct Volume<'a> {
+    #[serde(borrow, default)]
+    image: Option<ImageVolume<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ImageVolume<'a> {
+    #[serde(borrow, default)]
+    reference: Option<Cow<'a, str>>,
+}
+
+impl ListItem for Volume<'_> {
+    const PLURAL: &'static str = "volumes";
     const MAX_ITEMS: usize = 1000;
 }
 
@@ -337,6 +372,11 @@ fn parse_uid(body: &str) -> Option<String> {
     }
     let review = serde_json::from_str::<OnlyUid>(body).ok()?;
     Some(review.request.uid).filter(|uid| uid.len() <= MAX_UID_LENGTH)
+}
+
+/// The name of a registry without the default port of HTTPS.
+pub fn without_port(registry: &str) -> &str {
+    registry.strip_suffix(":443").unwrap_or(registry)
 }
 
 fn owned(text: Cow<'_, str>) -> Cow<'static, str> {

@@ -151,7 +151,7 @@ async fn a_pull_secret_that_no_image_needs_causes_a_warning() {
     assert_eq!(
         warnings,
         [
-            "acr-pull-webhook: no container image comes from contoso.azurecr.io, the registry of ACRAccessToken contoso"
+            "acr-pull-webhook: no image of the Pod comes from contoso.azurecr.io, the registry of ACRAccessToken contoso"
         ]
     );
     let spec = annotated.spec.as_mut().unwrap();

@@ -86,7 +86,28 @@ fn the_label_of_the_namespace_applies_to_pods_without_the_annotation() {
 }
 
 #[test]
-fn registries_of_all_containers_are_compared_exactly() {
+fn another_spelling_of_the_registry_is_found_and_is_not_a_match() {
+    let body = |image: &str| review(json!({"spec": {"containers": [{"image": image}]}})).to_string();
+    for image in [
+        "Contoso.azurecr.io/app",
+        "contoso.azurecr.io:443/app:1",
+        "CONTOSO.AZURECR.IO:443/app",
+    ] {
+        let body = body(image);
+        let pod = parse(body.as_bytes()).unwrap().object;
+        assert!(!pod.pulls_from("contoso.azurecr.io"), "{image}");
+        let found = pod.misspelling_of("contoso.azurecr.io");
+        assert_eq!(found, image.split_once('/').map(|(host, _)| host));
+    }
+    for image in ["contoso.azurecr.io/app", "contoso.azurecr.io:5000/app", "busybox"] {
+        let body = body(image);
+        let pod = parse(body.as_bytes()).unwrap().object;
+        assert_eq!(pod.misspelling_of("contoso.azurecr.io"), None, "{image}");
+    }
+}
+
+#[test]
+fn registries_of_all_images_are_compared_exactly() {
     let pulls = |spec: Value| {
         let body = review(json!({"metadata": {}, "spec": spec})).to_string();
         parse(body.as_bytes())
@@ -94,6 +115,14 @@ fn registries_of_all_containers_are_compared_exactly() {
             .object
             .pulls_from("contoso.azurecr.io")
     };
+    let volumes =
+        json!([{"name": "a", "emptyDir": {}}, {"image": {"reference": "contoso.azurecr.io/data:1"}}]);
+    assert!(pulls(
+        json!({"containers": [{"image": "busybox"}], "volumes": volumes})
+    ));
+    // The image of an RBD volume is a disk of a Ceph cluster.
+    let disk = json!([{"rbd": {"image": "contoso.azurecr.io/disk"}}, {"image": null}]);
+    assert!(!pulls(json!({"volumes": disk})));
     for list in ["containers", "initContainers", "ephemeralContainers"] {
         assert!(
             pulls(json!({list: [{"image": "busybox"}, {"image": "contoso.azurecr.io/team/app@sha256:0"}]})),
