@@ -311,7 +311,12 @@ where
         }
         if failure.is_interruption() && !self.failing && self.consecutive_failures <= MAX_INTERRUPTIONS {
             let namespace = self.namespace.as_deref();
-            tracing::debug!(namespace, why = %failure, "the {} is interrupted and starts again", self.name);
+            let outcome = if code == 410 {
+                "has expired and lists again"
+            } else {
+                "was interrupted and starts again"
+            };
+            tracing::debug!(namespace, why = %failure, "the {} {outcome}", self.name);
             return;
         }
         // The kind or the permission does not exist. If the kind has been deleted, so have its objects.
