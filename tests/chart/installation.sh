@@ -31,6 +31,14 @@ an_upgrade_keeps_published_fields_and_uninstall_leaves_only_crds() {
   "$kubectl" delete crd acrpullsecrets.acr-pull.dev acraccesstokens.generators.external-secrets.io clustergenerators.generators.external-secrets.io >/dev/null
 }
 
+an_upgrade_can_rename_the_registration() {
+  release install --create-namespace
+  release upgrade --set webhook.configurationName=zz-last
+  equal mutatingwebhookconfiguration.admissionregistration.k8s.io/zz-last \
+    "$("$kubectl" get mutatingwebhookconfigurations --output name)"
+  uninstall
+}
+
 helm_takes_over_a_kustomize_deployment_and_reinstalls() {
   local crd
   "$kubectl" create --kustomize "$root/deploy/kustomize/crds" >/dev/null
@@ -73,5 +81,6 @@ the_crds_of_external_secrets_operator_are_left_unchanged() {
 
 check an_api_server_accepts_every_valid_row_of_values
 check an_upgrade_keeps_published_fields_and_uninstall_leaves_only_crds
+check an_upgrade_can_rename_the_registration
 check helm_takes_over_a_kustomize_deployment_and_reinstalls
 check the_crds_of_external_secrets_operator_are_left_unchanged

@@ -92,6 +92,14 @@ the_pod_of_helm_test_is_not_selected_by_the_service() {
   equal "    app.kubernetes.io/name: $name-test" "$labels"
 }
 
+# A Deployment Safeguard of AKS.
+two_services_do_not_have_the_same_selector() {
+  local selectors
+  selectors=$(render --set serviceMonitor.enabled=true | "$work/normalise" -kinds | grep '"kind":"Service"' |
+    grep -o '"selector":{[^}]*}')
+  equal "2 2" "$(wc -l <<<"$selectors") $(sort -u <<<"$selectors" | wc -l)"
+}
+
 one_replica_has_no_disruption_budget() {
   contains "$(render)" 'kind: PodDisruptionBudget'
   equal "" "$(render --set replicas=1 | grep PodDisruptionBudget || true)"
@@ -192,6 +200,7 @@ check the_name_of_the_registration_reaches_rbac_and_options
 check common_labels_and_annotations_are_on_every_object
 check common_labels_do_not_replace_labels_of_the_chart
 check the_pod_of_helm_test_is_not_selected_by_the_service
+check two_services_do_not_have_the_same_selector
 check one_replica_has_no_disruption_budget
 check a_rollout_on_the_host_network_ends_an_old_pod_first
 check pods_run_on_linux_nodes
