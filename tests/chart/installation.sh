@@ -39,6 +39,23 @@ an_upgrade_can_rename_the_registration() {
   uninstall
 }
 
+# As Argo CD compares: what the webhook publishes, and what the admissions enforcer of AKS requires, is no difference.
+published_fields_are_not_a_difference_for_server_side_apply() {
+  local registration=$work/registration.yaml entry enforced
+  render --show-only templates/webhook.yaml >"$registration"
+  "$kubectl" apply --server-side --field-manager argocd-controller --filename "$registration" >/dev/null
+  for entry in 0 1; do
+    "$kubectl" patch mutatingwebhookconfiguration "$name" --field-manager "$name" --type json --patch \
+      '[{"op":"add","path":"/webhooks/'"$entry"'/clientConfig/service/path","value":"/mutate/x"},
+        {"op":"add","path":"/webhooks/'"$entry"'/clientConfig/caBundle","value":"'"$(base64 -w 0 "$work/cluster/pki/ca.crt")"'"}]' >/dev/null
+    enforced=$("$kubectl" get mutatingwebhookconfiguration "$name" \
+      --output "jsonpath={.webhooks[$entry].namespaceSelector.matchExpressions[*].key}")
+    contains "$enforced" "control-plane kubernetes.azure.com/managedby"
+  done
+  "$kubectl" diff --server-side --field-manager argocd-controller --filename "$registration"
+  "$kubectl" delete --filename "$registration" >/dev/null
+}
+
 helm_takes_over_a_kustomize_deployment_and_reinstalls() {
   local crd
   "$kubectl" create --kustomize "$root/deploy/kustomize/crds" >/dev/null
@@ -82,5 +99,6 @@ the_crds_of_external_secrets_operator_are_left_unchanged() {
 check an_api_server_accepts_every_valid_row_of_values
 check an_upgrade_keeps_published_fields_and_uninstall_leaves_only_crds
 check an_upgrade_can_rename_the_registration
+check published_fields_are_not_a_difference_for_server_side_apply
 check helm_takes_over_a_kustomize_deployment_and_reinstalls
 check the_crds_of_external_secrets_operator_are_left_unchanged

@@ -129,5 +129,7 @@ if [[ $* != lint ]]; then
   source "$here/platforms.sh"
   # shellcheck source-path=SCRIPTDIR source=ordering.sh
   source "$here/ordering.sh"
+  # shellcheck source-path=SCRIPTDIR source=documents.sh
+  source "$here/documents.sh"
 fi
 summary
