@@ -103,6 +103,9 @@ a_later_annotation_does_not_replace_the_default_of_the_namespace() {
   # Called once, before the annotation, and not again.
   await_calls "namespaces.acr-pull.dev annotation= *;$policy_engine annotation= *" labelled
   equal 2 "$(calls labelled | tr ';' '\n' | wc -l)"
+  # Also with `none`.
+  register "$policy_engine" annotation/none
+  await_calls "namespaces.acr-pull.dev annotation= *;$policy_engine annotation= *" labelled
   unregister "$policy_engine"
 }
 
@@ -145,6 +148,15 @@ YAML
   unregister
 }
 
+an_image_that_is_rewritten_earlier_is_seen_in_one_call() {
+  team images-last "$stamp=contoso"
+  register_ours "" --set webhook.configurationName=zz-acr-pull-webhook
+  register swap image/contoso.azurecr.io/app
+  await_calls "swap *;namespaces.acr-pull.dev *image=contoso.azurecr.io/app *" images-last
+  equal 2 "$(calls images-last | tr ';' '\n' | wc -l)"
+  unregister swap
+}
+
 an_image_that_is_rewritten_later_is_seen_in_a_second_call() {
   team images "$stamp=contoso"
   register_ours ""
@@ -171,6 +183,7 @@ check an_annotation_is_seen_if_the_registration_sorts_last
 check a_later_annotation_does_not_replace_the_default_of_the_namespace
 check an_earlier_annotation_replaces_the_default_of_the_namespace
 check an_annotation_of_a_mutating_admission_policy_is_seen
+check an_image_that_is_rewritten_earlier_is_seen_in_one_call
 check an_image_that_is_rewritten_later_is_seen_in_a_second_call
 check a_webhook_that_reads_pull_secrets_finds_ours_only_if_it_sorts_later
 kill "$webhooks"
