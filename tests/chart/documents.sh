@@ -22,7 +22,7 @@ workload() {
 }
 
 # docs/migrating.md
-workloads_without_a_client_id_are_listed_before_a_namespace_is_labelled() {
+workloads_without_a_client_id_are_listed_for_a_namespace() {
   "$kubectl" create namespace team-a >/dev/null
   "$kubectl" create serviceaccount app --namespace team-a >/dev/null
   "$kubectl" annotate serviceaccount app --namespace team-a azure.workload.identity/client-id=x >/dev/null
@@ -75,6 +75,6 @@ YAML
 }
 
 command -v jq >/dev/null || die "'jq' is missing: install the package jq"
-check workloads_without_a_client_id_are_listed_before_a_namespace_is_labelled
+check workloads_without_a_client_id_are_listed_for_a_namespace
 check restored_secrets_without_an_owner_are_listed
 check a_generator_that_is_a_hook_exists_before_the_job_of_a_hook
