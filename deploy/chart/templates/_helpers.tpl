@@ -3,6 +3,11 @@
 {{ .Values.fullnameOverride | default .Chart.Name }}
 {{- end }}
 
+{{/* API servers call webhooks in the order of these names, so this one can differ: docs/ordering.md. */}}
+{{- define "acr-pull-webhook.registration" -}}
+{{ .Values.webhook.configurationName | default (include "acr-pull-webhook.name" .) }}
+{{- end }}
+
 {{- define "acr-pull-webhook.account" -}}
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "acr-pull-webhook.name" . }}
 {{- end }}
@@ -23,20 +28,24 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
 {{- end }}
 
-{{/* Name and labels of an object, and its namespace unless the object is cluster-scoped. */}}
-{{- define "acr-pull-webhook.clusterMetadata" -}}
-name: {{ include "acr-pull-webhook.name" . }}
-labels:
-  {{- include "acr-pull-webhook.labels" . | nindent 2 }}
-{{- end }}
+{{/*
+Name, namespace, labels and annotations of an object. `context` is the chart's context; optional are `name` or a `suffix`
+of the common name, `namespace` unless the object is cluster-scoped, and the object's own `labels` and `annotations`.
+*/}}
 {{- define "acr-pull-webhook.metadata" -}}
-{{ include "acr-pull-webhook.clusterMetadata" . }}
-namespace: {{ .Release.Namespace }}
+{{- $values := .context.Values -}}
+name: {{ .name | default (printf "%s%s" (include "acr-pull-webhook.name" .context) (.suffix | default "")) }}
+{{- with .namespace }}
+namespace: {{ . }}
+{{- end }}
+labels:
+  {{- merge (dict) (.labels | default dict) (include "acr-pull-webhook.labels" .context | fromYaml) $values.commonLabels | toYaml | nindent 2 }}
+{{- with merge (dict) (.annotations | default dict) $values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{- define "acr-pull-webhook.subjects" -}}
@@ -44,6 +53,23 @@ subjects:
   - kind: ServiceAccount
     name: {{ include "acr-pull-webhook.name" . }}
     namespace: {{ .Release.Namespace }}
+{{- end }}
+
+{{/*
+The priority classes of Kubernetes that some API servers, such as GKE's, allow only in namespaces with a ResourceQuota for
+them; empty for other classes.
+*/}}
+{{- define "acr-pull-webhook.limitedPriorityClass" -}}
+{{- if has .Values.priorityClassName (list "system-cluster-critical" "system-node-critical") }}{{ .Values.priorityClassName }}{{ end }}
+{{- end }}
+
+{{/*
+The address on which the program listens. 0.0.0.0 is not reachable if the first IP family of the cluster is IPv6, and [::]
+is not available on nodes whose kernel has IPv6 disabled.
+*/}}
+{{- define "acr-pull-webhook.anyAddress" -}}
+{{- $service := lookup "v1" "Service" "default" "kubernetes" -}}
+{{ (($service.spec).ipFamilies | default (list "IPv4") | first) | eq "IPv6" | ternary "[::]" "0.0.0.0" }}
 {{- end }}
 
 {{/* A list in JSON, which both YAML and CEL can parse. */}}
@@ -109,8 +135,9 @@ subjects:
 {{- if ne $secret "acr-pull-webhook-certificates" }}
 {{- $_ := set $options "TLS_SECRET" $secret }}
 {{- end }}
-{{- if ne $name "acr-pull-webhook" }}
-{{- $_ := set $options "WEBHOOK_CONFIGURATION" $name }}
+{{- $registration := include "acr-pull-webhook.registration" $ }}
+{{- if ne $registration "acr-pull-webhook" }}
+{{- $_ := set $options "WEBHOOK_CONFIGURATION" $registration }}
 {{- end }}
 {{- if eq .certificates.mode "self-managed" }}
 {{- $_ := set $options "CERTIFICATE_LIFETIME" .certificates.selfManaged.lifetime }}
