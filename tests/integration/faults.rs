@@ -10,7 +10,7 @@ use testkit::{
     env::TestEnv,
     eventually,
     objects::{pod_of, pull_secret_name},
-    review::{post_within, review, short_timeout},
+    review::{post, post_within, review, short_timeout},
 };
 
 /// The hops in their order, with the prefix of the reasons of their failures.
@@ -30,8 +30,10 @@ struct Case {
     reason: String,
     /// Whether the admission ends before the answer.
     late: bool,
-    /// The shortest interval between the starts of two attempts: the 10 s time-out of a hop that does not answer, and
-    /// the requested delay or the webhook's shortest delay of 5 s.
+    /// The number of attempts that follow the first one within seconds, for admissions that wait.
+    quick_retries: usize,
+    /// The shortest interval between the starts of two later attempts: the 10 s time-out of a hop that does not answer,
+    /// and the requested delay or the webhook's shortest delay of 5 s.
     interval: Duration,
 }
 
@@ -46,6 +48,7 @@ fn cases() -> Vec<Case> {
                 effect,
                 reason,
                 late,
+                quick_retries: if how == "throttling" { 0 } else { 2 },
                 interval: Duration::from_secs(interval),
             });
         };
@@ -95,6 +98,58 @@ async fn pods_are_admitted_during_failures_and_their_secrets_follow() {
     env.azure.clear_faults();
     join_all(names.iter().map(|name| wait_until_issued(&env, name))).await;
     env.assert_no_secret_was_logged();
+}
+
+/// One failed call of a hop, with seconds of the deadline left, costs the Pod a second and not its token.
+#[testkit::test]
+async fn one_failed_call_does_not_admit_a_pod_without_its_token() {
+    for policy in ["admit", "deny"] {
+        let workloads: Vec<_> = (0..HOPS.len())
+            .map(|hop| {
+                (
+                    format!("hop-{hop}"),
+                    format!("{hop:08}-dddd-dddd-dddd-dddddddddddd"),
+                )
+            })
+            .collect();
+        let add_all = |world: &mut Value| {
+            for (workload, client_id) in &workloads {
+                add_application(world, workload, client_id);
+            }
+        };
+        let env = TestEnv::with(&[&format!("--on-upstream-failure={policy}")], add_all).await;
+        let mut faults = Vec::new();
+        for ((workload, client_id), (endpoint, _)) in workloads.iter().zip(HOPS) {
+            let scope = format!("repository:{}:pull", env.team_a.repository);
+            env.create_workload(workload, client_id, json!({"scope": scope}))
+                .await;
+            let down = Effect::status(StatusCode::SERVICE_UNAVAILABLE);
+            faults.push(Fault::new(endpoint, down).of_client(client_id).times(1));
+        }
+        env.azure.set_faults(&faults);
+        let namespace = &env.team_a.namespace;
+        for (hop, (workload, client_id)) in workloads.iter().enumerate() {
+            let response = post(&env, &review(namespace, &pod_of(workload))).await["response"].clone();
+            assert_eq!(
+                response["allowed"],
+                json!(true),
+                "{policy} {workload}: {response}"
+            );
+            assert_eq!(
+                response["warnings"],
+                Value::Null,
+                "{policy} {workload}: {response}"
+            );
+            let name = pull_secret_name(&namespace.create_pod(&pod_of(workload)).await);
+            let secret = namespace.secrets().get_opt(&name).await.unwrap();
+            assert!(secret.is_some(), "{policy} {workload}");
+            assert_eq!(
+                env.azure.calls_of(client_id, HOPS[hop].0),
+                2,
+                "{policy} {workload}"
+            );
+        }
+    }
 }
 
 async fn wait_until_issued(env: &TestEnv, name: &str) {
@@ -159,7 +214,7 @@ impl Case {
         .await;
         assert!(namespace.secrets().get_opt(&name).await.unwrap().is_none());
         let counts: Vec<_> = (0..HOPS.len()).map(calls).collect();
-        let attempts = 1 + start.elapsed().div_duration_f64(self.interval) as usize;
+        let attempts = 1 + self.quick_retries + start.elapsed().div_duration_f64(self.interval) as usize;
         for (hop, count) in counts.iter().enumerate() {
             let allowed = if hop <= self.hop { 1..=attempts } else { 0..=0 };
             assert!(

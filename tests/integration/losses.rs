@@ -62,7 +62,7 @@ const LOSSES: [Loss; 5] = [
     Loss {
         of: "right",
         client_id: "cccccccc-0005-cccc-cccc-cccccccccccc",
-        reason: "RegistryRefused",
+        reason: "RoleAssignmentNotFound",
         text: "AcrPull",
         is_remote: true,
     },

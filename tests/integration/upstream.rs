@@ -130,11 +130,17 @@ fn entra_errors() -> Vec<(u32, Expected)> {
         (70025, Warned("FederatedCredentialNotFound", CREDENTIAL)),
         (
             700212,
-            Refused("EntraRefused", &["az identity federated-credential update"]),
+            Warned(
+                "FederatedCredentialNotFound",
+                &["az identity federated-credential update"],
+            ),
         ),
         (
             7002138,
-            Refused("EntraRefused", &["az identity federated-credential update"]),
+            Warned(
+                "FederatedCredentialNotFound",
+                &["az identity federated-credential update"],
+            ),
         ),
         (
             700016,
@@ -153,7 +159,17 @@ fn entra_errors() -> Vec<(u32, Expected)> {
             90061,
             Warned("EntraUnavailable", &[".well-known/openid-configuration"]),
         ),
+        (
+            50166,
+            Warned("EntraUnavailable", &[".well-known/openid-configuration"]),
+        ),
+        (
+            501661,
+            Warned("EntraUnavailable", &[".well-known/openid-configuration"]),
+        ),
+        (90024, Warned("EntraUnavailable", &["AADSTS90024"])),
         (90033, Warned("EntraUnavailable", &["AADSTS90033"])),
+        (7000229, Refused("EntraRefused", &["az ad sp create --id"])),
         (90055, Warned("EntraThrottled", &["throttling requests"])),
         (123456, Refused("EntraRefused", &["AADSTS123456"])),
     ]
