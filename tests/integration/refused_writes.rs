@@ -56,6 +56,31 @@ async fn a_foreign_secret_with_the_name_of_a_pull_secret_is_kept() {
     namespace.retry_create_pod(&pod("app", "contoso")).await;
 }
 
+/// A backup is restored without owner references, and the restored Secret has the name that the next Pod needs.
+#[testkit::test]
+async fn a_restored_pull_secret_without_its_owner_is_taken_over() {
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
+    let name = pull_secret_name(&namespace.dry_run_pod(&pod("app", "contoso")).await.unwrap());
+    let config = json!({"auths": {REGISTRY: {"username": "me", "password": "expired"}}}).to_string();
+    let restored = json!({
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/managed-by": "acr-pull-webhook"}},
+        "type": "kubernetes.io/dockerconfigjson",
+        "stringData": {".dockerconfigjson": config},
+    });
+    let restored = namespace
+        .secrets()
+        .create(&PostParams::default(), &from::<Secret>(restored))
+        .await
+        .unwrap();
+    namespace.create_pod(&pod("app", "contoso")).await;
+    let secret = namespace.secrets().get(&name).await.unwrap();
+    assert_eq!(secret.metadata.uid, restored.metadata.uid);
+    assert_ne!(secret.data, restored.data);
+    let owners = secret.metadata.owner_references.unwrap();
+    assert_eq!(owners[0].name, name);
+}
+
 #[testkit::test]
 async fn a_quota_on_secrets_refuses_the_pod() {
     let env = TestEnv::start().await;
