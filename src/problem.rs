@@ -170,11 +170,6 @@ reasons! {
 }
 
 impl Reason {
-    /// Whether the called service limits the rate of requests.
-    pub fn is_throttle(self) -> bool {
-        matches!(self, Self::EntraThrottled | Self::RegistryThrottled)
-    }
-
     /// Whether the cause may be a change in Azure that has not taken effect yet. Otherwise a person has to act, so the
     /// problem is reported while an earlier token still works.
     pub fn awaits_propagation(self) -> bool {

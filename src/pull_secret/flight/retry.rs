@@ -7,7 +7,8 @@ use std::{array, time::Duration};
 /// The first retries are for callers that wait: most failures of a single call are gone a moment later, and an admission
 /// has several seconds left.
 const QUICK_DELAYS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
-/// A service that asks for a longer wait than this is not retried while callers wait.
+/// A service that asks for a longer wait than this is not retried while callers wait. The circuit breaker of a host asks
+/// for a short wait when it opens, and for longer ones while an outage lasts.
 const MAX_QUICK_RETRY_AFTER: Duration = Duration::from_secs(5);
 /// The shortest time between two later attempts while Azure fails; it doubles after each failure.
 pub(super) const MIN_DELAY: Duration = Duration::from_secs(5);
@@ -77,16 +78,10 @@ impl Schedule {
     }
 }
 
-/// The delay before a quick retry, if the service can be expected to answer so soon. The problem of a host that is known
-/// to be unreachable asks for a wait, and no throttle is its cause.
+/// The delay before a quick retry, if the service can be expected to answer so soon.
 fn quick_delay(problem: &Problem, delay: Duration) -> Option<Duration> {
-    match problem.retry_after {
-        None => Some(delay),
-        Some(asked) if problem.reason.is_throttle() && asked <= MAX_QUICK_RETRY_AFTER => {
-            Some(delay.max(asked))
-        }
-        Some(_) => None,
-    }
+    let asked = problem.retry_after.unwrap_or_default();
+    (asked <= MAX_QUICK_RETRY_AFTER).then_some(delay.max(asked))
 }
 
 #[cfg(test)]
@@ -126,18 +121,15 @@ mod tests {
     }
 
     #[test]
-    fn a_throttle_is_retried_quickly_after_a_short_wait_only() {
-        let next = |reason, asked| Schedule::new().next(Retries::Unlimited, &problem(reason, Some(asked)));
-        let quick = Some(Delay::Quick(Duration::from_secs(4)));
-        assert_eq!(next(Reason::EntraThrottled, 4), quick);
-        assert!(matches!(
-            next(Reason::RegistryThrottled, 20),
-            Some(Delay::Slow { .. })
-        ));
-        // The circuit breaker asks for the wait: no call was made.
-        assert!(matches!(
-            next(Reason::EntraUnavailable, 4),
-            Some(Delay::Slow { .. })
-        ));
+    fn a_requested_wait_is_kept_and_a_long_one_ends_the_quick_retries() {
+        let next = |asked| {
+            Schedule::new().next(
+                Retries::Unlimited,
+                &problem(Reason::RegistryThrottled, Some(asked)),
+            )
+        };
+        assert_eq!(next(0), Some(Delay::Quick(QUICK_DELAYS[0])));
+        assert_eq!(next(4), Some(Delay::Quick(Duration::from_secs(4))));
+        assert!(matches!(next(20), Some(Delay::Slow { .. })));
     }
 }
