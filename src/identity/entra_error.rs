@@ -43,13 +43,13 @@ impl EntraError {
             return EntraErrorKind::Unreachable(cause);
         }
         match self.meaning() {
+            _ if self.status == 429 => return EntraErrorKind::Throttled,
             Some(Meaning::Throttled) => return EntraErrorKind::Throttled,
             Some(Meaning::NoFederatedCredential) => return EntraErrorKind::NoFederatedCredential,
             Some(Meaning::Unavailable | Meaning::IssuerUnreachable) => return EntraErrorKind::Unavailable,
             None => {}
         }
         match &self.document {
-            _ if self.status == 429 => EntraErrorKind::Throttled,
             Some(_) if self.status >= 500 || self.status == 408 => EntraErrorKind::Unavailable,
             Some(d) if d.error() == "temporarily_unavailable" => EntraErrorKind::Unavailable,
             Some(d) if !d.error().is_empty() => EntraErrorKind::Refused,
@@ -178,6 +178,10 @@ mod tests {
             EntraErrorKind::Refused => "refused",
         };
         assert_eq!(kind(429, "slow down"), "throttled");
+        assert_eq!(
+            kind(429, r#"{"error":"invalid_request","error_codes":[90033]}"#),
+            "throttled"
+        );
         assert_eq!(kind(502, "<html>"), "unexpected body");
         assert_eq!(kind(503, r#"{"error":"temporarily_unavailable"}"#), "unavailable");
         assert_eq!(
