@@ -15,7 +15,7 @@ own_podman
 need_podman
 published=$(published_image)
 image=localhost/acr-pull-kind-node:${KUBERNETES:-newest}-$(content_hash "$here"/{go.mod,node-image.sh,node-root.sh} \
-  "$root"/tests/cluster/{build.sh,kubernetes/{main.go,go.mod,oldest.mod}})
+  "$root"/tests/cluster/{build.sh,kubernetes/{main.go,pause/main.go,go.mod,oldest.mod}})
 
 make_image() {
   local suite folder

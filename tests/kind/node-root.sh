@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # node-root.sh BIN KIND ROOT: completes the Debian in the folder ROOT to a node of kind, from the programs in BIN and
-# the sources of kind in KIND, as images/base/Dockerfile and 'kind build node-image' of kind do. Started by node-image.sh.
+# the sources of kind in KIND, as kind's images/base/Dockerfile and 'kind build node-image' do.
 set -euo pipefail
 bin=$1 base=$2/images/base/files root=$3
 version=$("$bin/kubeadm" version --output short)
