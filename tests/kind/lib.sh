@@ -48,7 +48,7 @@ own_podman() {
   # podman limits itself to 32768 processes, and a container cannot have higher limits than podman and this shell have.
   processes=$(ulimit -Hu)
   [[ $processes != unlimited ]] && ((processes < 32768)) || processes=32768
-  cat >"$CONTAINERS_CONF" <<TOML
+  replace_file "$CONTAINERS_CONF" <<TOML
 [containers]
 default_ulimits = ["nofile=$(ulimit -Hn):$(ulimit -Hn)", "nproc=$processes:$processes"]
 pids_limit = 0
@@ -61,12 +61,17 @@ tmp_dir = "$runtime/libpod"
 network_backend = "netavark"
 network_config_dir = "$storage/networks"
 TOML
-  cat >"$CONTAINERS_STORAGE_CONF" <<TOML
+  replace_file "$CONTAINERS_STORAGE_CONF" <<TOML
 [storage]
 driver = "overlay"
 graphroot = "$storage/storage"
 runroot = "$runtime/storage"
 TOML
+}
+
+# replace_file FILE: writes stdin to FILE in one step, since a podman for another cluster may read it at this moment.
+replace_file() {
+  cat >"$1.$$" && mv "$1.$$" "$1"
 }
 
 # need_podman: installs podman, and the programs that it starts.

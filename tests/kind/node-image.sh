@@ -30,9 +30,8 @@ make_image() {
     --customize-hook="'$here/node-root.sh' '$bin' '$(kind_sources)' \"\$1\"" "$suite" "$folder/root.tar"
   podman import --change 'ENTRYPOINT ["/usr/local/bin/entrypoint","/sbin/init"]' --change 'ENV container=podman' \
     --change 'STOPSIGNAL SIGRTMIN+3' "$folder/root.tar" "$image"
-  # Earlier images of this release, except those of running clusters.
-  podman images --format '{{.Repository}}:{{.Tag}}' --filter "reference=${image%-*}-*" |
-    grep -vxF "$image" | xargs --no-run-if-empty podman rmi >/dev/null 2>&1 || true
+  # Images of earlier inputs that nothing uses; another checkout may still need a recent one.
+  podman image prune --all --force --filter until=168h >/dev/null
 }
 
 exec {lock}>"$storage/node-image.lock"

@@ -22,7 +22,10 @@ main() {
   say "starting the kind cluster '$name' with ${provider/own/podman} and $image ..."
   # kind would hand the caller's proxy to the nodes, where it is asked for the emulated registries.
   unset HTTP_PROXY HTTPS_PROXY http_proxy https_proxy
-  config | "$kind" create cluster --name "$name" --image "$image" --kubeconfig "$KUBECONFIG" --retain --config - \
+  # The lock keeps tidy.sh from removing the network; the nodes must not inherit it.
+  mkdir -p "$storage"
+  config | flock --shared --close "$storage/starting.lock" \
+    "$kind" create cluster --name "$name" --image "$image" --kubeconfig "$KUBECONFIG" --retain --config - \
     --wait "$(built_image && echo 0s || echo 300s)" >"$state/create.log" 2>&1 ||
     gave_up "kind could not create it"
   if built_image; then

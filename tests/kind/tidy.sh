@@ -5,6 +5,9 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 own_podman
+# A cluster that starts holds this lock: it has a network before it has containers.
+exec {lock}>"$storage/starting.lock"
+flock --nonblock "$lock" || exit 0
 [[ -z $(podman ps --all --quiet) ]] || exit 0
 podman network rm kind >/dev/null 2>&1 || true
 podman volume prune --force >/dev/null
