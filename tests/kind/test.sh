@@ -101,8 +101,8 @@ containers() (
   "${tool:-docker}" ps --all --quiet --filter label=io.x-k8s.kind.cluster=acr-pull-self-test
 )
 
-# What a cluster could leave, without the chains of the firewall, which podman keeps empty. Another cluster has most of it,
-# too: while one is up, only what is this one's counts.
+# What a cluster could leave, without the chains of the firewall, which podman keeps empty. Another cluster has most of
+# it, too: while one is up, only what is this one's counts.
 others=$(pgrep -x conmon || true)
 traces() {
   {
