@@ -7,7 +7,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 # The targets share the processor cores, one cargo target folder and one cluster.
 .NOTPARALLEL:
 
-cluster := tests/cluster/cluster.sh
+cluster := tests/kind/cluster.sh
 # With find, because git refuses to read the repository of another user, as it would for root in CI.
 files = $(sort $(patsubst ./%,%,$(shell find . \( -name target -o -name .git \) -prune -o -name '$(1)' -print)))
 scripts = .ci/run $(call files,*.sh)
@@ -26,18 +26,19 @@ actionlint := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 ##@ Try it
 
 .PHONY: demo
-demo: ## Pull a private image without and with the annotation, on the cluster of KUBECONFIG, or on kind, or on a local one
+demo: ## Pull a private image without and with the annotation, on a local kind cluster
 	@tests/e2e/demo.sh
 
 ##@ Test it
 
 .PHONY: test
-test: programs ## All tests: unit, integration and end-to-end; installs missing tools
+test: check-cluster programs ## All tests: unit, integration and end-to-end
 	cargo test --locked --workspace --exclude e2e
 	tests/registry/test.sh
 	tests/chart/test.sh
 	@bench/run.sh --smoke
-	tests/cluster/test.sh $(if $(filter 0,$(shell id -u)),,build control-plane)
+	tests/cluster/test.sh
+	tests/kind/test.sh
 	@tests/e2e/run.sh
 
 .PHONY: unit
@@ -49,17 +50,26 @@ integration: programs ## Integration tests against a real API server and azure-e
 	cargo test --locked --workspace --exclude e2e --test '*'
 
 .PHONY: e2e
-e2e: tools ## End-to-end tests on a real node: the cluster of KUBECONFIG, or a temporary local one (as root)
+e2e: check-cluster tools ## End-to-end tests on a temporary local kind cluster, or on the one that 'make cluster' started
 	@tests/e2e/run.sh
 
-# The cluster has its own name and ignores KUBECONFIG, so a running cluster of the newest release is not touched.
+# The clusters have names of their own and ignore KUBECONFIG, so a running cluster is not touched.
+.PHONY: e2e-kind
+e2e-kind: tools ## End-to-end tests on a temporary local kind cluster in any case
+	@unset KUBECONFIG ACR_PULL_CONTEXT; ACR_PULL_CLUSTER_NAME=e2e tests/e2e/run.sh
+
 .PHONY: e2e-oldest
-e2e-oldest: tools ## End-to-end tests on the oldest supported Kubernetes release, on a separate local cluster (as root)
-	@unset KUBECONFIG; KUBERNETES=oldest ACR_PULL_CLUSTER_NAME=oldest tests/e2e/run.sh
+e2e-oldest: tools ## End-to-end tests on the oldest supported Kubernetes release, on a separate local kind cluster
+	@unset KUBECONFIG ACR_PULL_CONTEXT; KUBERNETES=oldest ACR_PULL_CLUSTER_NAME=oldest tests/e2e/run.sh
 
 .PHONY: e2e-helm
-e2e-helm: tools ## End-to-end tests of the Helm chart; WARNING: uninstalls an existing webhook (E2E_ROTATIONS under load, 20 s each)
+e2e-helm: check-cluster tools ## End-to-end tests of the Helm chart (E2E_ROTATIONS under load, 20 s each)
 	@tests/e2e/run.sh helm
+
+# Before the long steps: whether the tests may use the cluster that the environment names.
+.PHONY: check-cluster
+check-cluster:
+	@tests/e2e/run.sh check
 
 # Coverage needs unstable compiler flags; RUSTC_BOOTSTRAP makes the stable compiler accept them.
 .PHONY: fuzz
@@ -82,12 +92,9 @@ bench: ## Benchmark against a baseline, about half an hour on an idle machine; w
 	@bench/run.sh $(PART)
 
 .PHONY: test-cluster
-test-cluster: ## Tests of the local test cluster itself (as root), or of PART: build, control-plane, cluster
+test-cluster: ## Tests of the local kind cluster and of the control plane, or of PART: build, control-plane
 	@tests/cluster/test.sh $(PART)
-
-.PHONY: e2e-kind
-e2e-kind: ## End-to-end tests on a temporary kind cluster (KIND, KIND_NODE_IMAGE, NODE_EXEC, CONTAINER_TOOL)
-	@tests/e2e/kind.sh e2e
+	@$(if $(PART),,tests/kind/test.sh)
 
 ##@ Keep it clean
 
@@ -138,7 +145,7 @@ lint-workflows:
 ##@ Run it on a cluster
 
 .PHONY: deploy
-deploy: ## Deploy the webhook to the cluster of KUBECONFIG, or to the local one; on kind and local also azure-emulator
+deploy: ## Deploy the webhook to the cluster of ACR_PULL_CONTEXT or to a kind cluster; to the latter also azure-emulator
 	@tests/e2e/deploy.sh
 
 .PHONY: image
@@ -159,12 +166,16 @@ sbom: tools ## Write a CycloneDX SBOM of the program to target/sbom/acr-pull-web
 	@deploy/sbom.sh target/sbom/acr-pull-webhook.cdx.json
 
 .PHONY: cluster
-cluster: ## Start a single-node Kubernetes on this Linux machine, built from source (as root); prints its KUBECONFIG
+cluster: ## Start a local kind cluster: with Docker, or as root with podman; prints its KUBECONFIG
 	@$(cluster) up
 
 .PHONY: cluster-down
-cluster-down: ## Stop the local cluster and remove it completely
+cluster-down: ## Remove the local kind cluster
 	@$(cluster) down
+
+.PHONY: packages
+packages: ## Agree that Debian packages are installed when a command needs them (as root)
+	@tests/cluster/packages.sh --agree
 
 ##@ Generate files
 
@@ -185,12 +196,15 @@ clean: ## Remove build results; the caches in ~/.cache/acr-pull-webhook stay
 	rm -rf certs/made
 
 ##@ Variables of demo, deploy and e2e
-## KUBECONFIG              the cluster to use
-## IMAGE_REPOSITORY        where to push images for a cluster that is neither kind nor local, such as contoso.azurecr.io/platform
+## KUBECONFIG              a kind cluster of yours: the current context is used; without it, a local cluster
+## ACR_PULL_CONTEXT        the context of any other cluster that may be changed; nothing else makes these commands use it
+## IMAGE_REPOSITORY        where to push images for a cluster that is not kind's, such as contoso.azurecr.io/platform
 ## IMAGE                   an existing image of the webhook in a registry, to be used instead of a build
 ## CERTS_DIR               folder with ca.crt, tls.crt and tls.key; by default the webhook issues its own certificates
-## EMULATOR                yes or no: whether to deploy azure-emulator; by default yes on kind and the local cluster
+## EMULATOR                yes or no: whether to deploy azure-emulator; by default yes on kind
 ## NODE_EXEC               with EMULATOR=yes on another cluster: a program that runs a command on a node (arguments: node, command)
+## ACR_PULL_CLUSTER_NAME   the name of the local cluster; another name is another cluster beside it
+## KIND_EXPERIMENTAL_PROVIDER, KIND_NODE_IMAGE   for the local cluster: docker, podman or nerdctl, and a node image of yours
 ## AZURE_TENANT_ID, ACR_PULL_WEBHOOK_*   options of the webhook, see README.md
 
 .PHONY: help

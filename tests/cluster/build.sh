@@ -14,7 +14,7 @@ newest) pins=go ;;
 oldest) pins=oldest ;;
 *) die "KUBERNETES is newest or oldest, not '$KUBERNETES'" ;;
 esac
-names=(control-plane etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl)
+names=(control-plane etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl kubeadm)
 version=$(awk '$1 == "k8s.io/kubernetes" && $2 ~ /^v/ { print $2 } $1 == "require" && $2 == "k8s.io/kubernetes" { print $3 }' "$module/$pins.mod")
 
 fill() {

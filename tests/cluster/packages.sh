@@ -1,11 +1,18 @@
 #!/usr/bin/env bash
 # packages.sh NAME...: makes sure that these Debian packages are installed, or says which are missing and what to run.
+# They are installed without a question only where CI is set, or after the user agreed once: packages.sh --agree.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$here/lib.sh"
 
-(($#)) || die "usage: packages.sh NAME..."
+(($#)) || die "usage: packages.sh --agree | NAME..."
+agreed=$(cache_dir)/install-packages
+if [[ $1 == --agree ]]; then
+  mkdir -p "${agreed%/*}"
+  echo "Debian packages that a command needs are installed without a question. Remove this file to be asked again." >"$agreed"
+  exit
+fi
 command -v dpkg-query apt-get >/dev/null ||
   die "this machine has no apt: install what Debian calls '$*' by its own means, then run this again"
 
@@ -15,10 +22,21 @@ for name; do
 done
 ((${#missing[@]})) || exit 0
 
-((EUID == 0)) ||
-  die "missing Debian packages: ${missing[*]}. Run: sudo apt-get install --no-install-recommends ${missing[*]}"
+command=(apt-get install --no-install-recommends "${missing[@]}")
+((EUID == 0)) || die "missing Debian packages: ${missing[*]}. Run: sudo ${command[*]}"
 
-# Only a package list that is absent or outdated is fetched anew: most runs need no network for it.
+# The question is asked on the terminal: the output of this script may be read by another one.
+agrees() {
+  [[ -n ${CI:-} || -f $agreed ]] && return
+  local answer
+  { read -rp "Missing Debian packages: ${missing[*]}. Install them, and others later when they are needed? [y/N] " answer; } \
+    </dev/tty 2>/dev/tty || return 1
+  [[ $answer == [yY]* ]] && "$here/packages.sh" --agree
+} 2>/dev/null
+agrees || die "missing Debian packages: ${missing[*]}. Run: ${command[*]}
+Or run 'make packages' once, and they are installed whenever they are needed."
+
+# The package list is only updated if it is absent or outdated: most runs need no network for it.
 install_missing() {
   DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "${missing[@]}"
 }

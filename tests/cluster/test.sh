@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# test.sh [build] [control-plane] [cluster]: the tests of this folder, all without an argument. Those of the cluster
-# need root; they use a cluster of their own name, and leave one that is up alone.
+# test.sh [build] [control-plane]: the tests of this folder, all without an argument.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -8,28 +7,22 @@ source "$here/lib.sh"
 # shellcheck source-path=SCRIPTDIR source=check.sh
 source "$here/check.sh"
 
-(($#)) || set -- build control-plane cluster
+(($#)) || set -- build control-plane
 work=$(mktemp -d) go_tests=passed
-trap 'finish' EXIT
-# shellcheck disable=SC2034 # test-cluster.sh uses it
-bin=$("$here/build.sh")
-
-finish() {
-  [[ ! ${ACR_PULL_CLUSTER_NAME:-} == self-test ]] || "$here/cluster.sh" down || true
-  rm -rf "$work"
-}
+trap 'rm -rf "$work"' EXIT
 
 for part; do
   case $part in
   # The setting of the compiler is none of the components'.
   control-plane)
+    "$here/build.sh" >/dev/null
     go_in "$here/kubernetes" test -count=1 -v -exec "env -u GOGC" ./controlplane || go_tests=failed
     ;;
-  build | cluster)
-    # shellcheck source-path=SCRIPTDIR source=test-build.sh source=test-cluster.sh
-    source "$here/test-$part.sh"
+  build)
+    # shellcheck source-path=SCRIPTDIR source=test-build.sh
+    source "$here/test-build.sh"
     ;;
-  *) die "usage: test.sh [build] [control-plane] [cluster]" ;;
+  *) die "usage: test.sh [build] [control-plane]" ;;
   esac
 done
 summary && [[ $go_tests == passed ]]

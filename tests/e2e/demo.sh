@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole story on a real cluster: one private image, pulled without and with the annotation. `make demo` runs it.
-# It uses the cluster of KUBECONFIG if set, else kind where Docker and kind are there, else the local cluster.
+# It uses the kind cluster of KUBECONFIG or the cluster of ACR_PULL_CONTEXT if set, otherwise the local kind cluster.
 set -euo pipefail
 # shellcheck source=tests/e2e/emulator.sh
 source "$(dirname "${BASH_SOURCE[0]}")/emulator.sh"
@@ -49,7 +49,7 @@ The Pod still runs. Look at it:
   export KUBECONFIG=$KUBECONFIG
   kubectl --namespace $namespace get pod app --output yaml
 TEXT
-  [[ $CLUSTER != local ]] || printf '%s\n' "'make cluster-down' removes the cluster without a trace."
+  [[ $CLUSTER != local ]] || printf '%s\n' "'make cluster-down' removes the cluster."
 }
 
 # The cluster ----------------------------------------------------------------
@@ -60,24 +60,11 @@ check_requirements() {
   for tool in cargo:https://rustup.rs go:https://go.dev/dl/; do
     command -v "${tool%%:*}" >/dev/null || die "'${tool%%:*}' is missing: everything is built from source; install it from ${tool#*:}"
   done
-  [[ -n ${KUBECONFIG:-} || $(uname -s)$EUID == Linux0 ]] || kind_works ||
-    die "no cluster can be had: set KUBECONFIG to one, or install kind and Docker, or run this as root on Linux"
   need jq
 }
 
 start_cluster() {
-  [[ -z ${KUBECONFIG:-} ]] || return 0
-  if kind_works; then
-    indented "$root/tests/e2e/kind.sh" up
-    KUBECONFIG=$("$root/tests/e2e/kind.sh" kubeconfig)
-    export KUBECONFIG
-  else
-    indented "$local_cluster" up
-  fi
-}
-
-kind_works() {
-  command -v "${KIND:-kind}" >/dev/null && docker info >/dev/null 2>&1
+  foreign_named || indented "$local_cluster" up
 }
 
 # The Pod --------------------------------------------------------------------

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Deploys the webhook to a cluster and waits until the API server reaches it. `make help` tells the variables.
-# On a kind or the local cluster it also deploys azure-emulator and makes the webhook and the nodes take it for Azure
+# On a kind cluster it also deploys azure-emulator and makes the webhook and the nodes take it for Azure
 # (EMULATOR=no: not; EMULATOR=yes: on any cluster).
 set -euo pipefail
 # shellcheck source=tests/e2e/emulator.sh
@@ -12,7 +12,6 @@ emulator_address='' emulator_ca='' identity_endpoint=''
 main() {
   local reference folder
   use_cluster
-  say "deploying to the $(cluster_words) at $(kube config view --minify -o 'jsonpath={.clusters[0].cluster.server}')"
   if emulator_wanted; then
     deploy_emulator
     "$root/tests/e2e/push-image.sh" team/app:1
@@ -26,18 +25,12 @@ main() {
   "$root/deploy/crds.sh" >"$folder/crds.log" || die "the custom resource definitions could not be applied"
   ! grep "does not belong to acr-pull-webhook" "$folder/crds.log" || true
   apply --kustomize "$folder"
+  # What run.sh may remove has this label; what is deployed here may be for use.
+  kube label namespace "$namespace" "${e2e_label%=*}-" >/dev/null
   rolled_out "$namespace" acr-pull-webhook
   # The last test of all: the API server finds the Service, trusts its certificate and gets an answer.
   await 60 refuses_a_missing_generator || die "the API server cannot reach the webhook: $last_answer"
   say "deployed: $reference"
-}
-
-cluster_words() {
-  case $CLUSTER in
-  local) echo "local cluster" ;;
-  kind) echo "kind cluster" ;;
-  *) echo "cluster" ;;
-  esac
 }
 
 emulator_wanted() {

@@ -27,7 +27,9 @@ build_once "$folder" fill
 
 # The registry listens on its Pod's loopback only: nobody but the emulator, and who may port-forward, reaches it.
 : >"$work/port"
-kube --namespace "$emulator_namespace" port-forward deployment/azure-emulator --address 127.0.0.1 :5000 >"$work/port" 2>"$work/error" &
+# Not by the function kube, which would run in a shell of its own: its kubectl would outlive that shell.
+"$KUBECTL" --namespace "$emulator_namespace" port-forward deployment/azure-emulator --address 127.0.0.1 :5000 \
+  >"$work/port" 2>"$work/error" &
 forwarder=$!
 forwarded() {
   kill -0 "$forwarder" 2>/dev/null || die "kubectl port-forward ended: $(cat "$work/error")"

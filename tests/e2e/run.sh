@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# run.sh [webhook|helm]: the end-to-end tests, on the cluster of KUBECONFIG: deploys the webhook by kustomize and tries it, then
-# removes it and tries the chart; with a word only the one. Without KUBECONFIG it starts the local cluster, and stops it again
+# run.sh [webhook|helm]: the end-to-end tests: deploys the webhook by kustomize and tries it, then removes it and tries the
+# chart; with a word only the one. Without KUBECONFIG and ACR_PULL_CONTEXT it starts the local cluster, and removes it again
 # unless it was running before or, for a person to look at, tests failed.
+# run.sh check: only whether the cluster may be used, before long steps.
 set -euo pipefail
 # shellcheck source=tests/e2e/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-[[ ${1:-helm} =~ ^(helm|webhook)$ ]] || die "usage: run.sh [helm|webhook]"
+[[ ${1:-helm} =~ ^(helm|webhook|check)$ ]] || die "usage: run.sh [helm|webhook|check]"
 
 stop_cluster() {
   local status=$?
   if ((status)) && [[ -z ${CI:-} ]]; then
-    say "the cluster stays up for you to look at: export KUBECONFIG=$KUBECONFIG; '${ACR_PULL_CLUSTER_NAME:+ACR_PULL_CLUSTER_NAME=$ACR_PULL_CLUSTER_NAME }make cluster-down' removes it"
+    say "the cluster stays up for you to look at: export KUBECONFIG=${KUBECONFIG:-$("$local_cluster" kubeconfig)}"
+    say "'make cluster-down ACR_PULL_CLUSTER_NAME=${ACR_PULL_CLUSTER_NAME:-local}' removes it"
   else
     # Silently: nothing may follow the tests' own closing lines.
     "$local_cluster" down >/dev/null 2>&1 || status=$?
@@ -18,12 +20,25 @@ stop_cluster() {
   exit "$status"
 }
 
-if [[ -z ${KUBECONFIG:-} ]]; then
-  ((EUID == 0)) || die "the local cluster needs root: run this as root, or set KUBECONFIG to a cluster of yours"
-  if ! "$local_cluster" status >/dev/null; then
-    trap stop_cluster EXIT
-    "$local_cluster" up >/dev/null
-  fi
+# refuse_installed: ends if the webhook is on somebody's cluster, where these tests would replace and remove it.
+refuse_installed() {
+  local found
+  found=$(kube get namespace,mutatingwebhookconfiguration --ignore-not-found -o name |
+    grep -E '^(namespace|mutatingwebhookconfiguration[^/]*)/acr-pull-webhook$' || true)
+  [[ -z $found || -n $(kube get namespace --selector "$e2e_label" -o name) ]] ||
+    die "the webhook is installed on this cluster, and not by these tests, which would remove it. It was not changed.
+Uninstall it first (docs/install.md), or unset KUBECONFIG and ACR_PULL_CONTEXT to use a local cluster.
+Found: ${found//$'\n'/, }"
+}
+
+if foreign_named; then
+  use_cluster
+  [[ $CLUSTER == local ]] || refuse_installed
+fi
+[[ ${1:-} != check ]] || exit 0
+if ! foreign_named && ! "$local_cluster" status >/dev/null; then
+  trap stop_cluster EXIT
+  "$local_cluster" up >/dev/null
 fi
 use_cluster
 cd "$root"
@@ -34,12 +49,14 @@ suites=${1:-webhook $([[ $CLUSTER == other ]] || echo helm)}
 if [[ $suites == *webhook* ]]; then
   # One test searches the log for credentials: everything that can be said shall be said. Another one lets a team use the
   # machine's managed identities.
-  ACR_PULL_WEBHOOK_LOG_LEVEL=trace ACR_PULL_WEBHOOK_MANAGED_IDENTITY_NAMESPACES=acr-pull-e2e-managed-identity "$root/tests/e2e/deploy.sh"
+  ACR_PULL_WEBHOOK_LOG_LEVEL=trace ACR_PULL_WEBHOOK_MANAGED_IDENTITY_NAMESPACES=acr-pull-e2e-managed-identity \
+    "$root/tests/e2e/deploy.sh"
+  kube label namespace acr-pull-webhook "$e2e_label" >/dev/null
   tests=()
   for file in tests/e2e/tests/*.rs; do
     tests+=(--test "$(basename "$file" .rs)")
   done
-  # Chosen from the whole workspace and not by --package e2e, which would compile the dependencies anew for fewer features.
+  # Chosen from the whole workspace: --package e2e would compile the dependencies again for fewer features.
   cargo test --locked --workspace "${tests[@]}"
 fi
 # Last, for a test before it searches logs for every credential that there was.
