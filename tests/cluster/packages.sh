@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # packages.sh NAME...: makes sure that these Debian packages are installed, or says which are missing and what to run.
-# They are installed without a question only where CI is set, or after the user agreed once: packages.sh --agree.
+# They are installed without a question where CI is set, where there is no terminal to ask on, and after the user agreed
+# once: packages.sh --agree.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -28,6 +29,7 @@ command=(apt-get install --no-install-recommends "${missing[@]}")
 # The question is asked on the terminal: the output of this script may be read by another one.
 agrees() {
   [[ -n ${CI:-} || -f $agreed ]] && return
+  { : </dev/tty; } 2>/dev/null || return 0
   local answer
   { read -rp "Missing Debian packages: ${missing[*]}. Install them, and others later when they are needed? [y/N] " answer; } \
     </dev/tty 2>/dev/tty || return 1

@@ -132,8 +132,11 @@ YAML
       kind: ValidatingAdmissionPolicy
       name: acr-pull-webhook-tokens
     patch: |-
+      - op: test
+        path: /spec/variables/1/name
+        value: audiences
       - op: replace
-        path: /spec/variables/0/expression
+        path: /spec/variables/1/expression
         value: "['${ACR_PULL_WEBHOOK_TOKEN_AUDIENCES//,/\', \'}']"
 YAML
   fi
