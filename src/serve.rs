@@ -20,6 +20,7 @@ use crate::{
     transport::{self, Gates, Preconnector},
     upkeep::{self, Upkeep},
 };
+use kube::Client;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
@@ -87,13 +88,7 @@ pub async fn run(args: ServeArgs) -> Result<(), StartError> {
     // Unready first: the API servers' proxies need a moment to send requests elsewhere, and existing connections still
     // lead to this replica.
     let _unready = cluster.readiness.unready("shutting down");
-    let _ = phase.send(ShutdownPhase::Draining);
-    tracing::info!(delay = args.shutdown_delay, "shutting down");
-    tokio::select! {
-        () = tokio::time::sleep(Duration::from_secs(args.shutdown_delay)) => {}
-        _ = signals.interrupt.recv() => {}
-    }
-    let _ = phase.send(ShutdownPhase::Stopped);
+    drain(&phase, Duration::from_secs(args.shutdown_delay), &mut signals).await;
     fault.map_or(Ok(()), Err)?;
     running.join().await
 }
@@ -146,6 +141,17 @@ impl Running {
     }
 }
 
+/// Closes each connection together with a response for this time, or until another SIGINT, and then accepts none.
+async fn drain(phase: &watch::Sender<ShutdownPhase>, delay: Duration, signals: &mut Signals) {
+    let _ = phase.send(ShutdownPhase::Draining);
+    tracing::info!(delay = delay.as_secs(), "shutting down");
+    tokio::select! {
+        () = tokio::time::sleep(delay) => {}
+        _ = signals.interrupt.recv() => {}
+    }
+    let _ = phase.send(ShutdownPhase::Stopped);
+}
+
 fn how_it_ended<T>(ended: &Result<T, JoinError>) -> &'static str {
     match ended {
         Ok(_) => "ended",
@@ -196,17 +202,7 @@ fn build(
     let client = &cluster.client;
     let gates = Gates::new(args.issue_concurrency, metrics.clone());
     let preconnector = Preconnector::new(http.clone(), gates.clone());
-    let tokens = TokenSource {
-        gates: gates.clone(),
-        assertions: AssertionSource::new(client.clone(), metrics.clone()),
-        client_secrets: ClientSecretReader::new(client.clone()),
-        entra: EntraClient::new(http.clone(), preconnector.clone(), gates.clone(), metrics.clone()),
-        managed_identities: ManagedIdentityClient::new(
-            transport::machine_client()?,
-            gates.clone(),
-            metrics.clone(),
-        ),
-    };
+    let tokens = token_source(client, &http, &preconnector, &gates, metrics)?;
     let registry = RegistryClient::new(http, preconnector, gates.clone(), metrics.clone());
     let rules = ResolveRules {
         registry_suffixes: args.registry_suffixes.clone(),
@@ -250,6 +246,27 @@ fn build(
         metrics: metrics.clone(),
     };
     Ok((admission, upkeep))
+}
+
+/// The clients that obtain Entra tokens for each kind of identity.
+fn token_source(
+    client: &Client,
+    http: &reqwest::Client,
+    preconnector: &Preconnector,
+    gates: &Gates,
+    metrics: &Metrics,
+) -> Result<TokenSource, StartError> {
+    Ok(TokenSource {
+        gates: gates.clone(),
+        assertions: AssertionSource::new(client.clone(), metrics.clone()),
+        client_secrets: ClientSecretReader::new(client.clone()),
+        entra: EntraClient::new(http.clone(), preconnector.clone(), gates.clone(), metrics.clone()),
+        managed_identities: ManagedIdentityClient::new(
+            transport::machine_client()?,
+            gates.clone(),
+            metrics.clone(),
+        ),
+    })
 }
 
 /// Binds the address. Returns the bound address too, because port 0 selects a free port.

@@ -1,6 +1,10 @@
 //! The request of an `admission.k8s.io/v1` AdmissionReview: a borrowed view of the fields that a decision needs. The
 //! Pod is not decoded as a whole. Source: <https://kubernetes.io/docs/reference/config-api/apiserver-admission.v1/>.
 
+mod images;
+
+pub use images::without_port;
+
 use super::{
     ACCESS_TOKEN_ANNOTATION,
     bounded_list::{BoundedList, ListItem},
@@ -10,6 +14,7 @@ use crate::{
     problem::{Problem, Reason},
     untrusted::UntrustedText,
 };
+use images::{Container, Volume};
 use serde::Deserialize;
 use std::{borrow::Cow, collections::BTreeSet};
 
@@ -274,36 +279,6 @@ pub(super) struct Spec<'a> {
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Container<'a> {
-    #[serde(borrow, default)]
-    image: Option<Cow<'a, str>>,
-}
-
-impl ListItem for Container<'_> {
-    const PLURAL: &'static str = "containers of one kind";
-    const MAX_ITEMS: usize = 1000;
-}
-
-/// A volume. The kubelet pulls the image of an image volume with the Pod's pull secrets.
-/// Source: <https://kubernetes.io/docs/concepts/storage/volumes/#image>.
-#[derive(Debug, Deserialize)]
-struct Volume<'a> {
-    #[serde(borrow, default)]
-    image: Option<ImageVolume<'a>>,
-}
-
-#[derive(Debug, Deserialize)]
-struct ImageVolume<'a> {
-    #[serde(borrow, default)]
-    reference: Option<Cow<'a, str>>,
-}
-
-impl ListItem for Volume<'_> {
-    const PLURAL: &'static str = "volumes";
-    const MAX_ITEMS: usize = 1000;
-}
-
-#[derive(Debug, Deserialize)]
 pub(super) struct LocalObjectReference<'a> {
     #[serde(borrow, default)]
     pub name: Cow<'a, str>,
@@ -372,11 +347,6 @@ fn parse_uid(body: &str) -> Option<String> {
     }
     let review = serde_json::from_str::<OnlyUid>(body).ok()?;
     Some(review.request.uid).filter(|uid| uid.len() <= MAX_UID_LENGTH)
-}
-
-/// The name of a registry without the default port of HTTPS.
-pub fn without_port(registry: &str) -> &str {
-    registry.strip_suffix(":443").unwrap_or(registry)
 }
 
 fn owned(text: Cow<'_, str>) -> Cow<'static, str> {
