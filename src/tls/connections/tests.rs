@@ -23,14 +23,19 @@ fn victim_of(reached: ReachedLimit, now: Instant, all: &[(u8, u64, Activity)]) -
     choose_victim(reached, &candidates, now).map(|id| id as usize)
 }
 
+const OF_A_STRANGER: Activity = Activity::Unproven {
+    peer_is_proven: false,
+};
+const UNPROVEN: Activity = Activity::Unproven { peer_is_proven: true };
+
+/// A moment at which connections can be old.
+fn later() -> Instant {
+    Instant::now() + Duration::from_secs(3600)
+}
+
 #[test]
 fn strangers_are_evicted_first_then_overdue_then_idle_connections() {
-    let now = Instant::now() + Duration::from_secs(3600);
-    let stranger = Activity::Unproven {
-        peer_is_proven: false,
-    };
-    let unproven = Activity::Unproven { peer_is_proven: true };
-    let server = API_SERVER;
+    let (now, stranger, unproven, server) = (later(), OF_A_STRANGER, UNPROVEN, API_SERVER);
     for (why, all, expected) in [
         (
             "the oldest connection of the stranger with the most",
@@ -88,6 +93,11 @@ fn strangers_are_evicted_first_then_overdue_then_idle_connections() {
     ] {
         assert_eq!(victim_of(ReachedLimit::All, now, &all), expected, "{why}");
     }
+}
+
+#[test]
+fn a_handshake_of_an_api_server_is_evicted_only_if_it_is_overdue() {
+    let (now, stranger, unproven, server) = (later(), OF_A_STRANGER, UNPROVEN, API_SERVER);
     let handshakes = [
         (server, 999, unproven),
         (server, 1, unproven),

@@ -129,10 +129,7 @@ fn managed_identities_are_for_permitted_namespaces_only() {
     for kind in [Kind::AccessToken, Kind::ClusterGenerator] {
         let problem = managed(kind, "team-b", json!(null)).unwrap_err();
         assert_eq!(problem.reason, Reason::ManagedIdentityNotAllowed);
-        assert!(
-            problem.message.contains("--managed-identity-namespaces"),
-            "{problem}"
-        );
+        assert!(problem.message.contains("--managed-identity-namespaces"));
     }
 }
 

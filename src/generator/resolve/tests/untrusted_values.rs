@@ -147,10 +147,11 @@ fn values_above_a_limit_are_refused_with_the_reason_of_their_field() {
         let spec = spec(generator);
         let account_annotations = if spec.tenant_id.is_some() { &IDS[..1] } else { IDS };
         let generator = in_namespace(Kind::AccessToken, &spec);
-        let resolved = permissive
-            .service_account(generator, Some(&APP))
-            .and_then(|account| permissive.resolve(generator, &account, &annotations(account_annotations)));
-        let problem = resolved.unwrap_err();
+        let annotations = annotations(account_annotations);
+        let account = permissive.service_account(generator, Some(&APP));
+        let problem = account
+            .and_then(|account| permissive.resolve(generator, &account, &annotations))
+            .unwrap_err();
         assert_eq!(problem.reason, reason, "{problem}");
         assert!(problem.message.len() < 1000, "{problem}");
     }
