@@ -15,7 +15,7 @@ go_modules = $(patsubst %/,%,$(dir $(call files,go.mod)))
 # Components cannot be rendered alone: tests/chart renders them in overlays.
 overlays = $(filter-out deploy/kustomize/components/%,$(patsubst %/,%,$(dir $(call files,kustomization.yaml))))
 # go vet of the excluded modules would analyse all of Kubernetes, for eight minutes, or cert-manager; the compiler
-# checks their few lines anyway, and go test vets the control plane.
+# checks their few lines anyway, and go test vets the control plane. tests/kind only pins the program kind.
 go_vetted = $(filter-out tests/cluster/kubernetes tests/cert-manager tests/kind,$(go_modules))
 cargo_deny := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/acr-pull-webhook/cargo-deny/0.20.2
 cargo_fuzz := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/acr-pull-webhook/cargo-fuzz/0.13.2

@@ -17,7 +17,8 @@
 //! connections, `telemetry` reports to operators, and `serve` puts all modules together. `names` has the
 //! grammar of every name, and `reference` the references to generators.
 //!
-//! Only the kinds, their definitions, names and the command line are public: the compiler finds what nothing uses.
+//! Only what tests and other programs use is public, so that the compiler finds what nothing uses: the command line, the
+//! kinds and their definitions, names and references, and the fair semaphore, whose documentation has an example.
 
 mod admission;
 mod check;
@@ -27,7 +28,7 @@ pub mod crds;
 mod deadline;
 mod events;
 mod excluded;
-mod fair_semaphore;
+pub mod fair_semaphore;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod generator;
