@@ -1,5 +1,6 @@
 //! The objects of the cluster.
 
+use e2e::eventually;
 use kube::{
     Api, Client, ResourceExt,
     api::{DynamicObject, ListParams},
@@ -9,7 +10,11 @@ use std::collections::BTreeSet;
 
 /// All objects by kind, namespace and name, without Events.
 pub async fn everything(client: &Client) -> BTreeSet<String> {
-    let kinds = Discovery::new(client.clone()).run().await.unwrap();
+    // Discovery fails while the API server still lists the group of a kind that was deleted a moment ago.
+    let kinds = eventually("all API groups are discovered", async || {
+        Discovery::new(client.clone()).run().await.ok()
+    })
+    .await;
     let mut all = BTreeSet::new();
     for group in kinds.groups() {
         for (kind, can) in group.recommended_resources() {
