@@ -12,8 +12,8 @@ pub use annotation::{ACCESS_TOKEN_ANNOTATION, MAX_REFERENCES, parse_default_refe
 pub use http::router;
 pub use patch::{INJECTED_LABEL, PULL_SECRETS_ANNOTATION, patch};
 pub use response::{AdmissionResponse, Verdict};
-use review::without_port;
 pub use review::{PodView, ReferenceSource, Request, parse};
+use review::{Spelling, without_port};
 
 use crate::{
     deadline::Deadline,
@@ -192,7 +192,7 @@ impl Inner {
             && let Ok(Some(reference)) = parse_default_reference(&label)
             && let pull_secret = pull_secret_request(request, reference)
             && let Some(registry) = self.resolver.known_registry(&pull_secret)
-            && asks_for(object, registry.as_str())
+            && object.spelling_of(registry.as_str()).is_some()
         {
             return Ok(Some(pull_secret));
         }
@@ -216,7 +216,9 @@ impl Inner {
             .fetch_registry(&default)
             .await
             .map_err(|problem| problem.at(format_args!("default generator of namespace {namespace}")))?;
-        Ok(asks_for(object, registry.as_str()).then_some(default))
+        // An image that names the registry in another way counts, so that the creator of the Pod is warned.
+        let is_asked_for = object.spelling_of(registry.as_str()).is_some();
+        Ok(is_asked_for.then_some(default))
     }
 
     /// The pull secret that the label of the Namespace requests, as the API server has the label.
@@ -233,28 +235,21 @@ impl Inner {
     }
 }
 
-/// Whether a Pod without the annotation gets the default pull secret of this registry. An image that names the registry
-/// in another way counts, so that the creator of the Pod is warned.
-fn asks_for(pod: &PodView<'_>, registry: &str) -> bool {
-    pod.pulls_from(registry) || pod.misspelling_of(registry).is_some()
-}
-
 /// Warns about a pull secret that the kubelet would not use for any image.
 fn registry_warning(pod: &PodView<'_>, plan: &PullSecretPlan) -> Option<String> {
     let registry = plan.inputs.registry.as_str();
-    if let Some(found) = pod.misspelling_of(registry) {
-        return Some(format!(
+    match pod.spelling_of(registry) {
+        Some(Spelling::Exact) => None,
+        Some(Spelling::Other(found)) => Some(format!(
             "the kubelet does not use the pull secret for an image of {}: write the registry as {registry}, in lower case and \
              without a port",
             UntrustedText::quoted(found)
-        ));
-    }
-    (!pod.pulls_from(registry)).then(|| {
-        format!(
+        )),
+        None => Some(format!(
             "no image of the Pod comes from {registry}, the registry of {}",
             plan.request.reference()
-        )
-    })
+        )),
+    }
 }
 
 fn pull_secret_request(request: &Request<'_>, reference: Reference) -> PullSecretRequest {

@@ -3,6 +3,7 @@
 use crate::{
     events::Events,
     names::NamespaceName,
+    start_error::StartError,
     tasks::Tasks,
     telemetry::{Metrics, Readiness},
 };
@@ -63,8 +64,8 @@ pub fn cluster_wide<K>(api: Api<K>) -> WatchScopes<K> {
 pub struct NamespaceScope(Vec<NamespaceName>);
 
 impl NamespaceScope {
-    /// The scope of `--namespaces`, without duplicates and empty names. The error is a message for the operator.
-    pub fn new(namespaces: &[String]) -> Result<Self, String> {
+    /// The scope of `--namespaces`, without duplicates and empty names.
+    pub fn new(namespaces: &[String]) -> Result<Self, StartError> {
         let mut all = NamespaceName::parse_flag("--namespaces", namespaces)?;
         all.sort_unstable();
         all.dedup();
@@ -91,6 +92,7 @@ mod tests {
         assert!(
             scope(&["a", &"a".repeat(64)])
                 .unwrap_err()
+                .to_string()
                 .contains("--namespaces")
         );
     }

@@ -4,6 +4,7 @@
 use crate::{
     names::{NamespaceName, NamespacedName},
     problem::{Problem, Reason},
+    start_error::StartError,
 };
 
 /// The namespace of the cluster's own Pods.
@@ -19,12 +20,11 @@ pub struct ExcludedNamespaces {
 }
 
 impl ExcludedNamespaces {
-    /// Excludes kube-system, the webhook's own namespace if it is known, and `namespaces`. The error is a message for
-    /// the operator.
-    pub fn new(own: Option<String>, namespaces: &[String]) -> Result<Self, String> {
+    /// Excludes kube-system, the webhook's own namespace if it is known, and `namespaces`.
+    pub fn new(own: Option<String>, namespaces: &[String]) -> Result<Self, StartError> {
         let parse_own = |own: String| {
-            NamespaceName::new(&own)
-                .ok_or_else(|| format!("the Pod's own namespace {own:?} is not a valid namespace name"))
+            let message = || format!("the Pod's own namespace {own:?} is not a valid namespace name");
+            NamespaceName::new(&own).ok_or_else(|| StartError::Outcome(message()))
         };
         Ok(Self {
             own: own.map(parse_own).transpose()?,
@@ -75,7 +75,7 @@ impl ExcludedNamespaces {
 mod tests {
     use super::*;
 
-    fn excluded(own: Option<&str>, named: &[&str]) -> Result<ExcludedNamespaces, String> {
+    fn excluded(own: Option<&str>, named: &[&str]) -> Result<ExcludedNamespaces, StartError> {
         let named: Vec<_> = named.iter().map(|name| (*name).to_owned()).collect();
         ExcludedNamespaces::new(own.map(str::to_owned), &named)
     }
@@ -101,9 +101,9 @@ mod tests {
     fn an_invalid_namespace_name_is_refused_at_start() {
         for invalid in ["a.b", &"a".repeat(64)] {
             let error = excluded(None, &["infra", invalid]).unwrap_err();
-            assert!(error.contains("--excluded-namespaces"), "{error}");
+            assert!(error.to_string().contains("--excluded-namespaces"), "{error}");
             let error = excluded(Some(invalid), &[]).unwrap_err();
-            assert!(error.contains("own namespace"), "{error}");
+            assert!(error.to_string().contains("own namespace"), "{error}");
         }
     }
 }

@@ -28,7 +28,13 @@ use crate::{
     reference::Reference,
 };
 use serde::Serialize;
-use std::fmt;
+use std::{error::Error, fmt, iter};
+
+/// The error of our transport that azure_identity's error wraps.
+fn cause_of<T: Error + 'static>(error: &azure_core::Error) -> Option<&T> {
+    let first: &(dyn Error + 'static) = error;
+    iter::successors(Some(first), |&error| error.source()).find_map(|error| error.downcast_ref())
+}
 
 /// The identity that requests an Entra token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -3,7 +3,7 @@
 //! parsed before it is used as a name.
 //! Source: <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/>.
 
-use crate::untrusted::UntrustedText;
+use crate::{start_error::StartError, untrusted::UntrustedText};
 use kube::{Resource, core::ObjectMeta, runtime::reflector::ObjectRef};
 use serde::{
     Deserialize, Deserializer, Serialize,
@@ -31,11 +31,12 @@ impl NamespaceName {
         (text.len() <= MAX_LABEL_LENGTH && is_label(text)).then(|| Self(text.into()))
     }
 
-    /// The valid names in the value of a flag, without empty ones. The error is a message for the operator.
-    pub fn parse_flag(flag: &str, values: &[String]) -> Result<Vec<Self>, String> {
+    /// The valid names in the value of a flag, without empty ones.
+    pub fn parse_flag(flag: &str, values: &[String]) -> Result<Vec<Self>, StartError> {
         let values = values.iter().filter(|value| !value.is_empty());
         let parse = |value: &String| {
-            Self::new(value).ok_or_else(|| format!("{flag}: {value:?} is not a valid namespace name"))
+            let message = || format!("{flag}: {value:?} is not a valid namespace name");
+            Self::new(value).ok_or_else(|| StartError::Flag(message()))
         };
         values.map(parse).collect()
     }
@@ -273,7 +274,7 @@ mod tests {
         };
         assert_eq!(parse(&["b", "", "a"]).unwrap(), ["b", "a"]);
         for invalid in ["A", "a.b", "*", "a b", "-a", &"a".repeat(64)] {
-            let error = parse(&["a", invalid]).unwrap_err();
+            let error = parse(&["a", invalid]).unwrap_err().to_string();
             assert!(
                 error.contains("--namespaces") && error.contains(invalid),
                 "{error}"

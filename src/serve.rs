@@ -161,7 +161,7 @@ fn how_it_ended<T>(ended: &Result<T, JoinError>) -> &'static str {
 
 /// Connects to the API server.
 async fn connect(args: &ServeArgs, metrics: &Metrics, tasks: Tasks) -> Result<Cluster, StartError> {
-    let namespaces = NamespaceScope::new(&args.namespaces).map_err(StartError::Flag)?;
+    let namespaces = NamespaceScope::new(&args.namespaces)?;
     let client = kubernetes::client().await?;
     Ok(Cluster {
         namespaces,
@@ -210,8 +210,7 @@ fn build(
         token_audiences: args.token_audiences.clone(),
         clouds: Clouds::new(&args.authority_host, &args.acr_audience),
         managed_identity_namespaces: args.managed_identity_namespaces.clone(),
-        excluded: ExcludedNamespaces::new(kubernetes::namespace_of_this_pod(), &args.excluded_namespaces)
-            .map_err(StartError::Flag)?,
+        excluded: ExcludedNamespaces::new(kubernetes::namespace_of_this_pod(), &args.excluded_namespaces)?,
     };
     let resolver = Arc::new(Resolver::new(cluster, rules, cluster.events.clone()));
     let issuer = Issuer::new(

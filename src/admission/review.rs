@@ -130,6 +130,16 @@ struct Resource<'a> {
     resource: Cow<'a, str>,
 }
 
+/// How the images of a Pod name a registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spelling<'a> {
+    /// Without a port and in lower case, as the kubelet compares the registry with the entry of the pull secret.
+    Exact,
+    /// At least one image in another way, to which the kubelet does not apply the pull secret: in another case, or with
+    /// the port of HTTPS.
+    Other(&'a str),
+}
+
 /// The fields of a Pod that a decision needs.
 #[derive(Debug, Default, Deserialize)]
 pub struct PodView<'a> {
@@ -196,17 +206,17 @@ impl PodView<'_> {
         self.spec.service_account_name.as_ref()
     }
 
-    /// Whether any image comes from this registry. Registries are compared exactly, without a port and in lower case, as
-    /// the kubelet compares them with the entry of the pull secret.
-    pub fn pulls_from(&self, registry: &str) -> bool {
-        self.registries().any(|found| found == registry)
-    }
-
-    /// How an image names this registry in another way than the kubelet expects: in another case, or with the port of
-    /// HTTPS.
-    pub fn misspelling_of(&self, registry: &str) -> Option<&str> {
-        let mut registries = self.registries();
-        registries.find(|found| *found != registry && without_port(found).eq_ignore_ascii_case(registry))
+    /// How the images name this registry. `None` if no image comes from it.
+    pub fn spelling_of(&self, registry: &str) -> Option<Spelling<'_>> {
+        let mut spelling = None;
+        for found in self.registries() {
+            if found == registry {
+                spelling = Some(Spelling::Exact);
+            } else if without_port(found).eq_ignore_ascii_case(registry) {
+                return Some(Spelling::Other(found));
+            }
+        }
+        spelling
     }
 
     /// The text before the first `/` of each image, which may be a registry.

@@ -4,6 +4,7 @@
 use super::{
     CloudEndpoints, SecretKey, ServicePrincipal, TenantIdSource, WorkloadIdentity,
     aadsts::{self, Meaning},
+    cause_of,
     entra_error::{EntraError, EntraErrorKind},
 };
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
     reference::{Kind, Reference},
     untrusted::UntrustedText,
 };
-use std::{error::Error, fmt};
+use std::fmt;
 
 /// The identity that called Entra, with everything that the explanation of a refusal needs.
 pub enum EntraCaller<'a> {
@@ -63,12 +64,8 @@ impl EntraCaller<'_> {
 
     /// Describes the [`EntraError`] of our transport that azure_identity's error wraps.
     pub fn problem(&self, error: &azure_core::Error) -> Problem {
-        let mut cause: Option<&(dyn Error + 'static)> = Some(error);
-        while let Some(current) = cause {
-            if let Some(entra) = current.downcast_ref::<EntraError>() {
-                return self.problem_of(entra);
-            }
-            cause = current.source();
+        if let Some(error) = cause_of::<EntraError>(error) {
+            return self.problem_of(error);
         }
         // azure_identity did not send the request at all, for example because the tenant id is malformed.
         Problem::new(

@@ -42,17 +42,14 @@ impl EntraError {
         if let Some(cause) = &self.unreachable {
             return EntraErrorKind::Unreachable(cause);
         }
-        match self.meaning() {
-            _ if self.status == 429 => return EntraErrorKind::Throttled,
-            Some(Meaning::Throttled) => return EntraErrorKind::Throttled,
-            Some(Meaning::NoFederatedCredential) => return EntraErrorKind::NoFederatedCredential,
-            Some(Meaning::Unavailable | Meaning::IssuerUnreachable) => return EntraErrorKind::Unavailable,
-            None => {}
-        }
-        match &self.document {
-            Some(_) if self.status >= 500 || self.status == 408 => EntraErrorKind::Unavailable,
-            Some(d) if d.error() == "temporarily_unavailable" => EntraErrorKind::Unavailable,
-            Some(d) if !d.error().is_empty() => EntraErrorKind::Refused,
+        match (self.meaning(), &self.document) {
+            _ if self.status == 429 => EntraErrorKind::Throttled,
+            (Some(Meaning::Throttled), _) => EntraErrorKind::Throttled,
+            (Some(Meaning::NoFederatedCredential), _) => EntraErrorKind::NoFederatedCredential,
+            (Some(Meaning::Unavailable | Meaning::IssuerUnreachable), _) => EntraErrorKind::Unavailable,
+            (None, Some(_)) if self.status >= 500 || self.status == 408 => EntraErrorKind::Unavailable,
+            (None, Some(d)) if d.error() == "temporarily_unavailable" => EntraErrorKind::Unavailable,
+            (None, Some(d)) if !d.error().is_empty() => EntraErrorKind::Refused,
             _ => EntraErrorKind::UnexpectedBody,
         }
     }

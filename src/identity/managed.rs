@@ -4,7 +4,7 @@
 //! <https://learn.microsoft.com/azure/app-service/overview-managed-identity#rest-endpoint-reference>.
 
 use super::{
-    EntraToken, ManagedIdentity, ManagedIdentityId,
+    EntraToken, ManagedIdentity, ManagedIdentityId, cause_of,
     managed_transport::{EndpointError, ManagedTransport},
 };
 use crate::{
@@ -18,7 +18,7 @@ use azure_core::{
     http::{ClientOptions, RetryOptions, Transport},
 };
 use azure_identity::{ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId};
-use std::{error::Error, sync::Arc};
+use std::sync::Arc;
 
 /// The name of the endpoint in messages and gates. A node has one endpoint, which throttles all identities together.
 const ENDPOINT: &str = "the node's managed identity endpoint";
@@ -91,12 +91,8 @@ fn is_app_service() -> bool {
 
 /// Describes the [`EndpointError`] of our transport that azure_identity's error wraps.
 fn problem(identity: &ManagedIdentity, error: &azure_core::Error) -> Problem {
-    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(current) = cause {
-        if let Some(error) = current.downcast_ref::<EndpointError>() {
-            return error.problem(identity);
-        }
-        cause = current.source();
+    if let Some(error) = cause_of::<EndpointError>(error) {
+        return error.problem(identity);
     }
     Problem::new(
         Reason::ManagedIdentityRefused,

@@ -95,14 +95,18 @@ fn another_spelling_of_the_registry_is_found_and_is_not_a_match() {
     ] {
         let body = body(image);
         let pod = parse(body.as_bytes()).unwrap().object;
-        assert!(!pod.pulls_from("contoso.azurecr.io"), "{image}");
-        let found = pod.misspelling_of("contoso.azurecr.io");
-        assert_eq!(found, image.split_once('/').map(|(host, _)| host));
+        let host = image.split_once('/').unwrap().0;
+        let spelling = pod.spelling_of("contoso.azurecr.io");
+        assert_eq!(spelling, Some(Spelling::Other(host)), "{image}");
     }
-    for image in ["contoso.azurecr.io/app", "contoso.azurecr.io:5000/app", "busybox"] {
+    for (image, expected) in [
+        ("contoso.azurecr.io/app", Some(Spelling::Exact)),
+        ("contoso.azurecr.io:5000/app", None),
+        ("busybox", None),
+    ] {
         let body = body(image);
         let pod = parse(body.as_bytes()).unwrap().object;
-        assert_eq!(pod.misspelling_of("contoso.azurecr.io"), None, "{image}");
+        assert_eq!(pod.spelling_of("contoso.azurecr.io"), expected, "{image}");
     }
 }
 
@@ -113,7 +117,8 @@ fn registries_of_all_images_are_compared_exactly() {
         parse(body.as_bytes())
             .unwrap()
             .object
-            .pulls_from("contoso.azurecr.io")
+            .spelling_of("contoso.azurecr.io")
+            .is_some_and(|spelling| spelling == Spelling::Exact)
     };
     let volumes =
         json!([{"name": "a", "emptyDir": {}}, {"image": {"reference": "contoso.azurecr.io/data:1"}}]);
@@ -229,8 +234,8 @@ fn a_detached_request_is_decided_like_the_original() {
         );
         for registry in ["contoso.azurecr.io", "other.azurecr.io", "elsewhere.azurecr.io"] {
             let (pulls, pulled) = (
-                request.object.pulls_from(registry),
-                original.object.pulls_from(registry),
+                request.object.spelling_of(registry),
+                original.object.spelling_of(registry),
             );
             assert_eq!(pulls, pulled, "{registry}");
         }

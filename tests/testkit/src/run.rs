@@ -46,9 +46,10 @@ impl Progress {
 
     fn report(&self, name: &str) -> String {
         let waits = self.waits.lock().unwrap();
-        let waits = match waits.is_empty() {
-            true => "nothing that has a name".to_owned(),
-            false => waits.join("; "),
+        let waits = if waits.is_empty() {
+            "nothing that has a name".to_owned()
+        } else {
+            waits.join("; ")
         };
         format!(
             "{name} has not ended after {:?}. It waits for: {waits}",

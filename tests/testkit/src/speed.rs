@@ -8,7 +8,7 @@ use std::{
 
 /// The start of a control plane on an idle machine with two cores.
 const NOMINAL_START: Duration = Duration::from_secs(4);
-/// A start that takes longer than this many times the nominal duration includes a build of Kubernetes.
+/// The largest factor: on a machine that is slower than this, time-outs are better than tests of hours.
 const MAX_FACTOR: f64 = 8.0;
 
 /// The largest measured factor in percent, or 0 before the first start.
