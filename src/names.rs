@@ -6,13 +6,14 @@
 use crate::{start_error::StartError, untrusted::UntrustedText};
 use kube::{Resource, core::ObjectMeta, runtime::reflector::ObjectRef};
 use serde::{
-    Deserialize, Deserializer, Serialize,
+    Deserialize, Deserializer, Serialize, Serializer,
     de::{Error, IntoDeserializer},
 };
 use std::{
     borrow::{Borrow, Cow},
     fmt::{self, Write},
     ops::Deref,
+    sync::Arc,
 };
 
 /// The maximum length of the name of an object or a host, in bytes.
@@ -20,10 +21,10 @@ pub const MAX_NAME_LENGTH: usize = 253;
 /// The maximum length of the name of a namespace, and of one label of the name of a host, in bytes.
 const MAX_LABEL_LENGTH: usize = 63;
 
-/// The name of a namespace, which is a DNS label (RFC 1123).
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
-pub struct NamespaceName(Box<str>);
+/// The name of a namespace, which is a DNS label (RFC 1123). Clones share the text: an admission clones its names
+/// several times.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NamespaceName(Arc<str>);
 
 impl NamespaceName {
     /// The name, if it is valid.
@@ -43,10 +44,9 @@ impl NamespaceName {
 }
 
 /// The name of an object other than a namespace, such as a generator, a service account or a Secret. It is a DNS
-/// subdomain (RFC 1123), whose labels may have any length.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
-pub struct ObjectName(Box<str>);
+/// subdomain (RFC 1123), whose labels may have any length. Clones share the text.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectName(Arc<str>);
 
 impl ObjectName {
     /// The name, if it is valid.
@@ -79,7 +79,7 @@ impl ObjectName {
     }
 }
 
-/// Implements the conversions to text, and deserialization, for a type of names.
+/// Implements the conversions to text, serialization and deserialization for a type of names.
 macro_rules! text {
     ($name:ty, $description:literal) => {
         impl $name {
@@ -124,6 +124,12 @@ macro_rules! text {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(self)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self)
             }
         }
 

@@ -80,7 +80,7 @@ impl Issuance {
 
     /// Whether another replica was quicker.
     fn is_done(&self, plan: &PullSecretPlan, cause: &Cause) -> bool {
-        let known = self.pull_secrets.get(&plan.key);
+        let known = self.pull_secrets.planned(plan);
         let known = known.as_deref();
         // The watch may be behind: a pull secret whose deletion was announced may be deleted already.
         if marked_unused(known).is_some() || freshness_of(known, &plan.inputs_hash) != Freshness::Fresh {
@@ -104,14 +104,14 @@ impl Issuance {
         was_refused: bool,
         caller: &Caller,
     ) -> Result<Option<Timestamp>, Problem> {
-        let was_known = self.pull_secrets.get(&plan.key).is_some();
+        let was_known = self.pull_secrets.planned(plan).is_some();
         let (owner, token) = self.owner_and_token(plan, cause, was_refused, caller).await?;
         if owner.metadata.deletion_timestamp.is_some() {
             return Err(Problem::new(
                 Reason::ApiServerUnavailable,
                 format!(
                     "ACRPullSecret {} is being deleted; try again when it is gone",
-                    plan.key
+                    plan.key()
                 ),
             ));
         }
@@ -121,10 +121,10 @@ impl Issuance {
                 // A refusal leaves no object behind, unless the object existed before.
                 let is_new = !was_known && owner.status.is_none() && matches!(cause, Cause::Admission);
                 if is_new && !problem.is_transient() {
-                    let delete = || self.writer.delete_as_known(&plan.key, &owner);
+                    let delete = || self.writer.delete_as_known(plan.key(), &owner);
                     log_failure(self.gates.kubernetes(caller, delete).await.map(drop));
                 } else {
-                    let report = || self.report_failure(&plan.key, &owner, &problem);
+                    let report = || self.report_failure(plan.key(), &owner, &problem);
                     self.gates.kubernetes(caller, report).await;
                 }
                 Err(problem)
@@ -213,9 +213,9 @@ impl Issuance {
         if !matches!(cause, Cause::Renewal(_)) {
             return Ok(());
         }
-        match self.pull_secrets.get(&plan.key) {
+        match self.pull_secrets.planned(plan) {
             Some(known) if known.meta().uid == owner.metadata.uid => Ok(()),
-            _ => Err(owner_deleted(&plan.key)),
+            _ => Err(owner_deleted(plan.key())),
         }
     }
 

@@ -93,7 +93,7 @@ impl Issuer {
         plan: Arc<PullSecretPlan>,
         deadline: Deadline,
     ) -> Option<impl Future<Output = Result<Ensured, Problem>> + Send + use<>> {
-        let known = self.0.pull_secrets.get(&plan.key);
+        let known = self.0.pull_secrets.planned(&plan);
         let freshness = self.0.freshness(known.as_deref(), &plan);
         if freshness == Freshness::Fresh && marked_unused(known.as_deref()).is_none() {
             return None;
@@ -115,7 +115,7 @@ impl Issuer {
     pub async fn renew(&self, plan: Arc<PullSecretPlan>, cause: Cause) -> Result<(), Problem> {
         if matches!(cause, Cause::Repair) {
             // The complaint is about the Secret that the last flight wrote.
-            self.0.flights.forget_success(&plan.key);
+            self.0.flights.forget_success(plan.key());
         }
         self.0.join(plan, cause)?.outcome().await
     }
@@ -145,7 +145,7 @@ impl Inner {
         };
         if let Some(marked) = marked_unused(known.as_deref()) {
             // It is about to be deleted, and this Pod needs it.
-            let taken_back = self.marks.take_back(&plan.key, marked, &self.issuance.writer);
+            let taken_back = self.marks.take_back(plan.key(), marked, &self.issuance.writer);
             let exists = deadline.bound(taken_back).await;
             if !exists.unwrap_or_else(|| Err(deadline_exceeded(&Stage::Kubernetes)))? {
                 freshness = Freshness::Stale;
@@ -177,12 +177,12 @@ impl Inner {
         );
         let live = self.resolver.resolve_live(&plan.request).await?.plan;
         // The name that the Pod is given stays.
-        Ok(if live.key == plan.key { live } else { plan })
+        Ok(if live.key() == plan.key() { live } else { plan })
     }
 
     /// The freshness of a pull secret, as it is known. A flight for other inputs means that the watch is behind.
     fn freshness(&self, known: Option<&WatchedPullSecret>, plan: &PullSecretPlan) -> Freshness {
-        if self.flights.has_other_version(&plan.key, &plan.inputs_hash) {
+        if self.flights.has_other_version(plan.key(), &plan.inputs_hash) {
             return Freshness::Stale;
         }
         freshness_of(known, &plan.inputs_hash)
@@ -191,14 +191,14 @@ impl Inner {
     fn join(self: &Arc<Self>, plan: Arc<PullSecretPlan>, cause: Cause) -> Result<Waiter, Problem> {
         let max = self.settings.max_per_namespace;
         let flight = IssuanceFlight {
-            _reservation: self.pull_secrets.reserve(&plan.key, max)?,
+            _reservation: self.pull_secrets.reserve(plan.key(), max)?,
             issuer: self.clone(),
             plan: plan.clone(),
             cause,
         };
         Ok(self
             .flights
-            .join(plan.key.clone(), plan.inputs_hash.clone(), flight))
+            .join(plan.key().clone(), plan.inputs_hash.clone(), flight))
     }
 }
 
@@ -216,7 +216,7 @@ impl Job for IssuanceFlight {
         let Inner {
             issuance, flights, ..
         } = &*self.issuer;
-        let was_refused = flights.was_refused(&self.plan.key, &self.plan.inputs_hash);
+        let was_refused = flights.was_refused(self.plan.key(), &self.plan.inputs_hash);
         issuance
             .issue(&self.plan, &self.cause, was_refused, progress)
             .await

@@ -53,7 +53,7 @@ impl Writer {
         let seen = described_secret(&owner);
         for _ in 0..MAX_ATTEMPTS {
             let status = status(&owner, plan, issued, &version, now);
-            match self.apply_status(&plan.key, &owner, &status).await {
+            match self.apply_status(plan.key(), &owner, &status).await {
                 Ok(true) => return Ok(Written::Done),
                 Ok(false) => {}
                 // The Pod needs only the Secret; an outdated status costs one more token later.
@@ -62,7 +62,7 @@ impl Writer {
                     return Ok(Written::Done);
                 }
             }
-            let live = self.live_with_same_uid(&plan.key, &owner).await?;
+            let live = self.live_with_same_uid(plan.key(), &owner).await?;
             let described = described_secret(&live);
             owner = live;
             if described == seen || described.as_ref() == Some(&version) {
@@ -109,7 +109,7 @@ impl Writer {
             if known.resource_version.is_none() {
                 return self.create_or_replace(owner, plan, token).await.map(Some);
             }
-            *owner = self.live_with_same_uid(&plan.key, owner).await?;
+            *owner = self.live_with_same_uid(plan.key(), owner).await?;
             match described_secret(owner) {
                 Some(described) if described != known => {
                     if is_fresh(owner, plan, now) {
@@ -168,7 +168,7 @@ fn overwritten(plan: &PullSecretPlan) -> Problem {
         Reason::ApiServerUnavailable,
         format!(
             "another replica wrote Secret {} from other inputs at the same time; try again",
-            plan.key
+            plan.key()
         ),
     )
 }

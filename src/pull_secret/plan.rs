@@ -1,11 +1,14 @@
 //! What a pull secret is made from, and the token that goes into it.
 
-use super::{ACRPullSecretSpec, AccountOf, GeneratorReference, PullSecretRequest, StoredKind, name};
+use super::{
+    ACRPullSecretSpec, AccountOf, GeneratorReference, PullSecretRequest, StoredKind, WatchedPullSecret, name,
+};
 use crate::{
     generator::{ServiceAccount, TokenInputs},
     names::{NamespaceName, NamespacedName, ObjectName},
     registry::PullToken,
 };
+use kube::runtime::reflector::ObjectRef;
 use std::sync::Arc;
 
 /// A resolved request: the pull secret that a Pod needs.
@@ -14,7 +17,9 @@ pub struct PullSecretPlan {
     /// The request, by which the plan can be made again.
     pub request: PullSecretRequest,
     /// The namespace and the name of the `ACRPullSecret` and of the Secret. The namespace is that of the Pod.
-    pub key: NamespacedName,
+    key: NamespacedName,
+    /// The same names as the watch uses them. A warm admission must not build them again.
+    object_ref: ObjectRef<WatchedPullSecret>,
     /// Everything that the token depends on.
     pub inputs: TokenInputs,
     /// The fingerprint of `inputs`.
@@ -34,11 +39,13 @@ pub struct IssuedToken {
 impl PullSecretPlan {
     /// The plan for this request.
     pub fn new(request: &PullSecretRequest, account: &ServiceAccount, inputs: TokenInputs) -> Self {
+        let key = NamespacedName {
+            namespace: request.namespace().clone(),
+            name: name(request.reference(), account),
+        };
         Self {
-            key: NamespacedName {
-                namespace: request.namespace().clone(),
-                name: name(request.reference(), account),
-            },
+            object_ref: key.reference(),
+            key,
             request: request.clone(),
             inputs_hash: inputs.fingerprint(),
             inputs,
@@ -48,6 +55,16 @@ impl PullSecretPlan {
                 ServiceAccount::NotNeeded => None,
             },
         }
+    }
+
+    /// The namespace and the name of the `ACRPullSecret` and of the Secret.
+    pub fn key(&self) -> &NamespacedName {
+        &self.key
+    }
+
+    /// The reference by which the watch finds the `ACRPullSecret`.
+    pub fn object_ref(&self) -> &ObjectRef<WatchedPullSecret> {
+        &self.object_ref
     }
 
     /// The namespace of the Pod, of the `ACRPullSecret` and of the Secret.
@@ -64,7 +81,9 @@ impl PullSecretPlan {
     /// produce another one.
     pub fn named(mut self: Arc<Self>, name: &ObjectName) -> Arc<Self> {
         if self.name() != name {
-            Arc::make_mut(&mut self).key.name = name.clone();
+            let plan = Arc::make_mut(&mut self);
+            plan.key = plan.key.sibling(name);
+            plan.object_ref = plan.key.reference();
         }
         self
     }

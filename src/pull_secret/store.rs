@@ -1,7 +1,7 @@
 //! The `ACRPullSecret`s of the cluster, watched.
 
 use super::{
-    ACRPullSecret,
+    ACRPullSecret, PullSecretPlan,
     census::{Census, Reservation},
     changes::{Changes, Listener},
 };
@@ -63,6 +63,11 @@ impl PullSecrets {
     /// The object, if the watch shows it.
     pub fn get(&self, key: &NamespacedName) -> Option<Arc<WatchedPullSecret>> {
         self.store.get(&key.reference())
+    }
+
+    /// The object of a plan, if the watch shows it.
+    pub fn planned(&self, plan: &PullSecretPlan) -> Option<Arc<WatchedPullSecret>> {
+        self.store.get(plan.object_ref())
     }
 
     /// All objects.

@@ -50,7 +50,7 @@ impl Writer {
 
     /// Creates the `ACRPullSecret`, or brings its spec up to date.
     pub async fn apply_owner(&self, plan: &PullSecretPlan) -> Result<ACRPullSecret, Problem> {
-        let what = format!("writing ACRPullSecret {}", plan.key);
+        let what = format!("writing ACRPullSecret {}", plan.key());
         let mut owner = ACRPullSecret::new(plan.name(), plan.spec());
         owner.metadata.labels = Some(kubernetes::managed_by_label());
         let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), plan.namespace());
@@ -107,7 +107,7 @@ impl Writer {
             // The policy decides whether the existing Secret may be replaced. A Secret of a deleted owner would be
             // deleted with it, so the owner must still exist.
             Err(CallError::Api(s)) if s.code == 409 => {
-                self.live_with_same_uid(&plan.key, owner).await?;
+                self.live_with_same_uid(plan.key(), owner).await?;
                 self.replace(plan, &secret).await
             }
             other => other,
@@ -306,7 +306,7 @@ fn secret_problem(plan: &PullSecretPlan, error: CallError) -> Problem {
                  delete it if nobody needs it: kubectl delete secret --namespace {namespace} {name}"
             ),
         ),
-        other => api_problem(&format!("writing Secret {}", plan.key), other),
+        other => api_problem(&format!("writing Secret {}", plan.key()), other),
     }
 }
 

@@ -18,6 +18,10 @@ use kube::{
 };
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, path::Path, process::Stdio};
+use testkit::{
+    namespace::TestNamespace,
+    objects::{unnamed_pod, with_account},
+};
 use tokio::{io::AsyncWriteExt, process::Command};
 
 /// The Secret of the certificates that the webhook makes.
@@ -63,6 +67,22 @@ impl Release {
             &["install", NAME, &chart, "--create-namespace", "--wait"],
             Some(values),
         )
+        .await;
+        self.wait_until_called().await;
+    }
+
+    /// Waits until the API server reaches the webhook: kube-proxy routes a new Service a second after its Pods are
+    /// ready.
+    async fn wait_until_called(&self) {
+        let namespace = TestNamespace::existing(&self.client, "default");
+        let pod = with_account(unnamed_pod("no-such-generator"), "default");
+        eventually("the webhook refuses a Pod without a generator", async || {
+            let refusal = namespace.dry_run_pod(&pod).await.err()?;
+            refusal
+                .to_string()
+                .contains("\"pods.acr-pull.dev\" denied the request")
+                .then_some(())
+        })
         .await;
     }
 
@@ -129,10 +149,23 @@ impl Release {
     /// Runs an annotated Pod with a private image.
     pub async fn runs_app(&self, scenario: Scenario) -> ScenarioNamespace {
         let namespace = scenario.set_up(&self.client, json!({})).await;
-        let pod = namespace.create_app("app", Some("contoso")).await;
-        assert!(is_patched(&pod));
+        let created = namespace.try_create_app("app", Some("contoso")).await;
+        self.assert_patched(created).await;
         namespace.wait_until_running("app").await;
         namespace
+    }
+
+    /// Asserts that a Pod was admitted with a patch; otherwise shows the answer and the log of the webhook.
+    pub async fn assert_patched(&self, created: kube::Result<Pod>) {
+        match created {
+            Ok(pod) if is_patched(&pod) => {}
+            Ok(pod) => panic!(
+                "{} was admitted without a patch\n{}",
+                pod.name_any(),
+                self.logs().await
+            ),
+            Err(error) => panic!("{error}\n{}", self.logs().await),
+        }
     }
 
     async fn helm(&self, arguments: &[&str], values: Option<Value>) {

@@ -176,13 +176,17 @@ impl ScenarioNamespace {
 
     /// Creates a Pod with the image of the scenario.
     pub async fn create_app(&self, name: &str, annotation: Option<&str>) -> Pod {
-        self.create_pod_with_image(name, &self.scenario.image(), annotation)
+        self.try_create_app(name, annotation).await.unwrap()
+    }
+
+    /// Creates a Pod with the image of the scenario, which may be refused.
+    pub async fn try_create_app(&self, name: &str, annotation: Option<&str>) -> kube::Result<Pod> {
+        self.try_create_pod(&app(name, &self.scenario.image(), annotation))
             .await
     }
 
     pub async fn create_pod_with_image(&self, name: &str, image: &str, annotation: Option<&str>) -> Pod {
-        let annotations = annotation.map_or(json!({}), |value| json!({ANNOTATION: value}));
-        self.create_pod(&from(pod_json(name, image, annotations))).await
+        self.create_pod(&app(name, image, annotation)).await
     }
 
     /// Creates the object in the namespace.
@@ -263,4 +267,9 @@ impl ScenarioNamespace {
     pub fn service_accounts(&self) -> Api<ServiceAccount> {
         self.api()
     }
+}
+
+fn app(name: &str, image: &str, annotation: Option<&str>) -> Pod {
+    let annotations = annotation.map_or(json!({}), |value| json!({ANNOTATION: value}));
+    from(pod_json(name, image, annotations))
 }
