@@ -9,7 +9,7 @@ mod review;
 mod warnings;
 
 pub use annotation::{ACCESS_TOKEN_ANNOTATION, MAX_REFERENCES, parse_default_reference, parse_references};
-pub use http::router;
+pub use http::service;
 pub use patch::{INJECTED_LABEL, PULL_SECRETS_ANNOTATION, patch};
 pub use response::{AdmissionResponse, Verdict};
 pub use review::{PodView, ReferenceSource, Request, parse};

@@ -78,7 +78,7 @@ fn review(data: &[u8]) {
                 pending: Vec::new(),
                 warnings: Vec::new(),
             };
-            (request.uid.into_owned(), verdict)
+            (request.uid.to_string(), verdict)
         }
         Err((uid, problem)) => (uid.unwrap_or_default(), admission::Verdict::Denied(problem)),
     };

@@ -47,6 +47,7 @@ mod serve;
 mod start_error;
 mod tasks;
 mod telemetry;
+mod text;
 mod tls;
 mod transport;
 mod ttl_cache;

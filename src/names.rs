@@ -3,14 +3,14 @@
 //! parsed before it is used as a name.
 //! Source: <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/>.
 
-use crate::{start_error::StartError, untrusted::UntrustedText};
+use crate::{start_error::StartError, text::Text, untrusted::UntrustedText};
 use kube::{Resource, core::ObjectMeta, runtime::reflector::ObjectRef};
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{Error, IntoDeserializer},
 };
 use std::{
-    borrow::{Borrow, Cow},
+    borrow::Borrow,
     fmt::{self, Write},
     ops::Deref,
     sync::Arc,
@@ -135,7 +135,7 @@ macro_rules! text {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let Text(text) = Text::deserialize(deserializer)?;
+                let text = Text::deserialize(deserializer)?;
                 Self::new(&text).ok_or_else(|| {
                     let text = UntrustedText::quoted(&text);
                     D::Error::custom(format!(concat!("{} is not a valid ", $description), text))
@@ -148,15 +148,10 @@ macro_rules! text {
 text!(NamespaceName, "namespace name");
 text!(ObjectName, "object name");
 
-/// A text that is decoded without a copy if that is possible.
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
 /// Deserializes a name that may be absent, which `null` and an empty text stand for too.
 pub fn optional<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ObjectName>, D::Error> {
     match Option::<Text>::deserialize(deserializer)? {
-        Some(Text(text)) if !text.is_empty() => ObjectName::deserialize(text.into_deserializer()).map(Some),
+        Some(text) if !text.is_empty() => ObjectName::deserialize(text.into_deserializer()).map(Some),
         _ => Ok(None),
     }
 }

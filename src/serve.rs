@@ -60,7 +60,7 @@ pub async fn run(args: ServeArgs) -> Result<(), StartError> {
         webhook,
         ListenerKind::Webhook(tls, paths),
         args.tls.max_connections as usize,
-        admission::router(admission),
+        admission::service(admission),
         draining,
     ));
     let (resign, resigned) = oneshot::channel::<()>();

@@ -19,7 +19,7 @@ pub use certificate_and_key::CertificateAndKey;
 pub use client::AllowedClients;
 pub use connections::MAX_UNPROVEN;
 pub use files::serve_files;
-pub use listener::{ListenerKind, ShutdownPhase, serve};
+pub use listener::{HttpService, ListenerKind, ShutdownPhase, serve};
 pub use manager::{PublishTargets, manage};
 pub use path::{AcceptedPaths, SecretPath};
 pub use settings::{CertificateSource, TlsArgs};

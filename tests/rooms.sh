@@ -9,7 +9,7 @@ rooms=(
   main serve cli fuzz crds check
   upkeep admission pull_secret generator registry identity
   tls leader live_pod watch cluster events transport excluded kubernetes
-  telemetry problem reference names untrusted deadline jwt pem start_error tasks ttl_cache fair_semaphore
+  telemetry problem reference names text untrusted deadline jwt pem start_error tasks ttl_cache fair_semaphore
 )
 
 # Prints "FILE:LINE ROOM" for each room that a file imports outside its tests.

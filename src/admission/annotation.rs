@@ -21,13 +21,12 @@ pub fn parse_references(annotation: &str) -> Result<Vec<Reference>, Problem> {
     if annotation.trim() == OPT_OUT {
         return Ok(Vec::new());
     }
-    let items = annotation.split(',');
-    if items.clone().count() > MAX_REFERENCES {
-        let why = format!("it references more than {MAX_REFERENCES} generators");
-        return Err(invalid(annotation, &why));
-    }
     let mut references = Vec::new();
-    for item in items {
+    for (index, item) in annotation.split(',').enumerate() {
+        if index == MAX_REFERENCES {
+            let why = format!("it references more than {MAX_REFERENCES} generators");
+            return Err(invalid(annotation, &why));
+        }
         let reference = parse_reference(item.trim(), '/').map_err(|why| invalid(annotation, &why))?;
         if !references.contains(&reference) {
             references.push(reference);

@@ -4,11 +4,12 @@ use super::{Admission, AdmissionResponse, Verdict, parse};
 use crate::{
     deadline::Deadline,
     problem::{Problem, Reason},
+    tls::HttpService,
 };
 use axum::{
-    Router,
     body::{Body, Bytes},
     extract::{Request, State},
+    handler::Handler,
     http::{HeaderMap, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
@@ -120,12 +121,10 @@ struct CompleteBody {
     permit: Option<OwnedSemaphorePermit>,
 }
 
-/// Handles every request that the listener accepts, whatever its path, because the listener checks the path.
-pub fn router(admission: Admission) -> Router {
+/// Handles every request that the listener accepts. It is not a router, because the listener checks the path.
+pub fn service(admission: Admission) -> impl HttpService {
     let permits = BodyPermits::new();
-    Router::new()
-        .fallback(mutate)
-        .with_state(Endpoint { admission, permits })
+    mutate.with_state(Endpoint { admission, permits })
 }
 
 /// The time-out of the API server, which is a parameter of the query.

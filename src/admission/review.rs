@@ -12,11 +12,12 @@ use super::{
 use crate::{
     names::{self, MAX_NAME_LENGTH, NamespaceName, ObjectName},
     problem::{Problem, Reason},
+    text::Text,
     untrusted::UntrustedText,
 };
 use images::{Container, Volume};
 use serde::Deserialize;
-use std::{borrow::Cow, collections::BTreeSet};
+use std::collections::BTreeSet;
 
 pub(super) const API_VERSION: &str = "admission.k8s.io/v1";
 pub(super) const KIND: &str = "AdmissionReview";
@@ -30,9 +31,9 @@ const MAX_REGISTRIES: usize = 64;
 #[derive(Deserialize)]
 struct AdmissionReview<'a> {
     #[serde(borrow, rename = "apiVersion", default)]
-    api_version: Cow<'a, str>,
+    api_version: Text<'a>,
     #[serde(borrow, default)]
-    kind: Cow<'a, str>,
+    kind: Text<'a>,
     #[serde(borrow)]
     request: Request<'a>,
 }
@@ -43,15 +44,15 @@ struct AdmissionReview<'a> {
 pub struct Request<'a> {
     /// The id of the request, which the response repeats.
     #[serde(borrow)]
-    pub uid: Cow<'a, str>,
+    pub uid: Text<'a>,
     /// The namespace of the request. The namespace in the metadata of the Pod may be empty.
     pub namespace: NamespaceName,
     #[serde(borrow)]
-    operation: Cow<'a, str>,
+    operation: Text<'a>,
     #[serde(borrow)]
     resource: Resource<'a>,
     #[serde(borrow, default)]
-    sub_resource: Option<Cow<'a, str>>,
+    sub_resource: Option<Text<'a>>,
     /// Whether the request must not have side effects.
     #[serde(default)]
     pub dry_run: bool,
@@ -76,14 +77,14 @@ impl Request<'_> {
         }
         let registries = registries.into_iter().map(str::to_owned).collect();
         Ok(Request {
-            uid: owned(self.uid),
+            uid: self.uid.into_owned(),
             namespace: self.namespace,
-            operation: owned(self.operation),
+            operation: self.operation.into_owned(),
             resource: Resource {
-                group: owned(self.resource.group),
-                resource: owned(self.resource.resource),
+                group: self.resource.group.into_owned(),
+                resource: self.resource.resource.into_owned(),
             },
-            sub_resource: self.sub_resource.map(owned),
+            sub_resource: self.sub_resource.map(Text::into_owned),
             dry_run: self.dry_run,
             object: self.object.detached(registries),
         })
@@ -125,9 +126,9 @@ impl Request<'_> {
 #[derive(Debug, Deserialize)]
 struct Resource<'a> {
     #[serde(borrow, default)]
-    group: Cow<'a, str>,
+    group: Text<'a>,
     #[serde(borrow)]
-    resource: Cow<'a, str>,
+    resource: Text<'a>,
 }
 
 /// How the images of a Pod name a registry.
@@ -154,21 +155,21 @@ impl PodView<'_> {
     fn detached(self, registries: Vec<String>) -> PodView<'static> {
         // The registries are stored as images, because `registries` parses images.
         let image = |registry: String| Container {
-            image: Some(Cow::Owned(registry + "/")),
+            image: Some((registry + "/").into()),
         };
         let containers = registries.into_iter().map(image).collect();
         let name = self.name().to_owned();
         let (metadata, spec) = (self.metadata, self.spec);
         let annotations = metadata.annotations.map(|annotations| Annotations {
-            access_token: annotations.access_token.map(owned),
+            access_token: annotations.access_token.map(Text::into_owned),
             pull_secrets: annotations
                 .pull_secrets
                 .map(|text| owned_if(text, |text| text.len() <= MAX_ANNOTATION_LENGTH)),
-            mirror: annotations.mirror.map(|_| Cow::Borrowed("")),
+            mirror: annotations.mirror.map(|_| Text::default()),
         });
         PodView {
             metadata: Metadata {
-                name: Some(Cow::Owned(name)),
+                name: Some(name.into()),
                 generate_name: None,
                 annotations,
                 labels: metadata.labels.map(|labels| Labels {
@@ -246,9 +247,9 @@ impl PodView<'_> {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Metadata<'a> {
     #[serde(borrow, default)]
-    name: Option<Cow<'a, str>>,
+    name: Option<Text<'a>>,
     #[serde(borrow, default)]
-    generate_name: Option<Cow<'a, str>>,
+    generate_name: Option<Text<'a>>,
     #[serde(borrow, default)]
     pub annotations: Option<Annotations<'a>>,
     #[serde(borrow, default)]
@@ -258,17 +259,17 @@ pub(super) struct Metadata<'a> {
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Annotations<'a> {
     #[serde(borrow, default, rename = "acr-pull.dev/access-token")]
-    pub access_token: Option<Cow<'a, str>>,
+    pub access_token: Option<Text<'a>>,
     #[serde(borrow, default, rename = "acr-pull.dev/pull-secrets")]
-    pub pull_secrets: Option<Cow<'a, str>>,
+    pub pull_secrets: Option<Text<'a>>,
     #[serde(borrow, default, rename = "kubernetes.io/config.mirror")]
-    mirror: Option<Cow<'a, str>>,
+    mirror: Option<Text<'a>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Labels<'a> {
     #[serde(borrow, default, rename = "acr-pull.dev/injected")]
-    pub injected: Option<Cow<'a, str>>,
+    pub injected: Option<Text<'a>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -291,7 +292,7 @@ pub(super) struct Spec<'a> {
 #[derive(Debug, Deserialize)]
 pub(super) struct LocalObjectReference<'a> {
     #[serde(borrow, default)]
-    pub name: Cow<'a, str>,
+    pub name: Text<'a>,
 }
 
 impl ListItem for LocalObjectReference<'_> {
@@ -331,7 +332,7 @@ pub fn parse(body: &[u8]) -> Result<Request<'_>, (Option<String>, Problem)> {
             Ok(request)
         }
         Ok(review) => Err((
-            Some(review.request.uid.into_owned()),
+            Some(review.request.uid.to_string()),
             invalid(format!(
                 "it is {} {}, not {API_VERSION} {KIND}",
                 UntrustedText::quoted(&review.api_version),
@@ -359,16 +360,12 @@ fn parse_uid(body: &str) -> Option<String> {
     Some(review.request.uid).filter(|uid| uid.len() <= MAX_UID_LENGTH)
 }
 
-fn owned(text: Cow<'_, str>) -> Cow<'static, str> {
-    Cow::Owned(text.into_owned())
-}
-
 /// Copies a text that is only compared with values of the webhook. A text that cannot equal any of them becomes empty.
-fn owned_if(text: Cow<'_, str>, can_be_equal: impl Fn(&str) -> bool) -> Cow<'static, str> {
+fn owned_if(text: Text<'_>, can_be_equal: impl Fn(&str) -> bool) -> Text<'static> {
     if can_be_equal(&text) {
-        owned(text)
+        text.into_owned()
     } else {
-        Cow::Borrowed("")
+        Text::default()
     }
 }
 

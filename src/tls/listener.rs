@@ -8,7 +8,6 @@ use super::{
     connections::{ConnectionGuard, Connections},
 };
 use axum::{
-    Router,
     body::Body,
     http::{HeaderValue, Method, Request, Response, StatusCode, header},
 };
@@ -73,18 +72,35 @@ pub enum ListenerKind {
     Admin,
 }
 
-/// Serves `router` until `shutdown` is [`ShutdownPhase::Stopped`], then finishes the requests in flight.
+/// Answers the requests of a listener: a handler or a router of axum.
+pub trait HttpService:
+    tower::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + 'static
+{
+}
+
+impl<S> HttpService for S where
+    S: tower::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static
+{
+}
+
+/// Serves `service` until `shutdown` is [`ShutdownPhase::Stopped`], then finishes the requests in flight.
 pub async fn serve(
     listener: TcpListener,
     kind: ListenerKind,
     max_connections: usize,
-    router: Router,
+    service: impl HttpService,
     mut shutdown: ShutdownWatch,
 ) {
     let connections = Connections::new(max_connections);
     let server = ConnectionServer {
         kind,
-        router,
+        service,
         shutdown: shutdown.clone(),
     };
     loop {
@@ -130,13 +146,13 @@ async fn accept(listener: &TcpListener) -> Option<(TcpStream, IpAddr)> {
 
 /// Serves each connection of a listener.
 #[derive(Clone)]
-struct ConnectionServer {
+struct ConnectionServer<H> {
     kind: ListenerKind,
-    router: Router,
+    service: H,
     shutdown: ShutdownWatch,
 }
 
-impl ConnectionServer {
+impl<H: HttpService> ConnectionServer<H> {
     async fn serve_connection(self, stream: TcpStream, connection: ConnectionGuard) {
         let ListenerKind::Webhook(tls, _) = self.kind.clone() else {
             let deadline = Instant::now() + FIRST_REQUEST_TIMEOUT;
@@ -179,7 +195,8 @@ impl ConnectionServer {
             .header_read_timeout(HEADER_TIMEOUT)
             .max_buf_size(MAX_HEAD_BYTES)
             .keep_alive(matches!(self.kind, ListenerKind::Webhook(..)));
-        let mut served = pin!(http.serve_connection(TokioIo::new(stream), self.service(connection.clone())));
+        let mut served =
+            pin!(http.serve_connection(TokioIo::new(stream), self.connection_service(connection.clone())));
         let mut must_close = pin!(async {
             tokio::select! {
                 () = connection.evicted() => {}
@@ -213,17 +230,17 @@ impl ConnectionServer {
     }
 
     /// Answers each request. A response that is the last one of its connection says so.
-    fn service(
+    fn connection_service(
         &self,
         connection: Arc<ConnectionGuard>,
-    ) -> impl Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send> + use<>
+    ) -> impl Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send> + use<H>
     {
         let Self {
             kind,
-            router,
+            service,
             shutdown,
         } = self.clone();
-        let router = TowerToHyperService::new(router);
+        let service = TowerToHyperService::new(service);
         service_fn(move |request: Request<Incoming>| {
             let is_accepted = match &kind {
                 ListenerKind::Admin => true,
@@ -235,7 +252,7 @@ impl ConnectionServer {
                     is_accepted
                 }
             };
-            let response = is_accepted.then(|| router.call(request));
+            let response = is_accepted.then(|| service.call(request));
             let (connection, shutdown) = (connection.clone(), shutdown.clone());
             async move {
                 let mut response = match response {

@@ -8,6 +8,7 @@ use crate::{
     admission::MAX_REFERENCES,
     names::{NamespacedName, ObjectName},
     pull_secret::parse_name,
+    text::Text,
     watch::{self, Item, Watched},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -71,7 +72,7 @@ struct Series {
 }
 
 fn truncated_message<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let message = Option::<std::borrow::Cow<'de, str>>::deserialize(deserializer)?.unwrap_or_default();
+    let message = Option::<Text<'de>>::deserialize(deserializer)?.unwrap_or_default();
     Ok(message[..message.floor_char_boundary(MAX_MESSAGE_BYTES)].to_owned())
 }
 

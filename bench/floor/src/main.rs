@@ -46,6 +46,11 @@ struct Floor {
     captured: OnceLock<()>,
 }
 
+/// A text that borrows the review, in an `Option` too.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
 #[derive(Deserialize)]
 struct Review<'a> {
     #[serde(borrow)]
@@ -55,9 +60,9 @@ struct Review<'a> {
 #[derive(Deserialize)]
 struct Request<'a> {
     #[serde(borrow)]
-    uid: Cow<'a, str>,
+    uid: Text<'a>,
     #[serde(borrow)]
-    namespace: Cow<'a, str>,
+    namespace: Text<'a>,
     #[serde(borrow)]
     object: Pod<'a>,
 }
@@ -79,14 +84,14 @@ struct Metadata<'a> {
 #[derive(Deserialize)]
 struct Annotations<'a> {
     #[serde(borrow, rename = "acr-pull.dev/access-token")]
-    access_token: Option<Cow<'a, str>>,
+    access_token: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Spec<'a> {
     #[serde(borrow)]
-    service_account_name: Option<Cow<'a, str>>,
+    service_account_name: Option<Text<'a>>,
 }
 
 #[derive(Serialize)]
@@ -171,13 +176,14 @@ fn decide(body: &[u8]) -> serde_json::Result<Vec<u8>> {
         .metadata
         .annotations
         .as_ref()
-        .and_then(|all| all.access_token.as_deref());
-    std::hint::black_box((namespace, asked, object.spec.service_account_name.as_deref()));
+        .and_then(|all| all.access_token.as_ref())
+        .map(|text| &*text.0);
+    std::hint::black_box((namespace, asked, &object.spec.service_account_name));
     serde_json::to_vec(&Answer {
         api_version: "admission.k8s.io/v1",
         kind: "AdmissionReview",
         response: Decision {
-            uid: &request.uid,
+            uid: &request.uid.0,
             allowed: true,
             patch_type: "JSONPatch",
             patch: &PATCH,

@@ -1,13 +1,12 @@
 //! The places of a Pod in which an image can stand.
 
-use crate::admission::bounded_list::ListItem;
+use crate::{admission::bounded_list::ListItem, text::Text};
 use serde::Deserialize;
-use std::borrow::Cow;
 
 #[derive(Debug, Deserialize)]
 pub struct Container<'a> {
     #[serde(borrow, default)]
-    pub image: Option<Cow<'a, str>>,
+    pub image: Option<Text<'a>>,
 }
 
 impl ListItem for Container<'_> {
@@ -26,7 +25,7 @@ pub struct Volume<'a> {
 #[derive(Debug, Deserialize)]
 pub struct ImageVolume<'a> {
     #[serde(borrow, default)]
-    pub reference: Option<Cow<'a, str>>,
+    pub reference: Option<Text<'a>>,
 }
 
 impl ListItem for Volume<'_> {

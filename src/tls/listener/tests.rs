@@ -1,5 +1,6 @@
 use super::*;
 use crate::tls::SecretPath;
+use axum::Router;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::{
     ClientConfig, RootCertStore,
