@@ -49,33 +49,12 @@ pub async fn measure(tools: &Tools, sizes: &[usize], rounds: usize) -> Part {
             bursts.push((cold, floor, burst(tools, &of_webhooks, size).await));
             sequences = sequences.max(crowd.sequences(all));
         }
-        let cold = median(bursts.iter().map(|b| b.0));
-        let floor = median(bursts.iter().map(|b| b.1));
-        let took = median(bursts.iter().map(|b| b.2));
-        let bound = cold + floor;
-        rows.push(Row {
-            what: format!("{size} Pods: until the last one is admitted"),
-            ours: time(took),
-            beside: format!("cold {} + floor {}", time(cold), time(floor)),
-            ratio: median(
-                bursts
-                    .iter()
-                    .map(|(cold, floor, took)| took.div_duration_f64(*cold + *floor)),
-            ),
-            target: Some(Target::AtMost(1.0)),
-        });
-        rows.push(Row {
-            what: format!("{size} Pods: tokens asked for, at most"),
-            ours: sequences.to_string(),
-            beside: format!("{REPLICAS} replicas"),
-            ratio: sequences as f64 / REPLICAS as f64,
-            target: Some(Target::AtMost(1.0)),
-        });
-        for (curve, took) in curves.iter_mut().zip([bound, took]) {
+        let [cold, floor, took] = medians(&bursts);
+        rows.extend(rows_of(size, &bursts, sequences));
+        for (curve, took) in curves.iter_mut().zip([cold + floor, took]) {
             curve.push((size as f64, took.as_secs_f64()));
         }
     }
-    let [of_bound, of_webhook] = curves;
     Part {
         title: "Burst",
         how: format!(
@@ -85,22 +64,58 @@ pub async fn measure(tools: &Tools, sizes: &[usize], rounds: usize) -> Part {
             time(DELAY),
         ),
         rows,
-        curves: vec![Curves {
-            file: "burst.svg",
-            title: "Burst: until the last Pod is admitted".to_owned(),
-            x: "Pods",
-            y: "s",
-            curves: vec![
-                Curve {
-                    name: "cold + floor".to_owned(),
-                    points: of_bound,
-                },
-                Curve {
-                    name: "webhook".to_owned(),
-                    points: of_webhook,
-                },
-            ],
-        }],
+        curves: vec![plot(curves)],
+    }
+}
+
+/// The two rows of a size: the time, and the number of tokens.
+fn rows_of(size: usize, bursts: &[(Duration, Duration, Duration)], sequences: usize) -> [Row; 2] {
+    let [cold, floor, took] = medians(bursts);
+    let ratio = |(cold, floor, took): &(Duration, Duration, Duration)| took.div_duration_f64(*cold + *floor);
+    [
+        Row {
+            what: format!("{size} Pods: until the last one is admitted"),
+            ours: time(took),
+            beside: format!("cold {} + floor {}", time(cold), time(floor)),
+            ratio: median(bursts.iter().map(ratio)),
+            target: Some(Target::AtMost(1.0)),
+        },
+        Row {
+            what: format!("{size} Pods: tokens asked for, at most"),
+            ours: sequences.to_string(),
+            beside: format!("{REPLICAS} replicas"),
+            ratio: sequences as f64 / REPLICAS as f64,
+            target: Some(Target::AtMost(1.0)),
+        },
+    ]
+}
+
+/// The medians of one cold admission, of the floors and of the webhooks.
+fn medians(bursts: &[(Duration, Duration, Duration)]) -> [Duration; 3] {
+    [
+        median(bursts.iter().map(|b| b.0)),
+        median(bursts.iter().map(|b| b.1)),
+        median(bursts.iter().map(|b| b.2)),
+    ]
+}
+
+/// The plot of one cold admission with the floors, and of the webhooks.
+fn plot([of_bound, of_webhook]: [Vec<(f64, f64)>; 2]) -> Curves {
+    Curves {
+        file: "burst.svg",
+        title: "Burst: until the last Pod is admitted".to_owned(),
+        x: "Pods",
+        y: "s",
+        curves: vec![
+            Curve {
+                name: "cold + floor".to_owned(),
+                points: of_bound,
+            },
+            Curve {
+                name: "webhook".to_owned(),
+                points: of_webhook,
+            },
+        ],
     }
 }
 

@@ -77,7 +77,6 @@ pub async fn measure(number: usize) -> Part {
             curve.push((delay.as_secs_f64() * 1e3, took.as_secs_f64() * 1e3));
         }
     }
-    let [of_calls, of_webhook] = curves;
     Part {
         title: "Cold admission",
         how: format!(
@@ -87,22 +86,27 @@ pub async fn measure(number: usize) -> Part {
             time(MARGIN),
         ),
         rows,
-        curves: vec![Curves {
-            file: "cold.svg",
-            title: "Cold admission".to_owned(),
-            x: "ms per hop",
-            y: "ms",
-            curves: vec![
-                Curve {
-                    name: "calls alone".to_owned(),
-                    points: of_calls,
-                },
-                Curve {
-                    name: "webhook".to_owned(),
-                    points: of_webhook,
-                },
-            ],
-        }],
+        curves: vec![plot(curves)],
+    }
+}
+
+/// The plot of the calls alone and of the webhook.
+fn plot([of_calls, of_webhook]: [Vec<(f64, f64)>; 2]) -> Curves {
+    Curves {
+        file: "cold.svg",
+        title: "Cold admission".to_owned(),
+        x: "ms per hop",
+        y: "ms",
+        curves: vec![
+            Curve {
+                name: "calls alone".to_owned(),
+                points: of_calls,
+            },
+            Curve {
+                name: "webhook".to_owned(),
+                points: of_webhook,
+            },
+        ],
     }
 }
 

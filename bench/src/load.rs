@@ -68,35 +68,8 @@ struct Percentiles {
 
 /// Puts the load on the target. Every request must be answered with 200.
 pub async fn load(tools: &Tools, target: Target<'_>, load: Load) -> Seen {
-    let mut command = Command::new("taskset");
-    command
-        .args(["-c", CLIENTS_CORE])
-        .arg(&tools.oha)
-        .args([
-            "--no-tui",
-            "--output-format",
-            "json",
-            "--http-version",
-            "1.1",
-            "--method",
-            "POST",
-        ])
-        .args(["-T", "application/json", "-c", &load.connections.to_string()])
-        .arg("--cacert")
-        .arg(target.ca)
-        .arg("-D")
-        .arg(target.body);
-    match load.lasts {
-        // oha waits for open requests, which would count as failures.
-        Lasts::For(time) => command.args(["-w", "-z", &format!("{}ms", time.as_millis())]),
-        Lasts::Requests(number) => command.args(["-n", &number.to_string()]),
-    };
-    if let Some(rate) = load.rate {
-        command.args(["-q", &rate.to_string()]);
-    }
     let before = process::cpu(target.process);
-    let output = command
-        .arg(target.url)
+    let output = command(tools, target, load)
         .env_remove("HTTPS_PROXY")
         .env_remove("https_proxy")
         .stdin(Stdio::null())
@@ -127,6 +100,38 @@ pub async fn load(tools: &Tools, target: Target<'_>, load: Load) -> Seen {
         p50: Duration::from_secs_f64(printed.latency_percentiles.p50),
         p99: Duration::from_secs_f64(printed.latency_percentiles.p99),
     }
+}
+
+/// The command of oha, on its own core.
+fn command(tools: &Tools, target: Target<'_>, load: Load) -> Command {
+    let mut command = Command::new("taskset");
+    command
+        .args(["-c", CLIENTS_CORE])
+        .arg(&tools.oha)
+        .args([
+            "--no-tui",
+            "--output-format",
+            "json",
+            "--http-version",
+            "1.1",
+            "--method",
+            "POST",
+        ])
+        .args(["-T", "application/json", "-c", &load.connections.to_string()])
+        .arg("--cacert")
+        .arg(target.ca)
+        .arg("-D")
+        .arg(target.body);
+    match load.lasts {
+        // oha waits for open requests, which would count as failures.
+        Lasts::For(time) => command.args(["-w", "-z", &format!("{}ms", time.as_millis())]),
+        Lasts::Requests(number) => command.args(["-n", &number.to_string()]),
+    };
+    if let Some(rate) = load.rate {
+        command.args(["-q", &rate.to_string()]);
+    }
+    command.arg(target.url);
+    command
 }
 
 /// The core of the client. The server has the other core.

@@ -54,17 +54,18 @@ async fn corrupt(client: &Client, path: &str) -> Result<Value, kube::Error> {
     send(client, "PUT", path, &object).await
 }
 
+fn object(version: &str, kind: &str, metadata: Value, fields: Value) -> Value {
+    let mut object = json!({"apiVersion": version, "kind": kind, "metadata": metadata});
+    for (key, value) in fields.as_object().unwrap() {
+        object[key] = value.clone();
+    }
+    object
+}
+
 /// An object of each watched kind with this name, and the path of its collection.
 fn one_of_each(namespace: &TestNamespace, name: &str) -> Vec<(String, Value)> {
     let core = format!("/api/v1/namespaces/{namespace}");
     let generators = "generators.external-secrets.io/v1alpha1";
-    let object = |version: &str, kind: &str, metadata: Value, more: Value| {
-        let mut object = json!({"apiVersion": version, "kind": kind, "metadata": metadata});
-        for (key, value) in more.as_object().unwrap() {
-            object[key] = value.clone();
-        }
-        object
-    };
     let named = || json!({"name": name});
     let labelled = |key: &str, value: &str| json!({"name": name, "labels": {key: value}});
     let pod = json!({"spec": {"containers": [{"name": "app", "image": "example.com/app"}]}});

@@ -140,21 +140,25 @@ fn values_above_a_limit_are_refused_with_the_reason_of_their_field() {
             Reason::GeneratorInvalid,
         ),
     ] {
-        let permissive = ResolveRules {
-            managed_identity_namespaces: "*".parse().unwrap(),
-            ..rules()
-        };
-        let spec = spec(generator);
-        let account_annotations = if spec.tenant_id.is_some() { &IDS[..1] } else { IDS };
-        let generator = in_namespace(Kind::AccessToken, &spec);
-        let annotations = annotations(account_annotations);
-        let account = permissive.service_account(generator, Some(&APP));
-        let problem = account
-            .and_then(|account| permissive.resolve(generator, &account, &annotations))
-            .unwrap_err();
+        let problem = refusal(generator);
         assert_eq!(problem.reason, reason, "{problem}");
         assert!(problem.message.len() < 1000, "{problem}");
     }
+}
+
+/// Why a generator with this spec is refused where managed identities are permitted.
+fn refusal(generator: serde_json::Value) -> Problem {
+    let permissive = ResolveRules {
+        managed_identity_namespaces: "*".parse().unwrap(),
+        ..rules()
+    };
+    let spec = spec(generator);
+    let account_annotations = if spec.tenant_id.is_some() { &IDS[..1] } else { IDS };
+    let generator = in_namespace(Kind::AccessToken, &spec);
+    let account = permissive.service_account(generator, Some(&APP));
+    account
+        .and_then(|account| permissive.resolve(generator, &account, &annotations(account_annotations)))
+        .unwrap_err()
 }
 
 #[test]
