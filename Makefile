@@ -121,7 +121,7 @@ lint-dependencies: tools
 
 .PHONY: lint-shell
 lint-shell:
-	@command -v shellcheck >/dev/null || tests/cluster/packages.sh shellcheck
+	@command -v shellcheck >/dev/null || deploy/packages.sh shellcheck
 	shellcheck $(scripts)
 
 .PHONY: lint-go
@@ -175,7 +175,7 @@ cluster-down: ## Remove the local kind cluster
 
 .PHONY: packages
 packages: ## Agree that Debian packages are installed when a command needs them (as root)
-	@tests/cluster/packages.sh --agree
+	@deploy/packages.sh --agree
 
 ##@ Generate files
 
@@ -218,7 +218,7 @@ help: ## Print this page
 .PHONY: tools
 tools:
 	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust from https://rustup.rs" >&2; exit 1; }
-	@command -v cc >/dev/null || tests/cluster/packages.sh gcc libc6-dev
+	@command -v cc >/dev/null || deploy/packages.sh gcc libc6-dev
 
 # The programs that integration tests start. They are built first, so that the progress of the first build is visible.
 .PHONY: programs

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# bench/run.sh [--smoke] [PART...]: builds what takes part, as it is released, and measures. Needs two cores, and no root.
-# All parts: results.md and the plots beside this script are written anew. --smoke: small numbers of a debug build, to see
+# bench/run.sh [--smoke] [PART...]: builds the programs as they are released, and measures. Needs two cores, and no root.
+# All parts: results.md and the plots beside this script are written again. --smoke: small numbers of a debug build, to see
 # that everything works; nothing is written.
 set -euo pipefail
-# shellcheck source-path=SCRIPTDIR source=../tests/e2e/lib.sh
-source "$(dirname "${BASH_SOURCE[0]}")/../tests/e2e/lib.sh"
+# shellcheck source=deploy/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../deploy/lib.sh"
 
 oha_version=1.14.0
 
@@ -14,9 +14,9 @@ main() {
   for argument; do
     [[ $argument != --smoke ]] || smoke=yes
   done
-  (($(nproc) >= 2)) || die "the server gets one core and whoever asks it the other: this machine has only one"
+  (($(nproc) >= 2)) || die "the server and its client need a core each, but this machine has one core"
   command -v taskset >/dev/null || die "'taskset' is missing: install the package util-linux"
-  command -v valgrind >/dev/null || "$root/tests/cluster/packages.sh" valgrind
+  need valgrind
   "$root/tests/cluster/build.sh" >/dev/null
   oha=$(build_oha)
   cd "$root"

@@ -7,43 +7,37 @@
 # certificates that have these names and are valid for at least --renew-before more days.
 set -euo pipefail
 
-days=365 ca_days=3650 renew_before=30
+declare -A options=([days]=365 [ca-days]=3650 [renew-before]=30)
+config=$(dirname "${BASH_SOURCE[0]}")/openssl.cnf
 
 die() {
   printf 'make-certs.sh: %s\n' "$*" >&2
   exit 1
 }
 
-usage() {
-  sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"
-}
-
 parse() {
   local name
   while [[ ${1:-} == -* ]]; do
     case $1 in
-    -h | --help) usage && exit ;;
+    -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}" && exit ;;
     --days | --ca-days | --renew-before)
       [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || die "$1 requires a number of days, not '${2:-}'"
-      case $1 in
-      --days) days=$2 ;;
-      --ca-days) ca_days=$2 ;;
-      --renew-before) renew_before=$2 ;;
-      esac
+      options[${1#--}]=$2
       shift 2
       ;;
     *) die "unknown option $1: see make-certs.sh --help" ;;
     esac
   done
   (($# >= 2)) || die "a folder and at least one DNS name are needed: see make-certs.sh --help"
-  dir=$1
-  shift
-  names=("$@")
+  dir=$1 names=("${@:2}") days=${options[days]} ca_days=${options[ca-days]} renew_before=${options[renew-before]}
   for name in "${names[@]}"; do
     [[ $name =~ ^(\*\.)?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*$ ]] || die "'$name' is not a DNS name"
   done
   ((renew_before < days)) || die "--renew-before $renew_before would renew a certificate of --days $days immediately"
   ((days <= ca_days)) || die "--days $days is longer than the lifetime of the CA, --ca-days $ca_days"
+  # Sorted, so that two lists can be compared.
+  ALT_NAMES=$(printf 'DNS:%s\n' "${names[@]}" | sort -u | paste -s -d ,)
+  export ALT_NAMES
 }
 
 # is_lasting CERTIFICATE: whether the file exists and the certificate is valid past --renew-before.
@@ -56,18 +50,8 @@ is_pair() {
   [[ $(openssl x509 -in "$1" -noout -pubkey) == "$(openssl pkey -in "$2" -pubout 2>/dev/null)" ]]
 }
 
-make_key() {
-  openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$1"
-}
-
-serial() {
-  printf '0x%s' "$(openssl rand -hex 15)"
-}
-
-# subject_alt_names: the names in the form of a certificate extension, sorted so that two lists can be compared.
-subject_alt_names() {
-  printf 'DNS:%s\n' "${names[@]}" | sort -u | paste -s -d ,
-}
+make_key() { openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$1"; }
+serial() { printf '0x%s' "$(openssl rand -hex 15)"; }
 
 names_of() {
   openssl x509 -in "$1" -noout -ext subjectAltName | grep -o 'DNS:[^, ]*' | sort -u | paste -s -d ,
@@ -77,22 +61,16 @@ names_of() {
 make_ca() {
   [[ -s $dir/ca.key ]] || make_key "$dir/ca.key"
   openssl req -x509 -new -key "$dir/ca.key" -out "$dir/ca.crt.new" -days "$ca_days" -set_serial "$(serial)" \
-    -config <(printf '%s\n' '[req]' distinguished_name=dn prompt=no '[dn]' 'CN=acr-pull-webhook CA' '[ca]' \
-      basicConstraints=critical,CA:TRUE,pathlen:0 keyUsage=critical,keyCertSign,cRLSign \
-      subjectKeyIdentifier=hash) -extensions ca
+    -config "$config" -extensions ca
   mv "$dir/ca.crt.new" "$dir/ca.crt"
 }
 
 make_serving() {
   local request output
   make_key "$dir/tls.key.new"
-  # The common name is only informative: clients check the alternative names.
-  request=$(openssl req -new -key "$dir/tls.key.new" -subj "/CN=${names[0]:0:64}" \
-    -config <(printf '%s\n' '[req]' distinguished_name=dn '[dn]'))
+  request=$(openssl req -new -key "$dir/tls.key.new" -config "$config" -subj "/CN=${names[0]:0:64}")
   output=$(openssl x509 -req -CA "$dir/ca.crt" -CAkey "$dir/ca.key" -set_serial "$(serial)" -days "$days" \
-    -out "$dir/tls.crt.new" -extfile <(printf '%s\n' basicConstraints=critical,CA:FALSE \
-      keyUsage=critical,digitalSignature extendedKeyUsage=serverAuth "subjectAltName=$(subject_alt_names)" \
-      subjectKeyIdentifier=hash authorityKeyIdentifier=keyid) <<<"$request" 2>&1) || die "$output"
+    -out "$dir/tls.crt.new" -extfile "$config" -extensions serving <<<"$request" 2>&1) || die "$output"
   mv "$dir/tls.key.new" "$dir/tls.key"
   mv "$dir/tls.crt.new" "$dir/tls.crt"
 }
@@ -103,7 +81,7 @@ ca_is_good() {
 
 serving_is_good() {
   [[ -s $dir/tls.key ]] && is_lasting "$dir/tls.crt" && is_pair "$dir/tls.crt" "$dir/tls.key" &&
-    [[ $(names_of "$dir/tls.crt") == "$(subject_alt_names)" ]] &&
+    [[ $(names_of "$dir/tls.crt") == "$ALT_NAMES" ]] &&
     openssl verify -CAfile "$dir/ca.crt" "$dir/tls.crt" >/dev/null 2>&1
 }
 

@@ -6,8 +6,8 @@
 # compiler, the profiles of Cargo.toml pin the options, and paths of this machine are removed from the program.
 # RUSTFLAGS are ignored. `make reproducible` verifies this.
 set -euo pipefail
-# shellcheck source=tests/e2e/lib.sh
-source "$(dirname "${BASH_SOURCE[0]}")/../tests/e2e/lib.sh"
+# shellcheck source=deploy/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 (($# == 3)) || die "usage: binary.sh PACKAGE PROFILE FILE"
 package=$1 profile=$2 file=$(realpath -m "$3")

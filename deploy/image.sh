@@ -5,8 +5,8 @@
 # CONTAINER_TOOL is docker, podman or buildah; default: the first of them that works here. If none is installed,
 # Debian's buildah is installed, which does not need a daemon.
 set -euo pipefail
-# shellcheck source=tests/e2e/lib.sh
-source "$(dirname "${BASH_SOURCE[0]}")/../tests/e2e/lib.sh"
+# shellcheck source=deploy/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -22,7 +22,7 @@ container_tool() {
   else
     # buildah requires its network helper at start-up, and the Debian package only recommends it.
     { command -v buildah && compgen -G '/usr/lib*/podman/netavark'; } >/dev/null ||
-      "$root/tests/cluster/packages.sh" buildah netavark
+      "$root/deploy/packages.sh" buildah netavark
     echo buildah
   fi
 }

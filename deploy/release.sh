@@ -11,8 +11,8 @@
 # SOURCE_DATE_EPOCH is the timestamp of image and chart; default: the time of the last commit. The same programs and the
 # same version of buildah then give the same image digest.
 set -euo pipefail
-# shellcheck source=tests/e2e/lib.sh
-source "$(dirname "${BASH_SOURCE[0]}")/../tests/e2e/lib.sh"
+# shellcheck source=deploy/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 architectures=(amd64 arm64)
 name=acr-pull-webhook

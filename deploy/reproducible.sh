@@ -2,8 +2,8 @@
 # reproducible.sh FILE: builds the webhook's program twice, from two copies of the repository in different folders, and
 # writes it to FILE if both builds are identical. PROFILE is the cargo profile; default: release.
 set -euo pipefail
-# shellcheck source=tests/e2e/lib.sh
-source "$(dirname "${BASH_SOURCE[0]}")/../tests/e2e/lib.sh"
+# shellcheck source=deploy/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 (($# == 1)) || die "usage: reproducible.sh FILE"
 file=$(realpath -m "$1")

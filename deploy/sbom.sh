@@ -3,8 +3,8 @@
 # the program or used to build it, with version, licence and checksum, for amd64; the program for arm64 has the same
 # crates except those for x86 processors. With SOURCE_DATE_EPOCH the result is reproducible.
 set -euo pipefail
-# shellcheck source=tests/e2e/lib.sh
-source "$(dirname "${BASH_SOURCE[0]}")/../tests/e2e/lib.sh"
+# shellcheck source=deploy/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 (($# == 1)) || die "usage: sbom.sh FILE"
 file=$(realpath -m "$1")

@@ -162,7 +162,7 @@ pub fn api_problem(what: &str, error: CallError) -> Problem {
     }
 }
 
-/// Whether the same call may succeed later although nobody changes an object.
+/// Whether the same call may succeed later without a change of an object.
 pub fn is_retryable(code: u16) -> bool {
     matches!(code, 401 | 408 | 409 | 429) || !(400..500).contains(&code)
 }

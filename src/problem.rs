@@ -48,7 +48,7 @@ impl Problem {
         self
     }
 
-    /// Whether a later try may succeed although nobody changes an object.
+    /// Whether a later try may succeed without a change of an object.
     pub fn is_transient(&self) -> bool {
         matches!(self.reason.class(), Class::Upstream | Class::ApiServer)
     }

@@ -33,8 +33,8 @@ pub async fn measure(ground: &Ground, number: usize) -> Part {
     Part {
         title: "Seen by the API server",
         how: format!(
-            "Creations of that Pod as a dry run, through the real API server, one after the other: one in a namespace about whose \
-             Pods nobody is asked, one about whose the floor is, one about whose the webhook is, in turn, {number} of each. \
+            "Creations of that Pod as a dry run, through the real API server, one after the other: one in a namespace without a \
+             webhook, one whose Pods are sent to the floor, one whose Pods are sent to the webhook, in turn, {number} of each. \
              Both are registered in the same way. Medians.",
         ),
         rows: vec![Row {

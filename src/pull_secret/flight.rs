@@ -1,7 +1,7 @@
 //! Single flight: one job for a key at a time, however many callers wait for its result.
 //!
 //! A flight is a task of its own. It outlives the caller that started it, so a caller with a short deadline does not
-//! spoil the wait of the others. A success is remembered for a moment, which bridges the lag of a watch. A refusal is
+//! affect the others. A success is remembered for a moment, which bridges the lag of a watch. A refusal is
 //! remembered with back-off until the version of the job changes, so that failing callers cannot drive upstream calls.
 
 mod retry;

@@ -91,7 +91,7 @@ impl PullSecrets {
     }
 }
 
-/// Drops metadata that nobody reads, to save memory.
+/// Drops unused metadata, to save memory.
 fn trim(object: &mut ACRPullSecret) {
     let metadata = object.meta_mut();
     metadata.labels = None;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # image-archive.sh NAME:TAG PROGRAM: writes to stdout a docker-archive of an image that holds the static PROGRAM
-# and nothing else, and runs it as nobody. Needs no builder and no base image, only tar.
+# and nothing else, and runs it as nobody. Only tar is needed, neither a builder nor a base image.
 set -euo pipefail
 
 (($# == 2)) || {

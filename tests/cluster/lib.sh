@@ -1,60 +1,9 @@
-# Shell functions shared by tests/cluster and tests/registry. Sourced, never run.
+# Shell functions that build Go programs for tests. Sourced, never run.
 # shellcheck shell=bash
+# shellcheck source=deploy/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../../deploy/lib.sh"
 
-# What everything built or kept between runs lives under; safe to delete.
-cache_dir() {
-  printf '%s/acr-pull-webhook\n' "${XDG_CACHE_HOME:-$HOME/.cache}"
-}
-
-say() {
-  printf '%s\n' "$*" >&2
-}
-
-die() {
-  say "${0##*/}: $*"
-  exit 1
-}
-
-# progress WHAT COMMAND...: runs COMMAND, telling every 15 s that it is still at it, and its output if it fails.
-progress() {
-  local what=$1 log ticker started=$SECONDS status=0
-  shift
-  log=$(mktemp)
-  say "$what ..."
-  # The ticker looks for the shell that started it, so that it ends even when that is killed,
-  # and takes its sleep along, which would hold the caller's pipes open.
-  (
-    trap 'kill "$!"; exit' TERM
-    while kill -0 $$ 2>/dev/null; do
-      sleep 15 &
-      wait "$!"
-      say "$what: $((SECONDS - started)) s so far"
-    done
-  ) >/dev/null &
-  ticker=$!
-  "$@" >"$log" 2>&1 </dev/null || status=$?
-  kill "$ticker" 2>/dev/null || true
-  wait "$ticker" 2>/dev/null || true
-  if ((status)); then
-    tail -n 40 "$log" >&2
-    rm -f "$log"
-    die "$what failed after $((SECONDS - started)) s (status $status); its last lines are above"
-  fi
-  rm -f "$log"
-  say "$what: done in $((SECONDS - started)) s"
-}
-
-# await SECONDS COMMAND...: true as soon as COMMAND succeeds, false when it has not within SECONDS.
-await() {
-  local deadline=$((SECONDS + $1))
-  shift
-  until "$@"; do
-    ((SECONDS < deadline)) || return 1
-    sleep 0.1
-  done
-}
-
-# need_go MODULE WHAT: ends with one sentence unless the Go at hand can build the module in the folder MODULE.
+# need_go MODULE WHAT: ends with one sentence unless the installed Go can build the module in the folder MODULE.
 need_go() {
   local module=$1 what=$2 need have
   need=$(awk '$1 == "go" { print $2; exit }' "$module/go.mod")
@@ -85,38 +34,4 @@ go_build() {
   local out=$1 module=$2 package=$3
   shift 3
   go_in "$module" build -o "$out" "$@" "$package"
-}
-
-# content_hash FILE...: what a cached build is named by.
-content_hash() {
-  cat "$@" | sha256sum | cut -c 1-12
-}
-
-# build_once FOLDER FUNCTION: makes FOLDER by calling FUNCTION with a temporary folder to fill, and renames
-# that into place: there is a whole FOLDER or none. Two callers at once build it once.
-build_once() {
-  local folder=$1 fill=$2 temporary lock
-  [[ -d $folder ]] && return
-  mkdir -p "${folder%/*}"
-  exec {lock}>"$folder.lock"
-  if ! flock --nonblock "$lock"; then
-    say "waiting for another build of ${folder##*/} ..."
-    flock "$lock"
-  fi
-  if [[ ! -d $folder ]]; then
-    temporary=$(mktemp -d "$folder.XXXXXX")
-    # shellcheck disable=SC2064 # the name of now, not of then
-    trap "rm -rf '$temporary'" EXIT
-    "$fill" "$temporary"
-    chmod 755 "$temporary"
-    mv -T "$temporary" "$folder"
-    trap - EXIT
-  fi
-  exec {lock}>&-
-}
-
-# cgroup_mounts: a line "FOLDER TYPE OPTIONS" for each cgroup hierarchy: one on a cgroup v2 machine, a dozen on a v1 one.
-cgroup_mounts() {
-  awk '{ for (i = 7; $i != "-"; i++); if ($(i + 1) ~ /^cgroup2?$/) print $5, $(i + 1), $(i + 3) }' /proc/self/mountinfo |
-    sort -u -k 1,1
 }

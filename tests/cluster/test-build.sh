@@ -1,4 +1,4 @@
-# The tests of build.sh and packages.sh: no root needed. Sourced by test.sh.
+# The tests of build.sh and of deploy/packages.sh, which need no root. Sourced by test.sh.
 # shellcheck shell=bash disable=SC2154 # $here and $work are test.sh's
 
 a_missing_or_old_go_is_one_clear_sentence() {
@@ -37,7 +37,7 @@ missing_packages_are_named_where_they_cannot_be_installed() {
   # As a user who is not root, from a copy, since that user may not be allowed into this folder.
   local said runner=() copy
   copy=$(mktemp -d)
-  cp "$here/packages.sh" "$here/lib.sh" "$copy"
+  cp "$root"/deploy/{packages,lib}.sh "$copy"
   chmod -R a+rX "$copy"
   ((EUID != 0)) || runner=(setpriv --reuid=65534 --regid=65534 --clear-groups)
   said=$(refusal "${runner[@]}" "$copy/packages.sh" bash no-such-package)

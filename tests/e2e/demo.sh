@@ -4,6 +4,10 @@
 set -euo pipefail
 # shellcheck source=tests/e2e/emulator.sh
 source "$(dirname "${BASH_SOURCE[0]}")/emulator.sh"
+# shellcheck source=tests/e2e/demo-checks.sh
+source "$root/tests/e2e/demo-checks.sh"
+# shellcheck source=tests/e2e/demo-page.sh
+source "$root/tests/e2e/demo-page.sh"
 
 namespace=acr-pull-demo
 manifests=$root/tests/e2e/manifests/demo
@@ -52,9 +56,7 @@ TEXT
   [[ $CLUSTER != local ]] || printf '%s\n' "'make cluster-down' removes the cluster."
 }
 
-# The cluster ----------------------------------------------------------------
-
-# Before the long steps: nobody should wait for minutes to hear that something is missing.
+# Before the long steps, so that a missing tool is reported at once.
 check_requirements() {
   local tool
   for tool in cargo:https://rustup.rs go:https://go.dev/dl/; do
@@ -67,100 +69,8 @@ start_cluster() {
   foreign_named || indented "$local_cluster" up
 }
 
-# The Pod --------------------------------------------------------------------
-
 without_the_annotation() {
   grep -v -e '^  annotations:' -e '^    acr-pull.dev/access-token:'
-}
-
-pod() {
-  kube --namespace "$namespace" get pod app -o "jsonpath=$1"
-}
-
-waiting_for() {
-  [[ $(pod '{.status.containerStatuses[0].state.waiting.reason}') == "$1" ]]
-}
-
-phase_is() {
-  [[ $(pod '{.status.phase}') == "$1" ]]
-}
-
-# why_the_pull_failed: the innermost cause, as containerd tells it.
-why_the_pull_failed() {
-  kube --namespace "$namespace" get events --field-selector reason=Failed -o json |
-    jq -r '[.items[].message | select(startswith("Failed to pull"))][0] // "" | sub(".*(?<cause>failed to )"; "\(.cause)")'
-}
-
-# events_tell REASON: whether an event of the Pod that runs, not of the one before it that had its name, has that reason.
-events_tell() {
-  [[ -n $(kube --namespace "$namespace" get events --field-selector "involvedObject.uid=$(pod '{.metadata.uid}'),reason=$1" -o name) ]]
-}
-
-# What must be true at the end, each shown and checked.
-tell_and_check() {
-  local secret expires subjects failed
-  secret=$(pod '{.spec.imagePullSecrets[*].name}')
-  [[ -n $secret && $secret != *' '* ]] || die "the Pod should name one pull secret, but names '$secret'"
-  show "The Pod names the pull secret   $secret"
-
-  subjects=$(emulator_get /requests | jq -r '[.[] | select(.subject and .status == 200) | .subject] | unique | join(" ")')
-  [[ $subjects == "system:serviceaccount:$namespace:app" ]] ||
-    die "Entra should have given a token to the Pod's service account alone, but it gave to '$subjects'"
-  show "Entra was asked by              $subjects"
-
-  expires=$(kube --namespace "$namespace" get acrps "$secret" -o 'jsonpath={.status.expirationTime}')
-  jq --exit-status --null-input --arg time "$expires" '$time | sub("[.][0-9]+"; "") | fromdateiso8601 > now' >/dev/null 2>&1 || die "the pull secret should expire in the future, not at '$expires'"
-  show "Its token is good until         $expires"
-
-  failed=$(kube --namespace "$namespace" get events --field-selector "involvedObject.uid=$(pod '{.metadata.uid}'),type=Warning" \
-    -o 'jsonpath={range .items[*]}{.reason}: {.message}{"\n"}{end}')
-  [[ -z $failed ]] || die "the Pod should have started without a warning, but: $failed"
-  events_tell Pulled || die "the kubelet should have told that it pulled the image"
-  show "Warnings about the Pod          none, not one ErrImagePull"
-  show
-  show "\$ kubectl -n $namespace get acrps"
-  indented kube --namespace "$namespace" get acrps
-  show
-  show "\$ kubectl -n $namespace get pod app"
-  indented kube --namespace "$namespace" get pod app
-}
-
-# The page -------------------------------------------------------------------
-
-if [[ -t 1 ]]; then
-  bold=$'\e[1m' dim=$'\e[2m' green=$'\e[32m' plain=$'\e[0m'
-else
-  bold='' dim='' green='' plain=''
-fi
-
-step() {
-  number=$((number + 1)) step_started=$SECONDS
-  printf '\n%s%d/%d  %s%s\n' "$bold" "$number" "$steps" "$1" "$plain"
-}
-
-done_with() {
-  printf '     %s✔ %s%s %s(%d s)%s\n' "$green" "$1" "$plain" "$dim" "$((SECONDS - step_started))" "$plain"
-}
-
-show() {
-  printf '%s\n' "${*:-}" | fold -s -w 100 | sed 's/^./     &/'
-}
-
-# indented COMMAND...: with all that it prints set off.
-indented() {
-  local line
-  "$@" 2>&1 | while IFS= read -r line; do
-    printf '     %s%s%s\n' "$dim" "$line" "$plain"
-  done
-}
-
-ended() {
-  printf '\n'
-  if (($1)); then
-    printf 'demo: failed after %d s in step %d of %d; the reason is above\n' "$SECONDS" "$number" "$steps"
-  else
-    printf 'demo: ok\n'
-  fi
 }
 
 main

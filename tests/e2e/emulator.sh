@@ -1,7 +1,9 @@
-# azure-emulator in the cluster: deployed, taken for Azure by the nodes, and spoken to. Sourced, never run.
+# azure-emulator in the cluster: its deployment and its control port. Sourced, never run.
 # shellcheck shell=bash
 # shellcheck source=tests/e2e/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source=tests/e2e/nodes.sh
+source "$root/tests/e2e/nodes.sh"
 
 emulator_namespace=azure-emulator
 # The names under which the emulator answers on the cluster.
@@ -33,8 +35,8 @@ emulator_delete() {
   kube delete --raw "$emulator_control$1"
 }
 
-# deploy_emulator: sets emulator_address, the one that Azure's names shall stand for, emulator_ca, a file, and where the
-# machine has none of its own, identity_endpoint.
+# deploy_emulator: sets emulator_address (the address of Azure's names), emulator_ca (a file) and, on a cluster that is
+# not kind, identity_endpoint.
 deploy_emulator() {
   local reference folder
   reference=$(image_in_cluster azure-emulator)
@@ -56,13 +58,13 @@ YAML
   apply --kustomize "$folder"
   rolled_out "$emulator_namespace" azure-emulator
   emulator_address=$(kube --namespace "$emulator_namespace" get service azure-emulator -o 'jsonpath={.spec.clusterIP}')
-  # shellcheck disable=SC2034 # for who sources this
+  # shellcheck disable=SC2034 # for the scripts that source this file
   emulator_ca=$folder/ca/ca.crt
   wait_for 30 "the emulator answers through the API server" emulator_answers
   teach_nodes "$folder/ca/ca.crt"
   # On another cluster that address may be the real one; there managed identities are asked for in App Service's form.
   if [[ $CLUSTER == other ]]; then
-    # shellcheck disable=SC2034 # for who sources this
+    # shellcheck disable=SC2034 # for the scripts that source this file
     identity_endpoint=http://$(kube --namespace "$emulator_namespace" get service imds -o 'jsonpath={.spec.clusterIP}')/msi/token
   else
     kube --namespace "$emulator_namespace" patch service imds --subresource status --type merge \
@@ -77,26 +79,4 @@ make_emulator_ca() {
 
 emulator_answers() {
   emulator_get /healthz >/dev/null 2>&1
-}
-
-# teach_nodes CA: each node's containerd finds the emulated registries at the emulator, and trusts it.
-teach_nodes() {
-  local ca node
-  ca=$(cat "$1")
-  while read -r node; do
-    # shellcheck disable=SC2016 # expanded on the node
-    # /etc/hosts may be a mount of one file, which can be written but not replaced.
-    node_exec "$node" sh -ec '
-      address=$1 ca=$2
-      shift 2
-      others=$(grep -v "# azure-emulator$" /etc/hosts)
-      printf "%s\n%s %s # azure-emulator\n" "$others" "$address" "$*" >/etc/hosts
-      for host; do
-        folder=/etc/containerd/certs.d/$host
-        mkdir -p "$folder"
-        printf "%s\n" "$ca" >"$folder/ca.crt"
-        printf "server = \"https://%s\"\n[host.\"https://%s\"]\ncapabilities = [\"pull\", \"resolve\"]\nca = \"%s/ca.crt\"\n" \
-          "$host" "$host" "$folder" >"$folder/hosts.toml"
-      done' sh "$emulator_address" "$ca" "${emulated_registries[@]}" </dev/null
-  done <<<"$(nodes)"
 }

@@ -2,14 +2,11 @@
 # shellcheck shell=bash
 # shellcheck source=tests/cluster/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../cluster/lib.sh"
+# shellcheck source=tests/e2e/cluster.sh
+source "$root/tests/e2e/cluster.sh"
 
-# Without it a failure inside $(...) would go unnoticed.
-shopt -s inherit_errexit
-
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-local_cluster=$root/tests/kind/cluster.sh
 # On the namespace of a webhook that the end-to-end tests deployed.
-# shellcheck disable=SC2034 # for who sources this
+# shellcheck disable=SC2034 # for the scripts that source this file
 e2e_label=acr-pull.dev/end-to-end-tests=true
 
 # state_dir: prints the folder of what is generated for one deployment, and may be looked at afterwards. That of a local
@@ -21,99 +18,6 @@ state_dir() {
   mkdir -p "$folder"
   chmod 700 "$folder"
   printf '%s\n' "$folder"
-}
-
-# The cluster ----------------------------------------------------------------
-
-# foreign_named: whether the user names a cluster. Otherwise the local one is used.
-foreign_named() {
-  [[ -n ${KUBECONFIG:-}${ACR_PULL_CONTEXT:-} ]]
-}
-
-# use_cluster: exports KUBECONFIG, KUBECTL and CLUSTER, and prints which cluster that is:
-#   local  the one of tests/kind/cluster.sh, which must be up, if neither variable names another
-#   kind   a kind cluster of the user: the current context of KUBECONFIG
-#   other  any other cluster, only if ACR_PULL_CONTEXT names its context
-use_cluster() {
-  # A script that another one of these started, for the same cluster.
-  [[ -z ${CLUSTER_CHOSEN:-} || ${CLUSTER_CHOSEN:-} != "${KUBECONFIG:-}" ]] || return 0
-  local context own server
-  foreign_named || KUBECONFIG=$("$local_cluster" kubeconfig)
-  own=$(cache_dir)/kind/acr-pull-
-  export KUBECTL
-  if [[ -z ${ACR_PULL_CONTEXT:-} && $KUBECONFIG == "$own"*/kubeconfig ]]; then
-    ACR_PULL_CLUSTER_NAME=${KUBECONFIG#"$own"}
-    export CLUSTER=local ACR_PULL_CLUSTER_NAME=${ACR_PULL_CLUSTER_NAME%/kubeconfig}
-    # One that fits: no other of the right version need be there.
-    KUBECTL=$("$local_cluster" kubectl)
-  else
-    KUBECTL=${KUBECTL:-kubectl}
-    command -v "$KUBECTL" >/dev/null || die "kubectl is missing: install it, or set KUBECTL"
-    choose_context
-  fi
-  export KUBECONFIG CLUSTER_CHOSEN=$KUBECONFIG
-  context=$(kube config current-context)
-  server=$(kube config view --minify -o 'jsonpath={.clusters[0].cluster.server}')
-  say "cluster: ${CLUSTER/other/not kind}, context '$context' at $server"
-}
-
-# choose_context: refuses every cluster that is not kind's, unless it was named for this purpose.
-choose_context() {
-  local context=${ACR_PULL_CONTEXT:-} file
-  if [[ -n $context ]]; then
-    # A kubeconfig with this context alone: a later change of the user's kubeconfig has no effect on this run.
-    file=$(cache_dir)/contexts/$(printf '%s' "$context" | sha256sum | cut -c 1-12)
-    (umask 077 && mkdir -p "${file%/*}" &&
-      kube config view --raw --flatten --minify --context "$context" >"$file.new") ||
-      die "the kubeconfig has no context '$context', which ACR_PULL_CONTEXT names"
-    mv "$file.new" "$file"
-    export KUBECONFIG=$file CLUSTER=other
-  else
-    export KUBECONFIG CLUSTER=kind
-    context=$(kube config current-context) || die "KUBECONFIG=$KUBECONFIG has no current context"
-    [[ $context == kind-* ]] || refuse_context "$context"
-  fi
-  case $(provider_id) in
-  kind://*) CLUSTER=kind ;;
-  *) [[ -n ${ACR_PULL_CONTEXT:-} ]] || refuse_context "$context" ;;
-  esac
-}
-
-refuse_context() {
-  die "the context '$1' of KUBECONFIG=$KUBECONFIG is not a kind cluster. Nothing was changed there.
-To use this cluster all the same, set ACR_PULL_CONTEXT='$1'. To use a local cluster, unset KUBECONFIG."
-}
-
-# provider_id: prints how kind knows the first node: kind://PROVIDER/CLUSTER/NODE.
-provider_id() {
-  kube get nodes --request-timeout=20s -o 'jsonpath={.items[*].spec.providerID}' | cut -d ' ' -f 1 ||
-    die "the cluster of KUBECONFIG=$KUBECONFIG does not answer"
-}
-
-kube() {
-  "$KUBECTL" "$@"
-}
-
-# nodes: the name of each node, one per line.
-nodes() {
-  kube get nodes -o 'jsonpath={range .items[*]}{.metadata.name}{"\n"}{end}'
-}
-
-# node_exec NODE COMMAND...: runs COMMAND on a node.
-node_exec() {
-  local prefix
-  case ${NODE_EXEC:+given}$CLUSTER in
-  local) prefix=("$local_cluster" exec) ;;
-  kind) prefix=("$(kind_provider)" exec --interactive) ;;
-  given*) read -ra prefix <<<"$NODE_EXEC" ;;
-  *) die "the emulator needs a file on each node: set NODE_EXEC to a command that is given a node's name and a command" ;;
-  esac
-  "${prefix[@]}" "$@"
-}
-
-# kind_provider: prints what runs the nodes of a kind cluster: docker, podman or nerdctl.
-kind_provider() {
-  provider_id | cut -d / -f 3
 }
 
 # load_image REFERENCE ARCHIVE: puts an image where the cluster's nodes find it, and prints the name they find it by.
@@ -154,17 +58,15 @@ kustomize_image() {
   esac
 }
 
-# apply FLAG...: kubectl apply, which says on stderr what it may not do. What it says else is long and, of Secrets, untrue.
+# apply FLAG...: kubectl apply without its standard output, which is long and reports Secrets as changed that are not.
 apply() {
   kube apply "$@" >/dev/null
 }
 
-# relative_to FOLDER PATH: kustomize takes no other base than a relative one.
+# relative_to FOLDER PATH: prints PATH relative to FOLDER, because kustomize refuses absolute paths.
 relative_to() {
   realpath --relative-to="$(realpath "$1")" "$2"
 }
-
-# Waiting --------------------------------------------------------------------
 
 # wait_for SECONDS WHAT COMMAND...: until COMMAND succeeds; ends with a sentence that names WHAT if it does not in time.
 wait_for() {
@@ -183,11 +85,4 @@ rolled_out() {
     die "deployment $namespace/$deployment did not become ready; its Pods, events and last log lines are above"
   }
   say "$deployment is up"
-}
-
-# Tools ----------------------------------------------------------------------
-
-# need COMMAND [PACKAGE]: makes sure that COMMAND is there: installs its Debian package, or says what is missing.
-need() {
-  command -v "$1" >/dev/null || "$root/tests/cluster/packages.sh" "${2:-$1}"
 }

@@ -25,7 +25,7 @@ fill() {
 folder=$(cache_dir)/app/$(content_hash "$root"/tests/e2e/app/{go.mod,main.go})
 build_once "$folder" fill
 
-# The registry listens on its Pod's loopback only: nobody but the emulator, and who may port-forward, reaches it.
+# The registry listens on its Pod's loopback only, which the emulator and a port-forward reach.
 : >"$work/port"
 # Not by the function kube, which would run in a shell of its own: its kubectl would outlive that shell.
 "$KUBECTL" --namespace "$emulator_namespace" port-forward deployment/azure-emulator --address 127.0.0.1 :5000 \

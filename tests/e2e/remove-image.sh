@@ -3,6 +3,8 @@
 set -euo pipefail
 # shellcheck source=tests/e2e/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source=tests/e2e/nodes.sh
+source "$root/tests/e2e/nodes.sh"
 
 (($# == 1)) || die "usage: remove-image.sh IMAGE"
 use_cluster

@@ -20,7 +20,7 @@ stop_cluster() {
   exit "$status"
 }
 
-# refuse_installed: ends if the webhook is on somebody's cluster, where these tests would replace and remove it.
+# refuse_installed: ends if a webhook is installed that these tests did not deploy: they would replace and remove it.
 refuse_installed() {
   local found
   found=$(kube get namespace,mutatingwebhookconfiguration --ignore-not-found -o name |
@@ -43,12 +43,12 @@ fi
 use_cluster
 cd "$root"
 
-# On somebody's cluster the webhook is not removed unless asked for.
+# On a foreign cluster, the webhook is removed only if the suite is named.
 suites=${1:-webhook $([[ $CLUSTER == other ]] || echo helm)}
 
 if [[ $suites == *webhook* ]]; then
-  # One test searches the log for credentials: everything that can be said shall be said. Another one lets a team use the
-  # machine's managed identities.
+  # One test searches the log for credentials: the log has every level. Another test lets a namespace use
+  # the managed identities of the machine.
   ACR_PULL_WEBHOOK_LOG_LEVEL=trace ACR_PULL_WEBHOOK_MANAGED_IDENTITY_NAMESPACES=acr-pull-e2e-managed-identity \
     "$root/tests/e2e/deploy.sh"
   kube label namespace acr-pull-webhook "$e2e_label" >/dev/null

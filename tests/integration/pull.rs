@@ -5,7 +5,7 @@ use std::{os::unix::fs::PermissionsExt, path::Path, process::Stdio, sync::LazyLo
 use testkit::{env::TestEnv, namespace::TestNamespace};
 use tokio::process::Command;
 
-static SKOPEO: LazyLock<()> = LazyLock::new(|| drop(script("tests/cluster/packages.sh", &["skopeo"])));
+static SKOPEO: LazyLock<()> = LazyLock::new(|| drop(script("deploy/packages.sh", &["skopeo"])));
 
 /// Pushes a small image to the registry without the emulator.
 pub async fn push(registry: &Registry, image: &str) {

@@ -8,6 +8,8 @@
 set -euo pipefail
 # shellcheck source=tests/kind/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source=tests/kind/provider.sh
+source "$here/provider.sh"
 
 usage="usage: cluster.sh COMMAND
   up                    starts the cluster if it is not running, and prints 'export KUBECONFIG=...'
@@ -46,10 +48,15 @@ command_down() {
   use_provider
   # Nothing on a node has to be stopped in order.
   "$kind" get nodes --name "$name" 2>/dev/null | xargs --no-run-if-empty "$tool" kill >/dev/null 2>&1 || true
-  "$kind" delete cluster --name "$name" --kubeconfig "$kubeconfig" >/dev/null 2>&1 ||
-    die "kind could not delete the cluster '$name'"
+  # A container that was being created when its cluster was stopped cannot be deleted until that has ended.
+  await 30 delete_cluster || die "kind could not delete the cluster '$name': $(<"$state/delete.log")"
+  [[ $provider != own ]] || remove_namespaces
   rm -r "$state"
   [[ $provider != own ]] || "$here/tidy.sh"
+}
+
+delete_cluster() {
+  "$kind" delete cluster --name "$name" --kubeconfig "$kubeconfig" >"$state/delete.log" 2>&1
 }
 
 command_status() {
@@ -63,30 +70,18 @@ command_status() {
   echo running
 }
 
-command_kubeconfig() {
-  must_be_up
-  echo "$kubeconfig"
-}
-
-command_kubectl() {
-  must_be_up
-  cat "$state/kubectl"
-}
-
-command_program() {
-  kind_program
-}
+command_kubeconfig() { must_be_up && echo "$kubeconfig"; }
+command_kubectl() { must_be_up && cat "$state/kubectl"; }
+command_program() { kind_program; }
 
 command_exec() {
-  must_be_up
-  use_provider
+  must_be_up && use_provider
   exec "$tool" exec --interactive "$@"
 }
 
 command_load() {
-  must_be_up
-  use_provider
   local file
+  must_be_up && use_provider
   for file; do
     "$kind" load image-archive "$file" --name "$name" >&2
   done
@@ -94,16 +89,6 @@ command_load() {
 
 must_be_up() {
   [[ -f $state/complete ]] || die "the cluster '$name' is not up: run 'make cluster' first"
-}
-
-use_provider() {
-  provider=$(<"$state/provider") tool=$provider
-  kind=$(kind_program)
-  if [[ $provider == own ]]; then
-    tool=podman
-    own_podman
-  fi
-  export KIND_EXPERIMENTAL_PROVIDER=$tool
 }
 
 kubectl() {

@@ -2,10 +2,8 @@
 # shellcheck shell=bash
 # shellcheck source=tests/cluster/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../cluster/lib.sh"
-shopt -s inherit_errexit
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-root=$(cd "$here/../.." && pwd)
 # The images, containers and networks of this project's podman, apart from the user's own.
 storage=$(cache_dir)/kind/podman
 runtime=/run/acr-pull-kind
@@ -83,5 +81,5 @@ need_podman() {
   for tool in netavark aardvark-dns; do
     compgen -G "/usr/lib*/podman/$tool" >/dev/null || missing+=("$tool")
   done
-  ((${#missing[@]} == 0)) || "$root/tests/cluster/packages.sh" "${missing[@]}"
+  ((${#missing[@]} == 0)) || "$root/deploy/packages.sh" "${missing[@]}"
 }

@@ -42,7 +42,7 @@ elif podman image exists "$published" || podman pull --quiet "$published" >/dev/
   echo "$published"
 else
   bin=$("$root/tests/cluster/build.sh")
-  command -v mmdebstrap >/dev/null || "$root/tests/cluster/packages.sh" mmdebstrap
+  need mmdebstrap
   progress "building a node image for kind, since kind's own cannot be pulled (two minutes, once)" make_image
   echo "$image"
 fi

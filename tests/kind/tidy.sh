@@ -4,12 +4,28 @@ set -euo pipefail
 # shellcheck source=tests/kind/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
+# remove_network: removes the network of the clusters. If podman was killed while it connected a container, it does not
+# know about the connection: then the bridge and the entry of the DNS server are left.
+remove_network() {
+  local bridge gateways names=/run/containers/networks/aardvark-dns
+  bridge=$(podman network inspect kind --format '{{.NetworkInterface}}' 2>/dev/null) || return 0
+  gateways=$(podman network inspect kind --format '{{range .Subnets}}{{.Gateway}}{{"\n"}}{{end}}' | paste -s -d ,)
+  podman network rm kind >/dev/null
+  ip link delete "$bridge" 2>/dev/null || true
+  # Another podman of this machine may have a network of the same name, but not with the same gateway.
+  if grep --quiet --line-regexp --fixed-strings "${gateways%,}" "$names/kind" 2>/dev/null; then
+    rm "$names/kind"
+    # The server ends when it has no network.
+    kill -HUP "$(<"$names/aardvark.pid")"
+  fi
+}
+
 own_podman
 # A cluster that starts holds this lock: it has a network before it has containers.
 exec {lock}>"$storage/starting.lock"
 flock --nonblock "$lock" || exit 0
 [[ -z $(podman ps --all --quiet) ]] || exit 0
-podman network rm kind >/dev/null 2>&1 || true
+remove_network
 podman volume prune --force >/dev/null
 find /sys/fs/cgroup -depth -type d -path '*/libpod_parent*' -exec rmdir {} \; 2>/dev/null || true
 umount "$storage/storage/overlay" 2>/dev/null || true

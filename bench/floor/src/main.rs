@@ -1,6 +1,6 @@
 //! The floor: the least that an HTTPS webhook of this stack can do. It reads the review, parses the few fields that any
 //! such webhook needs, and answers a patch that is always the same. It looks nothing up, decides nothing, counts
-//! nothing, bounds nothing and cannot be stopped gently: whoever needs more CPU than this needs it for what it does.
+//! nothing, bounds nothing and cannot be stopped gently: a webhook that needs more CPU needs it for one of these.
 
 use axum::{
     Router,

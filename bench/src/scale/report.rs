@@ -20,10 +20,7 @@ pub fn memory(idle: u64, floor: u64, all: &[Found]) -> Part {
     let mut rows = vec![Row {
         what: "idle".to_owned(),
         ours: bytes(idle as f64),
-        beside: format!(
-            "12 MiB (the floor, which knows nothing, has {})",
-            bytes(floor as f64)
-        ),
+        beside: format!("12 MiB (the floor, without objects, has {})", bytes(floor as f64)),
         ratio: idle as f64 / (12.0 * MIB),
         target: Some(Target::AtMost(1.0)),
     }];
@@ -69,7 +66,7 @@ pub fn start(idle: Duration, floor: Duration, all: &[Found]) -> Part {
         what,
         ours: time(took),
         beside: format!(
-            "50 ms (the floor, which knows nothing, answers after {})",
+            "50 ms (the floor, without objects, answers after {})",
             time(floor)
         ),
         ratio: took.as_secs_f64() / 0.05,

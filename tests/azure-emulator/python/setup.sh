@@ -2,12 +2,12 @@
 # Makes a Python environment with Microsoft's own clients and prints the path of its interpreter. The first run takes about half a minute.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-# shellcheck source-path=SCRIPTDIR source=../../cluster/lib.sh
-source "$here/../../cluster/lib.sh"
+# shellcheck source=deploy/lib.sh
+source "$here/../../../deploy/lib.sh"
 
-command -v python3 >/dev/null || "$here/../../cluster/packages.sh" python3
+need python3
 # Debian keeps ensurepip, which a new environment needs, in a package of its own.
-python3 -c 'import ensurepip, venv' 2>/dev/null || "$here/../../cluster/packages.sh" python3-venv
+python3 -c 'import ensurepip, venv' 2>/dev/null || "$root/deploy/packages.sh" python3-venv
 python3 -c 'import ensurepip, venv' ||
   die "$(command -v python3) cannot make environments: install its 'venv' and 'ensurepip' modules"
 

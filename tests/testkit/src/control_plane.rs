@@ -144,7 +144,7 @@ impl ControlPlane {
         .await
     }
 
-    /// A client with a token of the deployed webhook's account, as a thief has it; that acts as somebody else if told to.
+    /// A client with a token of the deployed webhook's account, as a thief has it. It impersonates another user on request.
     pub async fn with_webhooks_token(&self, impersonate: Option<&str>) -> Client {
         let prepared = self.prepared().await;
         client(&prepared.webhook_kubeconfig, impersonate.map(str::to_owned)).await

@@ -107,7 +107,7 @@ fn a_restart_keeps_the_authority_and_its_key_is_private() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_authority_in_the_folder_is_used() {
-    script("tests/cluster/packages.sh", &["openssl"]);
+    script("deploy/packages.sh", &["openssl"]);
     let folder = fresh_folder("own-ca");
     let create = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj '/CN=Our own CA' -days 2 \
         -addext keyUsage=critical,keyCertSign -keyout ca.key -out ca.crt";

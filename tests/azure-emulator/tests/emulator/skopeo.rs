@@ -20,7 +20,7 @@ pub struct Skopeo {
 impl Skopeo {
     pub fn new(azure: &Azure) -> Self {
         static INSTALLED: Once = Once::new();
-        INSTALLED.call_once(|| drop(script("tests/cluster/packages.sh", &["skopeo"])));
+        INSTALLED.call_once(|| drop(script("deploy/packages.sh", &["skopeo"])));
         let ca_file = azure.ca_file("skopeo");
         let folder = ca_file.parent().unwrap().to_owned();
         Self {

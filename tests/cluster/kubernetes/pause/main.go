@@ -1,5 +1,5 @@
 // Command pause holds a Pod's namespaces open, as upstream's pause image does.
-// With a HOST:PORT it instead tells by its exit code whether a TCP connection
+// With a HOST:PORT its exit code reports instead whether a TCP connection
 // to it succeeds: the check that Service traffic flows from a Pod.
 package main
 

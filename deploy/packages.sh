@@ -4,7 +4,7 @@
 # once: packages.sh --agree.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-# shellcheck source-path=SCRIPTDIR source=lib.sh
+# shellcheck source=deploy/lib.sh
 source "$here/lib.sh"
 
 (($#)) || die "usage: packages.sh --agree | NAME..."
