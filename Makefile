@@ -200,6 +200,7 @@ clean: ## Remove build results; the caches in ~/.cache/acr-pull-webhook stay
 ## ACR_PULL_CONTEXT        the context of any other cluster that may be changed; nothing else makes these commands use it
 ## IMAGE_REPOSITORY        where to push images for a cluster that is not kind's, such as contoso.azurecr.io/platform
 ## IMAGE                   an existing image of the webhook in a registry, to be used instead of a build
+## PROFILE                 the cargo profile of the webhook: quick for demo, release for deploy and e2e
 ## CERTS_DIR               folder with ca.crt, tls.crt and tls.key; by default the webhook issues its own certificates
 ## EMULATOR                yes or no: whether to deploy azure-emulator; by default yes on kind
 ## NODE_EXEC               with EMULATOR=yes on another cluster: a program that runs a command on a node (arguments: node, command)

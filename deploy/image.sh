@@ -3,7 +3,8 @@
 # "REFERENCE ARCHIVE". The tag contains a hash of the image's content, so a changed program changes the reference.
 #
 # CONTAINER_TOOL is docker, podman or buildah; default: the first of them that works here. If none is installed,
-# Debian's buildah is installed, which does not need a daemon.
+# Debian's buildah is installed, which does not need a daemon. PROFILE is the cargo profile of the webhook; default:
+# release.
 set -euo pipefail
 # shellcheck source=deploy/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -57,11 +58,10 @@ architecture=$(uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')
 case $name in
 acr-pull-webhook)
   containerfile=$root/Containerfile
-  "$root/deploy/binary.sh" "$name" release "$work/$architecture/$name"
+  "$root/deploy/binary.sh" "$name" "${PROFILE:-release}" "$work/$architecture/$name"
   ;;
 azure-emulator)
   containerfile=$root/tests/e2e/Containerfile
-  # The release profile would cost minutes without a benefit for a test program.
   "$root/deploy/binary.sh" "$name" quick "$work/$name"
   cp "$("$root/tests/registry/build.sh")" "$work/registry"
   ;;

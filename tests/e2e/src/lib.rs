@@ -16,12 +16,14 @@ use tokio::process::Command;
 /// Kubelets retry a pull with a back-off, and webhooks are rolled out one replica after the other.
 const NOMINAL_LIMIT: Duration = Duration::from_secs(120);
 
-/// A client for the cluster of KUBECONFIG.
+/// A client for the cluster of KUBECONFIG, which `run.sh` must have chosen: the tests change and remove what is installed
+/// there.
 pub async fn client() -> Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
+    let [kubeconfig, chosen] = ["KUBECONFIG", "CLUSTER_CHOSEN"].map(std::env::var_os);
     assert!(
-        std::env::var_os("KUBECONFIG").is_some(),
-        "KUBECONFIG is not set: run these tests by `make e2e`, which starts a cluster and deploys to it"
+        kubeconfig.is_some() && kubeconfig == chosen,
+        "run these tests by `make e2e`, which chooses a cluster that may be changed and deploys to it"
     );
     let mut config = Config::infer().await.expect("the kubeconfig can be read");
     config.proxy_url = None;

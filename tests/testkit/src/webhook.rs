@@ -61,7 +61,10 @@ impl Webhook {
 
     /// The same with another kubeconfig.
     pub async fn start_with(kubeconfig: &Path, azure: &Azure, flags: &[String]) -> Self {
-        Self::start_by(Command::new(program()), kubeconfig, azure, flags).await
+        // The kernel kills the webhook if the test process is killed, which then cannot do so itself.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(program());
+        Self::start_by(command, kubeconfig, azure, flags).await
     }
 
     /// The same by a command that runs the program or another build of it.
