@@ -59,12 +59,7 @@ fn parse_reference(item: &str, separator: char) -> Result<Reference, String> {
     let (kind, name) = match item.split_once(separator).filter(|(kind, _)| is_kind(kind)) {
         None => (Kind::AccessToken, item),
         Some((kind, name)) if kind == Kind::ClusterGenerator.as_str() => (Kind::ClusterGenerator, name),
-        Some((kind, _)) => {
-            return Err(format!(
-                "{} is not a supported kind of generator",
-                UntrustedText::quoted(kind)
-            ));
-        }
+        Some((kind, name)) => return Err(unsupported_kind(kind, name)),
     };
     if name.is_empty() {
         return Err("a name is empty".to_owned());
@@ -77,6 +72,25 @@ fn parse_reference(item: &str, separator: char) -> Result<Reference, String> {
         format!("{name} is not a valid object name: use lower-case letters, digits, '-' and '.'")
     })?;
     Ok(Reference { kind, name })
+}
+
+/// Why text before the separator that is not a kind of generator is refused, with the likely correction.
+fn unsupported_kind(kind: &str, name: &str) -> String {
+    if kind == Kind::AccessToken.as_str() {
+        let name = UntrustedText::quoted(name);
+        format!("an ACRAccessToken is referenced by its name alone, {name}")
+    } else if ObjectName::new(kind).is_some() {
+        let namespace = UntrustedText::quoted(kind);
+        format!(
+            "{namespace} is not a kind of generator, and an ACRAccessToken of another namespace cannot be referenced: use \
+             one in the namespace of the Pod, or a ClusterGenerator"
+        )
+    } else {
+        format!(
+            "{} is not a supported kind of generator",
+            UntrustedText::quoted(kind)
+        )
+    }
 }
 
 fn invalid(annotation: &str, why: &str) -> Problem {
@@ -138,6 +152,29 @@ mod tests {
             assert_eq!(problem.reason, Reason::InvalidAnnotation, "{invalid:?}");
             assert!(problem.message.contains(ACCESS_TOKEN_ANNOTATION));
         }
+    }
+
+    #[test]
+    fn a_refusal_says_how_a_reference_is_written() {
+        for (annotation, advice) in [
+            ("ACRAccessToken/contoso", "by its name alone, \"contoso\""),
+            (
+                "team-a/contoso",
+                "use one in the namespace of the Pod, or a ClusterGenerator",
+            ),
+            (
+                "Secret/contoso",
+                "\"Secret\" is not a supported kind of generator",
+            ),
+        ] {
+            let problem = parse_references(annotation).unwrap_err();
+            assert!(problem.message.contains(advice), "{problem}");
+        }
+        let problem = parse_default_reference("ACRAccessToken.contoso").unwrap_err();
+        assert!(
+            problem.message.contains("by its name alone, \"contoso\""),
+            "{problem}"
+        );
     }
 
     #[test]

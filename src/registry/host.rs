@@ -38,12 +38,15 @@ impl RegistrySuffixes {
                 .is_some_and(|rest| rest.ends_with('.') || (rest.is_empty() && is_registry(suffix)))
         });
         if !permitted {
+            // The name of a registry without its domain is what Azure's own commands take.
+            let advice = match (host.contains('.'), self.0.first()) {
+                (false, Some(suffix)) => format!("write its login server, such as {host}.{suffix}"),
+                _ => "correct it, or ask your cluster administrator to add its suffix to --registry-suffixes"
+                    .to_owned(),
+            };
             return Err(Problem::new(
                 Reason::RegistryNotAllowed,
-                format!(
-                    "spec.registry {shown} is not under a permitted suffix ({self}); correct it, or ask \
-                     your cluster administrator to add its suffix to --registry-suffixes"
-                ),
+                format!("spec.registry {shown} is not under a permitted suffix ({self}); {advice}"),
             ));
         }
         Ok(RegistryHost(host))
@@ -117,6 +120,15 @@ mod tests {
         assert_eq!(
             permit("Contoso.AzureCR.io").unwrap().as_str(),
             "contoso.azurecr.io"
+        );
+    }
+
+    #[test]
+    fn the_refusal_of_a_name_without_a_domain_suggests_the_login_server() {
+        let problem = permit("contoso").unwrap_err();
+        assert!(
+            problem.message.ends_with("such as contoso.azurecr.io"),
+            "{problem}"
         );
     }
 
