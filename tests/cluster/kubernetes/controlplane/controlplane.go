@@ -190,6 +190,7 @@ func (p *controlPlane) startAPIServer() error {
 		"--token-auth-file=pki/tokens.csv",
 		"--authorization-mode=Node,RBAC",
 		"--allow-privileged=true",
+		"--enable-admission-plugins=" + p.admissionPlugins,
 		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
 		"--service-account-signing-key-file=pki/service-account.key",
 		"--service-account-key-file=pki/service-account.key",
