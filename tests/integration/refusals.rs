@@ -101,15 +101,10 @@ async fn a_scope_with_a_wildcard_is_refused() {
 async fn a_missing_client_id_or_tenant_id_is_refused() {
     let env = TestEnv::start().await;
     let namespace = &env.team_a.namespace;
-    let other = with_account(pod("app", "contoso"), "default");
-    assert_refused(
-        &env,
-        &other,
-        422,
-        "ClientIdMissing",
-        &["kubectl annotate serviceaccount", namespace.name(), "default"],
-    )
-    .await;
+    namespace.apply_service_account("other", &[]).await;
+    let other = with_account(pod("app", "contoso"), "other");
+    let command = format!("kubectl annotate serviceaccount --namespace {namespace} other");
+    assert_refused(&env, &other, 422, "ClientIdMissing", &[&command]).await;
     namespace
         .apply_generator("no-tenant", json!({"tenantId": ""}))
         .await;
@@ -204,4 +199,24 @@ async fn a_permanent_refusal_of_entra_refuses_the_pod() {
     assert_ne!(nowhere, TENANT);
     assert_eq!(env.azure.calls(Endpoint::AcrExchange), 0);
     env.assert_no_secret_was_logged();
+}
+
+#[testkit::test]
+async fn a_pod_without_a_service_account_is_told_to_set_one() {
+    let env = TestEnv::start().await;
+    let mut without = pod("app", "contoso");
+    without.spec.as_mut().unwrap().service_account_name = None;
+    let refused = env.team_a.namespace.try_create_pod(&without).await;
+    let Err(kube::Error::Api(status)) = refused else {
+        panic!("{refused:?}");
+    };
+    for text in [
+        "ClientIdMissing",
+        "/default",
+        "set spec.serviceAccountName",
+        CLIENT_ID,
+    ] {
+        assert!(status.message.contains(text), "{}", status.message);
+    }
+    assert!(!status.message.contains("kubectl annotate"), "{}", status.message);
 }

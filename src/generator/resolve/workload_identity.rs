@@ -10,7 +10,7 @@ use crate::{
         namespaces::{self, ALLOWED_NAMESPACES},
     },
     identity::{CloudEndpoints, ForMessages, TenantIdSource, WorkloadIdentity},
-    names::NamespacedName,
+    names::{NamespacedName, ObjectName},
     problem::{Problem, Reason},
     untrusted::UntrustedText,
 };
@@ -45,6 +45,8 @@ impl ResolveRules {
         annotations: &ServiceAccountAnnotations,
         cloud: CloudEndpoints,
     ) -> Result<WorkloadIdentity, Problem> {
+        let is_default =
+            matches!(account, ServiceAccount::OfPod(name) if *name == ObjectName::default_service_account());
         let account = account
             .namespaced_name(generator.namespace)
             .ok_or_else(|| generator.invalid("has no service account"))?;
@@ -54,16 +56,8 @@ impl ResolveRules {
                 .filter_map(|key| Some((trimmed(annotations.get(key)?), key)))
                 .find(|(value, _)| !value.is_empty())
         };
-        let (client_id, client_id_annotation) = first_annotation(CLIENT_ID_ANNOTATIONS).ok_or_else(|| {
-            Problem::new(
-                Reason::ClientIdMissing,
-                format!(
-                    "service account {account} has no client id annotation; run: \
-                     kubectl annotate serviceaccount --namespace {} {} {}=CLIENT_ID",
-                    account.namespace, account.name, CLIENT_ID_ANNOTATIONS[1]
-                ),
-            )
-        })?;
+        let (client_id, client_id_annotation) =
+            first_annotation(CLIENT_ID_ANNOTATIONS).ok_or_else(|| client_id_missing(&account, is_default))?;
         let (tenant_id, tenant_id_source) = first_annotation(TENANT_ID_ANNOTATIONS)
             .map(|(id, key)| (id, TenantIdSource::Annotation(key)))
             .or_else(|| self.tenant_id(generator))
@@ -130,6 +124,25 @@ impl ResolveRules {
         }
         Ok(audiences)
     }
+}
+
+/// The refusal of a service account without a client id. Every Pod that sets no service account uses `default`, so a
+/// client id on it would give the identity to all of them.
+fn client_id_missing(account: &NamespacedName, is_default_of_pod: bool) -> Problem {
+    let NamespacedName { namespace, name } = account;
+    let annotation = CLIENT_ID_ANNOTATIONS[1];
+    let advice = if is_default_of_pod {
+        format!(
+            "set spec.serviceAccountName of the Pod to a service account of its own that has the annotation {annotation}: \
+             every Pod that sets no service account uses {name}"
+        )
+    } else {
+        format!("run: kubectl annotate serviceaccount --namespace {namespace} {name} {annotation}=CLIENT_ID")
+    };
+    Problem::new(
+        Reason::ClientIdMissing,
+        format!("service account {account} has no client id annotation; {advice}"),
+    )
 }
 
 /// Checks that a service account of another namespace allows its use by Pods of the Pod's namespace.
