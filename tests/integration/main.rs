@@ -20,6 +20,7 @@ mod documented;
 mod faults;
 mod hostile;
 mod identities;
+mod images;
 mod invalid_generators;
 mod kills;
 mod leader;
