@@ -41,21 +41,28 @@ impl LivePod {
 
     /// Whether a container waits for an image of this registry because pulling it failed.
     pub fn fails_to_pull_from(&self, registry: &str) -> bool {
-        let statuses = |status: &PodStatus| {
-            [
-                status.container_statuses.clone(),
-                status.init_container_statuses.clone(),
-            ]
-        };
-        let containers = self.status.iter().flat_map(statuses).flatten().flatten();
-        containers.into_iter().any(|container| {
-            let waiting = container.state.and_then(|state| state.waiting?.reason);
-            let failed = matches!(waiting.as_deref(), Some("ErrImagePull" | "ImagePullBackOff"));
-            failed
-                && container
-                    .image
-                    .strip_prefix(registry)
-                    .is_some_and(|rest| rest.starts_with('/'))
+        self.containers_from(registry).any(|container| {
+            let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref());
+            let reason = waiting.and_then(|waiting| waiting.reason.as_deref());
+            matches!(reason, Some("ErrImagePull" | "ImagePullBackOff"))
+        })
+    }
+
+    /// Whether a container has an image of this registry, and no container waits for one because pulling it failed.
+    pub fn has_pulled_from(&self, registry: &str) -> bool {
+        let has_image = |container: &ContainerStatus| !container.image_id.is_empty();
+        self.containers_from(registry).any(has_image) && !self.fails_to_pull_from(registry)
+    }
+
+    /// The status of the containers and init containers with an image of this registry.
+    fn containers_from(&self, registry: &str) -> impl Iterator<Item = &ContainerStatus> {
+        let status = self.status.iter();
+        let statuses =
+            status.flat_map(|status| [&status.container_statuses, &status.init_container_statuses]);
+        let containers = statuses.flatten().flatten();
+        containers.filter(move |container| {
+            let rest = container.image.strip_prefix(registry);
+            rest.is_some_and(|rest| rest.starts_with('/'))
         })
     }
 }
@@ -98,6 +105,8 @@ pub struct PodStatus {
 struct ContainerStatus {
     #[serde(default)]
     image: String,
+    #[serde(default, rename = "imageID")]
+    image_id: String,
     state: Option<ContainerState>,
 }
 

@@ -206,7 +206,9 @@ impl Reconciler {
         if !self.leadership.still_leads() {
             return Ok(None);
         }
-        let outcome = self.renew(key, owner, Cause::Renewal(object.clone())).await;
+        let seen = object.clone();
+        let renewed = self.renew(key, owner, |refusal| Cause::Renewal { seen, refusal });
+        let outcome = renewed.await.map(drop);
         self.upkeep
             .metrics
             .count_renewal(RenewalOutcome::Renewed, &outcome);
@@ -216,7 +218,14 @@ impl Reconciler {
         Ok(Some(MAX_REQUEUE))
     }
 
-    async fn renew(&self, key: &NamespacedName, owner: &ACRPullSecret, cause: Cause) -> Result<(), Problem> {
+    /// Issues the token again. The cause depends on the registry's refusal of the tokens before this one, if there is
+    /// one.
+    async fn renew(
+        &self,
+        key: &NamespacedName,
+        owner: &ACRPullSecret,
+        cause: impl FnOnce(Option<Problem>) -> Cause,
+    ) -> Result<Renewed, Problem> {
         let Upkeep { resolver, issuer, .. } = &self.upkeep;
         let request = PullSecretRequest::of(&key.namespace, owner)?;
         let outcome = async {
@@ -227,7 +236,13 @@ impl Reconciler {
                     return Err(problem);
                 }
             };
-            issuer.renew(plan.named(&key.name), cause).await
+            let renewed = Renewed {
+                inputs_hash: plan.inputs_hash.clone(),
+                refusal: self.repairs.refusal(key, &plan.inputs_hash),
+            };
+            let cause = cause(renewed.refusal.clone());
+            issuer.renew(plan.named(&key.name), cause).await?;
+            Ok(renewed)
         };
         let outcome = outcome.await;
         outcome.inspect_err(|problem| resolver.warn_on_generator(&request, problem))
@@ -260,6 +275,15 @@ impl Reconciler {
     fn clear_backoff(&self, key: &NamespacedName) {
         self.backoffs.lock().remove(key);
     }
+}
+
+/// A token that was issued again.
+#[derive(Clone, Debug)]
+struct Renewed {
+    /// The inputs of the token.
+    inputs_hash: String,
+    /// Why the registry probably refuses the token, as the status reports it.
+    refusal: Option<Problem>,
 }
 
 /// Returns `None` if the future panics, so that a panic affects one pull secret only. The shared state is safe to use

@@ -27,10 +27,29 @@ use std::sync::Arc;
 pub enum Cause {
     /// A Pod is being admitted.
     Admission,
-    /// The token is due. This is the pull secret as it was when that was noticed.
-    Renewal(Arc<WatchedPullSecret>),
+    /// The token is due.
+    Renewal {
+        /// The pull secret as it was when that was noticed.
+        seen: Arc<WatchedPullSecret>,
+        /// Why the registry refused the tokens before this one.
+        refusal: Option<Problem>,
+    },
     /// The Secret is missing, or its registry refuses the token, whatever the status says.
-    Repair,
+    Repair {
+        /// Why the registry refused the tokens before this one, if a repair did not help.
+        refusal: Option<Problem>,
+    },
+}
+
+impl Cause {
+    /// Why the registry refused the tokens before this one. The next token probably is as useless, so the status keeps
+    /// reporting this until a Pod pulls.
+    fn refusal(&self) -> Option<&Problem> {
+        match self {
+            Self::Admission => None,
+            Self::Renewal { refusal, .. } | Self::Repair { refusal } => refusal.as_ref(),
+        }
+    }
 }
 
 /// Everything that takes part in issuing a pull secret.
@@ -67,7 +86,7 @@ impl Issuance {
             namespace: plan.namespace().as_str().into(),
             lane: match cause {
                 Cause::Admission => Lane::Admission,
-                Cause::Renewal(_) | Cause::Repair => Lane::Renewal,
+                Cause::Renewal { .. } | Cause::Repair { .. } => Lane::Renewal,
             },
             progress,
         };
@@ -88,11 +107,11 @@ impl Issuance {
         }
         match cause {
             Cause::Admission => true,
-            Cause::Renewal(seen) => {
+            Cause::Renewal { seen, .. } => {
                 let last_renewal = |object| decoded(object).and_then(ACRPullSecret::last_renewal);
                 last_renewal(known) != last_renewal(Some(seen))
             }
-            Cause::Repair => false,
+            Cause::Repair { .. } => false,
         }
     }
 
@@ -116,7 +135,7 @@ impl Issuance {
             ));
         }
         match self.write(&owner, token, plan, cause, caller).await {
-            Ok(written) => self.report_success(&owner, written),
+            Ok(written) => self.report_success(&owner, written, cause),
             Err(problem) => {
                 // A refusal leaves no object behind, unless the object existed before.
                 let is_new = !was_known && owner.status.is_none() && matches!(cause, Cause::Admission);
@@ -144,11 +163,11 @@ impl Issuance {
         let owner = async {
             match cause {
                 // A renewal needs no write where the object exists and its spec is right.
-                Cause::Renewal(seen) => match &seen.0 {
+                Cause::Renewal { seen, .. } => match &seen.0 {
                     Ok(owner) if owner.spec == plan.spec() => Ok(owner.clone()),
                     _ => apply().await,
                 },
-                Cause::Admission | Cause::Repair => apply().await,
+                Cause::Admission | Cause::Repair { .. } => apply().await,
             }
         };
         let token = self.token(plan, caller);
@@ -180,6 +199,7 @@ impl Issuance {
         Ok(IssuedToken {
             token,
             client_id: entra.client_id().map(str::to_owned),
+            refusal: None,
         })
     }
 
@@ -192,7 +212,10 @@ impl Issuance {
         cause: &Cause,
         caller: &Caller,
     ) -> Result<Option<PullToken>, Problem> {
-        let issued = token?;
+        let issued = IssuedToken {
+            refusal: cause.refusal().cloned(),
+            ..token?
+        };
         self.check_same_owner(owner, plan, cause)?;
         let write = || self.writer.write(owner.clone(), plan, &issued, Timestamp::now());
         match self.gates.kubernetes(caller, write).await? {
@@ -210,7 +233,7 @@ impl Issuance {
         cause: &Cause,
     ) -> Result<(), Problem> {
         // The watch may lag behind an object that was just applied; the object of a renewal came from the watch.
-        if !matches!(cause, Cause::Renewal(_)) {
+        if !matches!(cause, Cause::Renewal { .. }) {
             return Ok(());
         }
         match self.pull_secrets.planned(plan) {
@@ -223,6 +246,7 @@ impl Issuance {
         &self,
         owner: &ACRPullSecret,
         written: Option<PullToken>,
+        cause: &Cause,
     ) -> Result<Option<Timestamp>, Problem> {
         let Some(token) = written else {
             return Ok(None);
@@ -230,6 +254,10 @@ impl Issuance {
         if let Some(problem) = token.scope_problem {
             self.warn_once(owner, &problem);
             return Err(problem);
+        }
+        if let Some(refusal) = cause.refusal() {
+            self.warn_once(owner, refusal);
+            return Ok(Some(token.expires));
         }
         if owner.status.as_ref().is_some_and(|status| status.has_failed()) {
             let note = "the Secret holds a token again";
@@ -247,6 +275,13 @@ impl Issuance {
         }
         self.warn_once(owner, problem);
         log_failure(self.writer.report_failure(key, owner, problem, now).await);
+    }
+
+    /// Reports that a Pod pulls with the token of a pull secret whose status reported a refusal.
+    pub async fn report_working(&self, key: &NamespacedName, owner: &ACRPullSecret) {
+        let note = "a Pod pulls with the Secret";
+        self.events.note(owner.object_ref(&()), ISSUED, note);
+        log_failure(self.writer.report_working(key, owner, Timestamp::now()).await);
     }
 
     /// Reports a problem by an Event, unless a condition reports it already.

@@ -113,7 +113,7 @@ impl Issuer {
 
     /// Issues an existing pull secret again, or joins a flight that does so already.
     pub async fn renew(&self, plan: Arc<PullSecretPlan>, cause: Cause) -> Result<(), Problem> {
-        if matches!(cause, Cause::Repair) {
+        if matches!(cause, Cause::Repair { .. }) {
             // The complaint is about the Secret that the last flight wrote.
             self.0.flights.forget_success(plan.key());
         }
@@ -123,6 +123,11 @@ impl Issuer {
     /// Reports in its status that a pull secret cannot be resolved any more.
     pub async fn report(&self, key: &NamespacedName, owner: &ACRPullSecret, problem: &Problem) {
         self.0.issuance.report_failure(key, owner, problem).await;
+    }
+
+    /// Reports in its status that a Pod pulls with a pull secret whose status reported a refusal.
+    pub async fn report_working(&self, key: &NamespacedName, owner: &ACRPullSecret) {
+        self.0.issuance.report_working(key, owner).await;
     }
 }
 
@@ -229,7 +234,7 @@ impl Job for IssuanceFlight {
 
     fn retries(&self) -> Retries {
         match (&self.cause, self.issuer.settings.on_upstream_failure) {
-            (Cause::Renewal(_) | Cause::Repair, _) => Retries::Never,
+            (Cause::Renewal { .. } | Cause::Repair { .. }, _) => Retries::Never,
             (Cause::Admission, OnUpstreamFailure::Admit) => Retries::Unlimited,
             (Cause::Admission, OnUpstreamFailure::Deny) => Retries::Quick,
         }

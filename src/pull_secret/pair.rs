@@ -27,6 +27,8 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 const STATUS_POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// Others write the status too, such as the leader when it marks an unused pull secret.
 const MAX_ATTEMPTS: u32 = 5;
+/// The message of a Ready condition that is true.
+const HOLDS_TOKEN: &str = "the Secret holds a token";
 
 /// The outcome of a write.
 #[derive(Debug, PartialEq, Eq)]
@@ -147,9 +149,30 @@ impl Writer {
         problem: &Problem,
         now: Timestamp,
     ) -> Result<(), Problem> {
+        self.update_status(key, owner, |owner| failed(owner, problem, now))
+            .await
+    }
+
+    /// Reports that the token works, although the status says that its registry refuses it.
+    pub async fn report_working(
+        &self,
+        key: &NamespacedName,
+        owner: &ACRPullSecret,
+        now: Timestamp,
+    ) -> Result<(), Problem> {
+        self.update_status(key, owner, |owner| working(owner, now)).await
+    }
+
+    /// Writes the status that `change` makes of the object, as it is known or as the API server has it.
+    async fn update_status(
+        &self,
+        key: &NamespacedName,
+        owner: &ACRPullSecret,
+        change: impl Fn(&ACRPullSecret) -> ACRPullSecretStatus,
+    ) -> Result<(), Problem> {
         let mut owner = owner.clone();
         for _ in 0..MAX_ATTEMPTS {
-            let status = failed(&owner, problem, now);
+            let status = change(&owner);
             if self.apply_status(key, &owner, &status).await? {
                 return Ok(());
             }
@@ -189,7 +212,11 @@ fn is_fresh(owner: &ACRPullSecret, plan: &PullSecretPlan, now: Timestamp) -> boo
 fn status(
     owner: &ACRPullSecret,
     plan: &PullSecretPlan,
-    IssuedToken { token, client_id }: &IssuedToken,
+    IssuedToken {
+        token,
+        client_id,
+        refusal,
+    }: &IssuedToken,
     version: &Version,
     now: Timestamp,
 ) -> ACRPullSecretStatus {
@@ -209,20 +236,30 @@ fn status(
         secret_resource_version: version.resource_version.clone(),
         unused_since: None,
     };
-    let (ready, reason, message) = match &token.scope_problem {
-        None => (true, ISSUED, "the Secret holds a token"),
+    let (ready, reason, message) = match token.scope_problem.as_ref().or(refusal.as_ref()) {
+        None => (true, ISSUED, HOLDS_TOKEN),
         Some(problem) => (false, problem.reason.as_str(), problem.message.as_str()),
     };
     status.set_ready(ready, reason, message, owner.metadata.generation, Time(now));
     status
 }
 
-fn failed(owner: &ACRPullSecret, problem: &Problem, now: Timestamp) -> ACRPullSecretStatus {
-    let mut status = ACRPullSecretStatus {
-        // Another field manager owns this field.
+/// The status without the field that another field manager owns.
+fn own_status(owner: &ACRPullSecret) -> ACRPullSecretStatus {
+    ACRPullSecretStatus {
         unused_since: None,
         ..owner.status.clone().unwrap_or_default()
-    };
+    }
+}
+
+fn working(owner: &ACRPullSecret, now: Timestamp) -> ACRPullSecretStatus {
+    let mut status = own_status(owner);
+    status.set_ready(true, ISSUED, HOLDS_TOKEN, owner.metadata.generation, Time(now));
+    status
+}
+
+fn failed(owner: &ACRPullSecret, problem: &Problem, now: Timestamp) -> ACRPullSecretStatus {
+    let mut status = own_status(owner);
     let (reason, message) = (problem.reason.as_str(), &problem.message);
     let generation = owner.metadata.generation;
     match is_working(owner, now) {

@@ -6,6 +6,7 @@ use super::{
 use crate::{
     generator::{ServiceAccount, TokenInputs},
     names::{NamespaceName, NamespacedName, ObjectName},
+    problem::Problem,
     registry::PullToken,
 };
 use kube::runtime::reflector::ObjectRef;
@@ -34,6 +35,8 @@ pub struct IssuedToken {
     pub token: PullToken,
     /// The Entra application (client) id, where it is known.
     pub client_id: Option<String>,
+    /// Why the registry refused the tokens before this one, if it probably refuses this one too.
+    pub refusal: Option<Problem>,
 }
 
 impl PullSecretPlan {

@@ -2,6 +2,7 @@
 //! `ACRPullSecret` that was deleted while a Pod names it.
 
 mod record;
+mod refusal;
 
 pub use record::Repairs;
 
@@ -21,6 +22,7 @@ use crate::{
 use jiff::{SignedDuration, Timestamp};
 use kube::Api;
 use record::{MAX_INTERVAL, MIN_INTERVAL};
+use refusal::Refusal;
 use std::time::Duration;
 
 /// An Event that is older than the last renewal concerns the previous token. The clocks of node and webhook differ by
@@ -120,8 +122,21 @@ impl Reconciler {
         }
     }
 
-    /// Repairs a pull secret if that is requested and the Pod confirms the failure. Returns a delay if it must wait.
+    /// Answers a pending complaint, or checks whether the refusal that the status reports has ended. Returns a delay if
+    /// there is more to do.
     pub(super) async fn repair(
+        &self,
+        owner: &ACRPullSecret,
+        key: &NamespacedName,
+    ) -> Result<Option<Duration>, Problem> {
+        match self.answer_complaint(owner, key).await? {
+            None => self.check_refusal(owner, key).await,
+            wait => Ok(wait),
+        }
+    }
+
+    /// Repairs a pull secret if that is requested and the Pod confirms the failure. Returns a delay if it must wait.
+    async fn answer_complaint(
         &self,
         owner: &ACRPullSecret,
         key: &NamespacedName,
@@ -161,11 +176,27 @@ impl Reconciler {
         if !self.leadership.still_leads() {
             return Ok(None);
         }
-        let outcome = self.renew(key, owner, Cause::Repair).await;
-        self.record_outcome(key, &outcome.clone().map(|()| Outcome::Repaired));
-        outcome?;
+        let inputs_hash = owner
+            .status
+            .as_ref()
+            .and_then(|status| status.inputs_hash.as_deref());
+        if request.refused && self.repairs.was_useless(key, inputs_hash) {
+            self.repairs.set_refusal(key, Refusal::new(owner, &request.pod));
+        }
+        // The token is issued again all the same: a role may have been granted meanwhile.
+        let renewed = self.renew(key, owner, |refusal| Cause::Repair { refusal }).await;
+        self.record_outcome(
+            key,
+            &renewed.clone().and_then(|renewed| match renewed.refusal {
+                None => Ok(Outcome::Repaired),
+                Some(refusal) => Err(refusal),
+            }),
+        );
+        let renewed = renewed?;
         self.repairs.resolve(key, request.reported_at);
         self.repairs.record_repair(key);
+        let refused_inputs = request.refused.then_some(renewed.inputs_hash);
+        self.repairs.record_refused_inputs(key, refused_inputs);
         Ok(None)
     }
 
@@ -242,7 +273,8 @@ impl Reconciler {
             if !self.leadership.still_leads() {
                 return Ok(Outcome::NothingToDo);
             }
-            self.upkeep.issuer.renew(plan, Cause::Repair).await?;
+            let cause = Cause::Repair { refusal: None };
+            self.upkeep.issuer.renew(plan, cause).await?;
             Ok(Outcome::Repaired)
         };
         let outcome = outcome.await;

@@ -14,6 +14,7 @@ mod api_server;
 mod certificates;
 mod check;
 mod clock;
+mod complaints;
 mod crds;
 mod defaults;
 mod documented;

@@ -1,7 +1,10 @@
 //! The record of requested and completed repairs, which limits their rate.
 
-use super::RepairRequest;
-use crate::names::NamespacedName;
+use super::{
+    RepairRequest,
+    refusal::{CHECK_INTERVAL, Refusal},
+};
+use crate::{names::NamespacedName, problem::Problem};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -81,6 +84,46 @@ impl Repairs {
         state.last_repair = Some((now, previous));
     }
 
+    /// Records that the last repair answered a refusal, and issued a token from these inputs.
+    pub fn record_refused_inputs(&self, key: &NamespacedName, inputs_hash: Option<String>) {
+        self.0.lock().entry(key.clone()).or_default().refused_inputs = inputs_hash;
+    }
+
+    /// Whether the token that a registry refuses now was issued from the same inputs because it had refused another one.
+    pub fn was_useless(&self, key: &NamespacedName, inputs_hash: Option<&str>) -> bool {
+        let all = self.0.lock();
+        let state = all.get(key);
+        state.is_some_and(|state| {
+            let is_recent = state
+                .last_repair
+                .is_some_and(|(last, _)| last.elapsed() <= MAX_INTERVAL * 2);
+            is_recent && inputs_hash.is_some() && state.refused_inputs.as_deref() == inputs_hash
+        })
+    }
+
+    /// Sets or forgets the refusal that the status reports.
+    pub fn set_refusal(&self, key: &NamespacedName, refusal: Option<Refusal>) {
+        self.0.lock().entry(key.clone()).or_default().refusal = refusal;
+    }
+
+    /// What the registry's refusal of each token from these inputs is, if it has refused them.
+    pub fn refusal(&self, key: &NamespacedName, inputs_hash: &str) -> Option<Problem> {
+        let all = self.0.lock();
+        let refusal = all.get(key)?.refusal.as_ref()?;
+        (refusal.inputs_hash == inputs_hash).then(|| refusal.problem.clone())
+    }
+
+    /// The refusal that the status reports, and how long to wait before a Pod is read to check it.
+    pub fn pending_check(&self, key: &NamespacedName) -> Option<(Refusal, Duration)> {
+        let all = self.0.lock();
+        let state = all.get(key)?;
+        let refusal = state.refusal.clone()?;
+        let wait = state.last_pod_read.map_or(Duration::ZERO, |last| {
+            CHECK_INTERVAL.saturating_sub(last.elapsed())
+        });
+        Some((refusal, wait))
+    }
+
     /// The Pod that was last read to restore this pull secret.
     pub fn last_pod(&self, key: &NamespacedName) -> Option<Arc<NamespacedName>> {
         self.0.lock().get(key)?.last_pod.clone()
@@ -103,6 +146,10 @@ struct RepairState {
     last_repair: Option<(Instant, u32)>,
     /// When a Pod was last read for this pull secret.
     last_pod_read: Option<Instant>,
+    /// The inputs of the token that the last repair issued because a registry refused another one.
+    refused_inputs: Option<String>,
+    /// The refusal that the status reports.
+    refusal: Option<Refusal>,
     /// The Pod that was last read to restore the pull secret.
     last_pod: Option<Arc<NamespacedName>>,
 }

@@ -95,6 +95,39 @@ fn a_failure_is_confirmed_by_a_pod_that_names_the_secret_and_waits() {
 }
 
 #[test]
+fn a_pod_has_pulled_when_it_has_an_image_and_waits_for_none() {
+    let pulled = |states: &[(Value, &str)]| {
+        let states = states.iter().map(|(state, id)| {
+            json!({"name": "x", "image": format!("{REGISTRY}/app:1"), "imageID": id, "state": state})
+        });
+        let status = json!({"containerStatuses": states.collect::<Vec<_>>()});
+        pod(json!({}), &[NAME], status).has_pulled_from(REGISTRY)
+    };
+    assert!(pulled(&[(running(), "sha256:1")]));
+    assert!(pulled(&[(waiting("CrashLoopBackOff"), "sha256:1")]));
+    assert!(!pulled(&[(waiting("ContainerCreating"), "")]));
+    assert!(!pulled(&[
+        (running(), "sha256:1"),
+        (waiting("ImagePullBackOff"), "")
+    ]));
+    assert!(!pod(json!({}), &[NAME], containers(&[running()])).has_pulled_from("fabrikam.azurecr.io"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repair_was_useless_if_the_next_token_of_the_same_inputs_is_refused() {
+    let repairs = Repairs::default();
+    assert!(!repairs.was_useless(&key(), Some("a")));
+    repairs.record_repair(&key());
+    repairs.record_refused_inputs(&key(), None);
+    assert!(!repairs.was_useless(&key(), Some("a")), "the Secret was missing");
+    repairs.record_refused_inputs(&key(), Some("a".to_owned()));
+    assert!(repairs.was_useless(&key(), Some("a")));
+    assert!(!repairs.was_useless(&key(), Some("b")) && !repairs.was_useless(&key(), None));
+    tokio::time::advance(MAX_INTERVAL * 3).await;
+    assert!(!repairs.was_useless(&key(), Some("a")), "the repair is long ago");
+}
+
+#[test]
 fn a_failure_before_the_last_renewal_is_ignored() {
     assert!(request(100, true).precedes(Some(at(100))));
     assert!(request(100, true).precedes(Some(at(500))));

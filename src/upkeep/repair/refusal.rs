@@ -1,0 +1,93 @@
+//! A token that opens nothing: a registry that refuses the tokens of an identity again after a repair.
+//!
+//! A registry issues a token to every identity of its tenant, also to one without a role. So only a failed pull shows
+//! that the role is missing. The status reports it until a Pod pulls, also while the token is renewed.
+
+use crate::{
+    names::NamespacedName,
+    problem::{Problem, Reason},
+    pull_secret::ACRPullSecret,
+    untrusted::UntrustedText,
+    upkeep::Reconciler,
+};
+use std::time::Duration;
+
+/// How often a Pod is read to find out whether it pulls.
+pub const CHECK_INTERVAL: Duration = Duration::from_secs(30);
+
+/// A registry's refusal of each token of an identity.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// The Pod that cannot pull.
+    pub pod: NamespacedName,
+    /// The inputs of the refused tokens.
+    pub inputs_hash: String,
+    /// What the status reports.
+    pub problem: Problem,
+}
+
+impl Refusal {
+    /// The refusal of the token of this pull secret, which a Pod confirms.
+    pub fn new(owner: &ACRPullSecret, pod: &NamespacedName) -> Option<Self> {
+        let status = owner.status.as_ref()?;
+        let registry = UntrustedText::new(status.registry.as_deref()?).to_string();
+        let identity = match &status.client_id {
+            Some(client_id) => format!("the identity with client id {}", UntrustedText::new(client_id)),
+            None => "the identity".to_owned(),
+        };
+        let message = format!(
+            "{registry} issues tokens to the identity, and refused the pull of Pod {pod} again with a new one; grant \
+             {identity} AcrPull on the registry (Container Registry Repository Reader if the registry uses ABAC), and check \
+             that the repository of the image is in spec.scope of the generator, if that is set; a new role assignment \
+             takes effect after a few minutes"
+        );
+        Some(Self {
+            pod: pod.clone(),
+            inputs_hash: status.inputs_hash.clone()?,
+            problem: Problem::new(Reason::RoleAssignmentNotFound, message),
+        })
+    }
+}
+
+impl Reconciler {
+    /// Withdraws the report of a refusal when a Pod pulls. Returns when to check that again.
+    pub(super) async fn check_refusal(
+        &self,
+        owner: &ACRPullSecret,
+        key: &NamespacedName,
+    ) -> Result<Option<Duration>, Problem> {
+        let Some((refusal, wait)) = self.repairs.pending_check(key) else {
+            return Ok(None);
+        };
+        if !wait.is_zero() {
+            return Ok(Some(wait));
+        }
+        self.pod_read_limiter.acquire().await;
+        self.repairs.record_pod_read(key);
+        let registry = owner
+            .status
+            .as_ref()
+            .and_then(|status| status.registry.as_deref());
+        let pod = self.read_pod(&refusal.pod).await?;
+        match (pod.filter(|pod| super::pulls_with(pod, &key.name)), registry) {
+            (Some(pod), Some(registry)) if pod.has_pulled_from(registry) => {
+                self.repairs.set_refusal(key, None);
+                if self.leadership.still_leads() {
+                    self.upkeep.issuer.report_working(key, owner).await;
+                }
+                Ok(None)
+            }
+            (Some(_), Some(_)) => Ok(Some(CHECK_INTERVAL)),
+            // The Pod was deleted: another Pod shows whether the role is still missing.
+            _ => {
+                let other = self.usage.pods_naming(key, None, 1).pop();
+                let refusal = other.map(|pod| Refusal {
+                    pod: (*pod).clone(),
+                    ..refusal
+                });
+                self.repairs.set_refusal(key, refusal);
+                Ok(Some(CHECK_INTERVAL))
+            }
+        }
+    }
+}
