@@ -157,6 +157,26 @@ pub struct ServeArgs {
     #[arg(long, env = "ACR_PULL_WEBHOOK_MAX_PULL_SECRETS_PER_NAMESPACE", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..), value_name = "NUMBER")]
     pub max_pull_secrets_per_namespace: u32,
 
+    /// Comma-separated labels for every pull Secret and ACRPullSecret, such as those that a policy of the cluster
+    /// demands; the ValidatingAdmissionPolicies of the deployment must permit the same ones
+    #[arg(
+        long,
+        env = "ACR_PULL_WEBHOOK_PULL_SECRET_LABELS",
+        value_delimiter = ',',
+        value_name = "KEY=VALUE,…"
+    )]
+    pub pull_secret_labels: Vec<String>,
+
+    /// Comma-separated annotations for every pull Secret and ACRPullSecret, whose values contain no comma; the
+    /// ValidatingAdmissionPolicies of the deployment must permit the same ones
+    #[arg(
+        long,
+        env = "ACR_PULL_WEBHOOK_PULL_SECRET_ANNOTATIONS",
+        value_delimiter = ',',
+        value_name = "KEY=VALUE,…"
+    )]
+    pub pull_secret_annotations: Vec<String>,
+
     /// Announce the deletion of a pull secret in status.unusedSince after no Pod has named it for this long, such as 1h
     /// or 30m
     #[arg(long, env = "ACR_PULL_WEBHOOK_UNUSED_GRACE", default_value = "1h", value_parser = crate::deadline::duration, value_name = "DURATION")]

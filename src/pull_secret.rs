@@ -5,6 +5,7 @@ mod cache;
 mod census;
 mod changes;
 mod docker_config;
+mod extra_metadata;
 mod flight;
 mod freshness;
 mod issuance;
@@ -20,6 +21,7 @@ mod resource;
 mod store;
 mod writer;
 
+pub use extra_metadata::ExtraMetadata;
 #[cfg(test)]
 pub use freshness::freshness;
 pub use freshness::renewal_share;

@@ -11,7 +11,7 @@ use crate::{
         AssertionSource, ClientSecretReader, Clouds, EntraClient, ManagedIdentityClient, TokenSource,
     },
     kubernetes, leader,
-    pull_secret::{self, Issuer, Resolver},
+    pull_secret::{self, ExtraMetadata, Issuer, Resolver},
     registry::RegistryClient,
     start_error::StartError,
     tasks::{Ended, Tasks, tasks},
@@ -222,6 +222,7 @@ fn build(
         pull_secret::Settings {
             on_upstream_failure: args.on_upstream_failure,
             max_per_namespace: args.max_pull_secrets_per_namespace,
+            extra_metadata: ExtraMetadata::parse(&args.pull_secret_labels, &args.pull_secret_annotations)?,
         },
         metrics.clone(),
     );

@@ -164,7 +164,7 @@ impl Issuance {
             match cause {
                 // A renewal needs no write where the object exists and its spec is right.
                 Cause::Renewal { seen, .. } => match &seen.0 {
-                    Ok(owner) if owner.spec == plan.spec() => Ok(owner.clone()),
+                    Ok(owner) if self.writer.is_up_to_date(owner, plan) => Ok(owner.clone()),
                     _ => apply().await,
                 },
                 Cause::Admission | Cause::Repair { .. } => apply().await,

@@ -3,6 +3,7 @@
 use super::{
     ACRPullSecret, PullSecretPlan, PullSecrets, Resolver, WatchedPullSecret, Writer,
     census::Reservation,
+    extra_metadata::ExtraMetadata,
     flight::{Flights, Job, Retries, Waiter},
     freshness::{Freshness, freshness_of, is_disputed, marked_unused},
     issuance::{Cause, Issuance},
@@ -22,12 +23,14 @@ use crate::{
 use std::sync::Arc;
 
 /// How pull secrets are issued.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// What happens when Azure fails.
     pub on_upstream_failure: OnUpstreamFailure,
     /// The largest number of pull secrets in one namespace.
     pub max_per_namespace: u32,
+    /// Labels and annotations of every pull Secret and `ACRPullSecret`.
+    pub extra_metadata: ExtraMetadata,
 }
 
 /// Issues pull secrets. Clones share everything.
@@ -61,7 +64,7 @@ impl Issuer {
             tokens,
             registry,
             gates,
-            writer: Writer::new(cluster.client.clone()),
+            writer: Writer::new(cluster.client.clone(), settings.extra_metadata.clone()),
             pull_secrets: pull_secrets.clone(),
             events: cluster.events.clone(),
             metrics,

@@ -7,7 +7,10 @@
 //!
 //! The Secret and the status are two writes; `pair` keeps them consistent.
 
-use super::{ACRPullSecret, ACRPullSecretStatus, PullSecretPlan, docker_config::docker_config};
+use super::{
+    ACRPullSecret, ACRPullSecretStatus, PullSecretPlan, docker_config::docker_config,
+    extra_metadata::ExtraMetadata,
+};
 use crate::{
     kubernetes::{self, CallError, api_problem},
     names::NamespacedName,
@@ -29,7 +32,7 @@ use kube::{
 };
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 const SECRET_TYPE: &str = "kubernetes.io/dockerconfigjson";
 /// Part of the message of the policy acr-pull-webhook-secrets.
@@ -40,20 +43,33 @@ const METADATA_ONLY: HeaderValue =
 
 /// Writes to the API server.
 #[derive(Clone)]
-pub struct Writer(Client);
+pub struct Writer {
+    client: Client,
+    extra: Arc<ExtraMetadata>,
+}
 
 impl Writer {
-    /// A writer over this client.
-    pub fn new(client: Client) -> Self {
-        Self(client)
+    /// A writer over this client, which adds these labels and annotations to what it writes.
+    pub fn new(client: Client, extra: ExtraMetadata) -> Self {
+        Self {
+            client,
+            extra: Arc::new(extra),
+        }
+    }
+
+    /// Whether the `ACRPullSecret` has the spec of the plan, and was written with the labels and annotations of this
+    /// writer.
+    pub fn is_up_to_date(&self, owner: &ACRPullSecret, plan: &PullSecretPlan) -> bool {
+        owner.spec == plan.spec() && self.extra.is_current(owner.metadata.annotations.as_ref())
     }
 
     /// Creates the `ACRPullSecret`, or brings its spec up to date.
     pub async fn apply_owner(&self, plan: &PullSecretPlan) -> Result<ACRPullSecret, Problem> {
         let what = format!("writing ACRPullSecret {}", plan.key());
         let mut owner = ACRPullSecret::new(plan.name(), plan.spec());
-        owner.metadata.labels = Some(kubernetes::managed_by_label());
-        let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), plan.namespace());
+        owner.metadata.labels = Some(self.extra.labels());
+        owner.metadata.annotations = self.extra.owner_annotations();
+        let api = Api::<ACRPullSecret>::namespaced(self.client.clone(), plan.namespace());
         let params = PatchParams::apply(FIELD_MANAGER).force();
         kubernetes::call(&what, api.patch(plan.name(), &params, &Patch::Apply(&owner))).await
     }
@@ -61,7 +77,7 @@ impl Writer {
     /// The `ACRPullSecret` as the API server has it.
     pub async fn live(&self, key: &NamespacedName) -> Result<Option<ACRPullSecret>, Problem> {
         let what = format!("reading ACRPullSecret {key}");
-        let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), &key.namespace);
+        let api = Api::<ACRPullSecret>::namespaced(self.client.clone(), &key.namespace);
         kubernetes::call(&what, api.get_opt(&key.name)).await
     }
 
@@ -85,7 +101,7 @@ impl Writer {
         token: &PullToken,
         known: &Version,
     ) -> Result<Version, ReplaceError> {
-        let mut secret = secret(owner, plan, token);
+        let mut secret = self.secret(owner, plan, token);
         secret.metadata.uid = Some(known.uid.clone());
         secret.metadata.resource_version = known.resource_version.clone();
         match self.replace(plan, &secret).await {
@@ -102,7 +118,7 @@ impl Writer {
         plan: &PullSecretPlan,
         token: &PullToken,
     ) -> Result<Version, Problem> {
-        let secret = secret(owner, plan, token);
+        let secret = self.secret(owner, plan, token);
         let written = match self.create(plan, &secret).await {
             // The policy decides whether the existing Secret may be replaced. A Secret of a deleted owner would be
             // deleted with it, so the owner must still exist.
@@ -113,6 +129,23 @@ impl Writer {
             other => other,
         };
         written.map_err(|e| secret_problem(plan, e))
+    }
+
+    fn secret(&self, owner: &ACRPullSecret, plan: &PullSecretPlan, token: &PullToken) -> Secret {
+        let config = docker_config(&plan.inputs.registry, &token.secret);
+        let config = ByteString(config.expose_secret().as_bytes().to_vec());
+        Secret {
+            metadata: ObjectMeta {
+                name: Some(plan.name().to_string()),
+                labels: Some(self.extra.labels()),
+                annotations: self.extra.annotations(),
+                owner_references: Some(vec![owner_reference(owner)]),
+                ..ObjectMeta::default()
+            },
+            type_: Some(SECRET_TYPE.to_owned()),
+            data: Some(BTreeMap::from([(".dockerconfigjson".to_owned(), config)])),
+            ..Secret::default()
+        }
     }
 
     async fn create(&self, plan: &PullSecretPlan, secret: &Secret) -> Result<Version, CallError> {
@@ -148,7 +181,7 @@ impl Writer {
             let mut request =
                 write(&kube::core::Request::new(url), &params, body).map_err(kube::Error::BuildRequest)?;
             request.headers_mut().insert(http::header::ACCEPT, METADATA_ONLY);
-            self.0.request::<PartialObjectMeta<Secret>>(request).await
+            self.client.request::<PartialObjectMeta<Secret>>(request).await
         };
         let written = kubernetes::try_call("writing a Secret", call).await?;
         Ok(Version {
@@ -180,7 +213,7 @@ impl Writer {
         since: Value,
     ) -> Result<bool, Problem> {
         let what = format!("marking ACRPullSecret {key}");
-        let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), &key.namespace);
+        let api = Api::<ACRPullSecret>::namespaced(self.client.clone(), &key.namespace);
         // The uid binds the mark to this object: a recreated object has its own.
         let body = json!({"metadata": {"uid": owner.metadata.uid}, "status": {"unusedSince": since}});
         let (params, patch) = (PatchParams::default(), Patch::Merge(&body));
@@ -199,7 +232,7 @@ impl Writer {
         owner: &ACRPullSecret,
     ) -> Result<bool, Problem> {
         let what = format!("deleting ACRPullSecret {key}");
-        let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), &key.namespace);
+        let api = Api::<ACRPullSecret>::namespaced(self.client.clone(), &key.namespace);
         let params = DeleteParams {
             preconditions: Some(Preconditions {
                 uid: owner.metadata.uid.clone(),
@@ -223,7 +256,7 @@ impl Writer {
         status: &ACRPullSecretStatus,
     ) -> Result<bool, Problem> {
         let what = format!("writing the status of ACRPullSecret {key}");
-        let api = Api::<ACRPullSecret>::namespaced(self.0.clone(), &key.namespace);
+        let api = Api::<ACRPullSecret>::namespaced(self.client.clone(), &key.namespace);
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let body = json!({
             "apiVersion": ACRPullSecret::api_version(&()),
@@ -266,22 +299,6 @@ pub fn owner_deleted(key: &NamespacedName) -> Problem {
         Reason::ApiServerUnavailable,
         format!("ACRPullSecret {key} was deleted while its token was fetched; try again"),
     )
-}
-
-fn secret(owner: &ACRPullSecret, plan: &PullSecretPlan, token: &PullToken) -> Secret {
-    let config = docker_config(&plan.inputs.registry, &token.secret);
-    let config = ByteString(config.expose_secret().as_bytes().to_vec());
-    Secret {
-        metadata: ObjectMeta {
-            name: Some(plan.name().to_string()),
-            labels: Some(kubernetes::managed_by_label()),
-            owner_references: Some(vec![owner_reference(owner)]),
-            ..ObjectMeta::default()
-        },
-        type_: Some(SECRET_TYPE.to_owned()),
-        data: Some(BTreeMap::from([(".dockerconfigjson".to_owned(), config)])),
-        ..Secret::default()
-    }
 }
 
 /// Without `blockOwnerDeletion`, which would need a right to the owner's finalizers.

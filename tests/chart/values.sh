@@ -29,6 +29,7 @@ networkPolicy.enabled=true networkPolicy.extraEgress[0].ports[0].port=3128
 serviceMonitor.enabled=true serviceMonitor.labels.release=prometheus
 webhook.failurePolicy=Ignore webhook.timeoutSeconds=30 webhook.excludedNamespaces={a,b} webhook.onUpstreamFailure=deny
 webhook.maxConnections=10 webhook.shutdownDelay=0 pullSecrets.issueConcurrency=8
+pullSecrets.labels.team=a pullSecrets.annotations.team=a
 pullSecrets.unusedGrace=1h30m pullSecrets.unusedNotice=3m pullSecrets.renewalConcurrency=1 pullSecrets.renewalRate=1
 leaderElection.leaseDuration=30s leaderElection.renewDeadline=20s leaderElection.retryPeriod=500ms leaderElection.namespace=default
 log.level=debug log.format=text
@@ -82,6 +83,10 @@ webhook.excludedNamespaces={a'b} /webhook/excludedNamespaces/0
 webhook.failurePolicy=fail /webhook/failurePolicy
 webhook.onUpstreamFailure=refuse /webhook/onUpstreamFailure
 webhook.maxConnections=0 /webhook/maxConnections
+pullSecrets.labels.app\.kubernetes\.io/x=a /pullSecrets/labels
+pullSecrets.labels.team=a/b /pullSecrets/labels/team
+pullSecrets.annotations.k8s\.io/x=a /pullSecrets/annotations
+pullSecrets.annotations.team=a\,b /pullSecrets/annotations/team
 pullSecrets.unusedGrace=soon /pullSecrets/unusedGrace
 log.format=xml /log/format
 crds.generators=maybe /crds/generators

@@ -18,6 +18,7 @@ mod complaints;
 mod crds;
 mod defaults;
 mod documented;
+mod extra_metadata;
 mod faults;
 mod hostile;
 mod identities;

@@ -109,6 +109,13 @@ is not available on nodes whose kernel has IPv6 disabled.
 {{- $_ := set $options "SHUTDOWN_DELAY" .webhook.shutdownDelay }}
 {{- $_ := set $options "ISSUE_CONCURRENCY" .pullSecrets.issueConcurrency }}
 {{- $_ := set $options "MAX_PULL_SECRETS_PER_NAMESPACE" .pullSecrets.maxPerNamespace }}
+{{- range $option, $entries := dict "PULL_SECRET_LABELS" .pullSecrets.labels "PULL_SECRET_ANNOTATIONS" .pullSecrets.annotations }}
+{{- $pairs := list }}
+{{- range $key, $value := $entries }}
+{{- $pairs = append $pairs (printf "%s=%s" $key $value) }}
+{{- end }}
+{{- $_ := set $options $option (join "," $pairs) }}
+{{- end }}
 {{- $_ := set $options "UNUSED_GRACE" .pullSecrets.unusedGrace }}
 {{- $_ := set $options "UNUSED_NOTICE" .pullSecrets.unusedNotice }}
 {{- $_ := set $options "RENEWAL_CONCURRENCY" .pullSecrets.renewalConcurrency }}
