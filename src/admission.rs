@@ -2,6 +2,7 @@
 
 mod annotation;
 mod bounded_list;
+mod defaults;
 mod http;
 mod patch;
 mod response;
@@ -9,17 +10,18 @@ mod review;
 mod warnings;
 
 pub use annotation::{ACCESS_TOKEN_ANNOTATION, MAX_REFERENCES, parse_default_reference, parse_references};
+use defaults::DefaultRequest;
 pub use http::service;
 pub use patch::{INJECTED_LABEL, PULL_SECRETS_ANNOTATION, patch};
 pub use response::{AdmissionResponse, Verdict};
+use review::Spelling;
 pub use review::{PodView, ReferenceSource, Request, parse};
-use review::{Spelling, without_port};
 
 use crate::{
     deadline::Deadline,
     generator::NamespaceDefaults,
     live_pod::LivePod,
-    names::{NamespaceName, ObjectName},
+    names::NamespaceName,
     problem::{Class, Problem, Reason},
     pull_secret::{Ensured, Issuer, PullSecretPlan, PullSecretRequest, Resolution, Resolver},
     reference::Reference,
@@ -70,6 +72,7 @@ impl Admission {
             });
         let (outcome, problem) = match &verdict {
             Verdict::Untouched => ("untouched", None),
+            Verdict::Audited { problem, .. } => ("audited", problem.as_ref()),
             Verdict::Patched { pending, .. } => match pending.first() {
                 None => ("patched", None),
                 first => ("patched_without_token", first),
@@ -102,7 +105,13 @@ impl Admission {
         let service_account = pod.spec.service_account_name.as_ref();
         let annotations = pod.metadata.annotations.as_ref();
         let Some(annotation) = annotations.and_then(|all| all.get(ACCESS_TOKEN_ANNOTATION)) else {
-            let default = self.0.fetch_default(namespace, service_account).await?;
+            // The mode does not matter: the Pod has its pull secret already.
+            let Some(labels) = self.0.defaults.fetch(namespace).await? else {
+                return Ok(Vec::new());
+            };
+            let default = parse_default_reference(&labels.generator)?;
+            let default =
+                default.map(|reference| PullSecretRequest::new(namespace, reference, service_account));
             return Ok(default.into_iter().collect());
         };
         let request = |reference| PullSecretRequest::new(namespace, reference, service_account);
@@ -130,9 +139,11 @@ impl Inner {
                 .into_iter()
                 .map(|reference| pull_secret_request(request, reference))
                 .collect(),
-            Some(ReferenceSource::NamespaceLabel) => {
-                self.default_request(request).await?.into_iter().collect()
-            }
+            Some(ReferenceSource::NamespaceLabel) => match self.default_request(request).await? {
+                DefaultRequest::None => Vec::new(),
+                DefaultRequest::Enforced(pull_secret) => vec![pull_secret],
+                DefaultRequest::Audited(pull_secret) => return Ok(self.audit(request, pull_secret).await),
+            },
         };
         if requests.is_empty() {
             return Ok(Verdict::Untouched);
@@ -172,66 +183,6 @@ impl Inner {
             pending,
             warnings,
         })
-    }
-
-    /// The pull secret that the label of the Namespace requests for a Pod without the annotation. It is requested only
-    /// for a Pod with an image from the registry of the generator, because the Pod itself requested nothing.
-    async fn default_request(&self, request: &Request<'_>) -> Result<Option<PullSecretRequest>, Problem> {
-        let Request {
-            namespace, object, ..
-        } = request;
-        // An invalid label must not affect Pods that could not use any generator.
-        if self.resolver.excluded().contains(namespace)
-            || !object
-                .registries()
-                .any(|registry| self.resolver.may_serve(without_port(registry)))
-        {
-            return Ok(None);
-        }
-        if let Some(label) = self.defaults.cached(namespace)
-            && let Ok(Some(reference)) = parse_default_reference(&label)
-            && let pull_secret = pull_secret_request(request, reference)
-            && let Some(registry) = self.resolver.known_registry(&pull_secret)
-            && object.spelling_of(registry.as_str()).is_some()
-        {
-            return Ok(Some(pull_secret));
-        }
-        // A Pod that is admitted unpatched cannot be patched later, so the watches alone must not decide that.
-        // Boxed so that the future of a warm admission stays small.
-        Box::pin(self.fetch_default_request(request)).await
-    }
-
-    async fn fetch_default_request(
-        &self,
-        request: &Request<'_>,
-    ) -> Result<Option<PullSecretRequest>, Problem> {
-        let Request {
-            namespace, object, ..
-        } = request;
-        let Some(default) = self.fetch_default(namespace, object.service_account()).await? else {
-            return Ok(None);
-        };
-        let registry = self
-            .resolver
-            .fetch_registry(&default)
-            .await
-            .map_err(|problem| problem.at(format_args!("default generator of namespace {namespace}")))?;
-        // An image that names the registry in another way counts, so that the creator of the Pod is warned.
-        let is_asked_for = object.spelling_of(registry.as_str()).is_some();
-        Ok(is_asked_for.then_some(default))
-    }
-
-    /// The pull secret that the label of the Namespace requests, as the API server has the label.
-    async fn fetch_default(
-        &self,
-        namespace: &NamespaceName,
-        service_account: Option<&ObjectName>,
-    ) -> Result<Option<PullSecretRequest>, Problem> {
-        let Some(label) = self.defaults.fetch(namespace).await? else {
-            return Ok(None);
-        };
-        let reference = parse_default_reference(&label)?;
-        Ok(reference.map(|reference| PullSecretRequest::new(namespace, reference, service_account)))
     }
 }
 

@@ -12,7 +12,7 @@ mod store;
 
 pub use access_token::{ACRAccessToken, ACRAccessTokenSpec};
 pub use cluster_generator::{ClusterGenerator, ClusterGeneratorSpec};
-pub use defaults::{DEFAULT_GENERATOR_LABEL, NamespaceDefaults};
+pub use defaults::{DEFAULT_GENERATOR_LABEL, DEFAULT_MODE_LABEL, DefaultLabels, NamespaceDefaults};
 pub use namespaces::NamespaceList;
 pub use resolve::{
     GeneratorInNamespace, ResolveRules, SERVICE_ACCOUNT_ANNOTATIONS, ServiceAccount, TokenInputs,

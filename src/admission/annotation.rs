@@ -2,7 +2,7 @@
 //! because the value of a label cannot contain `/` or `,`.
 
 use crate::{
-    generator::DEFAULT_GENERATOR_LABEL,
+    generator::{DEFAULT_GENERATOR_LABEL, DEFAULT_MODE_LABEL},
     names::ObjectName,
     problem::{Problem, Reason},
     reference::{Kind, Reference},
@@ -50,6 +50,32 @@ pub fn parse_default_reference(label: &str) -> Result<Option<Reference>, Problem
             ),
         )
     })
+}
+
+/// What the default generator of a Namespace does for its Pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// They get the pull secret.
+    Enforce,
+    /// Their creators get a warning.
+    Audit,
+}
+
+impl Mode {
+    /// The mode in the label of a Namespace, if it has the label.
+    pub fn parse(label: Option<&str>) -> Result<Self, Problem> {
+        match label {
+            None | Some("enforce") => Ok(Self::Enforce),
+            Some("audit") => Ok(Self::Audit),
+            Some(other) => Err(Problem::new(
+                Reason::InvalidAnnotation,
+                format!(
+                    "label {DEFAULT_MODE_LABEL} of the Namespace is {}; set it to audit or enforce, or remove it",
+                    UntrustedText::quoted(other)
+                ),
+            )),
+        }
+    }
 }
 
 /// Parses a reference with `separator` between kind and name. The separator `.` is unambiguous, because kinds start

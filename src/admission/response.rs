@@ -20,6 +20,13 @@ const TYPICAL_PATCH_BYTES: usize = 512;
 pub enum Verdict {
     /// The Pod needs no pull secrets, and is admitted without changes.
     Untouched,
+    /// The Pod is admitted without changes, and its creator is warned about what the default of the Namespace would do.
+    Audited {
+        /// The warnings.
+        warnings: Vec<String>,
+        /// Why the Pod would be refused.
+        problem: Option<Problem>,
+    },
     /// The Pod is admitted with its pull secrets.
     Patched {
         /// The patch, which is empty if the Pod already has its pull secrets.
@@ -49,7 +56,7 @@ impl<'a> AdmissionResponse<'a> {
     pub fn new(uid: &'a str, verdict: &Verdict) -> Self {
         let mut response = Response {
             uid,
-            allowed: matches!(verdict, Verdict::Untouched | Verdict::Patched { .. }),
+            allowed: !matches!(verdict, Verdict::Denied(_) | Verdict::Failed(_)),
             patch_type: None,
             patch: None,
             status: None,
@@ -57,6 +64,7 @@ impl<'a> AdmissionResponse<'a> {
         };
         match verdict {
             Verdict::Untouched => {}
+            Verdict::Audited { warnings, .. } => response.warnings = prefixed(warnings.iter().cloned()),
             Verdict::Patched {
                 patch,
                 pending,
@@ -74,8 +82,7 @@ impl<'a> AdmissionResponse<'a> {
                     format!("the Pod is admitted without a token; its images can be pulled when there is one: {problem}")
                 });
                 let all = pending.chain(warnings.iter().cloned());
-                response.warnings =
-                    warnings::bounded(all.map(|warning| format!("acr-pull-webhook: {warning}")));
+                response.warnings = prefixed(all);
             }
             Verdict::Denied(problem) | Verdict::Failed(problem) => {
                 let (code, reason) = status(problem.reason);
@@ -114,6 +121,11 @@ struct Status {
     code: u16,
     reason: &'static str,
     message: String,
+}
+
+/// Warnings that name their sender.
+fn prefixed(warnings: impl Iterator<Item = String>) -> Vec<String> {
+    warnings::bounded(warnings.map(|warning| format!("acr-pull-webhook: {warning}")))
 }
 
 /// The HTTP code and the `metav1.StatusReason` of a refusal.

@@ -16,6 +16,18 @@ use std::{sync::Arc, time::Duration};
 /// The label of a Namespace that names its default generator.
 pub const DEFAULT_GENERATOR_LABEL: &str = "acr-pull.dev/access-token";
 
+/// The label of a Namespace with the mode of its default generator: `audit` or `enforce`.
+pub const DEFAULT_MODE_LABEL: &str = "acr-pull.dev/access-token-mode";
+
+/// The labels of a Namespace that has a default generator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DefaultLabels {
+    /// The reference to the generator.
+    pub generator: String,
+    /// The mode, if it is set.
+    pub mode: Option<String>,
+}
+
 /// How long a namespace without the label is remembered. A label that is set in the meantime takes effect when the
 /// watch shows it, and after this time at the latest.
 const UNLABELLED_TTL: Duration = Duration::from_secs(1);
@@ -44,7 +56,9 @@ impl NamespaceDefaults {
                 name,
                 resource_version,
                 labels: labels.map(|mut labels| {
-                    labels.retain(|key, _| key == DEFAULT_GENERATOR_LABEL);
+                    labels.retain(|key, _| {
+                        [DEFAULT_GENERATOR_LABEL, DEFAULT_MODE_LABEL].contains(&key.as_str())
+                    });
                     labels
                 }),
                 ..ObjectMeta::default()
@@ -62,13 +76,13 @@ impl NamespaceDefaults {
         }
     }
 
-    /// The label of the namespace, as the watch shows it.
-    pub fn cached(&self, namespace: &NamespaceName) -> Option<String> {
-        label(self.store.as_ref()?.get(&ObjectRef::new(namespace))?.meta())
+    /// The labels of the namespace, as the watch shows them.
+    pub fn cached(&self, namespace: &NamespaceName) -> Option<DefaultLabels> {
+        labels(self.store.as_ref()?.get(&ObjectRef::new(namespace))?.meta())
     }
 
-    /// The label of the namespace, as the API server has it.
-    pub async fn fetch(&self, namespace: &NamespaceName) -> Result<Option<String>, Problem> {
+    /// The labels of the namespace, as the API server has them.
+    pub async fn fetch(&self, namespace: &NamespaceName) -> Result<Option<DefaultLabels>, Problem> {
         if self.store.is_none() {
             return Ok(None);
         }
@@ -78,14 +92,18 @@ impl NamespaceDefaults {
         let what = format!("reading namespace {namespace}");
         let api = Api::<Item<PartialObjectMeta<Namespace>>>::all(self.client.clone());
         let found = kubernetes::call(&what, api.get_opt(namespace)).await?;
-        let label = found.and_then(|namespace| label(namespace.meta()));
-        if label.is_none() {
+        let labels = found.and_then(|namespace| labels(namespace.meta()));
+        if labels.is_none() {
             self.unlabelled.put(namespace.clone(), ());
         }
-        Ok(label)
+        Ok(labels)
     }
 }
 
-fn label(metadata: &ObjectMeta) -> Option<String> {
-    metadata.labels.as_ref()?.get(DEFAULT_GENERATOR_LABEL).cloned()
+fn labels(metadata: &ObjectMeta) -> Option<DefaultLabels> {
+    let labels = metadata.labels.as_ref()?;
+    Some(DefaultLabels {
+        generator: labels.get(DEFAULT_GENERATOR_LABEL)?.clone(),
+        mode: labels.get(DEFAULT_MODE_LABEL).cloned(),
+    })
 }

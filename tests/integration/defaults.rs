@@ -77,6 +77,107 @@ async fn pods_that_opt_out_or_use_other_registries_are_not_patched() {
     }
 }
 
+const MODE: &str = "acr-pull.dev/access-token-mode";
+
+/// Asserts that a Pod is admitted without a change and with one warning that contains these texts.
+async fn assert_audited(env: &TestEnv, pod: &Pod, texts: &[&str]) {
+    let namespace = &env.team_a.namespace;
+    eventually("the Pod is audited", async || {
+        let created = namespace.dry_run_pod(pod).await.ok()?;
+        pull_secret_names(&created)
+            .is_empty()
+            .then(|| assert!(created.metadata.labels.is_none()))
+    })
+    .await;
+    let warnings = env.warnings(namespace, pod).await;
+    let [warning] = warnings.as_slice() else {
+        panic!("{warnings:?}")
+    };
+    for text in [MODE, namespace.name()].iter().chain(texts) {
+        assert!(warning.contains(text), "{text:?} is not in {warning}");
+    }
+}
+
+#[testkit::test]
+async fn an_audited_default_only_warns_about_the_pods() {
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
+    namespace.set_label(MODE, json!("audit")).await;
+    namespace.set_default_generator(json!("contoso")).await;
+    eventually("the label applies", async || {
+        let warnings = env.warnings(namespace, &with_registry_image()).await;
+        (!warnings.is_empty()).then_some(())
+    })
+    .await;
+    let served = with_registry_image();
+    assert_audited(
+        &env,
+        &served,
+        &[
+            "would get pull secret acr-pull-contoso-app-",
+            "contoso.azurecr.io",
+        ],
+    )
+    .await;
+    let refused = with_account(with_registry_image(), "default");
+    assert_audited(
+        &env,
+        &refused,
+        &["would be refused: ClientIdMissing", "spec.serviceAccountName"],
+    )
+    .await;
+    for (audited, reason) in [(&served, "Ok"), (&refused, "ClientIdMissing")] {
+        let metric = format!("admissions_total{{outcome=\"audited\",reason=\"{reason}\"}}");
+        let before = env.webhook.metric(&metric).await;
+        eventually("the API server has a Pod audited", async || {
+            assert!(pull_secret_names(&namespace.create_pod(audited).await).is_empty());
+            (env.webhook.metric(&metric).await > before).then_some(())
+        })
+        .await;
+    }
+    // Pods of other registries and annotated Pods are treated as without the label.
+    assert!(
+        env.warnings(namespace, &unannotated(&["busybox"]))
+            .await
+            .is_empty()
+    );
+    assert!(env.azure.requests().is_empty() && namespace.list_pull_secrets().await.is_empty());
+    pull_secret_name(&namespace.create_pod(&pod("annotated", "contoso")).await);
+    assert_eq!(env.azure.calls(Endpoint::EntraToken), 1);
+
+    namespace.set_default_generator(json!("fabrikam")).await;
+    eventually("a missing generator is audited", async || {
+        let warnings = env.warnings(namespace, &served).await;
+        warnings
+            .iter()
+            .any(|warning| warning.contains("GeneratorNotFound"))
+            .then_some(())
+    })
+    .await;
+    assert_audited(&env, &served, &["would be refused: GeneratorNotFound"]).await;
+    namespace.set_default_generator(json!("contoso")).await;
+    for enforced in [json!("enforce"), json!(null)] {
+        namespace.set_label(MODE, json!("audit")).await;
+        eventually("the audit applies", async || {
+            let warnings = env.warnings(namespace, &served).await;
+            warnings
+                .iter()
+                .any(|warning| warning.contains("would get"))
+                .then_some(())
+        })
+        .await;
+        namespace.set_label(MODE, enforced).await;
+        // A Pod without its pull secret could never pull, so the first Pod after the change has it.
+        assert_eq!(pull_secret_names(&namespace.create_pod(&served).await).len(), 1);
+    }
+    namespace.set_label(MODE, json!("Audit")).await;
+    eventually("another mode is refused", async || {
+        let refused = namespace.try_create_pod(&served).await.err()?.to_string();
+        (refused.contains("InvalidAnnotation") && refused.contains("audit or enforce")).then_some(())
+    })
+    .await;
+}
+
 #[testkit::test]
 async fn an_annotation_precedes_the_label_of_the_namespace() {
     let env = TestEnv::start().await;
