@@ -46,11 +46,12 @@ pub struct CrdsArgs {
 /// Flags of `serve`.
 #[derive(Clone, Debug, Args)]
 pub struct ServeArgs {
-    /// Address of the webhook for the API server (HTTPS, POST to the secret path)
+    /// Address of the webhook for the API server (HTTPS, POST to the secret path); [::] stands for all addresses, IPv4 and
+    /// IPv6, also on a node without IPv6
     #[arg(
         long,
         env = "ACR_PULL_WEBHOOK_LISTEN_ADDR",
-        default_value = "0.0.0.0:8443",
+        default_value = "[::]:8443",
         value_name = "ADDRESS"
     )]
     pub listen_addr: SocketAddr,
@@ -59,7 +60,7 @@ pub struct ServeArgs {
     #[arg(
         long,
         env = "ACR_PULL_WEBHOOK_ADMIN_ADDR",
-        default_value = "0.0.0.0:8080",
+        default_value = "[::]:8080",
         value_name = "ADDRESS"
     )]
     pub admin_addr: SocketAddr,

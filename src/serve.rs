@@ -21,7 +21,13 @@ use crate::{
     upkeep::{self, Upkeep},
 };
 use kube::Client;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -32,11 +38,14 @@ use tokio::{
 /// Probes and scrapes are few. These connections never count as proven, so a higher limit would have no effect.
 const MAX_ADMIN_CONNECTIONS: usize = tls::MAX_UNPROVEN;
 
+/// The number of connections that wait to be accepted, as in tokio.
+const LISTEN_BACKLOG: i32 = 1024;
+
 /// Serves until SIGTERM or SIGINT.
 pub async fn run(args: ServeArgs) -> Result<(), StartError> {
     let mut signals = Signals::listen()?;
-    let (webhook, listen_addr) = listen("--listen-addr", args.listen_addr).await?;
-    let (admin, admin_addr) = listen("--admin-addr", args.admin_addr).await?;
+    let (webhook, listen_addr) = listen("--listen-addr", args.listen_addr)?;
+    let (admin, admin_addr) = listen("--admin-addr", args.admin_addr)?;
     let election = args.leader_election.settings()?;
     let source = args.tls.certificate_source()?;
     let metrics = Metrics::new();
@@ -270,9 +279,72 @@ fn token_source(
 }
 
 /// Binds the address. Returns the bound address too, because port 0 selects a free port.
-async fn listen(flag: &str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+fn listen(flag: &str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
     let failed = || StartError::failed(format!("{flag}: cannot listen on {address}"));
-    let listener = TcpListener::bind(address).await.map_err(failed())?;
+    let listener = bind(address)
+        .or_else(|error| bind(address_without_ipv6(address, error)?))
+        .map_err(failed())?;
     let bound = listener.local_addr().map_err(failed())?;
     Ok((listener, bound))
+}
+
+/// The address to bind where the node has no IPv6: `[::]` stands for all addresses, also on a node that has only IPv4.
+fn address_without_ipv6(address: SocketAddr, error: io::Error) -> io::Result<SocketAddr> {
+    let is_ipv6_missing =
+        error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(libc::EAFNOSUPPORT);
+    if address.ip() == Ipv6Addr::UNSPECIFIED && is_ipv6_missing {
+        return Ok((Ipv4Addr::UNSPECIFIED, address.port()).into());
+    }
+    Err(error)
+}
+
+/// A listener on this address. On `[::]` it also accepts IPv4, whatever the default of the node
+/// (`net.ipv6.bindv6only`) is.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // A restarted process can bind while connections of the previous one are in TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(LISTEN_BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{IpAddr, TcpStream};
+
+    #[tokio::test]
+    async fn the_listener_on_all_addresses_accepts_ipv4_and_ipv6() {
+        let has_ipv6 = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+        let (_listener, bound) = listen("--listen-addr", "[::]:0".parse().unwrap()).unwrap();
+        assert_eq!(bound.is_ipv6(), has_ipv6, "{bound}");
+        for (loopback, is_reachable) in [
+            (IpAddr::from(Ipv4Addr::LOCALHOST), true),
+            (IpAddr::from(Ipv6Addr::LOCALHOST), has_ipv6),
+        ] {
+            let connected = TcpStream::connect((loopback, bound.port()));
+            assert_eq!(connected.is_ok(), is_reachable, "{loopback}: {connected:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_address_for_all_falls_back_to_ipv4() {
+        let without_ipv6 = |address: &str, code| {
+            let error = io::Error::from_raw_os_error(code);
+            address_without_ipv6(address.parse().unwrap(), error)
+                .ok()
+                .map(|address| address.to_string())
+        };
+        for code in [libc::EAFNOSUPPORT, libc::EADDRNOTAVAIL] {
+            assert_eq!(without_ipv6("[::]:8443", code).as_deref(), Some("0.0.0.0:8443"));
+            assert_eq!(without_ipv6("[::1]:8443", code), None);
+            assert_eq!(without_ipv6("192.0.2.1:8443", code), None);
+        }
+        assert_eq!(without_ipv6("[::]:8443", libc::EADDRINUSE), None);
+    }
 }

@@ -180,7 +180,6 @@ each_component_of_kustomize_equals_a_value() {
   same_as cert-manager --set certificates.mode=cert-manager
   same_as network-policy --set networkPolicy.enabled=true
   same_as last-in-order --set webhook.configurationName=zz-acr-pull-webhook
-  same_as ipv6 --set 'listen.address=[::],admin.address=[::]'
   same_as host-network --set hostNetwork=true,listen.port=10270,admin.port=10271
   same_as openshift --values "$chart/values-openshift.yaml"
   # There the authority is for an overlay to add.

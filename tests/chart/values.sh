@@ -48,7 +48,7 @@ hostNetwork=true listen.port=10270 admin.port=10271
 dnsPolicy=None dnsConfig.nameservers[0]=10.0.0.1
 networkPolicy.enabled=true networkPolicy.dnsPorts={53,5353}
 namespaces={default,kube-public} certificates.selfManaged.lifetime=1h
-listen.address=[::] listen.port=9443 admin.port=9090 test.namespace=other
+listen.address=0.0.0.0 listen.port=9443 admin.port=9090 test.namespace=other
 ROWS
 }
 

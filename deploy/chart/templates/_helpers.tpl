@@ -63,15 +63,6 @@ them; empty for other classes.
 {{- if has .Values.priorityClassName (list "system-cluster-critical" "system-node-critical") }}{{ .Values.priorityClassName }}{{ end }}
 {{- end }}
 
-{{/*
-The address on which the program listens. 0.0.0.0 is not reachable if the first IP family of the cluster is IPv6, and [::]
-is not available on nodes whose kernel has IPv6 disabled.
-*/}}
-{{- define "acr-pull-webhook.anyAddress" -}}
-{{- $service := lookup "v1" "Service" "default" "kubernetes" -}}
-{{ (($service.spec).ipFamilies | default (list "IPv4") | first) | eq "IPv6" | ternary "[::]" "0.0.0.0" }}
-{{- end }}
-
 {{/* A list in JSON, which both YAML and CEL can parse. */}}
 {{- define "acr-pull-webhook.excludedNamespaces" -}}
 {{ concat (list "kube-system" .Release.Namespace) .Values.webhook.excludedNamespaces | uniq | toJson }}
