@@ -176,6 +176,17 @@ impl Reconciler {
         if !self.leadership.still_leads() {
             return Ok(None);
         }
+        self.reissue(owner, key, &request).await?;
+        Ok(None)
+    }
+
+    /// Issues the token again for a confirmed failure. If that was useless before, the status reports the refusal.
+    async fn reissue(
+        &self,
+        owner: &ACRPullSecret,
+        key: &NamespacedName,
+        request: &RepairRequest,
+    ) -> Result<(), Problem> {
         let inputs_hash = owner
             .status
             .as_ref()
@@ -197,7 +208,7 @@ impl Reconciler {
         self.repairs.record_repair(key);
         let refused_inputs = request.refused.then_some(renewed.inputs_hash);
         self.repairs.record_refused_inputs(key, refused_inputs);
-        Ok(None)
+        Ok(())
     }
 
     /// Restores a deleted `ACRPullSecret` from a Pod that names it.

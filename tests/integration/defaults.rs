@@ -155,7 +155,15 @@ async fn an_audited_default_only_warns_about_the_pods() {
     })
     .await;
     assert_audited(&env, &served, &["would be refused: GeneratorNotFound"]).await;
+}
+
+#[testkit::test]
+async fn the_first_pod_after_an_audit_has_its_pull_secret() {
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
+    let served = with_registry_image();
     namespace.set_default_generator(json!("contoso")).await;
+    wait_for_label(namespace).await;
     for enforced in [json!("enforce"), json!(null)] {
         namespace.set_label(MODE, json!("audit")).await;
         eventually("the audit applies", async || {

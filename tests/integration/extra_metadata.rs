@@ -47,6 +47,23 @@ fn assert_has_extra_metadata(object: &impl Resource) {
     assert_eq!(owner, Some("Team A"), "{annotations:?}");
 }
 
+/// Asserts that the policy refuses a renewal with labels that it does not list.
+async fn assert_policy_refuses_other_labels(env: &TestEnv, name: &str) {
+    set_in_policy(env, [r#"{"team": "b"}"#, "{}"]).await;
+    eventually("the policy refuses labels that it does not list", async || {
+        let condition = env.team_a.namespace.status(name).await.conditions.pop()?;
+        let is_refused = condition.status == "False" && condition.reason == "WriteForbidden";
+        is_refused.then(|| {
+            assert!(
+                condition.message.contains("may only write pull secrets"),
+                "{}",
+                condition.message
+            )
+        })
+    })
+    .await;
+}
+
 #[testkit::test]
 async fn configured_labels_and_annotations_are_on_both_objects() {
     let env = TestEnv::leading(&FLAGS, token_lifetime(12)).await;
@@ -94,19 +111,6 @@ async fn configured_labels_and_annotations_are_on_both_objects() {
         (secret.labels().get("other"), secret.annotations().get("other")),
         (None, None)
     );
-
-    set_in_policy(&env, [r#"{"team": "b"}"#, "{}"]).await;
-    eventually("the policy refuses labels that it does not list", async || {
-        let condition = namespace.status(&name).await.conditions.pop()?;
-        let is_refused = condition.status == "False" && condition.reason == "WriteForbidden";
-        is_refused.then(|| {
-            assert!(
-                condition.message.contains("may only write pull secrets"),
-                "{}",
-                condition.message
-            )
-        })
-    })
-    .await;
+    assert_policy_refuses_other_labels(&env, &name).await;
     env.assert_no_secret_was_logged();
 }
