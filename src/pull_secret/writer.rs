@@ -37,6 +37,9 @@ use std::{collections::BTreeMap, sync::Arc};
 const SECRET_TYPE: &str = "kubernetes.io/dockerconfigjson";
 /// Part of the message of the policy acr-pull-webhook-secrets.
 const FOREIGN_SECRET_MESSAGE: &str = "belongs to somebody else";
+/// Part of the message of the admission plugin OwnerReferencesPermissionEnforcement, which OpenShift enables. The webhook has
+/// no permission to delete Secrets.
+const OWNER_CHANGE_MESSAGE: &str = "cannot set an ownerRef on a resource you can't delete";
 /// Source: <https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches>.
 const METADATA_ONLY: HeaderValue =
     HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
@@ -316,6 +319,14 @@ fn owner_reference(owner: &ACRPullSecret) -> OwnerReference {
 fn secret_problem(plan: &PullSecretPlan, error: CallError) -> Problem {
     let (namespace, name) = (plan.namespace(), plan.name());
     match error {
+        CallError::Api(s) if s.code == 403 && s.message.contains(OWNER_CHANGE_MESSAGE) => Problem::new(
+            Reason::SecretConflict,
+            format!(
+                "Secret {name} in namespace {namespace} lost its owner, and the admission plugin \
+                 OwnerReferencesPermissionEnforcement does not permit the webhook to set a new one; \
+                 delete it: kubectl delete secret --namespace {namespace} {name}"
+            ),
+        ),
         CallError::Api(s) if is_foreign(&s) => Problem::new(
             Reason::SecretConflict,
             format!(

@@ -4,7 +4,7 @@ use crate::refusals::assert_refused;
 use acr_pull_webhook::generator::ACRAccessToken;
 use k8s_openapi::api::core::v1::{Namespace, ResourceQuota, Secret, ServiceAccount};
 use kube::{
-    Api,
+    Api, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
@@ -56,11 +56,35 @@ async fn a_foreign_secret_with_the_name_of_a_pull_secret_is_kept() {
     namespace.retry_create_pod(&pod("app", "contoso")).await;
 }
 
-/// A backup is restored without owner references, and the restored Secret has the name that the next Pod needs.
 #[testkit::test]
 async fn a_restored_pull_secret_without_its_owner_is_taken_over() {
     let env = TestEnv::start().await;
     let namespace = &env.team_a.namespace;
+    let restored = restore_without_owner(namespace).await;
+    namespace.create_pod(&pod("app", "contoso")).await;
+    let name = restored.name_any();
+    let secret = namespace.secrets().get(&name).await.unwrap();
+    assert_eq!(secret.metadata.uid, restored.metadata.uid);
+    assert_ne!(secret.data, restored.data);
+    let owners = secret.metadata.owner_references.unwrap();
+    assert_eq!(owners[0].name, name);
+}
+
+/// OpenShift enables this plugin: only who may delete an object may change its owner.
+#[testkit::test]
+async fn where_owners_are_protected_a_restored_pull_secret_must_be_deleted() {
+    let env = TestEnv::with_admission_plugins("OwnerReferencesPermissionEnforcement").await;
+    let namespace = &env.team_a.namespace;
+    let name = restore_without_owner(namespace).await.name_any();
+    let command = format!("kubectl delete secret --namespace {namespace} {name}");
+    assert_refused(&env, &pod("app", "contoso"), 403, "SecretConflict", &[&command]).await;
+    namespace.delete_secret(&name).await;
+    // The refusal is remembered for a moment.
+    namespace.retry_create_pod(&pod("app", "contoso")).await;
+}
+
+/// Restores a pull Secret as a backup without owner references does. It has the name that the next Pod needs.
+async fn restore_without_owner(namespace: &TestNamespace) -> Secret {
     let name = pull_secret_name(&namespace.dry_run_pod(&pod("app", "contoso")).await.unwrap());
     let config = json!({"auths": {REGISTRY: {"username": "me", "password": "expired"}}}).to_string();
     let restored = json!({
@@ -68,17 +92,8 @@ async fn a_restored_pull_secret_without_its_owner_is_taken_over() {
         "type": "kubernetes.io/dockerconfigjson",
         "stringData": {".dockerconfigjson": config},
     });
-    let restored = namespace
-        .secrets()
-        .create(&PostParams::default(), &from::<Secret>(restored))
-        .await
-        .unwrap();
-    namespace.create_pod(&pod("app", "contoso")).await;
-    let secret = namespace.secrets().get(&name).await.unwrap();
-    assert_eq!(secret.metadata.uid, restored.metadata.uid);
-    assert_ne!(secret.data, restored.data);
-    let owners = secret.metadata.owner_references.unwrap();
-    assert_eq!(owners[0].name, name);
+    let (secrets, restored) = (namespace.secrets(), from::<Secret>(restored));
+    secrets.create(&PostParams::default(), &restored).await.unwrap()
 }
 
 #[testkit::test]

@@ -98,18 +98,26 @@ impl ControlPlane {
         Arc::new(tokio::task::spawn_blocking(Self::start).await.unwrap())
     }
 
+    /// A control plane of one test's own, whose API server has these admission plugins in addition to the default ones.
+    pub async fn with_admission_plugins(names: &'static str) -> Arc<Self> {
+        let flag = format!("--enable-admission-plugins={names}");
+        let start = move || Self::launch(&[&flag]);
+        Arc::new(tokio::task::spawn_blocking(start).await.unwrap())
+    }
+
     /// Starts a control plane. The first start of a run also measures the speed of the machine, so the programs are built
     /// before it.
     pub fn start() -> Self {
         programs();
-        crate::speed::measured(Self::launch)
+        crate::speed::measured(|| Self::launch(&[]))
     }
 
-    fn launch() -> Self {
+    fn launch(flags: &[&str]) -> Self {
         let dir = TempDir::with_prefix("acr-pull-webhook-test-").unwrap();
         let mut child = Command::new(programs().join("control-plane"))
             .arg("--dir")
             .arg(dir.path().join("cluster"))
+            .args(flags)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

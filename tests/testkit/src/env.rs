@@ -76,6 +76,13 @@ impl TestEnv {
         Self::on(control_plane::shared().clone(), None, flags, change).await
     }
 
+    /// The same on a control plane of its own, whose API server has these admission plugins in addition to the default
+    /// ones.
+    pub async fn with_admission_plugins(names: &'static str) -> Self {
+        let cluster = ControlPlane::with_admission_plugins(names).await;
+        Self::on(cluster, None, &[], |_| ()).await
+    }
+
     /// An environment on a control plane of its own, whose webhook becomes the leader.
     pub async fn leading(flags: &[&str], change: impl FnOnce(&mut Value)) -> Self {
         let cluster = ControlPlane::start_own().await;
