@@ -15,8 +15,8 @@ go_modules = $(patsubst %/,%,$(dir $(call files,go.mod)))
 # Components cannot be rendered alone: tests/chart renders them in overlays.
 overlays = $(filter-out deploy/kustomize/components/%,$(patsubst %/,%,$(dir $(call files,kustomization.yaml))))
 # go vet of the excluded modules would analyse all of Kubernetes, for eight minutes, or cert-manager; the compiler
-# checks their few lines anyway, and go test vets the control plane. tests/kind only pins the program kind.
-go_vetted = $(filter-out tests/cluster/kubernetes tests/cert-manager tests/kind,$(go_modules))
+# checks their few lines anyway, and go test vets the control plane. tests/kind and tests/chart only pin programs.
+go_vetted = $(filter-out tests/cluster/kubernetes tests/cert-manager tests/kind tests/chart,$(go_modules))
 cargo_deny := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/acr-pull-webhook/cargo-deny/0.20.2
 cargo_fuzz := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/acr-pull-webhook/cargo-fuzz/0.13.2
 fuzz_folder := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/acr-pull-webhook/fuzz
@@ -35,7 +35,6 @@ demo: ## Pull a private image without and with the annotation, on a local kind c
 test: check-cluster programs ## All tests: unit, integration and end-to-end
 	cargo test --locked --workspace --exclude e2e
 	tests/registry/test.sh
-	tests/chart/test.sh
 	@bench/run.sh --smoke
 	tests/cluster/test.sh
 	tests/kind/test.sh
@@ -48,6 +47,10 @@ unit: tools ## Unit and property tests, without network and cluster
 .PHONY: integration
 integration: programs ## Integration tests against a real API server and azure-emulator, on loopback
 	cargo test --locked --workspace --exclude e2e --test '*'
+
+.PHONY: chart-tests
+chart-tests: programs ## Tests of the Helm chart and the kustomize manifests, also with a real API server
+	cargo test --locked --workspace --exclude e2e --test rendering --test api_server
 
 .PHONY: e2e
 e2e: check-cluster tools ## End-to-end tests on a temporary local kind cluster, or on the one that 'make cluster' started
@@ -135,8 +138,9 @@ lint-manifests:
 	for overlay in $(overlays); do echo "kubectl kustomize $$overlay"; "$$kubectl" kustomize "$$overlay" >/dev/null; done
 
 .PHONY: lint-chart
-lint-chart:
-	tests/chart/test.sh lint
+lint-chart: tools
+	@tests/chart/build.sh >/dev/null
+	KUBECTL=$$(command -v kubectl || true) cargo test --locked --workspace --exclude e2e --test rendering
 
 .PHONY: lint-workflows
 lint-workflows:
@@ -226,3 +230,4 @@ tools:
 programs: tools
 	@tests/cluster/build.sh >/dev/null
 	@tests/registry/build.sh >/dev/null
+	@tests/chart/build.sh >/dev/null

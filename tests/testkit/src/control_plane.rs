@@ -1,5 +1,6 @@
 //! A real Kubernetes control plane, started once for all tests of this run.
 
+use crate::programs;
 use acr_pull_webhook::crds;
 use k8s_openapi::api::{
     admissionregistration::v1::{
@@ -21,7 +22,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Arc, LazyLock, OnceLock},
+    sync::{Arc, OnceLock},
 };
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -71,22 +72,6 @@ pub fn for_stolen_credentials() -> &'static Arc<ControlPlane> {
     FOR_STOLEN_CREDENTIALS.get_or_init(|| Arc::new(ControlPlane::start()))
 }
 
-/// The folder of etcd, the programs of Kubernetes and `control-plane`, which are built when they are missing.
-fn programs() -> &'static Path {
-    static PROGRAMS: LazyLock<PathBuf> = LazyLock::new(|| {
-        let build = Command::new(root().join("tests/cluster/build.sh"))
-            .stderr(Stdio::inherit())
-            .output()
-            .expect("tests/cluster/build.sh can be started");
-        assert!(
-            build.status.success(),
-            "tests/cluster/build.sh failed; its message is above"
-        );
-        String::from_utf8(build.stdout).unwrap().trim().into()
-    });
-    &PROGRAMS
-}
-
 /// The root of the repository.
 pub fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
@@ -98,26 +83,30 @@ impl ControlPlane {
         Arc::new(tokio::task::spawn_blocking(Self::start).await.unwrap())
     }
 
-    /// A control plane of one test's own, whose API server has these admission plugins in addition to the default ones.
-    pub async fn with_admission_plugins(names: &'static str) -> Arc<Self> {
-        let flag = format!("--enable-admission-plugins={names}");
-        let start = move || Self::launch(&[&flag]);
+    /// A control plane of one test's own, whose kube-apiserver has this additional flag.
+    pub async fn start_own_with(flag: &'static str) -> Arc<Self> {
+        let start = move || Self::start_with(&[flag]);
         Arc::new(tokio::task::spawn_blocking(start).await.unwrap())
     }
 
     /// Starts a control plane. The first start of a run also measures the speed of the machine, so the programs are built
     /// before it.
     pub fn start() -> Self {
-        programs();
-        crate::speed::measured(|| Self::launch(&[]))
+        Self::start_with(&[])
+    }
+
+    /// Starts a control plane whose kube-apiserver has additional flags.
+    pub fn start_with(flags: &[&str]) -> Self {
+        programs::built();
+        crate::speed::measured(|| Self::launch(flags))
     }
 
     fn launch(flags: &[&str]) -> Self {
         let dir = TempDir::with_prefix("acr-pull-webhook-test-").unwrap();
-        let mut child = Command::new(programs().join("control-plane"))
+        let mut child = Command::new(programs::built().join("control-plane"))
             .arg("--dir")
             .arg(dir.path().join("cluster"))
-            .args(flags)
+            .args(flags.iter().map(|flag| format!("--api-server-flag={flag}")))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -136,6 +125,21 @@ impl ControlPlane {
             child,
             prepared: OnceCell::new(),
         }
+    }
+
+    /// The kubeconfig of the administrator.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// The cluster's kubectl.
+    pub fn kubectl(&self) -> PathBuf {
+        self.kubeconfig.with_file_name("bin").join("kubectl")
+    }
+
+    /// The certificate of the cluster's authority, in PEM.
+    pub fn authority(&self) -> String {
+        std::fs::read_to_string(self.kubeconfig.with_file_name("pki").join("ca.crt")).unwrap()
     }
 
     /// A client with all rights.
@@ -284,7 +288,7 @@ impl ControlPlane {
 
     /// The manifests as `kubectl apply -k` would send them.
     fn kustomize(&self, folder: &str) -> Vec<serde_json::Value> {
-        let output = Command::new(self.kubeconfig.with_file_name("bin").join("kubectl"))
+        let output = Command::new(self.kubectl())
             .arg("kustomize")
             .arg(root().join(folder))
             .output()

@@ -76,10 +76,9 @@ impl TestEnv {
         Self::on(control_plane::shared().clone(), None, flags, change).await
     }
 
-    /// The same on a control plane of its own, whose API server has these admission plugins in addition to the default
-    /// ones.
-    pub async fn with_admission_plugins(names: &'static str) -> Self {
-        let cluster = ControlPlane::with_admission_plugins(names).await;
+    /// The same on a control plane of its own, whose kube-apiserver has this additional flag.
+    pub async fn on_api_server_with(flag: &'static str) -> Self {
+        let cluster = ControlPlane::start_own_with(flag).await;
         Self::on(cluster, None, &[], |_| ()).await
     }
 

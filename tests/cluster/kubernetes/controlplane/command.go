@@ -21,7 +21,7 @@ import (
 )
 
 const usage = `usage: control-plane --dir DIR [--address ADDRESS] [--port PORT]
-       [--enable-admission-plugins NAMES]
+       [--api-server-flag FLAG]...
 
 Runs etcd, kube-apiserver, kube-controller-manager and kube-scheduler in the foreground, needing no root.
 When Pods can be created, it prints one line to stdout: ready kubeconfig=DIR/kubeconfig
@@ -77,8 +77,8 @@ type options struct {
 	// address is where the API server listens, and where a node and its Pods reach it unless it is a loopback address.
 	address string
 	port    int
-	// admissionPlugins are the admission plugins that the API server does not enable by default.
-	admissionPlugins string
+	// apiServerFlags are more flags of the API server, which replace those of the same name.
+	apiServerFlags []string
 }
 
 func parse(arguments []string) (options, error) {
@@ -91,8 +91,10 @@ func parse(arguments []string) (options, error) {
 	flags.StringVar(&o.dir, "dir", "", "the folder for kubeconfig, log/, bin/kubectl and state; must be new or empty")
 	flags.StringVar(&o.address, "address", "127.0.0.1", "the IPv4 address of the API server")
 	flags.IntVar(&o.port, "port", 0, "the port of the API server (default: a free one)")
-	flags.StringVar(&o.admissionPlugins, "enable-admission-plugins", "",
-		"admission plugins of the API server in addition to the default ones, separated by commas")
+	flags.Func("api-server-flag", "one more flag of the API server, such as --v=4; may be repeated", func(value string) error {
+		o.apiServerFlags = append(o.apiServerFlags, value)
+		return nil
+	})
 	if err := flags.Parse(arguments[1:]); err != nil {
 		return o, err
 	}

@@ -190,7 +190,6 @@ func (p *controlPlane) startAPIServer() error {
 		"--token-auth-file=pki/tokens.csv",
 		"--authorization-mode=Node,RBAC",
 		"--allow-privileged=true",
-		"--enable-admission-plugins=" + p.admissionPlugins,
 		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
 		"--service-account-signing-key-file=pki/service-account.key",
 		"--service-account-key-file=pki/service-account.key",
@@ -205,6 +204,7 @@ func (p *controlPlane) startAPIServer() error {
 	} else {
 		arguments = append(arguments, "--advertise-address="+p.address)
 	}
+	arguments = append(arguments, p.apiServerFlags...)
 	if err := p.start("kube-apiserver", arguments...); err != nil {
 		return err
 	}

@@ -1,0 +1,10 @@
+//! What the chart renders, without an API server, and that `deploy/kustomize` is the same.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod kustomize;
+mod metadata;
+mod options;
+mod pods;
+mod registration;
+mod values;
