@@ -168,11 +168,18 @@ impl Reconciler {
             // The key is woken when the Pods have been listed.
             is_pod_list_pending: self.started.elapsed() < POD_LIST_TIMEOUT,
             backoff: self.backoff_left(key),
+            is_kept: self.collection.is_kept(key),
         };
         match next_step(owner, known, Timestamp::now()) {
             Step::Ignore => Ok(None),
             Step::Wait(duration) => Ok(Some(duration)),
-            Step::Collect(unused_for) => self.collect(owner, key, unused_for).await,
+            Step::Collect {
+                unused_for,
+                renewal_in,
+            } => {
+                let next = self.collect(owner, key, unused_for).await?;
+                Ok(next.into_iter().chain(renewal_in).min())
+            }
             Step::Renew => self.renew_now(&object, owner, key).await,
             Step::Repair(due_in) => {
                 let repair_in = self.repair(owner, key).await?.unwrap_or(MAX_REQUEUE);

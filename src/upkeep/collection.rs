@@ -39,6 +39,8 @@ const PAGE_SIZE: u32 = 100;
 pub struct Collection {
     /// When this leader first saw each mark, by its own clock.
     marks: Mutex<HashMap<NamespacedName, Instant>>,
+    /// The unused pull secrets that a Pod named in the last list.
+    kept: Mutex<HashSet<NamespacedName>>,
     /// The last list of Pods. Locked during a list, so that there is only one at a time.
     last_list: tokio::sync::Mutex<Option<NamedByPods>>,
 }
@@ -56,9 +58,16 @@ impl Collection {
         marked.map(|key| key.name.clone()).collect()
     }
 
-    /// Forgets a pull secret that is no longer marked, or no longer exists.
+    /// Whether a Pod named this unused pull secret in the last list. A list also finds Pods without the label of the
+    /// webhook, such as copies by `kubectl debug`.
+    pub fn is_kept(&self, key: &NamespacedName) -> bool {
+        self.kept.lock().contains(key)
+    }
+
+    /// Forgets a pull secret that is used again, or no longer exists.
     pub fn forget(&self, key: &NamespacedName) {
         self.marks.lock().remove(key);
+        self.kept.lock().remove(key);
     }
 }
 
@@ -91,7 +100,7 @@ impl Reconciler {
         }
         let writer = self.upkeep.issuer.writer();
         if !owner.is_marked_unused() {
-            self.collection.forget(key);
+            self.collection.marks.lock().remove(key);
             self.write_limiter.acquire().await;
             if self.leadership.still_leads() {
                 writer.mark_unused(key, owner, Timestamp::now()).await?;
@@ -105,9 +114,11 @@ impl Reconciler {
             return Ok(Some(left.max(MIN_REQUEUE).min(MAX_REQUEUE)));
         }
         if self.is_named_by_a_pod(key, notice_end).await? {
+            self.collection.kept.lock().insert(key.clone());
             writer.mark_used(key, owner).await?;
             return Ok(Some(grace.min(MAX_REQUEUE)));
         }
+        self.collection.kept.lock().remove(key);
         self.write_limiter.acquire().await;
         if !self.leadership.still_leads() {
             return Ok(None);

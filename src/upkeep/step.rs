@@ -18,6 +18,9 @@ pub struct Knowledge {
     pub is_pod_list_pending: bool,
     /// The remaining back-off after failures.
     pub backoff: Option<Duration>,
+    /// Whether an unused pull secret is kept, because the last list of Pods found one that names it without the label of
+    /// the webhook, such as a copy by `kubectl debug`.
+    pub is_kept: bool,
 }
 
 /// What to do next.
@@ -27,8 +30,13 @@ pub enum Step {
     Ignore,
     /// Nothing for this time.
     Wait(Duration),
-    /// Announce the deletion of a pull secret that no Pod has named for this time, or delete it.
-    Collect(Duration),
+    /// Announce the deletion of a pull secret that no Pod of the watch has named for this time, or delete it.
+    Collect {
+        /// How long no Pod of the watch has named it.
+        unused_for: Duration,
+        /// After which time the token of a pull secret that is kept is due.
+        renewal_in: Option<Duration>,
+    },
     /// Renew the token.
     Renew,
     /// Repair the Secret if that was requested. The token is due after this time.
@@ -40,8 +48,18 @@ pub fn next_step(owner: &ACRPullSecret, known: Knowledge, now: Timestamp) -> Ste
     if owner.metadata.deletion_timestamp.is_some() {
         return Step::Ignore;
     }
+    let due_in = schedule::until_due(owner, ORPHAN_GRACE, now);
     match known.usage {
-        Usage::Unused(duration) => return Step::Collect(duration),
+        // A failed renewal must not delay the deletion.
+        Usage::Unused(_) if known.is_kept && due_in.is_zero() && known.backoff.is_none() => {
+            return Step::Renew;
+        }
+        Usage::Unused(unused_for) => {
+            return Step::Collect {
+                unused_for,
+                renewal_in: known.is_kept.then_some(due_in),
+            };
+        }
         Usage::Unknown if known.is_pod_list_pending => return Step::Wait(POD_LIST_TIMEOUT),
         // While the Pods are unknown, an unneeded renewal does no harm.
         Usage::Unknown | Usage::Used => {}
@@ -49,7 +67,6 @@ pub fn next_step(owner: &ACRPullSecret, known: Knowledge, now: Timestamp) -> Ste
     if let Some(left) = known.backoff {
         return Step::Wait(left);
     }
-    let due_in = schedule::until_due(owner, ORPHAN_GRACE, now);
     if due_in.is_zero() {
         Step::Renew
     } else {
@@ -86,6 +103,7 @@ mod tests {
             usage,
             is_pod_list_pending: false,
             backoff: None,
+            is_kept: false,
         };
         next_step(owner, known, at(second))
     }
@@ -113,8 +131,32 @@ mod tests {
         let unused = Duration::from_secs(7);
         for second in [1, LIFETIME - 1, 2 * LIFETIME] {
             let step = step(&owner(true), Usage::Unused(unused), second);
-            assert_eq!(step, Step::Collect(unused));
+            let collect = Step::Collect {
+                unused_for: unused,
+                renewal_in: None,
+            };
+            assert_eq!(step, collect);
         }
+    }
+
+    #[test]
+    fn an_unused_pull_secret_that_is_kept_is_renewed_when_it_is_due() {
+        let mut known = Knowledge {
+            usage: Usage::Unused(Duration::from_secs(7)),
+            is_pod_list_pending: false,
+            backoff: None,
+            is_kept: true,
+        };
+        let early = next_step(&owner(true), known, at(1));
+        assert!(
+            matches!(early, Step::Collect { renewal_in: Some(due), .. } if !due.is_zero()),
+            "{early:?}"
+        );
+        assert_eq!(next_step(&owner(true), known, at(LIFETIME - 1)), Step::Renew);
+        // A failed renewal does not stop the collection.
+        known.backoff = Some(Duration::from_secs(3));
+        let late = next_step(&owner(true), known, at(LIFETIME - 1));
+        assert!(matches!(late, Step::Collect { .. }), "{late:?}");
     }
 
     #[test]
@@ -132,6 +174,7 @@ mod tests {
             usage: Usage::Unknown,
             is_pod_list_pending: true,
             backoff: None,
+            is_kept: false,
         };
         let due = at(LIFETIME - 1);
         assert_eq!(next_step(&owner(true), known, due), Step::Wait(POD_LIST_TIMEOUT));
@@ -141,6 +184,7 @@ mod tests {
                 usage,
                 is_pod_list_pending: false,
                 backoff: Some(left),
+                is_kept: false,
             };
             assert_eq!(next_step(&owner(true), known, due), Step::Wait(left));
         }

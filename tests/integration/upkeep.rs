@@ -11,7 +11,7 @@ use testkit::{
     env::TestEnv,
     eventually,
     namespace::TestNamespace,
-    objects::{pod, pull_secret_name, unnamed_pod},
+    objects::{from, pod, pull_secret_name, unnamed_pod},
 };
 
 /// The reasons of all warnings about an object, one for each occurrence.
@@ -167,6 +167,36 @@ async fn only_unused_pull_secrets_are_collected_after_the_grace() {
     let again = pull_secret_name(&namespace.create_pod(&pod("again", "contoso")).await);
     assert_eq!(again, unused);
     namespace.credentials(&unused).await;
+}
+
+/// `kubectl debug --copy-to` copies the pull secrets of a Pod, and neither its labels nor its annotations.
+#[testkit::test]
+async fn a_pull_secret_that_only_a_copied_pod_names_is_renewed() {
+    let env = TestEnv::leading(&["--unused-grace=1s", "--unused-notice=1s"], token_lifetime(24)).await;
+    let namespace = &env.team_a.namespace;
+    let original = namespace.create_pod(&pod("app", "contoso")).await;
+    let name = pull_secret_name(&original);
+    let copy = json!({
+        "metadata": {"name": "copy"},
+        "spec": {
+            "serviceAccountName": "app",
+            "containers": [{"name": "app", "image": "example.com/app"}],
+            "imagePullSecrets": [{"name": name}],
+        },
+    });
+    namespace.create_pod(&from(copy)).await;
+    namespace.delete_pod("app").await;
+    for _ in 0..2 {
+        let before = namespace.expires_at(&name).await;
+        eventually("the pull secret is renewed", async || {
+            let now = namespace.expires_at(&name).await;
+            assert!(now > Timestamp::now(), "the token has expired");
+            (now > before).then_some(())
+        })
+        .await;
+    }
+    namespace.delete_pod("copy").await;
+    namespace.wait_until_secret_is_gone(&name).await;
 }
 
 #[testkit::test]
