@@ -128,9 +128,9 @@ impl EndpointError {
             } if is_refusal(*status) => Problem::new(
                 Reason::ManagedIdentityRefused,
                 format!(
-                    "{ENDPOINT} refused a token for {identity}: HTTP {status}{}; assign the identity to the node pools that run \
-                     the webhook: az vmss identity assign, or correct spec.auth.managedIdentity.identityId",
-                    in_brackets(description)
+                    "{ENDPOINT} refused a token for {identity}: HTTP {status}{}; {}",
+                    in_brackets(description),
+                    refusal_advice(&identity.id)
                 ),
             ),
             EndpointError::Refused {
@@ -152,6 +152,20 @@ fn is_refusal(status: u16) -> bool {
     (400..500).contains(&status) && ![404, 408, 410, 429].contains(&status)
 }
 
+/// What to do about a refused identity. A node pool with several user-assigned identities has no default one.
+fn refusal_advice(identity: &ManagedIdentityId) -> &'static str {
+    match identity {
+        ManagedIdentityId::SystemAssigned => {
+            "name one of the identities of the node pools in spec.auth.managedIdentity.identityId, or enable their \
+             system-assigned identity"
+        }
+        ManagedIdentityId::ClientId(_) | ManagedIdentityId::ResourceId(_) => {
+            "assign the identity to the node pools that run the webhook: az vmss identity assign, or correct \
+             spec.auth.managedIdentity.identityId"
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,6 +181,28 @@ mod tests {
             let error = EndpointError::Refused { status, description, retry_after: None };
             crate::untrusted::hostile::check(&error.problem(&identity).message);
         }
+    }
+
+    #[test]
+    fn a_refusal_without_an_identity_id_asks_for_one() {
+        let advice = |id| {
+            let identity = ManagedIdentity {
+                id,
+                tenant_id: None,
+                acr_audience: String::new(),
+            };
+            let error = EndpointError::Refused {
+                status: 400,
+                description: "Multiple user assigned identities exist".to_owned(),
+                retry_after: None,
+            };
+            error.problem(&identity).message
+        };
+        let unnamed = advice(ManagedIdentityId::SystemAssigned);
+        assert!(unnamed.contains("name one of the identities"), "{unnamed}");
+        assert!(!unnamed.contains("az vmss identity assign"), "{unnamed}");
+        let named = advice(ManagedIdentityId::ClientId("id".to_owned()));
+        assert!(named.contains("az vmss identity assign"), "{named}");
     }
 
     #[test]
