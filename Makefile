@@ -126,6 +126,8 @@ lint-dependencies: tools
 lint-shell:
 	@command -v shellcheck >/dev/null || deploy/packages.sh shellcheck
 	shellcheck $(scripts)
+	@long=$$(wc -l $(scripts) | awk '$$1 >= 100 && $$2 != "total"'); \
+	[[ -z $$long ]] || { echo "split these shell files by concern, or write Rust or Go; the limit is 99 lines:$$long"; exit 1; }
 
 .PHONY: lint-go
 lint-go:
