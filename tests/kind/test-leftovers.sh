@@ -7,7 +7,7 @@ containers() (
   "${tool:-docker}" ps --all --quiet --filter label=io.x-k8s.kind.cluster=acr-pull-self-test
 )
 
-# What a cluster could leave, without the chains of the firewall, which podman keeps empty. Another cluster has most of
+# What a cluster could leave, without the chains of the firewall, which podman keeps. Another cluster has most of
 # it, too: while one is up, only what is this one's counts.
 others=$(pgrep -x conmon || true)
 traces() {
@@ -20,6 +20,7 @@ traces() {
       ip -4 -o address | awk '{ print $2, $4 }'
       ip -4 route
       ls /run/netns
+      iptables -t nat -S | grep -e --dport
       find /sys/fs/cgroup -type d | grep -E 'libpod|kube'
       ls -d /lib/modules
     }

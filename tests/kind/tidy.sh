@@ -5,12 +5,14 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 # remove_network: removes the network of the clusters. If podman was killed while it connected a container, it does not
-# know about the connection: then the bridge and the entry of the DNS server are left.
+# know about the connection: then the bridge, the entry of the DNS server and forwarded ports are left.
 remove_network() {
-  local bridge gateways names=/run/containers/networks/aardvark-dns
+  local bridge gateways subnet names=/run/containers/networks/aardvark-dns
   bridge=$(podman network inspect kind --format '{{.NetworkInterface}}' 2>/dev/null) || return 0
   gateways=$(podman network inspect kind --format '{{range .Subnets}}{{.Gateway}}{{"\n"}}{{end}}' | paste -s -d ,)
+  subnet=$(podman network inspect kind --format '{{range .Subnets}}{{.Subnet}}{{"\n"}}{{end}}' | grep -F .)
   podman network rm kind >/dev/null
+  remove_forwarding "$subnet"
   ip link delete "$bridge" 2>/dev/null || true
   # Another podman of this machine may have a network of the same name, but not with the same gateway.
   if grep --quiet --line-regexp --fixed-strings "${gateways%,}" "$names/kind" 2>/dev/null; then
@@ -18,6 +20,17 @@ remove_network() {
     # The server ends when it has no network.
     kill -HUP "$(<"$names/aardvark.pid")"
   fi
+}
+
+# remove_forwarding SUBNET: removes the rules that forward ports of this machine to SUBNET. Otherwise a program that is given
+# such a port later cannot be reached.
+remove_forwarding() {
+  local rules port
+  rules=$(iptables -t nat -S 2>/dev/null | grep '^-A NETAVARK-' || true)
+  sed -n "s|.* -s $1 .* --dport \([0-9]*\) .*|\1|p" <<<"$rules" | sort -u | while read -r port; do
+    # xargs removes the quotes of the comments.
+    grep -e "--dport $port " <<<"$rules" | sed 's/^-A/-D/' | xargs -L 1 iptables -t nat
+  done
 }
 
 own_podman
