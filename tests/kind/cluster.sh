@@ -50,7 +50,7 @@ command_down() {
   "$kind" get nodes --name "$name" 2>/dev/null | xargs --no-run-if-empty "$tool" kill >/dev/null 2>&1 || true
   # A container that was being created when its cluster was stopped cannot be deleted until that has ended.
   await 30 delete_cluster || die "kind could not delete the cluster '$name': $(<"$state/delete.log")"
-  [[ $provider != own ]] || remove_namespaces
+  [[ $provider != own ]] || remove_orphans
   rm -r "$state"
   [[ $provider != own ]] || "$here/tidy.sh"
 }

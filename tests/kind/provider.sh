@@ -41,11 +41,17 @@ use_provider() {
   export KIND_EXPERIMENTAL_PROVIDER=$tool
 }
 
-# remove_namespaces: removes the network namespaces that podman does not know about, because it was killed while it created
-# a container. No process is in them, and they are younger than the cluster.
-remove_namespaces() {
-  local namespace
+# remove_orphans: removes what podman does not know about, because it was killed while it created a container: processes of
+# nodes, and network namespaces without processes that are younger than the cluster.
+remove_orphans() {
+  local conmon id namespace
   [[ ! -f $state/complete ]] || return 0
+  for conmon in $(pgrep -f -- "^/usr/bin/conmon .* -n $name-(control-plane|worker) --exit-dir $runtime/" || true); do
+    id=$(tr '\0' '\n' <"/proc/$conmon/cmdline" | grep -A 1 -x -e -c | tail -n 1) || continue
+    kill -KILL "$conmon" 2>/dev/null || true
+    find /sys/fs/cgroup -path "*/libpod-$id*" -name cgroup.procs -exec cat {} + 2>/dev/null | sort -u |
+      xargs --no-run-if-empty kill -KILL 2>/dev/null || true
+  done
   { find /run/netns -mindepth 1 -newer "$state/provider" -printf '%f\n' 2>/dev/null || true; } | while read -r namespace; do
     [[ -n $(ip netns pids "$namespace") ]] || ip netns delete "$namespace"
   done

@@ -17,8 +17,8 @@ remove_network() {
   # Another podman of this machine may have a network of the same name, but not with the same gateway.
   if grep --quiet --line-regexp --fixed-strings "${gateways%,}" "$names/kind" 2>/dev/null; then
     rm "$names/kind"
-    # The server ends when it has no network.
-    kill -HUP "$(<"$names/aardvark.pid")"
+    # The server, if it was started, ends when it has no network.
+    [[ ! -s $names/aardvark.pid ]] || kill -HUP "$(<"$names/aardvark.pid")" 2>/dev/null || true
   fi
 }
 
