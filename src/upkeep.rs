@@ -180,7 +180,10 @@ impl Reconciler {
                 let next = self.collect(owner, key, unused_for).await?;
                 Ok(next.into_iter().chain(renewal_in).min())
             }
-            Step::Renew => self.renew_now(&object, owner, key).await,
+            Step::Renew => {
+                self.collection.stop_keeping(key);
+                self.renew_now(&object, owner, key).await
+            }
             Step::Repair(due_in) => {
                 let repair_in = self.repair(owner, key).await?.unwrap_or(MAX_REQUEUE);
                 Ok(Some(due_in.min(repair_in).min(MAX_REQUEUE)))

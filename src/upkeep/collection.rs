@@ -39,7 +39,7 @@ const PAGE_SIZE: u32 = 100;
 pub struct Collection {
     /// When this leader first saw each mark, by its own clock.
     marks: Mutex<HashMap<NamespacedName, Instant>>,
-    /// The unused pull secrets that a Pod named in the last list.
+    /// The unused pull secrets that a Pod named in the last list, until a renewal of them is tried.
     kept: Mutex<HashSet<NamespacedName>>,
     /// The last list of Pods. Locked during a list, so that there is only one at a time.
     last_list: tokio::sync::Mutex<Option<NamedByPods>>,
@@ -62,6 +62,12 @@ impl Collection {
     /// webhook, such as copies by `kubectl debug`.
     pub fn is_kept(&self, key: &NamespacedName) -> bool {
         self.kept.lock().contains(key)
+    }
+
+    /// Lets the next list of Pods decide again whether the pull secret is kept. So a renewal that fails again and again
+    /// does not prevent the deletion.
+    pub fn stop_keeping(&self, key: &NamespacedName) {
+        self.kept.lock().remove(key);
     }
 
     /// Forgets a pull secret that is used again, or no longer exists.
@@ -118,7 +124,7 @@ impl Reconciler {
             writer.mark_used(key, owner).await?;
             return Ok(Some(grace.min(MAX_REQUEUE)));
         }
-        self.collection.kept.lock().remove(key);
+        self.collection.stop_keeping(key);
         self.write_limiter.acquire().await;
         if !self.leadership.still_leads() {
             return Ok(None);

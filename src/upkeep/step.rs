@@ -34,7 +34,7 @@ pub enum Step {
     Collect {
         /// How long no Pod of the watch has named it.
         unused_for: Duration,
-        /// After which time the token of a pull secret that is kept is due.
+        /// After which time the token of a pull secret that is kept can be renewed.
         renewal_in: Option<Duration>,
     },
     /// Renew the token.
@@ -49,15 +49,13 @@ pub fn next_step(owner: &ACRPullSecret, known: Knowledge, now: Timestamp) -> Ste
         return Step::Ignore;
     }
     let due_in = schedule::until_due(owner, ORPHAN_GRACE, now);
+    let renewal_in = due_in.max(known.backoff.unwrap_or_default());
     match known.usage {
-        // A failed renewal must not delay the deletion.
-        Usage::Unused(_) if known.is_kept && due_in.is_zero() && known.backoff.is_none() => {
-            return Step::Renew;
-        }
+        Usage::Unused(_) if known.is_kept && renewal_in.is_zero() => return Step::Renew,
         Usage::Unused(unused_for) => {
             return Step::Collect {
                 unused_for,
-                renewal_in: known.is_kept.then_some(due_in),
+                renewal_in: known.is_kept.then_some(renewal_in),
             };
         }
         Usage::Unknown if known.is_pod_list_pending => return Step::Wait(POD_LIST_TIMEOUT),
@@ -153,10 +151,13 @@ mod tests {
             "{early:?}"
         );
         assert_eq!(next_step(&owner(true), known, at(LIFETIME - 1)), Step::Renew);
-        // A failed renewal does not stop the collection.
-        known.backoff = Some(Duration::from_secs(3));
+        let left = Duration::from_secs(3);
+        known.backoff = Some(left);
         let late = next_step(&owner(true), known, at(LIFETIME - 1));
-        assert!(matches!(late, Step::Collect { .. }), "{late:?}");
+        assert!(
+            matches!(late, Step::Collect { renewal_in: Some(due), .. } if due == left),
+            "{late:?}"
+        );
     }
 
     #[test]

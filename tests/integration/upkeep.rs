@@ -195,6 +195,12 @@ async fn a_pull_secret_that_only_a_copied_pod_names_is_renewed() {
         })
         .await;
     }
+    // A token that cannot be renewed does not prevent the deletion.
+    env.azure.set_faults(&entra_down());
+    eventually("the renewal has failed", async || {
+        namespace.status(&name).await.has_failed().then_some(())
+    })
+    .await;
     namespace.delete_pod("copy").await;
     namespace.wait_until_secret_is_gone(&name).await;
 }
