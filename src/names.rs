@@ -4,17 +4,13 @@
 //! Source: <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/>.
 
 use crate::{start_error::StartError, text::Text, untrusted::UntrustedText};
+use data_encoding::HEXLOWER;
 use kube::{Resource, core::ObjectMeta, runtime::reflector::ObjectRef};
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{Error, IntoDeserializer},
 };
-use std::{
-    borrow::Borrow,
-    fmt::{self, Write},
-    ops::Deref,
-    sync::Arc,
-};
+use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
 
 /// The maximum length of the name of an object or a host, in bytes.
 pub const MAX_NAME_LENGTH: usize = 253;
@@ -71,10 +67,7 @@ impl ObjectName {
         name.truncate(MAX_NAME_LENGTH - 1 - 2 * hash.len());
         name.truncate(name.trim_end_matches(['-', '.']).len());
         name.push('-');
-        for byte in hash {
-            // Writing to a String cannot fail.
-            let _ = write!(name, "{byte:02x}");
-        }
+        HEXLOWER.encode_append(hash, &mut name);
         Self(name.into())
     }
 }

@@ -24,9 +24,9 @@ use crate::{
     registry::{RegistryHost, RegistrySuffixes, Scope},
     untrusted::UntrustedText,
 };
+use data_encoding::HEXLOWER;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use std::fmt::Write;
 
 /// Everything that a pull token depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -47,12 +47,7 @@ impl TokenInputs {
         if serde_json::to_writer(&mut hash, self).is_err() {
             return String::new();
         }
-        hash.finalize()[..16]
-            .iter()
-            .fold(String::with_capacity(32), |mut text, byte| {
-                let _ = write!(text, "{byte:02x}");
-                text
-            })
+        HEXLOWER.encode(&hash.finalize()[..16])
     }
 }
 

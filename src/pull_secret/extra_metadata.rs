@@ -5,8 +5,9 @@
 //! <https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set>.
 
 use crate::{kubernetes, names::ObjectName, start_error::StartError};
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
-use std::{collections::BTreeMap, fmt::Write};
+use std::collections::BTreeMap;
 
 /// The annotation of an `ACRPullSecret` with the hash of the labels and annotations that it was written with. A renewal
 /// writes the object only if the hash differs.
@@ -86,11 +87,7 @@ impl ExtraMetadata {
             }
             hash.update([0]);
         }
-        let mut text = String::new();
-        for byte in &hash.finalize()[..8] {
-            let _ = write!(text, "{byte:02x}");
-        }
-        Some(text)
+        Some(HEXLOWER.encode(&hash.finalize()[..8]))
     }
 }
 

@@ -64,12 +64,9 @@ pub fn is_disputed(known: Option<&WatchedPullSecret>, inputs_hash: &str) -> bool
     let Some(object) = decoded(known) else {
         return false;
     };
-    let hash = object
-        .status
-        .as_ref()
-        .and_then(|status| status.inputs_hash.as_deref());
     let is_recent = |renewed| Timestamp::now().duration_since(renewed) < DISPUTE_WINDOW;
-    hash.is_some_and(|hash| hash != inputs_hash) && object.last_renewal().is_some_and(is_recent)
+    object.inputs_hash().is_some_and(|hash| hash != inputs_hash)
+        && object.last_renewal().is_some_and(is_recent)
 }
 
 /// The pull secret, if it is about to be deleted.

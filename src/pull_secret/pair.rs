@@ -271,6 +271,7 @@ fn failed(owner: &ACRPullSecret, problem: &Problem, now: Timestamp) -> ACRPullSe
 
 /// Whether the token still works, whatever the present inputs are.
 pub fn is_working(owner: &ACRPullSecret, now: Timestamp) -> bool {
-    let hash = owner.status.as_ref().and_then(|s| s.inputs_hash.as_deref());
-    hash.is_some_and(|hash| freshness(owner, hash, now) != Freshness::Stale)
+    owner
+        .inputs_hash()
+        .is_some_and(|hash| freshness(owner, hash, now) != Freshness::Stale)
 }

@@ -63,6 +63,16 @@ pub struct ACRPullSecretSpec {
 }
 
 impl ACRPullSecret {
+    /// The registry of the token, as the status names it.
+    pub fn registry(&self) -> Option<&str> {
+        self.status.as_ref()?.registry.as_deref()
+    }
+
+    /// The fingerprint of the inputs of the token.
+    pub fn inputs_hash(&self) -> Option<&str> {
+        self.status.as_ref()?.inputs_hash.as_deref()
+    }
+
     /// When the token was issued.
     pub fn last_renewal(&self) -> Option<Timestamp> {
         Some(self.status.as_ref()?.last_renewal_time.as_ref()?.0)

@@ -104,8 +104,7 @@ impl Reconciler {
     pub(super) fn on_pull_failure(&self, failure: &PullFailure) {
         for key in self.usage.named_by(&failure.pod) {
             let owner = self.cached(&key);
-            let status = owner.as_ref().and_then(|owner| owner.status.as_ref());
-            let registry = status.and_then(|status| status.registry.as_deref());
+            let registry = owner.as_ref().and_then(ACRPullSecret::registry);
             if !failure.concerns(&key.name, registry) {
                 continue;
             }
@@ -153,17 +152,13 @@ impl Reconciler {
         }
         self.pod_read_limiter.acquire().await;
         self.repairs.record_pod_read(key);
-        let registry = owner
-            .status
-            .as_ref()
-            .and_then(|status| status.registry.as_deref());
         let pod = self.read_pod(&request.pod).await?;
         // The copy does not include the read that was just recorded.
         let request = RepairRequest {
             pod_reads: request.pod_reads + 1,
             ..request
         };
-        match request.check(pod.as_ref(), &key.name, registry) {
+        match request.check(pod.as_ref(), &key.name, owner.registry()) {
             Verdict::Confirmed => {}
             Verdict::NotYet => return Ok(Some(MIN_INTERVAL)),
             Verdict::Rejected => {
@@ -187,11 +182,7 @@ impl Reconciler {
         key: &NamespacedName,
         request: &RepairRequest,
     ) -> Result<(), Problem> {
-        let inputs_hash = owner
-            .status
-            .as_ref()
-            .and_then(|status| status.inputs_hash.as_deref());
-        if request.refused && self.repairs.was_useless(key, inputs_hash) {
+        if request.refused && self.repairs.was_useless(key, owner.inputs_hash()) {
             self.repairs.set_refusal(key, Refusal::new(owner, &request.pod));
         }
         // The token is issued again all the same: a role may have been granted meanwhile.

@@ -30,7 +30,7 @@ impl Refusal {
     /// The refusal of the token of this pull secret, which a Pod confirms.
     pub fn new(owner: &ACRPullSecret, pod: &NamespacedName) -> Option<Self> {
         let status = owner.status.as_ref()?;
-        let registry = UntrustedText::new(status.registry.as_deref()?).to_string();
+        let registry = UntrustedText::new(owner.registry()?).to_string();
         let identity = match &status.client_id {
             Some(client_id) => format!("the identity with client id {}", UntrustedText::new(client_id)),
             None => "the identity".to_owned(),
@@ -43,7 +43,7 @@ impl Refusal {
         );
         Some(Self {
             pod: pod.clone(),
-            inputs_hash: status.inputs_hash.clone()?,
+            inputs_hash: owner.inputs_hash()?.to_owned(),
             problem: Problem::new(Reason::RoleAssignmentNotFound, message),
         })
     }
@@ -64,12 +64,9 @@ impl Reconciler {
         }
         self.pod_read_limiter.acquire().await;
         self.repairs.record_pod_read(key);
-        let registry = owner
-            .status
-            .as_ref()
-            .and_then(|status| status.registry.as_deref());
         let pod = self.read_pod(&refusal.pod).await?;
-        match (pod.filter(|pod| super::pulls_with(pod, &key.name)), registry) {
+        let pod = pod.filter(|pod| super::pulls_with(pod, &key.name));
+        match (pod, owner.registry()) {
             (Some(pod), Some(registry)) if pod.has_pulled_from(registry) => {
                 self.repairs.set_refusal(key, None);
                 if self.leadership.still_leads() {
