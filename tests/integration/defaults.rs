@@ -98,6 +98,18 @@ async fn assert_audited(env: &TestEnv, pod: &Pod, texts: &[&str]) {
     }
 }
 
+/// Waits until a warning about the Pod contains this text.
+async fn wait_for_warning(env: &TestEnv, pod: &Pod, text: &str) {
+    eventually(&format!("a warning contains {text:?}"), async || {
+        let warnings = env.warnings(&env.team_a.namespace, pod).await;
+        warnings
+            .iter()
+            .any(|warning| warning.contains(text))
+            .then_some(())
+    })
+    .await;
+}
+
 #[testkit::test]
 async fn an_audited_default_only_warns_about_the_pods() {
     let env = TestEnv::start().await;
@@ -146,14 +158,7 @@ async fn an_audited_default_only_warns_about_the_pods() {
     assert_eq!(env.azure.calls(Endpoint::EntraToken), 1);
 
     namespace.set_default_generator(json!("fabrikam")).await;
-    eventually("a missing generator is audited", async || {
-        let warnings = env.warnings(namespace, &served).await;
-        warnings
-            .iter()
-            .any(|warning| warning.contains("GeneratorNotFound"))
-            .then_some(())
-    })
-    .await;
+    wait_for_warning(&env, &served, "GeneratorNotFound").await;
     assert_audited(&env, &served, &["would be refused: GeneratorNotFound"]).await;
 }
 
@@ -166,14 +171,7 @@ async fn the_first_pod_after_an_audit_has_its_pull_secret() {
     wait_for_label(namespace).await;
     for enforced in [json!("enforce"), json!(null)] {
         namespace.set_label(MODE, json!("audit")).await;
-        eventually("the audit applies", async || {
-            let warnings = env.warnings(namespace, &served).await;
-            warnings
-                .iter()
-                .any(|warning| warning.contains("would get"))
-                .then_some(())
-        })
-        .await;
+        wait_for_warning(&env, &served, "would get").await;
         namespace.set_label(MODE, enforced).await;
         // A Pod without its pull secret could never pull, so the first Pod after the change has it.
         assert_eq!(pull_secret_names(&namespace.create_pod(&served).await).len(), 1);

@@ -74,7 +74,8 @@ async fn a_restored_pull_secret_without_its_owner_is_taken_over() {
 #[testkit::test]
 async fn where_owners_are_protected_a_restored_pull_secret_must_be_deleted() {
     let env =
-        TestEnv::on_api_server_with("--enable-admission-plugins=OwnerReferencesPermissionEnforcement").await;
+        TestEnv::on_api_server_with(&["--enable-admission-plugins=OwnerReferencesPermissionEnforcement"])
+            .await;
     let namespace = &env.team_a.namespace;
     let name = restore_without_owner(namespace).await.name_any();
     let command = format!("kubectl delete secret --namespace {namespace} {name}");

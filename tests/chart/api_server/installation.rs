@@ -17,7 +17,6 @@ use k8s_openapi::{
 };
 use kube::{ResourceExt, api::ListParams};
 use serde_json::{Value, json};
-use std::sync::Arc;
 use testkit::control_plane::ControlPlane;
 
 const NO_FLAGS: [&str; 0] = [];
@@ -215,12 +214,11 @@ async fn addresses(cluster: &Cluster) -> Vec<String> {
 /// Also on a cluster whose Services have IPv6 addresses only. The API server itself stays on 127.0.0.1.
 #[testkit::test]
 async fn the_webhook_listens_on_all_addresses_of_both_ip_families() {
-    let flags = [
+    let flags = &[
         "--service-cluster-ip-range=fd00:10:96::/112",
         "--advertise-address=fd00::1",
     ];
-    let start = move || Arc::new(ControlPlane::start_with(&flags));
-    let cluster = Cluster::of(&tokio::task::spawn_blocking(start).await.unwrap()).await;
+    let cluster = Cluster::of(&ControlPlane::start_own_with(flags).await).await;
     let expected = ["--listen-addr=[::]:8443", "--admin-addr=[::]:8080"];
     assert_eq!(addresses(&cluster).await, expected);
 }

@@ -1,16 +1,12 @@
 //! Helm, built from its Go module.
 
-use crate::{
-    NAME,
-    manifests::Manifests,
-    program::{Run, built_by},
-    repository,
-};
+use crate::{NAME, manifests::Manifests, program::Run, repository};
 use std::{
     path::{Path, PathBuf},
     sync::LazyLock,
 };
 use tempfile::TempDir;
+use testkit::programs::built_by;
 
 static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| built_by("tests/chart/build.sh"));
 

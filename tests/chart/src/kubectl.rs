@@ -1,13 +1,11 @@
 //! kubectl without a cluster.
 
-use crate::{
-    manifests::Manifests,
-    program::{Run, built_by},
-};
+use crate::{manifests::Manifests, program::Run};
 use std::{
     path::{Path, PathBuf},
     sync::LazyLock,
 };
+use testkit::programs::built_by;
 
 /// The program of the environment variable `KUBECTL`, or the one that is built for the test cluster.
 static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| match std::env::var("KUBECTL") {

@@ -7,11 +7,7 @@ pub struct Manifests(pub Vec<Value>);
 
 impl Manifests {
     pub fn parse(yaml: &str) -> Self {
-        // Helm, kustomize and Kubernetes read YAML 1.1: the mode `0440` is an octal number.
-        let options = serde_saphyr::options! { legacy_octal_numbers: true };
-        let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(yaml, options)
-            .unwrap_or_else(|error| panic!("helm and kustomize print YAML: {error}\n{yaml}"));
-        Self(documents.into_iter().filter(|object| !object.is_null()).collect())
+        Self(testkit::programs::manifests(yaml))
     }
 
     /// The objects of a kind.

@@ -1,11 +1,6 @@
 //! Programs that tests start.
 
-use crate::repository;
-use std::{
-    ffi::OsStr,
-    path::PathBuf,
-    process::{Command, Stdio},
-};
+use std::{ffi::OsStr, process::Stdio};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 
@@ -91,14 +86,4 @@ impl Run {
             Err(error) => error,
         }
     }
-}
-
-/// The path that a build script of this repository prints. The script builds the program if it is missing.
-pub(crate) fn built_by(script: &str) -> PathBuf {
-    let build = Command::new(repository(script))
-        .stderr(Stdio::inherit())
-        .output()
-        .unwrap_or_else(|error| panic!("{script} cannot be started: {error}"));
-    assert!(build.status.success(), "{script} failed; its message is above");
-    String::from_utf8(build.stdout).unwrap().trim().into()
 }

@@ -80,12 +80,12 @@ pub fn root() -> &'static Path {
 impl ControlPlane {
     /// A control plane of one test's own.
     pub async fn start_own() -> Arc<Self> {
-        Arc::new(tokio::task::spawn_blocking(Self::start).await.unwrap())
+        Self::start_own_with(&[]).await
     }
 
-    /// A control plane of one test's own, whose kube-apiserver has this additional flag.
-    pub async fn start_own_with(flag: &'static str) -> Arc<Self> {
-        let start = move || Self::start_with(&[flag]);
+    /// A control plane of one test's own, whose kube-apiserver has these additional flags.
+    pub async fn start_own_with(flags: &'static [&'static str]) -> Arc<Self> {
+        let start = || Self::start_with(flags);
         Arc::new(tokio::task::spawn_blocking(start).await.unwrap())
     }
 
@@ -298,7 +298,7 @@ impl ControlPlane {
             "{}",
             String::from_utf8_lossy(&output.stderr)
         );
-        serde_saphyr::from_multiple(std::str::from_utf8(&output.stdout).unwrap()).unwrap()
+        programs::manifests(std::str::from_utf8(&output.stdout).unwrap())
     }
 
     async fn webhook_kubeconfig(&self, admin: &Client) -> PathBuf {

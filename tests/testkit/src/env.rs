@@ -76,9 +76,9 @@ impl TestEnv {
         Self::on(control_plane::shared().clone(), None, flags, change).await
     }
 
-    /// The same on a control plane of its own, whose kube-apiserver has this additional flag.
-    pub async fn on_api_server_with(flag: &'static str) -> Self {
-        let cluster = ControlPlane::start_own_with(flag).await;
+    /// The same on a control plane of its own, whose kube-apiserver has these additional flags.
+    pub async fn on_api_server_with(flags: &'static [&'static str]) -> Self {
+        let cluster = ControlPlane::start_own_with(flags).await;
         Self::on(cluster, None, &[], |_| ()).await
     }
 

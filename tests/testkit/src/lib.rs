@@ -12,7 +12,7 @@ pub mod env;
 mod eventually;
 pub mod namespace;
 pub mod objects;
-mod programs;
+pub mod programs;
 pub mod review;
 mod run;
 pub mod speed;
