@@ -4,9 +4,11 @@
 source "$(dirname "${BASH_SOURCE[0]}")/../cluster/lib.sh"
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-# The images, containers and networks of this project's podman, apart from the user's own.
+# The images, containers and networks of this project's podman, apart from the user's own. All podmans of a machine share
+# the state of networks by their names: each cache has a name of its own.
 storage=$(cache_dir)/kind/podman
-runtime=/run/acr-pull-kind
+network=acr-pull-$(cksum <<<"$storage" | cut -d ' ' -f 1)
+runtime=/run/$network
 
 # kind_program: prints the path of kind, which is built from go.mod: a node image fits one release of kind.
 kind_program() {
@@ -40,7 +42,7 @@ published_image() {
 # own_podman: makes podman, and kind with it, use settings and storage of this project and nothing of /etc/containers.
 own_podman() {
   local processes
-  export KIND_EXPERIMENTAL_PROVIDER=podman
+  export KIND_EXPERIMENTAL_PROVIDER=podman KIND_EXPERIMENTAL_PODMAN_NETWORK=$network
   export CONTAINERS_CONF=$storage/containers.conf CONTAINERS_STORAGE_CONF=$storage/storage.conf
   mkdir -p "$storage/networks" "$runtime"
   # podman limits itself to 32768 processes, and a container cannot have higher limits than podman and this shell have.

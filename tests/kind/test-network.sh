@@ -1,6 +1,16 @@
 # Tests: Services and Pods of both nodes. Sourced by test.sh.
 # shellcheck shell=bash disable=SC2154 # the variables are those of test.sh
 
+another_cache_has_a_node_whose_processes_were_killed() {
+  mkdir "$work/node"
+  go_build "$work/node/hello" "$root/tests/cluster/kubernetes" ./hello
+  XDG_CACHE_HOME=$work/cache "$here/test-other-cache.sh" leave "$work/node/hello" "${nodes[0]}"
+}
+
+the_network_of_the_other_cache_is_still_there() {
+  XDG_CACHE_HOME=$work/cache "$here/test-other-cache.sh" remove "${nodes[0]}"
+}
+
 # With a Pod on each node: kube-proxy chooses between them by an extension of iptables with a library of its own.
 pods_of_both_nodes_answer_through_one_service() {
   go_build "$work/hello" "$root/tests/cluster/kubernetes" ./hello

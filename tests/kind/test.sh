@@ -60,8 +60,10 @@ source "$here/test-leftovers.sh"
 
 "$cluster" down
 traces >"$work/traces"
+check another_cache_has_a_node_whose_processes_were_killed
 check up_makes_a_cluster_of_two_ready_nodes
 check the_proxy_of_the_caller_is_not_passed_to_the_nodes
+check the_network_of_the_other_cache_is_still_there
 check a_second_up_keeps_the_cluster
 check pods_of_both_nodes_answer_through_one_service
 check exec_passes_stdin_arguments_and_the_exit_status

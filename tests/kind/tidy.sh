@@ -7,16 +7,14 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # remove_network: removes the network of the clusters. If podman was killed while it connected a container, it does not
 # know about the connection: then the bridge, the entry of the DNS server and forwarded ports are left.
 remove_network() {
-  local bridge gateways subnet names=/run/containers/networks/aardvark-dns
-  bridge=$(podman network inspect kind --format '{{.NetworkInterface}}' 2>/dev/null) || return 0
-  gateways=$(podman network inspect kind --format '{{range .Subnets}}{{.Gateway}}{{"\n"}}{{end}}' | paste -s -d ,)
-  subnet=$(podman network inspect kind --format '{{range .Subnets}}{{.Subnet}}{{"\n"}}{{end}}' | grep -F .)
-  podman network rm kind >/dev/null
+  local bridge subnet names=/run/containers/networks/aardvark-dns
+  bridge=$(podman network inspect "$network" --format '{{.NetworkInterface}}' 2>/dev/null) || return 0
+  subnet=$(podman network inspect "$network" --format '{{range .Subnets}}{{.Subnet}}{{"\n"}}{{end}}' | grep -F .)
+  podman network rm "$network" >/dev/null
   remove_forwarding "$subnet"
   ip link delete "$bridge" 2>/dev/null || true
-  # Another podman of this machine may have a network of the same name, but not with the same gateway.
-  if grep --quiet --line-regexp --fixed-strings "${gateways%,}" "$names/kind" 2>/dev/null; then
-    rm "$names/kind"
+  if [[ -f $names/$network ]]; then
+    rm "$names/$network"
     # The server, if it was started, ends when it has no network.
     [[ ! -s $names/aardvark.pid ]] || kill -HUP "$(<"$names/aardvark.pid")" 2>/dev/null || true
   fi
