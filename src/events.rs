@@ -1,18 +1,20 @@
 //! Kubernetes Events about pull secrets, generators and this replica's Pod.
 //!
-//! kube's recorder makes one call for each repetition of an Event, to increase its count. A refusal that every Pod of a
-//! burst causes is emitted once per `DEDUP_WINDOW` instead.
+//! A refusal that every Pod of a burst causes is emitted once per `DEDUP_WINDOW`. kube's recorder is not used: it names
+//! an Event by the name of its object and a suffix, and API servers refuse that if the object has a long name. It also
+//! makes one call for each repetition of an Event, to increase its count.
 
 use crate::{
     kubernetes,
     telemetry::FIELD_MANAGER,
     untrusted::{self, UntrustedText},
 };
-use k8s_openapi::api::core::v1::ObjectReference;
-use kube::{
-    Client,
-    runtime::events::{Event, EventType, Recorder, Reporter},
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{core::v1::ObjectReference, events::v1::Event},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
 };
+use kube::{Api, Client, api::PostParams};
 use parking_lot::Mutex;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -21,6 +23,13 @@ use tokio::time::Instant;
 const DEDUP_WINDOW: Duration = Duration::from_secs(300);
 /// The API limits notes to 1 KiB, which includes the mark of a truncation.
 const MAX_NOTE: usize = 1000;
+/// Each Event is about an attempt to issue a pull secret, which is what the API calls an action.
+const ACTION: &str = "Issue";
+/// The longest beginning of a generated name. The API server keeps 58 bytes of it, one of which is a hyphen here.
+/// Source: <https://github.com/kubernetes/kubernetes/blob/v1.37.2/staging/src/k8s.io/apiserver/pkg/storage/names/generate.go>.
+const MAX_NAME_PREFIX: usize = 57;
+/// The namespace of Events about objects that are not in a namespace.
+const DEFAULT_NAMESPACE: &str = "default";
 /// Above this number of remembered Events, those older than `DEDUP_WINDOW` are removed.
 const PRUNE_ABOVE: usize = 4096;
 
@@ -29,7 +38,9 @@ const PRUNE_ABOVE: usize = 4096;
 pub struct Events(Arc<Inner>);
 
 struct Inner {
-    recorder: Recorder,
+    client: Client,
+    /// The name of this replica: that of its Pod, if the program runs in a Pod.
+    instance: String,
     /// This replica's Pod, if the program runs in a Pod.
     own_pod: Option<ObjectReference>,
     /// When an Event was last emitted, by object and reason.
@@ -50,12 +61,9 @@ impl Events {
             })
         };
         let own_pod = pod.clone().and_then(own_pod);
-        let reporter = Reporter {
-            controller: FIELD_MANAGER.to_owned(),
-            instance: pod,
-        };
         Self(Arc::new(Inner {
-            recorder: Recorder::new(client, reporter),
+            client,
+            instance: pod.unwrap_or_else(|| FIELD_MANAGER.to_owned()),
             own_pod,
             last_emitted: Mutex::default(),
         }))
@@ -63,12 +71,12 @@ impl Events {
 
     /// Emits a Warning about this object.
     pub fn warn(&self, about: ObjectReference, reason: &'static str, note: &str) {
-        self.emit(about, EventType::Warning, reason, note);
+        self.emit(about, Type::Warning, reason, note);
     }
 
     /// Emits a Normal Event about this object.
     pub fn note(&self, about: ObjectReference, reason: &'static str, note: &str) {
-        self.emit(about, EventType::Normal, reason, note);
+        self.emit(about, Type::Normal, reason, note);
     }
 
     /// Emits a Warning about this replica's Pod, if the program runs in a Pod. Warnings with different `subject`s do
@@ -77,11 +85,11 @@ impl Events {
         if let Some(pod) = &self.0.own_pod
             && self.0.should_emit(subject, reason)
         {
-            self.publish(pod.clone(), EventType::Warning, reason, note);
+            self.publish(pod.clone(), Type::Warning, reason, note);
         }
     }
 
-    fn emit(&self, about: ObjectReference, type_: EventType, reason: &'static str, note: &str) {
+    fn emit(&self, about: ObjectReference, type_: Type, reason: &'static str, note: &str) {
         if self
             .0
             .should_emit(about.uid.as_deref().unwrap_or_default(), reason)
@@ -91,17 +99,26 @@ impl Events {
     }
 
     /// Publishes in the background: nobody waits for an Event, and losing one is not a failure.
-    fn publish(&self, about: ObjectReference, type_: EventType, reason: &'static str, note: &str) {
+    fn publish(&self, about: ObjectReference, type_: Type, reason: &'static str, note: &str) {
+        let namespace = about.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
+        let events = Api::namespaced(self.0.client.clone(), namespace);
         let event = Event {
-            type_,
-            reason: reason.to_owned(),
+            metadata: ObjectMeta {
+                generate_name: Some(name_prefix(&about)),
+                ..ObjectMeta::default()
+            },
+            event_time: Some(MicroTime(Timestamp::now())),
+            type_: Some(type_.as_str().to_owned()),
+            reason: Some(reason.to_owned()),
             note: Some(untrusted::sanitize(note.to_owned(), MAX_NOTE)),
-            action: "Issue".to_owned(),
-            secondary: None,
+            action: Some(ACTION.to_owned()),
+            reporting_controller: Some(FIELD_MANAGER.to_owned()),
+            reporting_instance: Some(self.0.instance.clone()),
+            regarding: Some(about),
+            ..Event::default()
         };
-        let inner = self.0.clone();
         tokio::spawn(async move {
-            if let Err(error) = inner.recorder.publish(&event, &about).await {
+            if let Err(error) = events.create(&PostParams::default(), &event).await {
                 tracing::debug!(
                     reason,
                     error = %UntrustedText::new(&error.to_string()),
@@ -110,6 +127,29 @@ impl Events {
             }
         });
     }
+}
+
+/// The types of Events.
+#[derive(Clone, Copy)]
+enum Type {
+    Normal,
+    Warning,
+}
+
+impl Type {
+    fn as_str(self) -> &'static str {
+        match self {
+            Type::Normal => "Normal",
+            Type::Warning => "Warning",
+        }
+    }
+}
+
+/// The beginning of the name of an Event, which the API server completes.
+fn name_prefix(about: &ObjectReference) -> String {
+    let name = about.name.as_deref().unwrap_or(FIELD_MANAGER);
+    let cut = &name[..name.floor_char_boundary(MAX_NAME_PREFIX)];
+    format!("{}-", cut.trim_end_matches(['-', '.']))
 }
 
 impl Inner {
@@ -128,5 +168,30 @@ impl Inner {
         }
         last_emitted.insert(key, now);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::{MAX_NAME_LENGTH, ObjectName};
+
+    #[test]
+    fn the_generated_name_of_an_event_is_a_valid_name() {
+        let (long, dotted) = ("a".repeat(MAX_NAME_LENGTH), format!("{}.b", "a".repeat(56)));
+        for (name, expected) in [
+            (Some("contoso"), "contoso-".to_owned()),
+            (Some(&*long), format!("{}-", "a".repeat(MAX_NAME_PREFIX))),
+            (Some(&*dotted), format!("{}-", "a".repeat(56))),
+            (None, format!("{FIELD_MANAGER}-")),
+        ] {
+            let about = ObjectReference {
+                name: name.map(str::to_owned),
+                ..ObjectReference::default()
+            };
+            let prefix = name_prefix(&about);
+            assert_eq!(prefix, expected);
+            assert!(ObjectName::new(&format!("{prefix}x7k2p")).is_some(), "{prefix}");
+        }
     }
 }

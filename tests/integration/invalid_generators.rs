@@ -54,6 +54,24 @@ async fn an_invalid_generator_gets_one_event_and_none_for_a_dry_run() {
     );
 }
 
+/// An Event and its object have names of the same maximum length.
+#[testkit::test]
+async fn a_generator_with_the_longest_name_gets_an_event() {
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
+    let name = format!("{}.x", "g".repeat(251));
+    let registry = json!({"registry": "registry.example.com"});
+    namespace.apply_generator(&name, registry).await;
+    assert_refused(&env, &pod("app", &name), 403, "RegistryNotAllowed", &[]).await;
+    let event = eventually("the generator has an Event", async || {
+        let mut events = namespace.events().await.into_iter();
+        events.find(|event| event.involved_object.name.as_deref() == Some(&name))
+    })
+    .await;
+    assert_eq!(event.reason.as_deref(), Some("RegistryNotAllowed"));
+    assert_eq!(event.reporting_component.as_deref(), Some("acr-pull-webhook"));
+}
+
 /// Removes the constraints from the schemas of the generators, which other versions of the CRDs do not have either.
 pub async fn loosen_schemas(env: &TestEnv) {
     let crds = Api::<CustomResourceDefinition>::all(env.client.clone());
