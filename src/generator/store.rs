@@ -134,6 +134,16 @@ async fn fetch<K: Watched>(
                 reference.name
             ),
         )),
+        Err(CallError::Api(status)) if status.code == 404 => Err(Problem::new(
+            Reason::GeneratorNotFound,
+            format!(
+                "{reference} cannot be used: the kind {} is not installed in the cluster; install its custom resource \
+                 definition, {}.{}",
+                K::kind(&()),
+                K::plural(&()),
+                K::group(&())
+            ),
+        )),
         Err(CallError::TooLarge(bytes)) => Err(Problem::new(
             Reason::GeneratorInvalid,
             format!("{reference} cannot be used: it has more than {bytes} bytes of JSON; correct it"),

@@ -57,8 +57,8 @@ where
     }
 }
 
-/// Reads the object of this name, if it exists. Users decide how large objects are, and how many are read at the same
-/// time.
+/// Reads the object of this name, if it exists. An error of the status 404 means that the kind is not installed. Users
+/// decide how large objects are, and how many are read at the same time.
 pub async fn get_object<K>(api: &Api<K>, name: &str) -> Result<Option<K>, CallError>
 where
     K: Resource + Clone + DeserializeOwned,
@@ -77,12 +77,18 @@ where
         fetch(&client, request.map(Body::from), MAX_OBJECT_BYTES).await
     };
     match timeout(CALL_TIMEOUT, object).await {
-        Ok(Err(CallError::Api(status))) if status.code == 404 => Ok(None),
+        Ok(Err(CallError::Api(status))) if status.code == 404 && names_object(&status) => Ok(None),
         Ok(object) => object.map(Some),
         Err(_) => Err(CallError::Transport(format!(
             "no response within {CALL_TIMEOUT:?}"
         ))),
     }
+}
+
+/// Whether a status is about an object. That of a path which the API server does not serve is not.
+fn names_object(status: &Status) -> bool {
+    let details = status.details.as_ref();
+    details.is_some_and(|details| !details.name.is_empty())
 }
 
 async fn fetch<T: DeserializeOwned>(

@@ -1,6 +1,7 @@
 //! Watches that fail for good: rights that were revoked, and a kind that was deleted.
 
 use super::objects::check_renewal;
+use crate::refusals::assert_refused;
 use k8s_openapi::{
     api::rbac::v1::RoleBinding,
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
@@ -86,8 +87,12 @@ async fn a_deleted_kind_affects_only_pods_that_reference_it() {
     assert_stays_ready(&env).await;
     assert_eq!(failing(&env, "ClusterGenerators").await, 1);
     check_renewal(&env).await;
+    // A cluster in which the kind was never installed is the same for a replica that starts.
     env.restart_webhook().await;
     check_renewal(&env).await;
+    let texts = ["the kind ClusterGenerator is not installed", name];
+    let missing = pod("app", "ClusterGenerator/contoso");
+    assert_refused(&env, &missing, 422, "GeneratorNotFound", &texts).await;
     kind.metadata = ObjectMeta {
         name: Some(name.to_owned()),
         ..ObjectMeta::default()
