@@ -49,9 +49,13 @@ impl World {
         Timestamp::now().as_second() + self.spec.clock.offset.as_secs()
     }
 
+    /// The tenant with this id or domain.
     pub(crate) fn tenant(&self, id: &str) -> Option<&Tenant> {
         let mut tenants = self.spec.tenants.iter();
-        tenants.find(|tenant| tenant.id.eq_ignore_ascii_case(id))
+        tenants.find(|tenant| {
+            let mut names = tenant.domains.iter().chain([&tenant.id]);
+            names.any(|name| name.eq_ignore_ascii_case(id))
+        })
     }
 
     pub(crate) fn registry(&self, host: &str) -> Option<&Registry> {
@@ -107,6 +111,9 @@ pub struct Spec {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Tenant {
     pub id: String,
+    /// The domains of the tenant, such as `contoso.onmicrosoft.com`.
+    #[serde(default)]
+    pub domains: Vec<String>,
     #[serde(default)]
     pub applications: Vec<Application>,
 }

@@ -34,10 +34,10 @@ pub fn exchange(call: &Call, registry: &Registry) -> Response<Body> {
             "token validation failed",
         );
     };
-    let is_own_tenant = call
-        .form
-        .get("tenant")
-        .is_none_or(|tenant| tenant.eq_ignore_ascii_case(&registry.tenant));
+    let is_own_tenant = call.form.get("tenant").is_none_or(|tenant| {
+        let tenant = call.world.tenant(tenant);
+        tenant.is_some_and(|tenant| tenant.id == registry.tenant)
+    });
     let client_id = text(&claims, "appid");
     let mut rights = registry.rights.iter();
     let has_right = rights.any(|right| right.client_id.eq_ignore_ascii_case(client_id));

@@ -15,6 +15,8 @@ mod registry;
 pub use registry::{Registry, fresh_folder, repository, script};
 
 pub const TENANT: &str = "72f988bf-86f1-41af-91ab-000000000001";
+/// A domain of that tenant.
+pub const DOMAIN: &str = "contoso.onmicrosoft.com";
 pub const OTHER_TENANT: &str = "72f988bf-86f1-41af-91ab-000000000002";
 /// May pull `shop/*`. Has a federated credential and a secret.
 pub const WEB: &str = "11111111-1111-1111-1111-111111111111";
@@ -51,6 +53,7 @@ pub fn world_yaml(upstream: &str) -> String {
         "
 tenants:
   - id: {TENANT}
+    domains: [{DOMAIN}]
     applications:
       - clientId: {WEB}
         secrets: [{SECRET}]

@@ -118,6 +118,7 @@ async fn the_exchange_accepts_only_post_and_checks_its_form() {
     for (grant, service, tenant, status) in [
         ("access_token", CONTOSO, "", 200),
         ("access_token", CONTOSO, TENANT, 200),
+        ("access_token", CONTOSO, DOMAIN, 200),
         ("access_token", CONTOSO, OTHER_TENANT, 401),
         ("access_token", FABRIKAM, TENANT, 400),
         ("password", CONTOSO, TENANT, 400),
@@ -131,6 +132,13 @@ async fn the_exchange_accepts_only_post_and_checks_its_form() {
         let reply = Reply::of(azure.http.post(&url).form(&form)).await;
         assert_eq!(reply.status, status, "{grant} {service} {tenant}");
     }
+}
+
+#[tokio::test]
+async fn a_domain_of_a_tenant_stands_for_its_id() {
+    let azure = Azure::start();
+    let token = azure.entra_token(&DOMAIN.to_uppercase(), WEB).await;
+    assert_eq!(claims_of(&token)["tid"], TENANT);
 }
 
 #[tokio::test]
