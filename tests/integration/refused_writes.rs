@@ -2,7 +2,11 @@
 
 use crate::refusals::assert_refused;
 use acr_pull_webhook::generator::ACRAccessToken;
-use k8s_openapi::api::core::v1::{Namespace, ResourceQuota, Secret, ServiceAccount};
+use axum::{Router, body::Bytes, routing::post as post_route};
+use k8s_openapi::api::{
+    admissionregistration::v1::ValidatingWebhookConfiguration,
+    core::v1::{Namespace, ResourceQuota, Secret, ServiceAccount},
+};
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams},
@@ -10,10 +14,12 @@ use kube::{
 use serde_json::{Value, json};
 use testkit::{
     azure::REGISTRY,
+    control_plane::apply,
     env::TestEnv,
     eventually,
+    https_server::HttpsServer,
     namespace::TestNamespace,
-    objects::{from, pod, pull_secret_name},
+    objects::{dry_run, from, pod, pull_secret_name},
     review::{post, review},
 };
 
@@ -119,6 +125,72 @@ async fn a_quota_on_secrets_refuses_the_pod() {
     .await;
     quotas
         .delete("no-secrets", &DeleteParams::default())
+        .await
+        .unwrap();
+    namespace.retry_create_pod(&pod("app", "contoso")).await;
+}
+
+/// A registration of the Secrets in this namespace, as that of a policy engine.
+fn registration_of_secrets(
+    namespace: &TestNamespace,
+    client_config: Value,
+) -> ValidatingWebhookConfiguration {
+    from(json!({
+        "metadata": {"name": format!("{namespace}-policies")},
+        "webhooks": [{
+            "name": "validate.kyverno.svc",
+            "admissionReviewVersions": ["v1"],
+            "clientConfig": client_config,
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+            "rules": [
+                {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["secrets"], "operations": ["CREATE", "UPDATE"]},
+            ],
+            "sideEffects": "None",
+        }],
+    }))
+}
+
+/// Denies a request, with a message and without a code. The API server then answers 400.
+async fn deny(body: Bytes) -> ([(&'static str, &'static str); 1], String) {
+    let review: Value = serde_json::from_slice(&body).unwrap();
+    let response = json!({
+        "uid": review["request"]["uid"], "allowed": false, "status": {"message": "label team is required"},
+    });
+    let answer = json!({
+        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response,
+    });
+    ([("content-type", "application/json")], answer.to_string())
+}
+
+#[testkit::test]
+async fn the_denial_of_a_webhook_without_a_code_refuses_the_pod() {
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
+    let server = HttpsServer::start(Router::new().route("/", post_route(deny))).await;
+    let registrations = Api::<ValidatingWebhookConfiguration>::all(env.client.clone());
+    let registration = registration_of_secrets(namespace, server.client_config("/"));
+    apply(&registrations, &registration).await;
+    let probe: Secret = from(json!({"metadata": {"name": "probe"}}));
+    eventually("the API server calls the webhook", async || {
+        let created = namespace.secrets().create(&dry_run(), &probe).await;
+        match created {
+            Err(kube::Error::Api(status)) => (status.code == 400).then_some(()),
+            _ => None,
+        }
+    })
+    .await;
+    let texts = ["label team is required", "validate.kyverno.svc"];
+    assert_refused(&env, &pod("app", "contoso"), 403, "WriteForbidden", &texts).await;
+    eventually("no pull secret is left after the refusal", async || {
+        namespace.list_pull_secrets().await.is_empty().then_some(())
+    })
+    .await;
+    let retries = env.webhook.logged("pull secret not issued yet");
+    assert_eq!(retries, 0, "the webhook does not retry in the background");
+
+    let params = DeleteParams::default();
+    registrations
+        .delete(&registration.name_any(), &params)
         .await
         .unwrap();
     namespace.retry_create_pod(&pod("app", "contoso")).await;

@@ -6,27 +6,16 @@ use axum::{
     extract::{Path, State},
     response::{IntoResponse, Response},
     routing::post,
-    serve::Listener,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use k8s_openapi::api::core::v1::{LocalObjectReference, Pod};
 use kube::ResourceExt;
-use rustls::{
-    ServerConfig,
-    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
-};
 use serde_json::{Value, json};
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{Arc, Mutex},
+use std::sync::{Arc, Mutex};
+use testkit::{
+    https_server::HttpsServer,
+    objects::{ANNOTATION, from, pull_secret_names},
 };
-use testkit::objects::{ANNOTATION, from, pull_secret_names};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::AbortHandle,
-};
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 /// A call of a webhook, with the Pod as the webhook receives it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,39 +35,21 @@ pub enum Change {
     Secret(&'static str),
 }
 
-/// The webhooks of one test, on a free port of 127.0.0.1. They stop with this value.
+/// The webhooks of one test. They stop with this value.
 pub struct Webhooks {
-    url: String,
-    authority: String,
+    server: HttpsServer,
     calls: Arc<Mutex<Vec<Call>>>,
-    server: AbortHandle,
 }
 
 impl Webhooks {
     pub async fn start() -> Self {
-        let key = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-        let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.signing_key.serialize_der()));
-        let config = ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![key.cert.der().clone()], private)
-            .unwrap();
-        let listener = TlsListener {
-            tcp: TcpListener::bind("127.0.0.1:0").await.unwrap(),
-            acceptor: TlsAcceptor::from(Arc::new(config)),
-        };
-        let url = format!("https://{}", listener.tcp.local_addr().unwrap());
         let calls = Arc::<Mutex<Vec<Call>>>::default();
         let router = Router::new()
             .route("/{webhook}/{field}/{*value}", post(review))
             .with_state(calls.clone());
-        let server = tokio::spawn(async { axum::serve(listener, router).await.unwrap() });
         Self {
-            url,
-            authority: STANDARD.encode(key.cert.pem()),
+            server: HttpsServer::start(router).await,
             calls,
-            server: server.abort_handle(),
         }
     }
 
@@ -90,19 +61,12 @@ impl Webhooks {
             Change::Image(value) => ("image", value),
             Change::Secret(value) => ("secret", value),
         };
-        let url = format!("{}/{webhook}/{field}/{value}", self.url);
-        json!({"url": url, "caBundle": self.authority})
+        self.server.client_config(&format!("/{webhook}/{field}/{value}"))
     }
 
     /// The calls since the last time.
     pub fn take_calls(&self) -> Vec<Call> {
         std::mem::take(&mut self.calls.lock().unwrap())
-    }
-}
-
-impl Drop for Webhooks {
-    fn drop(&mut self) {
-        self.server.abort();
     }
 }
 
@@ -163,28 +127,5 @@ fn changes(pod: &Pod, field: &str, value: &str) -> Value {
             json!([{"op": "add", "path": "/spec/imagePullSecrets", "value": secrets}])
         }
         _ => json!([]),
-    }
-}
-
-struct TlsListener {
-    tcp: TcpListener,
-    acceptor: TlsAcceptor,
-}
-
-impl Listener for TlsListener {
-    type Io = TlsStream<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        loop {
-            let (stream, address) = Listener::accept(&mut self.tcp).await;
-            if let Ok(stream) = self.acceptor.accept(stream).await {
-                return (stream, address);
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.tcp.local_addr()
     }
 }

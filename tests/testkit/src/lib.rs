@@ -10,6 +10,7 @@ pub mod azure;
 pub mod control_plane;
 pub mod env;
 mod eventually;
+pub mod https_server;
 pub mod namespace;
 pub mod objects;
 pub mod programs;
