@@ -8,7 +8,7 @@ use azure_emulator::Endpoint;
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::{
     azure::{REGISTRY, TENANT},
     env::TestEnv,
@@ -108,6 +108,25 @@ async fn a_scope_in_the_generator_narrows_the_token() {
         life.as_secs() <= 4500,
         "an ACR access token is valid for 75 minutes: {life}"
     );
+}
+
+#[testkit::test]
+async fn a_scope_may_name_nested_repositories() {
+    let widen = |world: &mut Value| world["registries"][0]["rights"][0]["repositories"] = json!(["team-a/*"]);
+    let env = TestEnv::with(&[], widen).await;
+    let namespace = &env.team_a.namespace;
+    let repositories = ["team-a/web/api/v2", "team-a/app"];
+    let scope = repositories
+        .map(|name| format!("repository:{name}:pull"))
+        .join(" ");
+    namespace.apply_generator("nested", json!({"scope": scope})).await;
+    let pod = pod("app", "nested");
+    assert!(env.warnings(namespace, &pod).await.is_empty());
+    let name = pull_secret_name(&namespace.create_pod(&pod).await);
+    for repository in repositories {
+        env.assert_pulls(namespace, &name, repository).await;
+    }
+    assert_eq!(env.pull_status(namespace, &name, "team-a/web").await, 401);
 }
 
 #[testkit::test]

@@ -20,6 +20,9 @@ const HOPS: [(Endpoint, &str); 3] = [
     (Endpoint::AcrToken, "Registry"),
 ];
 
+/// The answers of a service whose next answer may be a token.
+const FAILURES: [StatusCode; 2] = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS];
+
 struct Case {
     workload: String,
     client_id: String,
@@ -100,54 +103,46 @@ async fn pods_are_admitted_during_failures_and_their_secrets_follow() {
     env.assert_no_secret_was_logged();
 }
 
-/// One failed call of a hop, with seconds of the deadline left, costs the Pod a second and not its token.
+/// One failed or throttled call of a hop, with seconds of the deadline left, costs the Pod a second and not its token.
 #[testkit::test]
 async fn one_failed_call_does_not_admit_a_pod_without_its_token() {
+    let hops = HOPS
+        .iter()
+        .flat_map(|(endpoint, _)| FAILURES.map(|code| (*endpoint, code)));
+    let cases: Vec<_> = hops
+        .enumerate()
+        .map(|(number, (endpoint, code))| {
+            let workload = format!("workload-{number}");
+            let client_id = format!("{number:08}-dddd-dddd-dddd-dddddddddddd");
+            (workload, client_id, endpoint, code)
+        })
+        .collect();
     for policy in ["admit", "deny"] {
-        let workloads: Vec<_> = (0..HOPS.len())
-            .map(|hop| {
-                (
-                    format!("hop-{hop}"),
-                    format!("{hop:08}-dddd-dddd-dddd-dddddddddddd"),
-                )
-            })
-            .collect();
         let add_all = |world: &mut Value| {
-            for (workload, client_id) in &workloads {
+            for (workload, client_id, ..) in &cases {
                 add_application(world, workload, client_id);
             }
         };
         let env = TestEnv::with(&[&format!("--on-upstream-failure={policy}")], add_all).await;
         let mut faults = Vec::new();
-        for ((workload, client_id), (endpoint, _)) in workloads.iter().zip(HOPS) {
+        for (workload, client_id, endpoint, code) in &cases {
             let scope = format!("repository:{}:pull", env.team_a.repository);
             env.create_workload(workload, client_id, json!({"scope": scope}))
                 .await;
-            let down = Effect::status(StatusCode::SERVICE_UNAVAILABLE);
-            faults.push(Fault::new(endpoint, down).of_client(client_id).times(1));
+            let failure = Effect::status(*code);
+            faults.push(Fault::new(*endpoint, failure).of_client(client_id).times(1));
         }
         env.azure.set_faults(&faults);
         let namespace = &env.team_a.namespace;
-        for (hop, (workload, client_id)) in workloads.iter().enumerate() {
+        for (workload, client_id, endpoint, code) in &cases {
+            let what = format!("{policy} {endpoint:?} {code}");
             let response = post(&env, &review(namespace, &pod_of(workload))).await["response"].clone();
-            assert_eq!(
-                response["allowed"],
-                json!(true),
-                "{policy} {workload}: {response}"
-            );
-            assert_eq!(
-                response["warnings"],
-                Value::Null,
-                "{policy} {workload}: {response}"
-            );
+            assert_eq!(response["allowed"], json!(true), "{what}: {response}");
+            assert_eq!(response["warnings"], Value::Null, "{what}: {response}");
             let name = pull_secret_name(&namespace.create_pod(&pod_of(workload)).await);
             let secret = namespace.secrets().get_opt(&name).await.unwrap();
-            assert!(secret.is_some(), "{policy} {workload}");
-            assert_eq!(
-                env.azure.calls_of(client_id, HOPS[hop].0),
-                2,
-                "{policy} {workload}"
-            );
+            assert!(secret.is_some(), "{what}");
+            assert_eq!(env.azure.calls_of(client_id, *endpoint), 2, "{what}");
         }
     }
 }

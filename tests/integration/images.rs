@@ -1,11 +1,21 @@
-//! Every field of a Pod that holds an image, as the API server's own schema lists them.
+//! The images of a Pod: every field that holds one, as the API server's own schema lists them, and every way to name the
+//! registry.
 
+use azure_emulator::Endpoint;
 use http::Request;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use serde_json::{Value, json};
-use testkit::{env::TestEnv, objects::ANNOTATION, review::post, review::review};
+use testkit::{
+    azure::add_registry,
+    env::TestEnv,
+    eventually,
+    objects::{ANNOTATION, pod, pull_secret_name, pull_secret_names},
+    review::{post, review},
+};
 
+/// A regional endpoint of the registry, which is a host of its own for a kubelet.
+const REGIONAL: &str = "contoso.eastus2.geo.azurecr.io";
 const POD_SPEC: &str = "io.k8s.api.core.v1.PodSpec";
 const IMAGE: &str = "contoso.azurecr.io/team-a/app:1";
 /// The segment of a path that stands for an item of a list.
@@ -98,4 +108,95 @@ async fn every_field_of_a_pod_that_holds_an_image_is_read() {
              if it is not the image of a registry: {answer}"
         );
     }
+}
+
+/// A Pod with this image.
+fn pod_with(image: &str, annotation: Option<&str>) -> Pod {
+    let mut pod = pod("app", annotation.unwrap_or_default());
+    if annotation.is_none() {
+        pod.metadata.annotations = None;
+    }
+    pod.spec.as_mut().unwrap().containers[0].image = Some(image.to_owned());
+    pod
+}
+
+/// Waits until the default generator `contoso` applies to the Pods of team A.
+async fn set_default(env: &TestEnv) {
+    let namespace = &env.team_a.namespace;
+    namespace.set_default_generator(json!("contoso")).await;
+    eventually("the label applies", async || {
+        let created = namespace.dry_run_pod(&pod_with(IMAGE, None)).await.unwrap();
+        pull_secret_names(&created).pop()
+    })
+    .await;
+}
+
+#[testkit::test]
+async fn an_image_needs_neither_a_tag_nor_a_digest() {
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
+    set_default(&env).await;
+    let digest = format!("sha256:{}", "0123456789abcdef".repeat(4));
+    for image in [
+        "contoso.azurecr.io/app".to_owned(),
+        "contoso.azurecr.io/team-a/web/app".to_owned(),
+        format!("contoso.azurecr.io/team-a/app@{digest}"),
+        format!("contoso.azurecr.io/team-a/app:1@{digest}"),
+    ] {
+        for annotation in [None, Some("contoso")] {
+            let pod = pod_with(&image, annotation);
+            pull_secret_name(&namespace.dry_run_pod(&pod).await.unwrap());
+            assert!(env.warnings(namespace, &pod).await.is_empty(), "{image}");
+        }
+    }
+}
+
+/// A kubelet compares the registry in the image with the entry of the pull secret, including case and port.
+#[testkit::test]
+async fn an_image_with_a_port_or_in_upper_case_causes_a_warning() {
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
+    set_default(&env).await;
+    for registry in [
+        "contoso.azurecr.io:443",
+        "Contoso.azurecr.io",
+        "CONTOSO.AZURECR.IO:443",
+    ] {
+        for annotation in [None, Some("contoso")] {
+            let pod = pod_with(&format!("{registry}/team-a/app:1"), annotation);
+            let warnings = env.warnings(namespace, &pod).await;
+            let [warning] = &*warnings else {
+                panic!("{registry} {annotation:?}: {warnings:?}");
+            };
+            for text in [registry, "write the registry as contoso.azurecr.io"] {
+                assert!(warning.contains(text), "{text}: {warning}");
+            }
+            // The webhook adds the pull secret nevertheless: another image of the Pod may need it.
+            pull_secret_name(&namespace.dry_run_pod(&pod).await.unwrap());
+        }
+    }
+}
+
+#[testkit::test]
+async fn a_regional_endpoint_is_a_registry_of_its_own() {
+    let env = TestEnv::with(&[], |world| add_registry(world, REGIONAL)).await;
+    let namespace = &env.team_a.namespace;
+    namespace
+        .apply_generator("regional", json!({"registry": REGIONAL}))
+        .await;
+    let image = format!("{REGIONAL}/team-a/app:1");
+    let name = pull_secret_name(&namespace.create_pod(&pod_with(&image, Some("regional"))).await);
+    let secret = namespace.secrets().get(&name).await.unwrap().data.unwrap();
+    let config: Value = serde_json::from_slice(&secret[".dockerconfigjson"].0).unwrap();
+    let hosts: Vec<_> = config["auths"].as_object().unwrap().keys().collect();
+    assert_eq!(hosts, [REGIONAL]);
+    // The emulator refuses an exchange for the name of another host.
+    let exchanges = env.azure.records(Endpoint::AcrExchange);
+    assert_eq!((exchanges.len(), &*exchanges[0].host), (1, REGIONAL));
+
+    let warnings = env.warnings(namespace, &pod_with(&image, Some("contoso"))).await;
+    assert!(
+        warnings[0].contains("no image of the Pod comes from contoso.azurecr.io"),
+        "{warnings:?}"
+    );
 }

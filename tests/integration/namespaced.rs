@@ -1,11 +1,14 @@
 //! A webhook with the rights of Roles, which serves only some namespaces.
 
 use azure_emulator::Endpoint;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, api::DeleteParams};
 use testkit::{
     azure::token_lifetime,
     control_plane::apply,
     env::TestEnv,
-    objects::{pod, pull_secret_name},
+    eventually,
+    objects::{pod, pull_secret_name, unnamed_pod},
 };
 
 #[testkit::test]
@@ -34,4 +37,48 @@ async fn roles_suffice_for_admission_renewal_and_collection() {
         0,
         "the webhook needs no other right"
     );
+}
+
+/// An owner of one namespace can delete it, and an administrator can list a namespace before it exists.
+#[testkit::test]
+async fn a_listed_namespace_may_be_created_later_and_deleted() {
+    const LATER: &str = "later";
+    let flags = ["--namespaces=TEAM_A,later"];
+    let mut env = TestEnv::leading(&flags, token_lifetime(12)).await;
+    let namespace = env.team_a.namespace.clone();
+    let binding = env.revoke_cluster_role().await;
+    apply(&namespace.api(), &binding).await;
+    env.restart_webhook().await;
+    let name = pull_secret_name(&namespace.create_pod(&pod("app", "contoso")).await);
+    env.webhook.wait_until_leader().await;
+    namespace.wait_for_renewals(&name, 1).await;
+
+    let later = env
+        .create_namespace(LATER, env.label(), env.team_a.client_id)
+        .await;
+    apply(&later.api(), &binding).await;
+    let _ = pull_secret_name(&later.retry_create_pod(&unnamed_pod("contoso")).await);
+
+    let failing = async || env.webhook.metric("watches_failing{watch=\"Pods\"}").await;
+    eventually("the watches of the new namespace work", async || {
+        (failing().await == 0).then_some(())
+    })
+    .await;
+
+    let namespaces = Api::<Namespace>::all(env.client.clone());
+    namespaces.delete(LATER, &DeleteParams::default()).await.unwrap();
+    eventually("the namespace is deleted", async || {
+        namespaces.get_opt(LATER).await.unwrap().is_none().then_some(())
+    })
+    .await;
+    eventually("the watches of the deleted namespace fail", async || {
+        (failing().await == 1).then_some(())
+    })
+    .await;
+    namespace.wait_for_renewals(&name, 2).await;
+    assert_eq!(env.webhook.admin_get("/readyz").await, (200, "ok".to_owned()));
+    // A replica that starts now is ready too, and its leader works.
+    env.restart_webhook().await;
+    namespace.wait_for_renewals(&name, 1).await;
+    namespace.create_pod(&unnamed_pod("contoso")).await;
 }

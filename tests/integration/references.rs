@@ -1,5 +1,6 @@
 //! Both kinds of reference, and the clouds.
 
+use crate::refusals::assert_refused;
 use acr_pull_webhook::{generator::ClusterGenerator, pull_secret::StoredKind, reference::Kind};
 use azure_emulator::Endpoint;
 use kube::{
@@ -203,4 +204,17 @@ async fn permitted_audiences_are_added_to_the_assertion() {
         request.audience.as_deref(),
         Some("api://AzureADTokenExchange api://other")
     );
+
+    // Generators for External Secrets Operator may request the audience of Azure Resource Manager.
+    let arm = "https://management.core.windows.net/";
+    let auth = json!({"workloadIdentity": {"serviceAccountRef": {"name": "app", "audiences": [arm]}}});
+    namespace.apply_generator("arm", json!({"auth": auth})).await;
+    assert_refused(
+        &env,
+        &pod("app", "arm"),
+        422,
+        "GeneratorInvalid",
+        &[arm, "--token-audiences", "remove it"],
+    )
+    .await;
 }

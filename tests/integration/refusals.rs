@@ -64,6 +64,7 @@ async fn a_registry_of_another_domain_is_refused() {
         "evil.example.com",
         "contoso.azurecr.io.evil.example.com",
         "https://contoso.azurecr.io",
+        "contoso.azurecr.io/",
         "evilazurecr.io",
     ] {
         env.team_a

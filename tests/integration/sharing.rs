@@ -1,13 +1,14 @@
 //! How many Pods share one token.
 
-use azure_emulator::Endpoint;
+use azure_emulator::{Effect, Endpoint, Fault, StatusCode};
 use futures::future::join_all;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
+use std::time::Instant;
 use testkit::{
     env::TestEnv,
     eventually,
-    objects::{pod, pull_secret_name, unnamed_pod},
+    objects::{CLIENT_ID, pod, pull_secret_name, unnamed_pod, with_account},
     review::{post, review},
 };
 
@@ -32,6 +33,58 @@ async fn two_hundred_simultaneous_pods_cost_one_token() {
             .await,
         1
     );
+}
+
+#[testkit::test]
+async fn ten_pods_of_a_throttled_application_cost_one_call() {
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
+    let throttled = Effect::Status {
+        code: StatusCode::TOO_MANY_REQUESTS,
+        retry_after: Some(60),
+        body: None,
+    };
+    env.azure
+        .set_faults(&[Fault::new(Endpoint::EntraToken, throttled)]);
+    let review = review(namespace, &unnamed_pod("contoso"));
+    let answers = join_all((0..10).map(|_| post(&env, &review))).await;
+    for answer in &answers {
+        let response = &answer["response"];
+        assert_eq!(response["allowed"], true, "{answer}");
+        let warning = response["warnings"][0].as_str().unwrap();
+        assert!(warning.contains("EntraThrottled"), "{warning}");
+    }
+    for n in 0..10 {
+        namespace.create_pod(&pod(&format!("later-{n}"), "contoso")).await;
+    }
+    assert_eq!(env.azure.calls(Endpoint::EntraToken), 1);
+}
+
+#[testkit::test]
+async fn ten_pods_with_a_wrong_client_id_cost_few_calls() {
+    const UNKNOWN: &str = "cccccccc-cccc-cccc-cccc-cccccccccccc";
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
+    namespace
+        .apply_service_account("stranger", &[(CLIENT_ID, UNKNOWN)])
+        .await;
+    let stranger = with_account(unnamed_pod("contoso"), "stranger");
+    let start = Instant::now();
+    let at_once = join_all((0..10).map(|_| namespace.refused_pod(&stranger))).await;
+    // The same as a controller, which creates the Pod again after each refusal.
+    let mut refusals = at_once;
+    for _ in 0..10 {
+        refusals.push(namespace.refused_pod(&stranger).await);
+    }
+    for status in refusals {
+        assert!(status.message.contains("AADSTS700016"), "{}", status.message);
+    }
+    // A refusal is returned again for 1 s, 2 s, 4 s … without a call.
+    let seconds = start.elapsed().as_secs();
+    let calls = (0..).take_while(|n| 2_u64.pow(*n) - 1 <= seconds).count();
+    let found = env.azure.calls_of(UNKNOWN, Endpoint::EntraToken);
+    assert!((1..=calls).contains(&found), "{found} calls in {seconds} s");
+    assert!(namespace.list_pull_secrets().await.is_empty());
 }
 
 #[testkit::test]
