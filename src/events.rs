@@ -26,7 +26,8 @@ const MAX_NOTE: usize = 1000;
 /// Each Event is about an attempt to issue a pull secret, which is what the API calls an action.
 const ACTION: &str = "Issue";
 /// The longest beginning of a generated name. The API server keeps 58 bytes of it, one of which is a hyphen here.
-/// Source: <https://github.com/kubernetes/kubernetes/blob/v1.37.2/staging/src/k8s.io/apiserver/pkg/storage/names/generate.go>.
+/// Source:
+/// <https://github.com/kubernetes/kubernetes/blob/v1.37.2/staging/src/k8s.io/apiserver/pkg/storage/names/generate.go>.
 const MAX_NAME_PREFIX: usize = 57;
 /// The namespace of Events about objects that are not in a namespace.
 const DEFAULT_NAMESPACE: &str = "default";

@@ -1,5 +1,5 @@
-//! The images of a Pod: every field that holds one, as the API server's own schema lists them, and every way to name the
-//! registry.
+//! The images of a Pod: every field that holds one, as the API server's own schema lists them, and every way to name
+//! the registry.
 
 use azure_emulator::Endpoint;
 use http::Request;

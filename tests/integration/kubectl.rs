@@ -1,5 +1,5 @@
-//! The commands of kubectl that create and change Pods. The webhook changes what they send, and they must not regard that
-//! as a difference.
+//! The commands of kubectl that create and change Pods. The webhook changes what they send, and they must not regard
+//! that as a difference.
 
 use azure_emulator::Endpoint;
 use kube::ResourceExt;

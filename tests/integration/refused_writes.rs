@@ -142,9 +142,9 @@ fn registration_of_secrets(
             "admissionReviewVersions": ["v1"],
             "clientConfig": client_config,
             "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
-            "rules": [
-                {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["secrets"], "operations": ["CREATE", "UPDATE"]},
-            ],
+            "rules": [{
+                "apiGroups": [""], "apiVersions": ["v1"], "resources": ["secrets"], "operations": ["CREATE", "UPDATE"],
+            }],
             "sideEffects": "None",
         }],
     }))
