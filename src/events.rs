@@ -23,6 +23,9 @@ use tokio::time::Instant;
 const DEDUP_WINDOW: Duration = Duration::from_secs(300);
 /// The API limits notes to 1 KiB, which includes the mark of a truncation.
 const MAX_NOTE: usize = 1000;
+/// The types of Events.
+const NORMAL: &str = "Normal";
+const WARNING: &str = "Warning";
 /// Each Event is about an attempt to issue a pull secret, which is what the API calls an action.
 const ACTION: &str = "Issue";
 /// The longest beginning of a generated name. The API server keeps 58 bytes of it, one of which is a hyphen here.
@@ -72,12 +75,12 @@ impl Events {
 
     /// Emits a Warning about this object.
     pub fn warn(&self, about: ObjectReference, reason: &'static str, note: &str) {
-        self.emit(about, Type::Warning, reason, note);
+        self.emit(about, WARNING, reason, note);
     }
 
     /// Emits a Normal Event about this object.
     pub fn note(&self, about: ObjectReference, reason: &'static str, note: &str) {
-        self.emit(about, Type::Normal, reason, note);
+        self.emit(about, NORMAL, reason, note);
     }
 
     /// Emits a Warning about this replica's Pod, if the program runs in a Pod. Warnings with different `subject`s do
@@ -86,11 +89,11 @@ impl Events {
         if let Some(pod) = &self.0.own_pod
             && self.0.should_emit(subject, reason)
         {
-            self.publish(pod.clone(), Type::Warning, reason, note);
+            self.publish(pod.clone(), WARNING, reason, note);
         }
     }
 
-    fn emit(&self, about: ObjectReference, type_: Type, reason: &'static str, note: &str) {
+    fn emit(&self, about: ObjectReference, type_: &str, reason: &'static str, note: &str) {
         if self
             .0
             .should_emit(about.uid.as_deref().unwrap_or_default(), reason)
@@ -100,7 +103,7 @@ impl Events {
     }
 
     /// Publishes in the background: nobody waits for an Event, and losing one is not a failure.
-    fn publish(&self, about: ObjectReference, type_: Type, reason: &'static str, note: &str) {
+    fn publish(&self, about: ObjectReference, type_: &str, reason: &'static str, note: &str) {
         let namespace = about.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
         let events = Api::namespaced(self.0.client.clone(), namespace);
         let event = Event {
@@ -109,7 +112,7 @@ impl Events {
                 ..ObjectMeta::default()
             },
             event_time: Some(MicroTime(Timestamp::now())),
-            type_: Some(type_.as_str().to_owned()),
+            type_: Some(type_.to_owned()),
             reason: Some(reason.to_owned()),
             note: Some(untrusted::sanitize(note.to_owned(), MAX_NOTE)),
             action: Some(ACTION.to_owned()),
@@ -127,22 +130,6 @@ impl Events {
                 );
             }
         });
-    }
-}
-
-/// The types of Events.
-#[derive(Clone, Copy)]
-enum Type {
-    Normal,
-    Warning,
-}
-
-impl Type {
-    fn as_str(self) -> &'static str {
-        match self {
-            Type::Normal => "Normal",
-            Type::Warning => "Warning",
-        }
     }
 }
 

@@ -139,7 +139,7 @@ async fn fetch<K: Watched>(
             format!(
                 "{reference} cannot be used: the kind {} is not installed in the cluster; install its custom resource \
                  definition, {}.{}",
-                K::kind(&()),
+                reference.kind.as_str(),
                 K::plural(&()),
                 K::group(&())
             ),

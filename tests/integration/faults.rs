@@ -56,11 +56,7 @@ fn cases() -> Vec<Case> {
             });
         };
         let (throttled, unavailable) = (format!("{whose}Throttled"), format!("{whose}Unavailable"));
-        let throttling = Effect::Status {
-            code: StatusCode::TOO_MANY_REQUESTS,
-            retry_after: Some(20),
-            body: None,
-        };
+        let throttling = Effect::retry_after(StatusCode::TOO_MANY_REQUESTS, 20);
         let down = Effect::status(StatusCode::SERVICE_UNAVAILABLE);
         let slow = Effect::Slow(Duration::from_secs(30));
         add("throttling", throttling, throttled, false, 20);

@@ -5,7 +5,7 @@ use acr_pull_webhook::generator::ACRAccessToken;
 use azure_emulator::Endpoint;
 use futures::future::join_all;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Namespace, Node, ServiceAccount};
+use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use kube::{
     Api,
     api::{DeleteParams, ListParams, PostParams},
@@ -207,9 +207,7 @@ async fn nothing_is_created_in_a_namespace_that_is_deleted() {
     env.azure.set_faults(&fault);
     env.create_workload("troubled", TROUBLED, json!({})).await;
     deleted.create_pod(&pod_of("troubled")).await;
-    let namespaces = Api::<Namespace>::all(env.client.clone());
-    let params = DeleteParams::default();
-    namespaces.delete(deleted.name(), &params).await.unwrap();
+    deleted.begin_deletion().await;
     // The API server issues no assertion in the namespace, so Entra is not asked. Before Kubernetes 1.33, the pull
     // secret may be deleted before the Pods.
     eventually("the condition states why there is no new token", async || {
@@ -223,18 +221,14 @@ async fn nothing_is_created_in_a_namespace_that_is_deleted() {
     wait_until_silent(&env, deleted, &renewed).await;
     // Some API servers delete pull secrets before the Pods have ended.
     let pull_secrets = deleted.pull_secrets();
-    let all = ListParams::default();
+    let (params, all) = (DeleteParams::default(), ListParams::default());
     pull_secrets.delete_collection(&params, &all).await.unwrap();
     wait_until_silent(&env, deleted, &renewed).await;
     assert!(deleted.pods().get_opt("app").await.unwrap().is_some());
     assert!(deleted.list_pull_secrets().await.is_empty());
 
     deleted.delete_pod("app").await;
-    eventually("the namespace is deleted", async || {
-        let namespace = namespaces.get_opt(deleted.name()).await.unwrap();
-        namespace.is_none().then_some(())
-    })
-    .await;
+    deleted.wait_until_gone().await;
     wait_until_silent(&env, deleted, &renewed).await;
     for client_id in [env.team_a.client_id, TROUBLED] {
         assert_eq!(env.azure.calls_of(client_id, Endpoint::EntraToken), 0);

@@ -1,8 +1,7 @@
 //! A webhook with the rights of Roles, which serves only some namespaces.
 
 use azure_emulator::Endpoint;
-use k8s_openapi::api::core::v1::Namespace;
-use kube::{Api, api::DeleteParams};
+use k8s_openapi::api::rbac::v1::RoleBinding;
 use testkit::{
     azure::token_lifetime,
     control_plane::apply,
@@ -11,14 +10,21 @@ use testkit::{
     objects::{pod, pull_secret_name, unnamed_pod},
 };
 
+/// A leader with these flags and without its ClusterRole. The RoleBinding grants the same rights in a namespace; that of
+/// team A exists.
+async fn leading_by_roles(flags: &[&str]) -> (TestEnv, RoleBinding) {
+    let mut env = TestEnv::leading(flags, token_lifetime(12)).await;
+    let binding = env.revoke_cluster_role().await;
+    apply(&env.team_a.namespace.api(), &binding).await;
+    env.restart_webhook().await;
+    (env, binding)
+}
+
 #[testkit::test]
 async fn roles_suffice_for_admission_renewal_and_collection() {
     let flags = ["--namespaces=TEAM_A", "--unused-grace=3s", "--unused-notice=3s"];
-    let mut env = TestEnv::leading(&flags, token_lifetime(12)).await;
-    let namespace = env.team_a.namespace.clone();
-    let binding = env.revoke_cluster_role().await;
-    apply(&namespace.api(), &binding).await;
-    env.restart_webhook().await;
+    let (env, _) = leading_by_roles(&flags).await;
+    let namespace = &env.team_a.namespace;
 
     let name = pull_secret_name(&namespace.create_pod(&pod("app", "contoso")).await);
     namespace.wait_for_renewals(&name, 1).await;
@@ -44,11 +50,8 @@ async fn roles_suffice_for_admission_renewal_and_collection() {
 async fn a_listed_namespace_may_be_created_later_and_deleted() {
     const LATER: &str = "later";
     let flags = ["--namespaces=TEAM_A,later"];
-    let mut env = TestEnv::leading(&flags, token_lifetime(12)).await;
+    let (mut env, binding) = leading_by_roles(&flags).await;
     let namespace = env.team_a.namespace.clone();
-    let binding = env.revoke_cluster_role().await;
-    apply(&namespace.api(), &binding).await;
-    env.restart_webhook().await;
     let name = pull_secret_name(&namespace.create_pod(&pod("app", "contoso")).await);
     env.webhook.wait_until_leader().await;
     namespace.wait_for_renewals(&name, 1).await;
@@ -65,12 +68,7 @@ async fn a_listed_namespace_may_be_created_later_and_deleted() {
     })
     .await;
 
-    let namespaces = Api::<Namespace>::all(env.client.clone());
-    namespaces.delete(LATER, &DeleteParams::default()).await.unwrap();
-    eventually("the namespace is deleted", async || {
-        namespaces.get_opt(LATER).await.unwrap().is_none().then_some(())
-    })
-    .await;
+    later.delete().await;
     eventually("the watches of the deleted namespace fail", async || {
         (failing().await == 1).then_some(())
     })

@@ -1,15 +1,14 @@
 //! Objects that are deleted and created again under the same name, and pull secrets that are restored from a backup.
 
 use azure_emulator::Endpoint;
-use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::{
-    Api, ResourceExt,
+    ResourceExt,
     api::{DeleteParams, PostParams},
 };
 use serde_json::json;
 use testkit::{
     env::TestEnv,
-    eventually,
     namespace::TestNamespace,
     objects::{CLIENT_ID, pod, pull_secret_name},
 };
@@ -43,20 +42,6 @@ async fn a_recreated_service_account_is_used_at_once() {
     assert_eq!(env.azure.calls(Endpoint::EntraToken), 6);
 }
 
-/// Deletes a namespace with everything in it.
-async fn delete_namespace(env: &TestEnv, namespace: &TestNamespace) {
-    let namespaces = Api::<Namespace>::all(env.client.clone());
-    let deleted = namespaces
-        .delete(namespace.name(), &DeleteParams::default())
-        .await;
-    deleted.unwrap();
-    eventually("the namespace is deleted", async || {
-        let found = namespaces.get_opt(namespace.name()).await.unwrap();
-        found.is_none().then_some(())
-    })
-    .await;
-}
-
 /// A watch may still show the pull secret of the deleted namespace, which has the same name and inputs.
 #[testkit::test]
 async fn the_first_pod_of_a_recreated_namespace_has_a_new_token() {
@@ -65,7 +50,7 @@ async fn the_first_pod_of_a_recreated_namespace_has_a_new_token() {
     let namespace = &env.team_a.namespace;
     let name = pull_secret_name(&namespace.create_pod(&pod("app", "contoso")).await);
     let before = namespace.secrets().get(&name).await.unwrap();
-    delete_namespace(&env, namespace).await;
+    namespace.delete().await;
 
     TestNamespace::create(&env.client, namespace.name(), json!({"test": env.label()})).await;
     namespace

@@ -5,7 +5,7 @@ use acr_pull_webhook::generator::ACRAccessToken;
 use axum::{Router, body::Bytes, routing::post as post_route};
 use k8s_openapi::api::{
     admissionregistration::v1::ValidatingWebhookConfiguration,
-    core::v1::{Namespace, ResourceQuota, Secret, ServiceAccount},
+    core::v1::{ResourceQuota, Secret, ServiceAccount},
 };
 use kube::{
     Api, ResourceExt,
@@ -202,11 +202,7 @@ async fn a_terminating_namespace_refuses_the_pod() {
     let namespace = &env.team_a.namespace;
     // Finalizers keep the generator, the service account and therefore the namespace until the end of the test.
     set_finalizers(namespace, json!(["test.dev/held"])).await;
-    let namespaces = Api::<Namespace>::all(env.client.clone());
-    namespaces
-        .delete(namespace.name(), &DeleteParams::default())
-        .await
-        .unwrap();
+    namespace.begin_deletion().await;
     // The API server refuses such Pods without a call of the webhook, except while its cache lags. The test sends the
     // review of that case.
     let answer = eventually("the webhook refuses the Pod", async || {

@@ -6,10 +6,9 @@ use serde_json::json;
 use testkit::{
     azure::{TENANT, USER_IDENTITY_RESOURCE},
     env::TestEnv,
-    objects::{CLIENT_ID, pod, pull_secret_name, with_account},
+    objects::{CLIENT_ID, TENANT_ID, pod, pull_secret_name, with_account},
 };
 
-const TENANT_ID: &str = "azure.workload.identity/tenant-id";
 const DOMAIN: &str = "contoso.onmicrosoft.com";
 
 #[testkit::test]
@@ -92,10 +91,10 @@ async fn a_tenant_may_be_named_by_a_domain() {
         let name = pull_secret_name(&namespace.create_pod(&pod).await);
         env.assert_pulls(namespace, &name, env.team_a.repository).await;
     }
-    let paths: Vec<_> = env.azure.records(Endpoint::EntraToken);
-    assert_eq!(paths.len(), 2);
+    let requests = env.azure.records(Endpoint::EntraToken);
+    assert_eq!(requests.len(), 2);
     assert!(
-        paths
+        requests
             .iter()
             .all(|record| record.path == format!("/{DOMAIN}/oauth2/v2.0/token"))
     );

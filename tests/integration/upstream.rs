@@ -183,11 +183,7 @@ fn other_answers() -> Vec<(Effect, Expected)> {
         retry_after: None,
         body: Some(body),
     };
-    let throttled = Effect::Status {
-        code: StatusCode::TOO_MANY_REQUESTS,
-        retry_after: Some(60),
-        body: None,
-    };
+    let throttled = Effect::retry_after(StatusCode::TOO_MANY_REQUESTS, 60);
     vec![
         // Answers that are not from Entra.
         (
@@ -301,11 +297,7 @@ async fn each_answer_of_entra_has_the_documented_result() {
 async fn a_retry_after_delays_only_its_application() {
     let env = TestEnv::start().await;
     let namespace = &env.team_a.namespace;
-    let throttled = Effect::Status {
-        code: StatusCode::SERVICE_UNAVAILABLE,
-        retry_after: Some(60),
-        body: None,
-    };
+    let throttled = Effect::retry_after(StatusCode::SERVICE_UNAVAILABLE, 60);
     let fault = Fault::new(Endpoint::EntraToken, throttled).of_client(env.team_a.client_id);
     env.azure.set_faults(&[fault]);
     for n in 0..5 {

@@ -112,6 +112,15 @@ impl Effect {
             body: None,
         }
     }
+
+    /// An error of the service with this status, and with these seconds in `Retry-After`.
+    pub fn retry_after(code: StatusCode, seconds: u64) -> Self {
+        Self::Status {
+            code,
+            retry_after: Some(seconds),
+            body: None,
+        }
+    }
 }
 
 /// A body that is not the service's document.

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use std::ops::Deref;
 use testkit::{
     namespace::TestNamespace,
-    objects::{ANNOTATION, CLIENT_ID, from, pod_json},
+    objects::{ANNOTATION, CLIENT_ID, TENANT_ID, from, pod_json},
 };
 
 macro_rules! scenarios {
@@ -127,10 +127,7 @@ impl Scenario {
         let name = self.namespace();
         if namespaces.get_opt(&name).await.unwrap().is_some() {
             let _ = namespaces.delete(&name, &DeleteParams::default()).await;
-            eventually("the namespace of an earlier run is deleted", async || {
-                namespaces.get_opt(&name).await.unwrap().is_none().then_some(())
-            })
-            .await;
+            TestNamespace::existing(client, &name).wait_until_gone().await;
         }
         ScenarioNamespace {
             namespace: TestNamespace::create(client, name, json!({})).await,
@@ -157,7 +154,7 @@ impl ScenarioNamespace {
     /// Creates the service account `app` for the application of the scenario.
     pub async fn create_service_account(&self) {
         let client_id = self.scenario.client_id();
-        let tenant = ("azure.workload.identity/tenant-id", azure::TENANT);
+        let tenant = (TENANT_ID, azure::TENANT);
         self.apply_service_account("app", &[(CLIENT_ID, &client_id), tenant])
             .await;
     }

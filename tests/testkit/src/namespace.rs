@@ -50,6 +50,32 @@ impl TestNamespace {
         namespace
     }
 
+    /// Deletes the namespace with everything in it, and waits until it is gone.
+    pub async fn delete(&self) {
+        self.begin_deletion().await;
+        self.wait_until_gone().await;
+    }
+
+    /// Asks for the deletion of the namespace, which ends when nothing in it has a finalizer.
+    pub async fn begin_deletion(&self) {
+        let namespaces = Api::<Namespace>::all(self.client.clone());
+        let deleted = namespaces.delete(&self.name, &DeleteParams::default()).await;
+        deleted.unwrap();
+    }
+
+    pub async fn wait_until_gone(&self) {
+        let namespaces = Api::<Namespace>::all(self.client.clone());
+        eventually(&format!("the namespace {} is deleted", self.name), async || {
+            namespaces
+                .get_opt(&self.name)
+                .await
+                .unwrap()
+                .is_none()
+                .then_some(())
+        })
+        .await;
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 pub const ANNOTATION: &str = "acr-pull.dev/access-token";
 pub const CLIENT_ID: &str = "azure.workload.identity/client-id";
+pub const TENANT_ID: &str = "azure.workload.identity/tenant-id";
 
 /// An object from its JSON.
 pub fn from<K: DeserializeOwned>(json: Value) -> K {

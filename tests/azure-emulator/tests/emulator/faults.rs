@@ -17,11 +17,7 @@ fn azure_with(endpoint: Endpoint, effect: Effect) -> Azure {
 
 #[tokio::test]
 async fn a_status_comes_twice_with_its_retry_after_and_then_no_more() {
-    let effect = Effect::Status {
-        code: StatusCode::TOO_MANY_REQUESTS,
-        retry_after: Some(60),
-        body: None,
-    };
+    let effect = Effect::retry_after(StatusCode::TOO_MANY_REQUESTS, 60);
     let azure = Azure::start();
     let fault = Fault::new(Endpoint::EntraToken, effect).times(2);
     azure.emulator.set_faults(&[fault]);
