@@ -4,6 +4,7 @@ mod annotation;
 mod bounded_list;
 mod defaults;
 mod http;
+mod image_warnings;
 mod patch;
 mod response;
 mod review;
@@ -12,18 +13,19 @@ mod warnings;
 pub use annotation::{ACCESS_TOKEN_ANNOTATION, MAX_REFERENCES, parse_default_reference, parse_references};
 use defaults::DefaultRequest;
 pub use http::service;
+use image_warnings::image_warnings;
 pub use patch::{INJECTED_LABEL, PULL_SECRETS_ANNOTATION, patch};
 pub use response::{AdmissionResponse, Verdict};
-use review::Spelling;
-pub use review::{PodView, ReferenceSource, Request, parse};
+pub use review::{ReferenceSource, Request, parse};
+use warnings::Warning;
 
 use crate::{
     deadline::Deadline,
     generator::NamespaceDefaults,
     live_pod::LivePod,
     names::NamespaceName,
-    problem::{Class, Problem, Reason},
-    pull_secret::{Ensured, Issuer, PullSecretPlan, PullSecretRequest, Resolution, Resolver},
+    problem::{Class, Command, Problem, Reason},
+    pull_secret::{Ensured, Issuer, PullSecretRequest, Resolution, Resolver},
     reference::Reference,
     telemetry::Metrics,
     untrusted::UntrustedText,
@@ -91,7 +93,8 @@ impl Admission {
             // Without client certificates, the review may come from anybody, and these fields are untrusted.
             let uid = UntrustedText::new(uid);
             let pod = UntrustedText::new(object.name());
-            tracing::info!(%uid, %namespace, %pod, outcome, %problem, "admission");
+            let command = problem.command.as_ref().map(Command::as_str);
+            tracing::info!(%uid, %namespace, %pod, outcome, %problem, command, "admission");
         }
         verdict
     }
@@ -158,10 +161,10 @@ impl Inner {
                     self.resolver.warn_on_generator(&pull_secret, problem);
                 }
             })?;
-            warnings.extend(warning);
-            warnings.extend(registry_warning(&request.object, &plan));
+            warnings.extend(warning.map(Warning::from));
             plans.push(plan);
         }
+        warnings.extend(image_warnings(&request.object, &plans));
         let names: Vec<_> = plans.iter().map(|plan| plan.name().as_str()).collect();
         let patch = patch(&request.object, &names);
         let mut pending = Vec::new();
@@ -174,7 +177,7 @@ impl Inner {
                 match ensured? {
                     Ensured::Issued => {}
                     Ensured::Pending(problem) => pending.push(problem),
-                    Ensured::Incomplete(problem) => warnings.push(problem.to_string()),
+                    Ensured::Incomplete(problem) => warnings.push(problem.into()),
                 }
             }
         }
@@ -183,23 +186,6 @@ impl Inner {
             pending,
             warnings,
         })
-    }
-}
-
-/// Warns about a pull secret that the kubelet would not use for any image.
-fn registry_warning(pod: &PodView<'_>, plan: &PullSecretPlan) -> Option<String> {
-    let registry = plan.inputs.registry.as_str();
-    match pod.spelling_of(registry) {
-        Some(Spelling::Exact) => None,
-        Some(Spelling::Other(found)) => Some(format!(
-            "the kubelet does not use the pull secret for an image of {}: write the registry as {registry}, in lower case and \
-             without a port",
-            UntrustedText::quoted(found)
-        )),
-        None => Some(format!(
-            "no image of the Pod comes from {registry}, the registry of {}",
-            plan.request.reference()
-        )),
     }
 }
 

@@ -6,6 +6,7 @@
 
 use crate::{
     kubernetes,
+    problem::whole_lines,
     telemetry::FIELD_MANAGER,
     untrusted::{self, UntrustedText},
 };
@@ -114,7 +115,7 @@ impl Events {
             event_time: Some(MicroTime(Timestamp::now())),
             type_: Some(type_.to_owned()),
             reason: Some(reason.to_owned()),
-            note: Some(untrusted::sanitize(note.to_owned(), MAX_NOTE)),
+            note: Some(bounded_note(note)),
             action: Some(ACTION.to_owned()),
             reporting_controller: Some(FIELD_MANAGER.to_owned()),
             reporting_instance: Some(self.0.instance.clone()),
@@ -138,6 +139,15 @@ fn name_prefix(about: &ObjectReference) -> String {
     let name = about.name.as_deref().unwrap_or(FIELD_MANAGER);
     let cut = &name[..name.floor_char_boundary(MAX_NAME_PREFIX)];
     format!("{}-", cut.trim_end_matches(['-', '.']))
+}
+
+/// The sentence of the note, and its command if there is room for all of it.
+fn bounded_note(note: &str) -> String {
+    let lines = whole_lines(note, MAX_NOTE).lines();
+    let lines: Vec<_> = lines
+        .map(|line| untrusted::sanitize(line.to_owned(), MAX_NOTE))
+        .collect();
+    lines.join("\n")
 }
 
 impl Inner {
@@ -181,5 +191,16 @@ mod tests {
             assert_eq!(prefix, expected);
             assert!(ObjectName::new(&format!("{prefix}x7k2p")).is_some(), "{prefix}");
         }
+    }
+
+    #[test]
+    fn a_note_contains_a_whole_command_or_none() {
+        let sentence = "s".repeat(250);
+        let fits = format!("{sentence}\n{}", "c".repeat(749));
+        assert_eq!(bounded_note(&fits), fits);
+        let long = format!("{sentence}\n{}", "c".repeat(750));
+        assert_eq!(bounded_note(&long), sentence);
+        assert_eq!(bounded_note("a\rb\nc"), "a\\rb\nc");
+        assert!(bounded_note(&"x".repeat(5000)).len() <= MAX_NOTE + '…'.len_utf8());
     }
 }

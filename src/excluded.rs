@@ -50,8 +50,7 @@ impl ExcludedNamespaces {
         Err(Problem::new(
             Reason::NamespaceExcluded,
             format!(
-                "namespace {namespace} is excluded (kube-system, the webhook's own namespace and those of \
-                 --excluded-namespaces), so its Pods get no pull secrets; run the Pod in another namespace"
+                "Pods of namespace {namespace} get no pull secrets, because it is excluded: run the Pod in another namespace"
             ),
         ))
     }
@@ -64,8 +63,7 @@ impl ExcludedNamespaces {
         Err(Problem::new(
             Reason::NamespaceExcluded,
             format!(
-                "service account {account} is in an excluded namespace (kube-system, the webhook's own namespace and \
-                 those of --excluded-namespaces), so no token is requested for it; use a service account of another namespace"
+                "service account {account} is in an excluded namespace, and gets no token: use one of another namespace"
             ),
         ))
     }

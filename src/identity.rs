@@ -13,10 +13,12 @@ mod managed;
 mod managed_transport;
 mod source;
 
+use assertion::AssertionOrigin;
 pub use assertion::{Assertion, AssertionSource};
 pub use client_secret::ClientSecretReader;
 pub use cloud::{Cloud, CloudEndpoints, CloudSetting, Clouds, DEFAULT_ACR_AUDIENCE};
 pub use entra::EntraClient;
+pub use entra_caller::patch_tenant_id;
 pub use managed::ManagedIdentityClient;
 pub use source::{EntraToken, TokenSource};
 

@@ -140,26 +140,71 @@ pub fn api_problem(what: &str, error: CallError) -> Problem {
             Reason::NamespaceTerminating,
             format!("{what} was refused because the namespace no longer exists"),
         ),
+        CallError::Api(s) if is_kind_missing(&s) => Problem::new(
+            Reason::CrdNotInstalled,
+            format!("{what} failed because its CustomResourceDefinition is not installed: install the CRDs of the chart"),
+        )
+        .command(LIST_CRDS),
         CallError::Api(s) if is_retryable(s.code) => {
             let seconds = s.details.as_ref().map_or(0, |d| d.retry_after_seconds);
             let retry_after = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
-            let message = format!(
-                "{what} failed with {} {}: {}",
-                s.code,
-                UntrustedText::new(&s.reason),
-                UntrustedText::new(&s.message)
-            );
-            Problem::new(Reason::ApiServerUnavailable, message).retry_after(retry_after)
+            let fact = format!("{what} failed with {} {}", s.code, UntrustedText::new(&s.reason).at_most(40));
+            Problem::new(Reason::ApiServerUnavailable, fact)
+                .quoting(&s.message)
+                .retry_after(retry_after)
         }
-        CallError::Api(s) => Problem::new(
-            Reason::WriteForbidden,
-            format!("{what} was refused: {}", UntrustedText::new(&s.message)),
-        ),
+        CallError::Api(s) => refused(what, &s),
         error @ (CallError::TooLarge(_) | CallError::Transport(_)) => {
-            let cause = UntrustedText::new(&error.to_string()).to_string();
-            Problem::new(Reason::ApiServerUnavailable, format!("{what} failed: {cause}"))
+            Problem::new(Reason::ApiServerUnavailable, format!("{what} failed")).quoting(&error.to_string())
         }
     }
+}
+
+/// Lists the CustomResourceDefinitions that the webhook needs.
+const LIST_CRDS: &str = "kubectl get customresourcedefinitions acrpullsecrets.acr-pull.dev \
+                         acraccesstokens.generators.external-secrets.io clustergenerators.generators.external-secrets.io";
+
+/// The problem of a call that the API server refused, by the words of its authorizer and of its admission plugins.
+fn refused(what: &str, status: &Status) -> Problem {
+    let message = status.message.as_str();
+    let from = |words: &str| message.find(words).map(|at| &message[at..]);
+    if from("User \"").is_some_and(|rest| rest.contains("\" cannot ")) {
+        let fact = format!(
+            "the webhook lacks a permission, so {what} was refused: install the RBAC of this version"
+        );
+        return Problem::new(Reason::AccessForbidden, fact).quoting(from("cannot ").unwrap_or(message));
+    }
+    if let Some(quota) = from("exceeded quota: ").or_else(|| from("failed quota: ")) {
+        let fact =
+            format!("{what} was refused by a ResourceQuota: raise its count, or delete what is unused");
+        return Problem::new(Reason::QuotaExceeded, fact).quoting(quota);
+    }
+    // The words of ValidatingAdmissionPolicies and of admission webhooks.
+    let denied = [
+        ("ValidatingAdmissionPolicy '", '\'', "denied request: "),
+        ("admission webhook \"", '"', "denied the request: "),
+    ];
+    let denied = denied.into_iter().find_map(|(start, end, words)| {
+        let (name, _) = from(start)?.strip_prefix(start)?.split_once(end)?;
+        Some((name, from(words)?.strip_prefix(words)?))
+    });
+    if let Some((name, why)) = denied {
+        let name = UntrustedText::new(name).at_most(64);
+        return Problem::new(Reason::PolicyDenied, format!("policy {name} denied {what}")).quoting(why);
+    }
+    Problem::new(Reason::WriteForbidden, format!("{what} was refused")).quoting(message)
+}
+
+/// Whether the API server serves no such kind. It answers with a text and not with a Status, or with a Status about no
+/// object.
+pub fn is_kind_missing(status: &Status) -> bool {
+    let is_about_object = |status: &Status| {
+        status
+            .details
+            .as_ref()
+            .is_some_and(|details| !details.name.is_empty())
+    };
+    status.code == 404 && !is_about_object(status)
 }
 
 /// Whether the same call may succeed later without a change of an object.
@@ -205,7 +250,7 @@ mod tests {
     fn problem_of(code: u16, kind: &str) -> Problem {
         let status = serde_json::json!({
             "status": "Failure", "code": code, "reason": "X", "message": "because",
-            "details": {"kind": kind, "retryAfterSeconds": 3},
+            "details": {"kind": kind, "name": "x", "retryAfterSeconds": 3},
         });
         let status: Status = serde_json::from_value(status).unwrap();
         api_problem("writing it", CallError::Api(Box::new(status)))
@@ -221,9 +266,45 @@ mod tests {
         for code in [400, 403, 404, 405, 410, 413, 415, 422] {
             let problem = problem_of(code, "");
             assert_eq!(problem.reason, Reason::WriteForbidden, "{code}");
-            assert!(!problem.is_transient() && problem.message.contains("because"));
+            assert!(!problem.is_transient() && problem.sentence().contains("(because)"));
         }
         assert_eq!(problem_of(404, "namespaces").reason, Reason::NamespaceTerminating);
+    }
+
+    #[test]
+    fn a_refusal_is_explained_by_who_refused_it() {
+        let reason = |code: u16, message: &str| {
+            let status = Status::failure(message, "Forbidden").with_code(code);
+            let problem = api_problem("writing Secret a/b", CallError::Api(Box::new(status)));
+            assert!(problem.fact.contains("writing Secret a/b"), "{problem}");
+            problem.reason
+        };
+        for (code, message, expected) in [
+            (
+                403,
+                "secrets is forbidden: User \"system:serviceaccount:a:webhook\" cannot create resource \"secrets\" in API group \"\"",
+                Reason::AccessForbidden,
+            ),
+            (
+                403,
+                "secrets \"b\" is forbidden: exceeded quota: few, requested: secrets=1, used: secrets=5, limited: secrets=5",
+                Reason::QuotaExceeded,
+            ),
+            (
+                403,
+                "secrets \"b\" is forbidden: ValidatingAdmissionPolicy 'labels' with binding 'labels' denied request: no team",
+                Reason::PolicyDenied,
+            ),
+            (
+                400,
+                "admission webhook \"validate.kyverno.svc-fail\" denied the request: no team",
+                Reason::PolicyDenied,
+            ),
+            (422, "Secret \"b\" is invalid", Reason::WriteForbidden),
+            (404, "404 page not found", Reason::CrdNotInstalled),
+        ] {
+            assert_eq!(reason(code, message), expected, "{message}");
+        }
     }
 
     #[test]

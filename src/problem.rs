@@ -1,18 +1,32 @@
 //! The webhook's error type. It states whether a retry can succeed, a short stable reason, and a message for a person.
 
-use crate::untrusted;
+mod message;
+mod reason;
+
+#[cfg(any(test, fuzzing))]
+pub use message::MAX_SENTENCE_BYTES;
+pub use message::{Advice, Command, whole_lines};
+pub use reason::{Class, Reason};
+
+use crate::untrusted::{self, UntrustedText};
 use std::{fmt, time::Duration};
 
-/// Longer messages are truncated. The longest one, about a missing federated credential, has about 3 KiB.
-const MAX_MESSAGE_BYTES: usize = 4096;
+/// Stands between the reason and the sentence.
+const AFTER_REASON: &str = ": ";
+/// Longer facts and details are truncated. A sentence is shorter.
+const MAX_TEXT_BYTES: usize = 1024;
 
 /// A failure that affects the pull secret of a Pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The stable reason, the same in messages, metrics and conditions.
     pub reason: Reason,
-    /// What is wrong, where, and what to do. The message never contains a credential.
-    pub message: String,
+    /// What is wrong and where, and what a person can do, without a full stop. It never contains a credential.
+    pub fact: String,
+    /// What Azure or the API server says about it. The sentence contains as much of it as there is room for.
+    pub detail: Option<Box<str>>,
+    /// The command that fixes the problem.
+    pub command: Option<Command>,
     /// The wait before the next try that the called service asked for.
     pub retry_after: Option<Duration>,
     /// Whether a host outside the cluster did not respond.
@@ -20,20 +34,44 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem with its message, which is truncated if necessary and printed on one line.
-    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+    /// A problem with the fact that its sentence states.
+    pub fn new(reason: Reason, fact: impl Into<String>) -> Self {
         Self {
             reason,
-            message: untrusted::sanitize(message.into(), MAX_MESSAGE_BYTES),
+            fact: untrusted::sanitize(fact.into(), MAX_TEXT_BYTES),
+            detail: None,
+            command: None,
             retry_after: None,
             unreachable: false,
         }
     }
 
-    /// The same problem, with the place where it occurred in front of its message.
+    /// The same problem, with a text from outside the webhook at the end of its sentence.
+    pub fn quoting(mut self, text: &str) -> Self {
+        let text = &text[..text.floor_char_boundary(MAX_TEXT_BYTES)];
+        self.detail = (!text.trim().is_empty()).then(|| text.trim().into());
+        self
+    }
+
+    /// The same problem, with the command that fixes it.
+    pub fn command(mut self, command: impl Into<String>) -> Self {
+        self.command = Some(Command::new(command));
+        self
+    }
+
+    /// The same problem, with this advice at the end of the fact.
+    pub fn advice(self, advice: Advice) -> Self {
+        Self {
+            fact: untrusted::sanitize(format!("{}: {}", self.fact, advice.hint), MAX_TEXT_BYTES),
+            command: advice.command,
+            ..self
+        }
+    }
+
+    /// The same problem, with the place where it occurred in front of the fact.
     pub fn at(self, place: impl fmt::Display) -> Self {
-        let message = untrusted::sanitize(format!("{place}: {}", self.message), MAX_MESSAGE_BYTES);
-        Self { message, ..self }
+        let fact = untrusted::sanitize(format!("{place}: {}", self.fact), MAX_TEXT_BYTES);
+        Self { fact, ..self }
     }
 
     /// The same problem, with the wait that the called service asked for.
@@ -52,164 +90,98 @@ impl Problem {
     pub fn is_transient(&self) -> bool {
         matches!(self.reason.class(), Class::Upstream | Class::ApiServer)
     }
+
+    /// One sentence of at most [`MAX_SENTENCE_BYTES`] together with the reason: the fact, and the link to the explanation
+    /// of the reason.
+    pub fn sentence(&self) -> String {
+        // A person who pastes more than the command must execute nothing of a foreign text.
+        let form = match self.command {
+            Some(_) => UntrustedText::inert,
+            None => UntrustedText::new,
+        };
+        let reserved = self.reason.as_str().len() + AFTER_REASON.len();
+        let detail = self.detail.as_deref().map(form);
+        message::sentence(&self.fact, detail, &self.reason.link(), reserved)
+    }
+
+    /// The sentence, and the command on a line of its own. For places that show the reason themselves.
+    pub fn message(&self) -> String {
+        message::with_command(self.sentence(), self.command.as_ref())
+    }
+
+    /// The reason and the sentence, and the command on a line of its own.
+    pub fn full(&self) -> String {
+        message::with_command(self.to_string(), self.command.as_ref())
+    }
 }
 
+/// The reason and the sentence, on one line.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.reason.as_str(), self.message)
+        write!(f, "{}{AFTER_REASON}{}", self.reason.as_str(), self.sentence())
     }
 }
 
 impl std::error::Error for Problem {}
-
-/// Who has to act before a retry can succeed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
-    /// The request refers to something invalid or missing: a person has to correct an object.
-    Invalid,
-    /// The request is valid and not permitted: a person has to grant something.
-    Forbidden,
-    /// Azure is slow, throttling or unavailable, or has not applied a change yet: a later try may succeed.
-    Upstream,
-    /// A call to the Kubernetes API server failed: `failurePolicy` decides.
-    ApiServer,
-}
-
-macro_rules! reasons {
-    ($($(#[$doc:meta])* $name:ident => $class:ident,)*) => {
-        /// The stable reasons of a [`Problem`].
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Reason { $($(#[$doc])* $name,)* }
-
-        impl Reason {
-            /// All reasons.
-            pub const ALL: &'static [Reason] = &[$(Reason::$name,)*];
-
-            /// The reason as it is written in metrics, conditions and messages.
-            pub fn as_str(self) -> &'static str {
-                match self { $(Reason::$name => stringify!($name),)* }
-            }
-
-            /// Who has to act before a retry can succeed.
-            pub fn class(self) -> Class {
-                match self { $(Reason::$name => Class::$class,)* }
-            }
-        }
-    };
-}
-
-reasons! {
-    /// The AdmissionReview cannot be parsed.
-    InvalidReview => Invalid,
-    /// The Pod's annotation does not follow the grammar.
-    InvalidAnnotation => Invalid,
-    /// The generator that the Pod names does not exist.
-    GeneratorNotFound => Invalid,
-    /// The generator exists, but its spec cannot be used.
-    GeneratorInvalid => Invalid,
-    /// The generator's `scope` does not follow the grammar.
-    ScopeInvalid => Invalid,
-    /// The service account does not exist.
-    ServiceAccountNotFound => Invalid,
-    /// The service account has no Entra client id.
-    ClientIdMissing => Invalid,
-    /// No Entra tenant id is configured.
-    TenantIdMissing => Invalid,
-    /// The client id or the tenant id is malformed.
-    IdentityInvalid => Invalid,
-    /// The service principal's Secret does not exist.
-    SecretNotFound => Invalid,
-    /// The service principal's Secret does not hold a valid client id and client secret.
-    SecretInvalid => Invalid,
-    /// The webhook may not read the service principal's Secret.
-    SecretReadForbidden => Forbidden,
-    /// The registry is not under a permitted suffix, or belongs to another cloud than the generator.
-    RegistryNotAllowed => Forbidden,
-    /// The generator refers to a service account of another namespace, which does not allow it.
-    CrossNamespaceNotAllowed => Forbidden,
-    /// The namespace may not use the webhook's managed identity.
-    ManagedIdentityNotAllowed => Forbidden,
-    /// The node does not have the managed identity.
-    ManagedIdentityRefused => Forbidden,
-    /// The namespace is excluded from pull secrets.
-    NamespaceExcluded => Forbidden,
-    /// A Secret with the pull secret's name exists, and the webhook does not manage it.
-    SecretConflict => Forbidden,
-    /// The namespace has the maximum number of ACRPullSecrets.
-    TooManyPullSecrets => Forbidden,
-    /// The API server refused a call, for example because of a ResourceQuota or an admission policy.
-    WriteForbidden => Forbidden,
-    /// The namespace is being deleted.
-    NamespaceTerminating => Forbidden,
-    /// The API server refused to issue a token for the service account.
-    TokenRequestForbidden => Forbidden,
-    /// Entra refused the identity until somebody changes the configuration.
-    EntraRefused => Forbidden,
-    /// The registry refused the identity.
-    RegistryRefused => Forbidden,
-    /// The registry issued a token that does not grant all of the generator's `scope`.
-    ScopeNotGranted => Forbidden,
-    /// Entra has no matching federated credential for the assertion. A new one takes effect after some minutes.
-    FederatedCredentialNotFound => Upstream,
-    /// The registry gives the identity no access. A new role assignment takes effect after some minutes.
-    RoleAssignmentNotFound => Upstream,
-    /// Entra is throttling requests.
-    EntraThrottled => Upstream,
-    /// Entra could not be reached, or its response has no usable content.
-    EntraUnavailable => Upstream,
-    /// The node's managed identity endpoint could not be reached, or its response has no usable content.
-    ManagedIdentityUnavailable => Upstream,
-    /// The registry is throttling requests.
-    RegistryThrottled => Upstream,
-    /// The registry could not be reached, or its response has no usable content.
-    RegistryUnavailable => Upstream,
-    /// The token was not issued before the API server's time-out.
-    UpstreamTimeout => Upstream,
-    /// A call to the Kubernetes API server failed, and a retry may succeed.
-    ApiServerUnavailable => ApiServer,
-}
-
-impl Reason {
-    /// Whether the cause may be a change in Azure that has not taken effect yet. Otherwise a person has to act, so the
-    /// problem is reported while an earlier token still works.
-    pub fn awaits_propagation(self) -> bool {
-        matches!(
-            self,
-            Self::FederatedCredentialNotFound | Self::RoleAssignmentNotFound
-        )
-    }
-
-    /// Whether the cause is the generator's spec, or an object that the spec refers to.
-    pub fn concerns_generator(self) -> bool {
-        matches!(
-            self,
-            Self::GeneratorInvalid
-                | Self::ScopeInvalid
-                | Self::ScopeNotGranted
-                | Self::TenantIdMissing
-                | Self::SecretNotFound
-                | Self::SecretInvalid
-                | Self::RegistryNotAllowed
-                | Self::CrossNamespaceNotAllowed
-                | Self::ManagedIdentityNotAllowed
-        )
-    }
-}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn every_message_is_one_line_of_limited_length() {
+    fn every_reason_has_a_sentence_of_limited_length_with_its_link() {
+        let names = ["team-a/app".to_owned(), format!("{0}/{0}", "n".repeat(253))];
+        for reason in Reason::ALL.iter().copied() {
+            for name in &names {
+                let command = format!("kubectl describe serviceaccount --namespace {name}");
+                let problem = Problem::new(reason, format!("service account {name} is wrong"))
+                    .quoting(&"Entra says why ".repeat(200))
+                    .command(command.clone());
+                let text = problem.to_string();
+                assert!(text.len() <= MAX_SENTENCE_BYTES, "{text}");
+                assert!(
+                    text.ends_with(&reason.link()) && text.contains("is wrong"),
+                    "{text}"
+                );
+                assert_eq!(problem.full(), format!("{text}\n{command}"));
+                assert_eq!(
+                    whole_lines(&problem.message(), 300),
+                    match name.len() {
+                        10 => problem.message(),
+                        _ => problem.sentence(),
+                    }
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_sentence_is_one_line_wherever_the_problem_occurred() {
         let problem = Problem::new(Reason::EntraRefused, format!("a\n{}", "b".repeat(1 << 20)));
-        assert!(problem.message.starts_with(r"a\nbb") && problem.message.ends_with('…'));
-        assert!(problem.message.len() < MAX_MESSAGE_BYTES + 8);
         let wait = Some(Duration::from_secs(7));
-        let placed = problem.retry_after(wait).at("in a\rplace");
-        assert!(placed.message.starts_with(r"in a\rplace: a\nbb"));
-        assert!(placed.message.len() < MAX_MESSAGE_BYTES + 8);
+        let placed = problem.retry_after(wait).at("in a\rplace").quoting("c\nd");
+        let text = placed.to_string();
+        assert!(text.starts_with(r"EntraRefused: in a\rplace: a\nbb"), "{text}");
+        assert!(!text.contains(char::is_control) && text.len() <= MAX_SENTENCE_BYTES);
         assert_eq!(placed.retry_after, wait);
+    }
+
+    #[test]
+    fn foreign_text_beside_a_command_is_inert() {
+        let problem = Problem::new(Reason::EntraRefused, "it is wrong").quoting("x'; touch $HOME; '");
+        assert!(problem.to_string().contains("(x'; touch $HOME; ')"), "{problem}");
+        let text = problem.command("az account show").full();
+        assert!(text.contains("(x  touch  HOME  )"), "{text}");
+    }
+
+    #[test]
+    fn a_reason_is_found_by_its_name() {
+        assert_eq!(Reason::parse("ScopeNotGranted"), Some(Reason::ScopeNotGranted));
+        assert_eq!(Reason::parse("Issued"), None);
+        assert_eq!(
+            Reason::ScopeNotGranted.link(),
+            "https://acr-pull.dev/reasons.html#scopenotgranted"
+        );
     }
 
     #[test]

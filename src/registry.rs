@@ -6,7 +6,7 @@ mod exchange;
 mod host;
 mod scope;
 
-pub use exchange::{PullToken, RegistryClient};
+pub use exchange::{PullToken, RegistryClient, role_missing};
 pub use host::{DEFAULT_SUFFIXES, RegistryHost, RegistrySuffixes};
 pub use scope::{MAX_SCOPE_LENGTH, Scope};
 

@@ -4,10 +4,12 @@
 mod gates;
 mod preconnect;
 mod progress;
+mod send_error;
 
 pub use gates::{Caller, Gates};
 pub use preconnect::Preconnector;
 pub use progress::{Progress, Stage, deadline_exceeded};
+pub use send_error::SendError;
 
 use crate::{pem, start_error::StartError};
 use jiff::Timestamp;
@@ -68,16 +70,17 @@ fn build(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, StartError>
 }
 
 /// Sends a request and reads the response up to a size limit. The error never contains the request body.
-pub async fn send(request: reqwest::RequestBuilder) -> Result<Reply, String> {
-    let mut response = request.send().await.map_err(describe)?;
+pub async fn send(request: reqwest::RequestBuilder) -> Result<Reply, SendError> {
+    let mut response = request.send().await.map_err(|error| SendError::new(&error))?;
     let status = response.status();
     let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
     let date = header(DATE).and_then(http_date);
     let retry_after = header(RETRY_AFTER).and_then(|value| retry_delay(value, date));
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(describe)? {
+    while let Some(chunk) = response.chunk().await.map_err(|error| SendError::new(&error))? {
         if body.len() + chunk.len() > MAX_BODY_BYTES {
-            return Err(format!("the response is longer than {MAX_BODY_BYTES} bytes"));
+            let why = format!("the response is longer than {MAX_BODY_BYTES} bytes");
+            return Err(SendError::incomplete(why));
         }
         body.extend_from_slice(&chunk);
     }
@@ -100,18 +103,6 @@ fn retry_delay(value: &str, date: Option<Timestamp>) -> Option<Duration> {
 fn http_date(value: &str) -> Option<Timestamp> {
     let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(value);
     date.ok()
-}
-
-/// Returns the innermost cause, which is the most specific ("connection refused", "invalid peer certificate").
-fn describe(error: reqwest::Error) -> String {
-    if error.is_timeout() {
-        return "no answer in time".to_owned();
-    }
-    let mut cause: &dyn std::error::Error = &error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 /// `Retry-After` and `Date`, separated by a line feed.

@@ -170,9 +170,14 @@ pub mod hostile {
             .prop_map(|(prefix, rest)| format!("{prefix}{rest}"))
     }
 
-    /// Asserts that the message is one line and, if it contains a command, none of the shell characters of a [`text`].
+    /// Asserts that the lines of the message contain no invisible characters and, if it contains a command, none of the
+    /// shell characters of a [`text`].
     pub fn check(message: &str) {
-        assert!(!message.contains(super::is_invisible), "{message:?}");
+        assert!(message.lines().count() <= 2, "{message:?}");
+        assert!(
+            message.lines().all(|line| !line.contains(super::is_invisible)),
+            "{message:?}"
+        );
         if ["kubectl ", "az "]
             .iter()
             .any(|command| message.contains(command))

@@ -16,6 +16,9 @@ const OPT_OUT: &str = "none";
 /// The maximum number of references. Each needs a token of its own, and all tokens are requested concurrently.
 pub const MAX_REFERENCES: usize = 16;
 
+/// The maximum length of an invalid part in a message.
+const MAX_SHOWN_BYTES: usize = 48;
+
 /// The references in the annotation of a Pod, without duplicates, in their order.
 pub fn parse_references(annotation: &str) -> Result<Vec<Reference>, Problem> {
     if annotation.trim() == OPT_OUT {
@@ -41,14 +44,8 @@ pub fn parse_default_reference(label: &str) -> Result<Option<Reference>, Problem
         return Ok(None);
     }
     parse_reference(label, '.').map(Some).map_err(|why| {
-        let label = UntrustedText::quoted(label);
-        Problem::new(
-            Reason::InvalidAnnotation,
-            format!(
-                "label {DEFAULT_GENERATOR_LABEL} of the Namespace is {label}: {why}; set it to the name of an ACRAccessToken, \
-                 to ClusterGenerator.NAME, or to none"
-            ),
-        )
+        let fact = format!("label {DEFAULT_GENERATOR_LABEL} of the Namespace: {why}");
+        Problem::new(Reason::InvalidAnnotation, fact).quoting(label)
     })
 }
 
@@ -70,8 +67,8 @@ impl Mode {
             Some(other) => Err(Problem::new(
                 Reason::InvalidAnnotation,
                 format!(
-                    "label {DEFAULT_MODE_LABEL} of the Namespace is {}; set it to audit or enforce, or remove it",
-                    UntrustedText::quoted(other)
+                    "label {DEFAULT_MODE_LABEL} of the Namespace is {}: set it to audit or enforce, or remove it",
+                    UntrustedText::quoted(other).at_most(MAX_SHOWN_BYTES)
                 ),
             )),
         }
@@ -94,8 +91,8 @@ fn parse_reference(item: &str, separator: char) -> Result<Reference, String> {
         return Err("none cannot be combined with other references".to_owned());
     }
     let name = ObjectName::new(name).ok_or_else(|| {
-        let name = UntrustedText::quoted(name);
-        format!("{name} is not a valid object name: use lower-case letters, digits, '-' and '.'")
+        let name = UntrustedText::quoted(name).at_most(MAX_SHOWN_BYTES);
+        format!("{name} is not a valid object name (lower-case letters, digits, '-' and '.')")
     })?;
     Ok(Reference { kind, name })
 }
@@ -103,31 +100,22 @@ fn parse_reference(item: &str, separator: char) -> Result<Reference, String> {
 /// Why text before the separator that is not a kind of generator is refused, with the likely correction.
 fn unsupported_kind(kind: &str, name: &str) -> String {
     if kind == Kind::AccessToken.as_str() {
-        let name = UntrustedText::quoted(name);
+        let name = UntrustedText::quoted(name).at_most(MAX_SHOWN_BYTES);
         format!("an ACRAccessToken is referenced by its name alone, {name}")
     } else if ObjectName::new(kind).is_some() {
-        let namespace = UntrustedText::quoted(kind);
-        format!(
-            "{namespace} is not a kind of generator, and an ACRAccessToken of another namespace cannot be referenced: use \
-             one in the namespace of the Pod, or a ClusterGenerator"
-        )
+        "an ACRAccessToken of another namespace cannot be referenced: use one of this namespace, or a ClusterGenerator"
+            .to_owned()
     } else {
         format!(
             "{} is not a supported kind of generator",
-            UntrustedText::quoted(kind)
+            UntrustedText::quoted(kind).at_most(MAX_SHOWN_BYTES)
         )
     }
 }
 
 fn invalid(annotation: &str, why: &str) -> Problem {
-    let annotation = UntrustedText::quoted(annotation);
-    Problem::new(
-        Reason::InvalidAnnotation,
-        format!(
-            "annotation {ACCESS_TOKEN_ANNOTATION} of the Pod is {annotation}: {why}; set it to names of ACRAccessTokens or \
-             ClusterGenerator/NAME, separated by commas, or to none"
-        ),
-    )
+    let fact = format!("annotation {ACCESS_TOKEN_ANNOTATION} of the Pod: {why}");
+    Problem::new(Reason::InvalidAnnotation, fact).quoting(annotation)
 }
 
 #[cfg(test)]
@@ -176,7 +164,7 @@ mod tests {
         ] {
             let problem = parse_references(invalid).unwrap_err();
             assert_eq!(problem.reason, Reason::InvalidAnnotation, "{invalid:?}");
-            assert!(problem.message.contains(ACCESS_TOKEN_ANNOTATION));
+            assert!(problem.fact.contains(ACCESS_TOKEN_ANNOTATION));
         }
     }
 
@@ -186,7 +174,7 @@ mod tests {
             ("ACRAccessToken/contoso", "by its name alone, \"contoso\""),
             (
                 "team-a/contoso",
-                "use one in the namespace of the Pod, or a ClusterGenerator",
+                "use one of this namespace, or a ClusterGenerator",
             ),
             (
                 "Secret/contoso",
@@ -194,11 +182,11 @@ mod tests {
             ),
         ] {
             let problem = parse_references(annotation).unwrap_err();
-            assert!(problem.message.contains(advice), "{problem}");
+            assert!(problem.fact.contains(advice), "{problem}");
         }
         let problem = parse_default_reference("ACRAccessToken.contoso").unwrap_err();
         assert!(
-            problem.message.contains("by its name alone, \"contoso\""),
+            problem.fact.contains("by its name alone, \"contoso\""),
             "{problem}"
         );
     }
@@ -230,7 +218,7 @@ mod tests {
             assert_eq!(problem.reason, Reason::InvalidAnnotation, "{invalid:?}");
             assert!(
                 problem
-                    .message
+                    .fact
                     .contains("label acr-pull.dev/access-token of the Namespace"),
                 "{problem}"
             );

@@ -1,8 +1,8 @@
 //! The pull secret that the labels of a Namespace request for a Pod without the annotation.
 
 use super::{
-    Inner, Request, Verdict, annotation::Mode, parse_default_reference, pull_secret_request,
-    registry_warning, review::without_port,
+    Inner, Request, Verdict, annotation::Mode, image_warnings::image_warnings, parse_default_reference,
+    pull_secret_request, review::without_port, warnings::Warning,
 };
 use crate::{
     generator::{DEFAULT_MODE_LABEL, DefaultLabels},
@@ -94,34 +94,34 @@ impl Inner {
             Ok(pull_secret) => self.resolver.resolve(&pull_secret).await,
             Err(problem) => Err(problem),
         };
-        let outcome = match &resolution {
-            Ok(Resolution { plan, .. }) => format!(
-                "the Pod would get pull secret {} for {}, unless Entra or the registry refuses its token",
-                plan.name(),
-                plan.inputs.registry
-            ),
-            Err(problem) if problem.reason.class() == Class::ApiServer => {
-                format!("it is not known what would happen to the Pod: {problem}")
-            }
-            Err(problem) => format!("the Pod would be refused: {problem}"),
-        };
         let namespace = &request.namespace;
-        let mut warnings = vec![format!(
-            "label {DEFAULT_MODE_LABEL} of namespace {namespace} is audit; without it, {outcome}"
-        )];
+        let audit =
+            format_args!("label {DEFAULT_MODE_LABEL} of namespace {namespace} is audit; without it, ");
         match resolution {
             Ok(Resolution { plan, warning }) => {
-                warnings.extend(warning);
-                warnings.extend(registry_warning(&request.object, &plan));
+                let outcome = format!(
+                    "{audit}the Pod would get pull secret {} for {}, unless Entra or the registry refuses its token",
+                    plan.name(),
+                    plan.inputs.registry
+                );
+                let mut warnings = vec![Warning::new(outcome)];
+                warnings.extend(warning.map(Warning::from));
+                warnings.extend(image_warnings(&request.object, &[plan]));
                 Verdict::Audited {
                     warnings,
                     problem: None,
                 }
             }
-            Err(problem) => Verdict::Audited {
-                warnings,
-                problem: Some(problem),
-            },
+            Err(problem) => {
+                let outcome = match problem.reason.class() {
+                    Class::ApiServer => "it is not known what would happen to the Pod",
+                    _ => "the Pod would be refused",
+                };
+                Verdict::Audited {
+                    warnings: vec![Warning::about(format_args!("{audit}{outcome}: "), &problem)],
+                    problem: Some(problem),
+                }
+            }
         }
     }
 }

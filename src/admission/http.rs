@@ -1,6 +1,6 @@
 //! The HTTPS endpoint that the API server calls.
 
-use super::{Admission, AdmissionResponse, Verdict, parse};
+use super::{Admission, AdmissionResponse, Verdict, parse, response::refusal};
 use crate::{
     deadline::Deadline,
     problem::{Problem, Reason},
@@ -200,14 +200,14 @@ fn parse_detached(body: &[u8]) -> Result<super::Request<'static>, (Option<String
 fn parse_error_response((uid, problem): (Option<String>, Problem)) -> Response {
     match uid {
         Some(uid) => verdict_response(&uid, &Verdict::Denied(problem)),
-        None => error_response(StatusCode::BAD_REQUEST, &problem),
+        None => error_response(StatusCode::BAD_REQUEST, &problem.full()),
     }
 }
 
 fn verdict_response(uid: &str, verdict: &Verdict) -> Response {
     // An API server treats every status other than 200 as a failed call, and then failurePolicy applies.
     if let Verdict::Failed(problem) = verdict {
-        return error_response(StatusCode::INTERNAL_SERVER_ERROR, problem);
+        return error_response(StatusCode::INTERNAL_SERVER_ERROR, &refusal(problem, uid));
     }
     let mut json = Vec::with_capacity(TYPICAL_RESPONSE_BYTES);
     match serde_json::to_writer(&mut json, &AdmissionResponse::new(uid, verdict)) {
@@ -218,7 +218,7 @@ fn verdict_response(uid: &str, verdict: &Verdict) -> Response {
 
 /// The response of a failed call. The API server does not parse an AdmissionReview then, but it passes a
 /// `metav1.Status` on to the creator of the Pod.
-fn error_response(status: StatusCode, problem: &Problem) -> Response {
+fn error_response(status: StatusCode, message: &str) -> Response {
     let reason = match status {
         StatusCode::INTERNAL_SERVER_ERROR => "InternalError",
         StatusCode::PAYLOAD_TOO_LARGE => "RequestEntityTooLarge",
@@ -229,7 +229,7 @@ fn error_response(status: StatusCode, problem: &Problem) -> Response {
         "apiVersion": "v1",
         "metadata": {},
         "status": "Failure",
-        "message": problem.to_string(),
+        "message": message,
         "reason": reason,
         "code": status.as_u16(),
     });
@@ -237,7 +237,7 @@ fn error_response(status: StatusCode, problem: &Problem) -> Response {
 }
 
 fn invalid_review(status: StatusCode, why: String) -> Response {
-    error_response(status, &Problem::new(Reason::InvalidReview, why))
+    error_response(status, &Problem::new(Reason::InvalidReview, why).full())
 }
 
 fn too_long() -> Response {

@@ -5,13 +5,18 @@
 
 use super::{
     review::{API_VERSION, KIND},
-    warnings,
+    warnings::{Warning, bounded},
 };
-use crate::problem::{Class, Problem, Reason};
+use crate::{
+    problem::{Class, Problem, Reason},
+    untrusted::UntrustedText,
+};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use json_patch::Patch;
 use serde::Serialize;
 
+/// The maximum size of a uid in a message. Those of API servers have 36 bytes.
+const MAX_SHOWN_UID_BYTES: usize = 64;
 /// The typical size of a patch for one pull secret.
 const TYPICAL_PATCH_BYTES: usize = 512;
 
@@ -23,7 +28,7 @@ pub enum Verdict {
     /// The Pod is admitted without changes, and its creator is warned about what the default of the Namespace would do.
     Audited {
         /// The warnings.
-        warnings: Vec<String>,
+        warnings: Vec<Warning>,
         /// Why the Pod would be refused.
         problem: Option<Problem>,
     },
@@ -34,7 +39,7 @@ pub enum Verdict {
         /// Why the tokens of some pull secrets are not available yet.
         pending: Vec<Problem>,
         /// Other warnings for the creator of the Pod.
-        warnings: Vec<String>,
+        warnings: Vec<Warning>,
     },
     /// The Pod is refused until the problem is fixed.
     Denied(Problem),
@@ -64,7 +69,7 @@ impl<'a> AdmissionResponse<'a> {
         };
         match verdict {
             Verdict::Untouched => {}
-            Verdict::Audited { warnings, .. } => response.warnings = prefixed(warnings.iter().cloned()),
+            Verdict::Audited { warnings, .. } => response.warnings = bounded(warnings.iter().cloned()),
             Verdict::Patched {
                 patch,
                 pending,
@@ -78,18 +83,17 @@ impl<'a> AdmissionResponse<'a> {
                         response.patch = Some(STANDARD.encode(json));
                     }
                 }
-                let pending = pending.iter().map(|problem| {
-                    format!("the Pod is admitted without a token; its images can be pulled when there is one: {problem}")
-                });
-                let all = pending.chain(warnings.iter().cloned());
-                response.warnings = prefixed(all);
+                let pending = pending
+                    .iter()
+                    .map(|problem| Warning::about("the Pod is admitted without a token yet: ", problem));
+                response.warnings = bounded(pending.chain(warnings.iter().cloned()));
             }
             Verdict::Denied(problem) | Verdict::Failed(problem) => {
                 let (code, reason) = status(problem.reason);
                 response.status = Some(Status {
                     code,
                     reason,
-                    message: problem.to_string(),
+                    message: refusal(problem, uid),
                 });
             }
         }
@@ -123,9 +127,10 @@ struct Status {
     message: String,
 }
 
-/// Warnings that name their sender.
-fn prefixed(warnings: impl Iterator<Item = String>) -> Vec<String> {
-    warnings::bounded(warnings.map(|warning| format!("acr-pull-webhook: {warning}")))
+/// The message of a refusal: the problem, its command, and the uid of the review, by which the line of the log is found.
+pub fn refusal(problem: &Problem, uid: &str) -> String {
+    let uid = UntrustedText::inert(uid).at_most(MAX_SHOWN_UID_BYTES);
+    format!("{}\n(uid {uid} in the log of acr-pull-webhook)", problem.full())
 }
 
 /// The HTTP code and the `metav1.StatusReason` of a refusal.
@@ -165,11 +170,14 @@ mod tests {
 
     #[test]
     fn a_refusal_has_a_code_and_a_reason() {
-        let verdict = Verdict::Denied(Problem::new(Reason::RegistryNotAllowed, "no"));
+        let problem = Problem::new(Reason::RegistryNotAllowed, "no").command("kubectl get pods");
+        let verdict = Verdict::Denied(problem);
         let response = serde_json::to_value(AdmissionResponse::new("u-1", &verdict)).unwrap();
+        let message = "RegistryNotAllowed: no; see https://acr-pull.dev/reasons.html#registrynotallowed\nkubectl get pods\n\
+                       (uid u-1 in the log of acr-pull-webhook)";
         assert_eq!(
             response["response"],
-            json!({"uid": "u-1", "allowed": false, "status": {"code": 403, "reason": "Forbidden", "message": "RegistryNotAllowed: no"}})
+            json!({"uid": "u-1", "allowed": false, "status": {"code": 403, "reason": "Forbidden", "message": message}})
         );
     }
 }

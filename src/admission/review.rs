@@ -75,7 +75,12 @@ impl Request<'_> {
                 format!("the Pod's images are from more than {MAX_REGISTRIES} registries"),
             ));
         }
-        let registries = registries.into_iter().map(str::to_owned).collect();
+        let images = images::distinct(self.object.images()).unwrap_or_else(|| {
+            registries
+                .into_iter()
+                .map(|registry| format!("{registry}/"))
+                .collect()
+        });
         Ok(Request {
             uid: self.uid.into_owned(),
             namespace: self.namespace,
@@ -86,7 +91,7 @@ impl Request<'_> {
             },
             sub_resource: self.sub_resource.map(Text::into_owned),
             dry_run: self.dry_run,
-            object: self.object.detached(registries),
+            object: self.object.detached(images),
         })
     }
 
@@ -98,7 +103,7 @@ impl Request<'_> {
             Problem::new(
                 Reason::InvalidAnnotation,
                 format!(
-                    "annotation {ACCESS_TOKEN_ANNOTATION} is longer than {MAX_ANNOTATION_LENGTH} bytes; reference fewer generators"
+                    "annotation {ACCESS_TOKEN_ANNOTATION} is longer than {MAX_ANNOTATION_LENGTH} bytes: reference fewer generators"
                 ),
             )
         })
@@ -151,13 +156,12 @@ pub struct PodView<'a> {
 }
 
 impl PodView<'_> {
-    /// A copy with these registries, in place of the images.
-    fn detached(self, registries: Vec<String>) -> PodView<'static> {
-        // The registries are stored as images, because `registries` parses images.
-        let image = |registry: String| Container {
-            image: Some((registry + "/").into()),
+    /// A copy with these images, all of containers.
+    fn detached(self, images: Vec<String>) -> PodView<'static> {
+        let container = |image: String| Container {
+            image: Some(image.into()),
         };
-        let containers = registries.into_iter().map(image).collect();
+        let containers = images.into_iter().map(container).collect();
         let name = self.name().to_owned();
         let (metadata, spec) = (self.metadata, self.spec);
         let annotations = metadata.annotations.map(|annotations| Annotations {
@@ -222,6 +226,22 @@ impl PodView<'_> {
 
     /// The text before the first `/` of each image, which may be a registry.
     pub fn registries(&self) -> impl Iterator<Item = &str> {
+        self.images().filter_map(|image| Some(image.split_once('/')?.0))
+    }
+
+    /// The repositories of the images that name this registry as the kubelet compares it.
+    pub fn repositories_of<'b>(&'b self, registry: &'b str) -> impl Iterator<Item = &'b str> {
+        let repository = move |image: &'b str| {
+            let name = images::without_tag(image);
+            let repository = name.strip_prefix(registry)?.strip_prefix('/')?;
+            // A detached request with very many images keeps the registries only.
+            (!repository.is_empty()).then_some(repository)
+        };
+        self.images().filter_map(repository)
+    }
+
+    /// All images.
+    fn images(&self) -> impl Iterator<Item = &str> {
         let Spec {
             containers,
             init_containers,
@@ -237,9 +257,7 @@ impl PodView<'_> {
         let images = containers.filter_map(|container| container.image.as_deref());
         let volumes = volumes.iter().flat_map(|BoundedList(list)| list);
         let volumes = volumes.filter_map(|volume| volume.image.as_ref()?.reference.as_deref());
-        images
-            .chain(volumes)
-            .filter_map(|image| Some(image.trim().split_once('/')?.0))
+        images.chain(volumes).map(str::trim)
     }
 }
 
@@ -311,12 +329,8 @@ pub enum ReferenceSource<'a> {
 
 /// Parses a review. The error contains the uid if that could be parsed.
 pub fn parse(body: &[u8]) -> Result<Request<'_>, (Option<String>, Problem)> {
-    let invalid = |why: String| {
-        Problem::new(
-            Reason::InvalidReview,
-            format!("the AdmissionReview is invalid: {why}"),
-        )
-    };
+    let invalid =
+        |why: String| Problem::new(Reason::InvalidReview, "the AdmissionReview is invalid").quoting(&why);
     // UTF-8 is validated once for the whole body; serde would validate every string.
     let body = str::from_utf8(body).map_err(|e| (None, invalid(format!("it is not UTF-8: {e}"))))?;
     match serde_json::from_str::<AdmissionReview>(body) {
@@ -339,10 +353,7 @@ pub fn parse(body: &[u8]) -> Result<Request<'_>, (Option<String>, Problem)> {
                 UntrustedText::quoted(&review.kind)
             )),
         )),
-        Err(error) => Err((
-            parse_uid(body),
-            invalid(UntrustedText::new(&error.to_string()).to_string()),
-        )),
+        Err(error) => Err((parse_uid(body), invalid(error.to_string()))),
     }
 }
 

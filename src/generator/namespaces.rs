@@ -1,6 +1,6 @@
 //! Lists of namespaces: names separated by commas, or `*` for all namespaces.
 
-use crate::{names::NamespaceName, untrusted::UntrustedText};
+use crate::{names::NamespaceName, problem::Advice, untrusted::UntrustedText};
 use std::{fmt, str::FromStr};
 
 /// The annotation of a service account or a ClusterGenerator that lists the namespaces whose Pods may use it.
@@ -10,20 +10,19 @@ const MAX_LENGTH: usize = 4096;
 /// The maximum number of names in a list in an annotation.
 const MAX_NAMES: usize = 256;
 
-/// Checks that an object with this list in its annotation may be used by Pods of a namespace. The error continues a
-/// sentence about the object: why the Pods may not use it, and what its owner can do. `annotate_command` is the command
+/// Checks that an object with this list in its annotation may be used by Pods of a namespace. The hint of the error
+/// continues a sentence about the object: why the Pods may not use it. The command is for its owner. `annotate_command` is the command
 /// that annotates the object, without the annotation.
 pub fn check_allowed(
     list: &str,
     pod_namespace: &str,
     annotate_command: fmt::Arguments<'_>,
-) -> Result<(), String> {
+) -> Result<(), Advice> {
     let list = list.trim();
     if is_too_long(list) {
-        return Err(format!(
-            "has an annotation {ALLOWED_NAMESPACES} longer than {MAX_LENGTH} bytes or {MAX_NAMES} names, which is ignored; \
-             its owner can shorten it"
-        ));
+        return Err(Advice::new(format!(
+            "has an annotation {ALLOWED_NAMESPACES} of more than {MAX_LENGTH} bytes or {MAX_NAMES} names: shorten it"
+        )));
     }
     if contains(list, pod_namespace) {
         return Ok(());
@@ -33,16 +32,16 @@ pub fn check_allowed(
     // that the other namespaces stay allowed.
     let (present, instruction) = match (list, list.parse::<NamespaceList>()) {
         ("", _) => ("", ""),
-        (_, Ok(_)) => ("PRESENT,", ", after replacing PRESENT by the present value"),
+        (_, Ok(_)) => ("PRESENT,", " (PRESENT: the present value)"),
         (_, Err(_)) => (
             "PRESENT,",
-            ", after replacing PRESENT by the names in the present value, which is not a list of namespaces",
+            " (PRESENT: the names in the present value, which is not a list)",
         ),
     };
-    Err(format!(
-        "does not allow Pods of namespace {pod_namespace}; its owner can run{instruction}: \
-         {annotate_command} {ALLOWED_NAMESPACES}={present}{pod_namespace}"
-    ))
+    let hint = format!("does not allow Pods of namespace {pod_namespace}: its owner can{instruction}");
+    Err(Advice::new(hint).command(format!(
+        "{annotate_command} {ALLOWED_NAMESPACES}={present}{pod_namespace}"
+    )))
 }
 
 fn is_too_long(list: &str) -> bool {

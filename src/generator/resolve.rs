@@ -28,6 +28,9 @@ use data_encoding::HEXLOWER;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+/// The maximum length of an invalid value in a message.
+const MAX_SHOWN_BYTES: usize = 64;
+
 /// Everything that a pull token depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TokenInputs {
@@ -112,13 +115,13 @@ impl<'a> GeneratorInNamespace<'a> {
                 ..
             } => Ok(SelectedAuth::WorkloadIdentity(auth)),
             Auth { .. } => Err(self.invalid(
-                "has no identity in spec.auth; set spec.auth.workloadIdentity: {} to use the Pod's service account",
+                "has no identity in spec.auth: set workloadIdentity: {} to use the Pod's service account",
             )),
         }
     }
 
     /// A warning for a generator that sets several identities, because only one of them is used.
-    pub fn multiple_identities_warning(self) -> Option<String> {
+    pub fn multiple_identities_warning(self) -> Option<Problem> {
         let auth = &self.spec.auth;
         let set: Vec<_> = [
             ("servicePrincipal", auth.service_principal.is_some()),
@@ -131,10 +134,13 @@ impl<'a> GeneratorInNamespace<'a> {
         let [used, _, ..] = set.as_slice() else {
             return None;
         };
-        Some(format!(
-            "{} sets several identities in spec.auth ({}): {used} is used",
-            self.reference,
-            set.join(", ")
+        Some(Problem::new(
+            Reason::SeveralIdentities,
+            format!(
+                "{} sets several identities in spec.auth ({}): {used} is used",
+                self.reference,
+                set.join(", ")
+            ),
         ))
     }
 
@@ -159,8 +165,7 @@ impl<'a> GeneratorInNamespace<'a> {
         Err(Problem::new(
             Reason::CrossNamespaceNotAllowed,
             format!(
-                "{} references a {kind} in namespace {namespace}, but only a ClusterGenerator may reference another \
-                 namespace; remove {field}",
+                "{} references a {kind} in namespace {namespace}, which only a ClusterGenerator may do: remove {field}",
                 self.reference
             ),
         ))
@@ -173,8 +178,8 @@ impl<'a> GeneratorInNamespace<'a> {
 
     fn invalid_name(self, name: &str, field: &str, kind: &str) -> Problem {
         self.invalid(&format!(
-            "has an invalid {field}: {} is not a valid {kind}; correct it",
-            UntrustedText::quoted(name)
+            "has an invalid {field}: {} is not a valid {kind}",
+            UntrustedText::quoted(name).at_most(MAX_SHOWN_BYTES)
         ))
     }
 
@@ -229,8 +234,7 @@ impl ResolveRules {
         let Some(reference) = service_account_ref else {
             let account = pod_service_account.ok_or_else(|| {
                 generator.invalid(
-                    "now uses the service accounts of Pods, and this pull secret was made for another identity: it cannot \
-                     be renewed; recreate the Pods that name it, and they get pull secrets of their own",
+                    "now uses the service accounts of Pods, and this pull secret is of another identity: recreate its Pods",
                 )
             })?;
             return Ok(ServiceAccount::OfPod(account.clone()));
@@ -293,7 +297,7 @@ impl ResolveRules {
             Some(owner) if owner != cloud && cloud != Cloud::AzureStack => Err(Problem::new(
                 Reason::RegistryNotAllowed,
                 format!(
-                    "{}: {registry} is a registry of {owner}, but spec.environmentType is {cloud}; correct one of them",
+                    "{}: {registry} is a registry of {owner}, but spec.environmentType is {cloud}: correct one of them",
                     generator.reference
                 ),
             )),

@@ -78,16 +78,15 @@ impl Generators {
             Kind::AccessToken => {
                 let api = Api::namespaced(self.client.clone(), namespace);
                 let location = format!("in namespace {namespace}");
-                fetch(&api, reference, &location)
-                    .await
-                    .map(Arc::new)
-                    .map(Generator::Namespaced)
+                let found = fetch(&api, reference, &location).await;
+                found
+                    .map(|generator| Generator::Namespaced(Arc::new(generator)))
+                    .map_err(|problem| self.with_cluster_generator(problem, reference))
             }
             Kind::ClusterGenerator if self.cluster.is_none() => Err(Problem::new(
                 Reason::GeneratorNotFound,
                 format!(
-                    "{reference} cannot be used: this webhook serves only the namespaces of --namespaces, without \
-                     ClusterGenerators; reference an ACRAccessToken in namespace {namespace}"
+                    "{reference} cannot be used with --namespaces: reference an ACRAccessToken in namespace {namespace}"
                 ),
             )),
             Kind::ClusterGenerator => {
@@ -98,6 +97,23 @@ impl Generators {
                     .map(Generator::Cluster)
             }
         }
+    }
+
+    /// Mentions the ClusterGenerator of the same name, which a person who writes the name alone may mean.
+    fn with_cluster_generator(&self, problem: Problem, reference: &Reference) -> Problem {
+        let name = &reference.name;
+        let object = ObjectRef::new(name);
+        let exists = self
+            .cluster
+            .as_ref()
+            .is_some_and(|store| store.get(&object).is_some());
+        if problem.reason != Reason::GeneratorNotFound || !exists {
+            return problem;
+        }
+        let fact = format!(
+            "no ACRAccessToken {name:?} exists here, but a ClusterGenerator: write ClusterGenerator/{name}"
+        );
+        Problem::new(Reason::GeneratorNotFound, fact)
     }
 }
 
@@ -129,24 +145,23 @@ async fn fetch<K: Watched>(
         Ok(None) => Err(Problem::new(
             Reason::GeneratorNotFound,
             format!(
-                "no {} {:?} exists {location}; create it, or correct the name",
+                "no {} {:?} exists {location}: create it, or correct the name",
                 reference.kind.as_str(),
                 reference.name
             ),
         )),
         Err(CallError::Api(status)) if status.code == 404 => Err(Problem::new(
-            Reason::GeneratorNotFound,
+            Reason::CrdNotInstalled,
             format!(
-                "{reference} cannot be used: the kind {} is not installed in the cluster; install its custom resource \
-                 definition, {}.{}",
-                reference.kind.as_str(),
+                "the kind {} is not installed: install CustomResourceDefinition {}.{}",
+                K::kind(&()),
                 K::plural(&()),
                 K::group(&())
             ),
         )),
         Err(CallError::TooLarge(bytes)) => Err(Problem::new(
             Reason::GeneratorInvalid,
-            format!("{reference} cannot be used: it has more than {bytes} bytes of JSON; correct it"),
+            format!("{reference} cannot be used: it has more than {bytes} bytes of JSON"),
         )),
         Err(error) => Err(api_problem(&what, error)),
     }
@@ -198,11 +213,10 @@ impl Generator {
         let invalid = |why: &str| {
             Problem::new(
                 Reason::GeneratorInvalid,
-                format!(
-                    "{reference} cannot be used: {}; correct it",
-                    UntrustedText::new(why)
-                ),
+                format!("{reference} cannot be used: correct its spec"),
             )
+            .quoting(why)
+            .command(explain(reference))
         };
         match self {
             Generator::Namespaced(item) => match &item.0 {
@@ -226,6 +240,16 @@ impl Generator {
     }
 }
 
+/// The command that lists the fields of a generator and their permitted values.
+fn explain(reference: &Reference) -> &'static str {
+    match reference.kind {
+        Kind::AccessToken => "kubectl explain acraccesstoken.spec --recursive",
+        Kind::ClusterGenerator => {
+            "kubectl explain clustergenerator.spec.generator.acrAccessTokenSpec --recursive"
+        }
+    }
+}
+
 /// Checks that Pods of a namespace may use a ClusterGenerator. Without the annotation, all namespaces may use it.
 fn check_allowed(metadata: &ObjectMeta, reference: &Reference, pod_namespace: &str) -> Result<(), Problem> {
     let annotations = metadata.annotations.as_ref();
@@ -233,8 +257,13 @@ fn check_allowed(metadata: &ObjectMeta, reference: &Reference, pod_namespace: &s
         return Ok(());
     };
     let annotate_command = format_args!("kubectl annotate clustergenerator --overwrite {}", reference.name);
-    namespaces::check_allowed(list, pod_namespace, annotate_command)
-        .map_err(|why| Problem::new(Reason::CrossNamespaceNotAllowed, format!("{reference} {why}")))
+    namespaces::check_allowed(list, pod_namespace, annotate_command).map_err(|advice| Problem {
+        command: advice.command,
+        ..Problem::new(
+            Reason::CrossNamespaceNotAllowed,
+            format!("{reference} {}", advice.hint),
+        )
+    })
 }
 
 /// The annotations of a service account that the webhook reads.
@@ -299,14 +328,14 @@ impl ServiceAccounts {
             Ok(None) => Err(Problem::new(
                 Reason::ServiceAccountNotFound,
                 format!(
-                    "service account {name:?} does not exist in namespace {namespace}; create it, or correct the name"
+                    "service account {name:?} does not exist in namespace {namespace}: create it, or correct the name"
                 ),
-            )),
+            )
+            .command(format!("kubectl create serviceaccount --namespace {namespace} {name}"))),
             Err(CallError::TooLarge(bytes)) => Err(Problem::new(
                 Reason::IdentityInvalid,
                 format!(
-                    "service account {account} has more than {bytes} bytes of metadata; remove labels and \
-                     annotations that are not needed"
+                    "service account {account} has more than {bytes} bytes of metadata: remove labels and annotations"
                 ),
             )),
             Err(error) => Err(api_problem(&what, error)),

@@ -15,6 +15,8 @@ pub enum Meaning {
     IssuerUnreachable,
     /// No federated credential matches the assertion. Entra does not know a new one for some minutes.
     NoFederatedCredential,
+    /// The assertion is not yet valid, or no longer, by Entra's clock.
+    OutsideValidity,
 }
 
 /// The meaning of a code. `None` for a refusal.
@@ -29,6 +31,8 @@ pub fn meaning(code: u32) -> Option<Meaning> {
         90_061 | 50_166 | 501_661 => Meaning::IssuerUnreachable,
         // No credential at all; and none with this issuer, subject or audience, or only one in another case.
         70_021 | 70_025 | 700_211 | 700_212 | 700_213 | 7_002_138 => Meaning::NoFederatedCredential,
+        // "Client assertion is not within its valid time range".
+        700_024 => Meaning::OutsideValidity,
         _ => return None,
     })
 }

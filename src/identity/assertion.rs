@@ -6,10 +6,10 @@ use crate::{
     kubernetes::{self, CallError, api_problem, is_retryable, is_terminating},
     problem::{Problem, Reason},
     telemetry::{Metrics, UpstreamCall},
-    untrusted::UntrustedText,
 };
 use azure_core::{error::ErrorKind, http::ClientMethodOptions};
 use azure_identity::ClientAssertion;
+use jiff::Timestamp;
 use k8s_openapi::api::{
     authentication::v1::{TokenRequest, TokenRequestSpec},
     core::v1::ServiceAccount,
@@ -64,12 +64,14 @@ impl AssertionSource {
                 let reply = kubernetes::try_call(&what, call).await.map_err(|e| match e {
                     CallError::Api(s) if s.code == 404 => Problem::new(
                         Reason::ServiceAccountNotFound,
-                        format!("service account {service_account:?} does not exist in namespace {namespace}; create it, or correct the name"),
-                    ),
+                        format!("service account {service_account:?} does not exist in namespace {namespace}: create it, or correct the name"),
+                    )
+                    .command(format!("kubectl create serviceaccount --namespace {namespace} {service_account}")),
                     CallError::Api(s) if !is_retryable(s.code) && !is_terminating(&s) => Problem::new(
                         Reason::TokenRequestForbidden,
-                        format!("{what} was refused: {}", UntrustedText::new(&s.message)),
-                    ),
+                        format!("the API server refused {what}"),
+                    )
+                    .quoting(&s.message),
                     other => api_problem(&what, other),
                 })?;
                 reply
@@ -85,15 +87,19 @@ impl AssertionSource {
 pub struct Assertion(SecretString);
 
 impl Assertion {
-    /// The issuer, which a person has to enter in Azure. The signature is not verified, because the token comes
-    /// directly from the API server.
-    pub fn issuer(&self) -> String {
+    /// The issuer, which a person has to enter in Azure, and the time of the API server. The signature is not verified,
+    /// because the token comes directly from the API server.
+    pub fn origin(&self) -> AssertionOrigin {
         let claims = crate::jwt::unverified_claims::<Claims>(self.0.expose_secret());
-        let issuer = claims.map(|claims| claims.iss);
+        let issued_at = claims.as_ref().and_then(|claims| claims.iat);
         // The issuer becomes part of a command.
-        issuer
-            .filter(|issuer| is_shell_safe(issuer))
-            .unwrap_or_else(|| "ISSUER".to_owned())
+        let issuer = claims
+            .map(|claims| claims.iss)
+            .filter(|issuer| is_shell_safe(issuer));
+        AssertionOrigin {
+            issuer: issuer.unwrap_or_else(|| "ISSUER".to_owned()),
+            issued_at: issued_at.and_then(|second| Timestamp::from_second(second).ok()),
+        }
     }
 }
 
@@ -117,10 +123,21 @@ impl fmt::Debug for Assertion {
     }
 }
 
+/// Who issued an assertion, and when.
+#[derive(Clone, Debug)]
+pub struct AssertionOrigin {
+    /// The issuer, or `ISSUER` if it cannot be part of a command.
+    pub issuer: String,
+    /// The time by the clock of the API server.
+    pub issued_at: Option<Timestamp>,
+}
+
 /// The claims of an assertion that the webhook reads.
 #[derive(Deserialize)]
 struct Claims {
     iss: String,
+    #[serde(default)]
+    iat: Option<i64>,
 }
 
 /// Whether the issuer is a URL without characters that are special to a shell.

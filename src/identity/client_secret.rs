@@ -48,7 +48,7 @@ impl ClientSecretReader {
         if !is_guid(client_id.expose_secret()) {
             return Err(Problem::new(
                 Reason::SecretInvalid,
-                format!("{id_key} does not hold a client id, which is a GUID; correct the value"),
+                format!("{id_key} does not hold a client id, which is a GUID: correct the value"),
             ));
         }
         Ok(ClientCredentials {
@@ -71,8 +71,8 @@ impl ClientSecretReader {
             Err(CallError::Api(s)) if s.code == 404 => Err(Problem::new(
                 Reason::SecretNotFound,
                 format!(
-                    "Secret {name:?}, referenced by spec.auth.servicePrincipal.secretRef, does not exist in namespace \
-                     {namespace}; create it, or correct the reference"
+                    "Secret {name:?} of spec.auth.servicePrincipal.secretRef does not exist in namespace {namespace}: create \
+                     it, or correct the reference"
                 ),
             )),
             Err(CallError::Api(s)) if s.code == 403 => Err(self.forbidden(namespace, name).await),
@@ -88,11 +88,14 @@ impl ClientSecretReader {
         Problem::new(
             Reason::SecretReadForbidden,
             format!(
-                "the webhook may not read Secret {namespace}/{secret}, which holds the service principal; the owner \
-                 of the Secret can allow that: kubectl create role {role} --namespace {namespace} --verb=get --resource=secrets \
-                 --resource-name={secret} && kubectl create rolebinding {role} --namespace {namespace} --role={role} {subject}"
+                "the webhook may not read Secret {namespace}/{secret} of the service principal: the owner of the Secret can \
+                 allow it"
             ),
         )
+        .command(format!(
+            "kubectl create role {role} --namespace {namespace} --verb=get --resource=secrets --resource-name={secret} && \
+             kubectl create rolebinding {role} --namespace {namespace} --role={role} {subject}"
+        ))
     }
 
     /// The webhook's own user name.
@@ -139,12 +142,11 @@ fn subject_flag(user: &str) -> String {
 fn read_value(object: &Secret, key: &SecretKey) -> Result<SecretString, Problem> {
     let invalid = |why: &str| Problem::new(Reason::SecretInvalid, format!("{key} {why}"));
     let data = object.data.as_ref().and_then(|data| data.get(&key.key));
-    let bytes = data.ok_or_else(|| {
-        invalid("does not exist; add it, or correct spec.auth.servicePrincipal.secretRef in the generator")
-    })?;
-    let text = std::str::from_utf8(&bytes.0).map_err(|_| invalid("is not UTF-8 text; correct the value"))?;
+    let bytes = data
+        .ok_or_else(|| invalid("does not exist: add it, or correct spec.auth.servicePrincipal.secretRef"))?;
+    let text = std::str::from_utf8(&bytes.0).map_err(|_| invalid("is not UTF-8 text: correct the value"))?;
     match text.trim() {
-        "" => Err(invalid("is empty; set a value")),
+        "" => Err(invalid("is empty: set a value")),
         // `echo` appends a line break, which is not part of the value.
         trimmed => Ok(trimmed.to_owned().into()),
     }
@@ -186,7 +188,7 @@ mod tests {
             let problem = read_value(&object, &key(bad)).unwrap_err();
             assert_eq!(problem.reason, Reason::SecretInvalid);
             assert!(
-                problem.message.contains(why) && problem.message.contains("team-a/sp"),
+                problem.fact.contains(why) && problem.fact.contains("team-a/sp"),
                 "{problem}"
             );
         }

@@ -54,7 +54,7 @@ impl EntraClient {
         assertion: Assertion,
         caller: &Caller,
     ) -> Result<EntraToken, Problem> {
-        let issuer = assertion.issuer();
+        let origin = assertion.origin();
         let credential = ClientAssertionCredential::new(
             identity.tenant_id.clone(),
             identity.client_id.clone(),
@@ -63,7 +63,7 @@ impl EntraClient {
                 client_options: self.options(&identity.cloud),
             }),
         );
-        self.request_token(credential, &EntraCaller::Workload { identity, issuer }, caller)
+        self.request_token(credential, &EntraCaller::Workload { identity, origin }, caller)
             .await
     }
 

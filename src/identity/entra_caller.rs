@@ -2,18 +2,20 @@
 //! Source of the codes: <https://learn.microsoft.com/entra/identity-platform/reference-error-codes>.
 
 use super::{
-    CloudEndpoints, SecretKey, ServicePrincipal, TenantIdSource, WorkloadIdentity,
+    AssertionOrigin, CloudEndpoints, SecretKey, ServicePrincipal, TenantIdSource, WorkloadIdentity,
     aadsts::{self, Meaning},
     cause_of,
     entra_error::{EntraError, EntraErrorKind},
 };
 use crate::{
     names::NamespaceName,
-    problem::{Problem, Reason},
+    problem::{Advice, Problem, Reason},
     reference::{Kind, Reference},
-    untrusted::UntrustedText,
 };
 use std::fmt;
+
+/// What is requested from Entra, in messages.
+const HOP: &str = "the Entra token";
 
 /// The identity that called Entra, with everything that the explanation of a refusal needs.
 pub enum EntraCaller<'a> {
@@ -21,8 +23,8 @@ pub enum EntraCaller<'a> {
     Workload {
         /// The service account and its Entra application.
         identity: &'a WorkloadIdentity,
-        /// The issuer of the assertion.
-        issuer: String,
+        /// The issuer of the assertion, and its time.
+        origin: AssertionOrigin,
     },
     /// A service principal.
     Principal {
@@ -68,234 +70,240 @@ impl EntraCaller<'_> {
             return self.problem_of(error);
         }
         // azure_identity did not send the request at all, for example because the tenant id is malformed.
-        Problem::new(
-            Reason::EntraRefused,
-            format!(
-                "{self} cannot be used: {}",
-                UntrustedText::new(&error.to_string())
-            ),
-        )
+        Problem::new(Reason::EntraRefused, format!("{self} cannot be used")).quoting(&error.to_string())
     }
 
     fn problem_of(&self, error: &EntraError) -> Problem {
         let host = &self.cloud().authority_host;
         let status = error.status();
-        let remediation = error.code().and_then(|code| self.remediation(code));
-        // The description may contain the name of a tenant, which somebody else chose, and the remediation is a command
-        // to paste.
-        let description = match remediation {
-            Some(_) => UntrustedText::inert(error.description()),
-            None => UntrustedText::new(error.description()),
-        };
-        let remediation = remediation.map(|text| format!("; {text}")).unwrap_or_default();
-        let (reason, message) = match error.kind() {
-            EntraErrorKind::Unreachable(cause) => (
-                Reason::EntraUnavailable,
-                format!("{host} could not be reached: {}", UntrustedText::new(cause)),
-            ),
-            EntraErrorKind::UnexpectedBody => (
+        let problem = match error.kind() {
+            EntraErrorKind::Unreachable(cause) => cause.problem(HOP, host, Reason::EntraUnavailable),
+            EntraErrorKind::UnexpectedBody => Problem::new(
                 Reason::EntraUnavailable,
                 format!(
-                    "{host} returned HTTP {status} with an unexpected body; a proxy or firewall may have answered"
+                    "{host} returned HTTP {status} with an unexpected body: a proxy or firewall may have answered"
                 ),
             ),
-            EntraErrorKind::Throttled => (
-                Reason::EntraThrottled,
-                format!("{host} is throttling requests ({description})"),
-            ),
-            EntraErrorKind::Unavailable => (
-                Reason::EntraUnavailable,
-                format!("{host} returned HTTP {status}: {description}{remediation}"),
-            ),
-            EntraErrorKind::NoFederatedCredential => (
-                Reason::FederatedCredentialNotFound,
-                format!(
-                    "Entra found no matching federated credential for {self}: {description}{remediation}"
-                ),
-            ),
-            EntraErrorKind::Refused => (
-                Reason::EntraRefused,
-                format!("Entra refused {self}: {description}{remediation}"),
-            ),
+            EntraErrorKind::Throttled => {
+                let fact = format!("{host} is throttling requests");
+                Problem::new(Reason::EntraThrottled, fact).quoting(error.description())
+            }
+            EntraErrorKind::Unavailable => {
+                let fact = format!("{host} returned HTTP {status}");
+                self.advised(Reason::EntraUnavailable, fact, error)
+            }
+            EntraErrorKind::NoFederatedCredential => {
+                let fact = format!("Entra refused {self}");
+                self.advised(Reason::FederatedCredentialNotFound, fact, error)
+            }
+            EntraErrorKind::ClockSkewed => {
+                let fact = format!("Entra refused {self} because of the time: {}", self.clock(error));
+                Problem::new(Reason::ClockSkewed, fact).quoting(error.description())
+            }
+            EntraErrorKind::Refused => {
+                self.advised(Reason::EntraRefused, format!("Entra refused {self}"), error)
+            }
         };
-        let problem = Problem::new(reason, message).retry_after(error.retry_after());
-        match error.kind() {
-            EntraErrorKind::Unreachable(_) => problem.unreachable(),
-            _ => problem,
+        problem.retry_after(error.retry_after())
+    }
+
+    /// The problem of an error document. Advice replaces what the fact says, because it says the same more precisely.
+    fn advised(&self, reason: Reason, fact: String, error: &EntraError) -> Problem {
+        let Some(code) = error.code() else {
+            return Problem::new(reason, fact).quoting(error.description());
+        };
+        match self.advice(code) {
+            Some(Advice { hint, command }) => {
+                let problem = Problem::new(reason, format!("AADSTS{code}: {hint}"));
+                Problem { command, ..problem }.quoting(error.text())
+            }
+            None if reason == Reason::EntraRefused => Problem::new(
+                reason,
+                format!("{fact}; https://login.microsoftonline.com/error?code={code} explains AADSTS{code}"),
+            )
+            .quoting(error.text()),
+            None => Problem::new(reason, fact).quoting(error.description()),
         }
     }
 
     /// What a person can do about this AADSTS code.
-    fn remediation(&self, code: u32) -> Option<String> {
+    fn advice(&self, code: u32) -> Option<Advice> {
         match aadsts::meaning(code) {
-            Some(Meaning::NoFederatedCredential) => self.remediation_of_credential(code),
-            Some(Meaning::IssuerUnreachable) => self.remediation_of_issuer(),
-            _ => self.remediation_of_refusal(code),
+            Some(Meaning::NoFederatedCredential) => self.advice_on_credential(code),
+            Some(Meaning::IssuerUnreachable) => self.advice_on_issuer(),
+            _ => self.advice_on_refusal(code),
         }
     }
 
-    fn remediation_of_credential(&self, code: u32) -> Option<String> {
+    /// The command that creates or updates the federated credential of this service account.
+    fn advice_on_credential(&self, code: u32) -> Option<Advice> {
+        let EntraCaller::Workload { identity, origin } = self else {
+            return None;
+        };
         // A credential with another audience, or with a subject in another case, exists already.
         let verb = match code {
             700_212 | 7_002_138 => "update",
             _ => "create",
         };
-        Some(format!(
-            "{}; a new or changed federated credential takes effect after a few minutes",
-            self.federated_credential(verb)?
-        ))
-    }
-
-    fn remediation_of_issuer(&self) -> Option<String> {
-        let EntraCaller::Workload { issuer, .. } = self else {
-            return None;
-        };
-        Some(format!(
-            "Entra must be able to fetch {0}{1} from the internet: curl {0}",
-            self.discovery()?,
-            note_if_private(issuer)
-        ))
-    }
-
-    fn remediation_of_refusal(&self, code: u32) -> Option<String> {
-        let (client_id, tenant) = (self.client_id(), self.tenant_id());
-        let text = match code {
-            700_016 => format!(
-                "{} (check whether the tenant has the application: az ad sp show --id {client_id})",
-                self.set_client_id()
-            ),
-            7_000_229 => format!(
-                "tenant {tenant} has no service principal for the application: az ad sp create --id {client_id}"
-            ),
-            7_000_112 => {
-                format!("enable the application: az ad sp update --id {client_id} --set accountEnabled=true")
-            }
-            7_000_215 | 7_000_222 => self.set_client_secret()?,
-            90_002 => format!(
-                "{} (find your tenant id: az account show --query tenantId)",
-                self.set_tenant_id()
-            ),
-            700_024 => "compare the clock of the cluster's control plane with the current time: date --utc"
-                .to_owned(),
-            50_027 | 700_027 | 7_000_272 => format!(
-                "Entra verifies the assertion with the keys that the issuer publishes, which must be the cluster's keys: \
-                 compare kubectl get --raw /openid/v1/jwks with the jwks_uri of {}",
-                self.discovery()?
-            ),
-            500_011 | 500_014 => format!(
-                "tenant {tenant} has no enabled service principal for the audience {}: set the webhook's --acr-audience to \
-                 the audience that the registries of this cloud accept",
-                self.cloud().acr_audience
-            ),
-            53_003 => format!(
-                "ask the administrator of tenant {tenant} to exclude client id {client_id} from the Conditional Access policy"
-            ),
-            90_014 | 900_144 => "this is a bug in acr-pull-webhook: please report it".to_owned(),
-            _ => return None,
-        };
-        Some(text)
-    }
-
-    /// The commands that create or update the federated credential of this service account.
-    fn federated_credential(&self, verb: &str) -> Option<String> {
-        let EntraCaller::Workload { identity, issuer } = self else {
-            return None;
-        };
         let audience = identity.audiences.first()?;
-        let (subject, client_id) = (identity.subject(), &identity.client_id);
-        let credential_id = match verb {
-            "create" => "",
-            _ => " --federated-credential-id NAME",
+        let (issuer, subject) = (&origin.issuer, identity.subject());
+        let hint = if is_private(issuer) {
+            format!(
+                "Entra cannot reach the issuer {issuer}: give the cluster a public one, then a federated credential"
+            )
+        } else {
+            format!(
+                "client id {} has no federated credential for {self}",
+                identity.client_id
+            )
         };
-        let note = note_if_private(issuer);
-        Some(format!(
-            "the federated credential must have the issuer {issuer}{note}, the subject {subject} and the audience {audience}: \
-             az identity federated-credential {verb} --name NAME --identity-name IDENTITY --resource-group GROUP \
-             --issuer {issuer} --subject {subject} --audiences {audience} (find IDENTITY and GROUP: \
-             az identity list --query \"[?clientId=='{client_id}']\"), or for an app registration: \
-             az ad app federated-credential {verb} --id {client_id}{credential_id} \
-             --parameters '{{\"name\":\"NAME\",\"issuer\":\"{issuer}\",\"subject\":\"{subject}\",\"audiences\":[\"{audience}\"]}}'"
-        ))
+        Some(Advice::new(hint).command(format!(
+            "az identity federated-credential {verb} --name NAME --identity-name IDENTITY --resource-group GROUP \
+             --issuer {issuer} --subject {subject} --audiences {audience}"
+        )))
     }
 
-    fn set_client_id(&self) -> String {
-        match self {
-            EntraCaller::Workload { identity, .. } => format!(
-                "correct the client id: kubectl annotate serviceaccount --overwrite --namespace {} {} {}=CLIENT_ID",
-                identity.namespace, identity.service_account, identity.client_id_annotation.0
-            ),
-            EntraCaller::Principal { principal, .. } => {
-                let key = &principal.client_id;
-                format!("correct {key}: {}", patch_secret(key, "CLIENT_ID"))
-            }
-        }
+    fn advice_on_issuer(&self) -> Option<Advice> {
+        let EntraCaller::Workload { origin, .. } = self else {
+            return None;
+        };
+        let note = match is_private(&origin.issuer) {
+            true => ": give the cluster a public issuer",
+            false => " from the internet",
+        };
+        let hint = format!("Entra cannot reach the issuer {}{note}", origin.issuer);
+        Some(Advice::new(hint).command(format!("curl {}", self.discovery()?)))
     }
 
-    fn set_tenant_id(&self) -> String {
+    fn advice_on_refusal(&self, code: u32) -> Option<Advice> {
+        let (client_id, tenant) = (self.client_id(), self.tenant_id());
+        Some(match code {
+            700_016 => Advice::new(format!(
+                "tenant {tenant} has no application {client_id}, which {self} names"
+            ))
+            .command(self.set_client_id()),
+            7_000_229 => Advice::new(format!(
+                "tenant {tenant} has no service principal for application {client_id}"
+            ))
+            .command(format!("az ad sp create --id {client_id}")),
+            7_000_112 => Advice::new(format!("application {client_id} is disabled in tenant {tenant}"))
+                .command(format!(
+                    "az ad sp update --id {client_id} --set accountEnabled=true"
+                )),
+            7_000_215 | 7_000_222 => self.advice_on_client_secret()?,
+            90_002 => self.advice_on_tenant_id(),
+            50_027 | 700_027 | 7_000_272 => Advice::new(
+                "the issuer publishes other keys than those with which the cluster signs; compare them",
+            )
+            .command(format!(
+                "kubectl get --raw /openid/v1/jwks; curl {}",
+                self.discovery()?
+            )),
+            500_011 | 500_014 => Advice::new(format!(
+                "tenant {tenant} has no audience {}: set the webhook's --acr-audience to the audience of the registries",
+                self.cloud().acr_audience
+            )),
+            53_003 => Advice::new(format!(
+                "ask the administrator of tenant {tenant} to exclude client id {client_id} from the Conditional Access policy"
+            )),
+            90_014 | 900_144 => Advice::new("this is a bug in acr-pull-webhook: please report it"),
+            _ => return None,
+        })
+    }
+
+    fn advice_on_tenant_id(&self) -> Advice {
+        let tenant = self.tenant_id();
+        let wrong =
+            |place: &dyn fmt::Display| Advice::new(format!("Entra has no tenant {tenant}: correct {place}"));
         match (self.tenant().1, self) {
-            (TenantIdSource::Annotation(key), EntraCaller::Workload { identity, .. }) => format!(
-                "correct the tenant id: kubectl annotate serviceaccount --overwrite --namespace {} {} {key}=TENANT_ID",
-                identity.namespace, identity.service_account
-            ),
-            (TenantIdSource::Generator(reference, namespace), _) => {
-                format!("correct the tenant id: {}", patch_tenant_id(reference, namespace))
+            (TenantIdSource::Annotation(key), EntraCaller::Workload { identity, .. }) => {
+                let command = annotate(identity, key, "TENANT_ID");
+                wrong(&format_args!("annotation {key} of {self}")).command(command)
             }
-            _ => "correct the webhook's --tenant-id flag (AZURE_TENANT_ID in its environment)".to_owned(),
+            (TenantIdSource::Generator(reference, namespace), _) => {
+                wrong(&format_args!("spec.tenantId of {reference}"))
+                    .command(patch_tenant_id(reference, namespace))
+            }
+            _ => wrong(&"the webhook's --tenant-id (azure.tenantId of the chart)"),
         }
     }
 
-    fn set_client_secret(&self) -> Option<String> {
+    fn advice_on_client_secret(&self) -> Option<Advice> {
         let EntraCaller::Principal { principal, client_id } = self else {
             return None;
         };
         let key = &principal.client_secret;
-        Some(format!(
-            "{key} must hold the value of a client secret, not its id: create one with az ad app credential reset --append \
-             --id {client_id}, and store it: {}",
-            patch_secret(key, "PASSWORD")
-        ))
+        let hint =
+            format!("{key} must hold the value of a client secret of client id {client_id}, not its id");
+        Some(Advice::new(hint).command(patch_secret(key, "PASSWORD")))
+    }
+
+    fn set_client_id(&self) -> String {
+        match self {
+            EntraCaller::Workload { identity, .. } => {
+                annotate(identity, identity.client_id_annotation.0, "CLIENT_ID")
+            }
+            EntraCaller::Principal { principal, .. } => patch_secret(&principal.client_id, "CLIENT_ID"),
+        }
+    }
+
+    /// How far the clock of the API server, which sets the times of an assertion, differs from Entra's.
+    fn clock(&self, error: &EntraError) -> String {
+        let ahead = match self {
+            EntraCaller::Workload { origin, .. } => origin.issued_at.and_then(|time| error.clock_ahead(time)),
+            EntraCaller::Principal { .. } => None,
+        };
+        match ahead.map(|ahead| ahead.as_secs()) {
+            None => "synchronize the clock of the API server".to_owned(),
+            Some(seconds @ ..0) => format!(
+                "the API server's clock is {} s behind Entra's; synchronize it",
+                seconds.unsigned_abs()
+            ),
+            Some(seconds) => {
+                format!("the API server's clock is {seconds} s ahead of Entra's; synchronize it")
+            }
+        }
     }
 
     /// The URL of the issuer's OpenID discovery document.
     fn discovery(&self) -> Option<String> {
         match self {
-            EntraCaller::Workload { issuer, .. } => Some(format!(
+            EntraCaller::Workload { origin, .. } => Some(format!(
                 "{}/.well-known/openid-configuration",
-                issuer.trim_end_matches('/')
+                origin.issuer.trim_end_matches('/')
             )),
             EntraCaller::Principal { .. } => None,
         }
     }
 }
 
+/// The object that configures the identity.
 impl fmt::Display for EntraCaller<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             EntraCaller::Workload { identity, .. } => write!(
                 f,
-                "the identity of service account {}/{}",
+                "service account {}/{}",
                 identity.namespace, identity.service_account
-            )?,
+            ),
             EntraCaller::Principal { principal, .. } => {
-                let key = &principal.client_secret;
-                write!(
-                    f,
-                    "the service principal of Secret {}/{}",
-                    key.namespace, key.name
-                )?;
+                let SecretKey { namespace, name, .. } = &principal.client_secret;
+                write!(f, "the service principal of Secret {namespace}/{name}")
             }
         }
-        write!(
-            f,
-            " (client id {}, tenant {})",
-            self.client_id(),
-            self.tenant_id()
-        )
     }
 }
 
+/// The command that changes an annotation of the service account.
+fn annotate(identity: &WorkloadIdentity, key: &str, value: &str) -> String {
+    format!(
+        "kubectl annotate serviceaccount --overwrite --namespace {} {} {key}={value}",
+        identity.namespace, identity.service_account
+    )
+}
+
 /// The command that changes the tenant id of a generator.
-fn patch_tenant_id(Reference { kind, name }: &Reference, namespace: &NamespaceName) -> String {
+pub fn patch_tenant_id(Reference { kind, name }: &Reference, namespace: &NamespaceName) -> String {
     let field = r#""tenantId":"TENANT_ID""#;
     match kind {
         Kind::AccessToken => format!(
@@ -313,15 +321,6 @@ fn patch_secret(key: &SecretKey, value: &str) -> String {
     format!(
         "kubectl patch secret --namespace {namespace} {name} --patch '{{\"stringData\":{{\"{key}\":\"{value}\"}}}}'"
     )
-}
-
-/// A note that follows an issuer which Entra cannot reach.
-fn note_if_private(issuer: &str) -> &'static str {
-    if is_private(issuer) {
-        " (which Entra cannot reach: give the cluster a public issuer first)"
-    } else {
-        ""
-    }
 }
 
 /// Whether the issuer is an address inside the cluster, which is the default if no other issuer is configured.

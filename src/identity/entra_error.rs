@@ -1,7 +1,8 @@
 //! Entra's error document, and the kind of failure that it describes.
 
 use super::aadsts::{self, Meaning};
-use crate::untrusted::UntrustedText;
+use crate::{transport::SendError, untrusted::UntrustedText};
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use std::{fmt, time::Duration};
@@ -12,17 +13,20 @@ pub struct EntraError {
     status: u16,
     document: Option<Document>,
     retry_after: Option<Duration>,
-    unreachable: Option<String>,
+    /// Entra's time of the response.
+    date: Option<Timestamp>,
+    unreachable: Option<SendError>,
 }
 
 impl EntraError {
     /// There was no response.
-    pub fn unreachable(cause: String) -> Self {
+    pub fn unreachable(error: SendError) -> Self {
         Self {
             status: 0,
             document: None,
             retry_after: None,
-            unreachable: Some(cause),
+            date: None,
+            unreachable: Some(error),
         }
     }
 
@@ -33,20 +37,32 @@ impl EntraError {
             // The document owns its strings: real descriptions contain JSON escapes, which serde cannot borrow.
             document: serde_json::from_slice(body).ok(),
             retry_after,
+            date: None,
             unreachable: None,
         }
     }
 
+    /// The same error, with the `Date` header of the response.
+    pub fn at(self, date: Option<Timestamp>) -> Self {
+        Self { date, ..self }
+    }
+
+    /// How far the clock that showed `time` when the request was made is ahead of Entra's clock.
+    pub fn clock_ahead(&self, time: Timestamp) -> Option<SignedDuration> {
+        Some(time.duration_since(self.date?))
+    }
+
     /// The kind of failure.
     pub fn kind(&self) -> EntraErrorKind<'_> {
-        if let Some(cause) = &self.unreachable {
-            return EntraErrorKind::Unreachable(cause);
+        if let Some(error) = &self.unreachable {
+            return EntraErrorKind::Unreachable(error);
         }
         match (self.meaning(), &self.document) {
             _ if self.status == 429 => EntraErrorKind::Throttled,
             (Some(Meaning::Throttled), _) => EntraErrorKind::Throttled,
             (Some(Meaning::NoFederatedCredential), _) => EntraErrorKind::NoFederatedCredential,
             (Some(Meaning::Unavailable | Meaning::IssuerUnreachable), _) => EntraErrorKind::Unavailable,
+            (Some(Meaning::OutsideValidity), _) => EntraErrorKind::ClockSkewed,
             (None, Some(_)) if self.status >= 500 || self.status == 408 => EntraErrorKind::Unavailable,
             (None, Some(d)) if d.error() == "temporarily_unavailable" => EntraErrorKind::Unavailable,
             (None, Some(d)) if !d.error().is_empty() => EntraErrorKind::Refused,
@@ -75,6 +91,15 @@ impl EntraError {
         if text.is_empty() { document.error() } else { text }
     }
 
+    /// The description without the AADSTS code at its beginning.
+    pub fn text(&self) -> &str {
+        let description = self.description();
+        let number = description
+            .strip_prefix("AADSTS")
+            .and_then(|rest| rest.split_once(": "));
+        number.map_or(description, |(_, text)| text)
+    }
+
     /// The first AADSTS code of the document.
     pub fn code(&self) -> Option<u32> {
         self.document.as_ref()?.error_codes.first().copied()
@@ -90,7 +115,7 @@ impl EntraError {
 impl fmt::Display for EntraError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.unreachable {
-            Some(cause) => UntrustedText::new(cause).fmt(f),
+            Some(error) => UntrustedText::new(&error.to_string()).fmt(f),
             None => write!(
                 f,
                 "Entra returned HTTP {}: {}",
@@ -106,7 +131,7 @@ impl std::error::Error for EntraError {}
 /// The kinds of failures that the webhook treats differently.
 pub enum EntraErrorKind<'a> {
     /// There was no response.
-    Unreachable(&'a str),
+    Unreachable(&'a SendError),
     /// The body is not Entra's error document.
     UnexpectedBody,
     /// HTTP 429, or the tenant's own limit is exceeded.
@@ -115,6 +140,8 @@ pub enum EntraErrorKind<'a> {
     Unavailable,
     /// No federated credential matches the assertion. Entra does not know a new one for some minutes.
     NoFederatedCredential,
+    /// Entra refuses the assertion because of its times.
+    ClockSkewed,
     /// Entra refuses the request until somebody changes the configuration.
     Refused,
 }
@@ -172,6 +199,7 @@ mod tests {
             EntraErrorKind::Throttled => "throttled",
             EntraErrorKind::Unavailable => "unavailable",
             EntraErrorKind::NoFederatedCredential => "no federated credential",
+            EntraErrorKind::ClockSkewed => "clock skewed",
             EntraErrorKind::Refused => "refused",
         };
         assert_eq!(kind(429, "slow down"), "throttled");
@@ -200,6 +228,10 @@ mod tests {
         assert_eq!(
             kind(400, r#"{"error":"invalid_request","error_codes":[90055]}"#),
             "throttled"
+        );
+        assert_eq!(
+            kind(401, r#"{"error":"invalid_client","error_codes":[700024]}"#),
+            "clock skewed"
         );
         assert_eq!(
             kind(400, r#"{"error":"unauthorized_client","error_codes":["700016"]}"#),

@@ -40,9 +40,9 @@ impl HttpClient for EntraTransport {
             Ok(reply) => {
                 canonical_response(&reply).map_err(|e| azure_core::Error::new(ErrorKind::Credential, e))
             }
-            Err(cause) => Err(azure_core::Error::new(
+            Err(error) => Err(azure_core::Error::new(
                 ErrorKind::Io,
-                EntraError::unreachable(cause),
+                EntraError::unreachable(error),
             )),
         }
     }
@@ -63,7 +63,7 @@ struct CanonicalResponse<'a> {
 }
 
 fn canonical_response(reply: &Reply) -> Result<AsyncRawResponse, EntraError> {
-    let error = || EntraError::response(reply.status.as_u16(), &reply.body, reply.retry_after);
+    let error = || EntraError::response(reply.status.as_u16(), &reply.body, reply.retry_after).at(reply.date);
     if reply.status != reqwest::StatusCode::OK {
         return Err(error());
     }

@@ -8,10 +8,9 @@ use super::{
     managed_transport::{EndpointError, ManagedTransport},
 };
 use crate::{
-    problem::{Problem, Reason},
+    problem::{Advice, Problem, Reason},
     telemetry::{Metrics, UpstreamCall},
     transport::{Caller, Gates},
-    untrusted::UntrustedText,
 };
 use azure_core::{
     credentials::TokenCredential,
@@ -96,51 +95,43 @@ fn problem(identity: &ManagedIdentity, error: &azure_core::Error) -> Problem {
     }
     Problem::new(
         Reason::ManagedIdentityRefused,
-        format!(
-            "{identity} cannot be used: {}",
-            UntrustedText::new(&error.to_string())
-        ),
+        format!("{identity} cannot be used"),
     )
+    .quoting(&error.to_string())
 }
 
 impl EndpointError {
     fn problem(&self, identity: &ManagedIdentity) -> Problem {
-        let in_brackets = |description: &str| match description {
-            "" => String::new(),
-            description => format!(" ({})", UntrustedText::inert(description)),
-        };
         match self {
             EndpointError::Unreachable(cause) => Problem::new(
                 Reason::ManagedIdentityUnavailable,
-                format!(
-                    "{ENDPOINT} could not be reached: {}; it exists only on Azure VMs, and the webhook's Pods must be able to \
-                     reach 169.254.169.254 or IDENTITY_ENDPOINT",
-                    UntrustedText::new(cause)
-                ),
+                format!("{ENDPOINT} could not be reached: it exists only on Azure VMs, at 169.254.169.254"),
             )
+            .quoting(&cause.to_string())
             .unreachable(),
             EndpointError::UnexpectedBody(status) => Problem::new(
                 Reason::ManagedIdentityUnavailable,
-                format!("{ENDPOINT} returned HTTP {status} with an unexpected body; a proxy or firewall may have answered"),
+                format!(
+                    "{ENDPOINT} returned HTTP {status} with an unexpected body: a proxy may have answered"
+                ),
             ),
             EndpointError::Refused {
                 status, description, ..
             } if is_refusal(*status) => Problem::new(
                 Reason::ManagedIdentityRefused,
-                format!(
-                    "{ENDPOINT} refused a token for {identity}: HTTP {status}{}; {}",
-                    in_brackets(description),
-                    refusal_advice(&identity.id)
-                ),
-            ),
+                format!("the node has no token for {identity} (HTTP {status})"),
+            )
+            .advice(refusal_advice(&identity.id))
+            .quoting(description),
             EndpointError::Refused {
                 status,
                 description,
                 retry_after,
             } => Problem::new(
                 Reason::ManagedIdentityUnavailable,
-                format!("{ENDPOINT} returned HTTP {status}{}", in_brackets(description)),
+                format!("{ENDPOINT} returned HTTP {status}"),
             )
+            .quoting(description)
             .retry_after(*retry_after),
         }
     }
@@ -153,15 +144,15 @@ fn is_refusal(status: u16) -> bool {
 }
 
 /// What to do about a refused identity. A node pool with several user-assigned identities has no default one.
-fn refusal_advice(identity: &ManagedIdentityId) -> &'static str {
+fn refusal_advice(identity: &ManagedIdentityId) -> Advice {
     match identity {
         ManagedIdentityId::SystemAssigned => {
-            "name one of the identities of the node pools in spec.auth.managedIdentity.identityId, or enable their \
-             system-assigned identity"
+            Advice::new("name one of the node pool's identities in spec.auth.managedIdentity.identityId")
         }
         ManagedIdentityId::ClientId(_) | ManagedIdentityId::ResourceId(_) => {
-            "assign the identity to the node pools that run the webhook: az vmss identity assign, or correct \
-             spec.auth.managedIdentity.identityId"
+            Advice::new("assign it to the node pool of the webhook, or correct identityId").command(
+                "az vmss identity assign --resource-group NODE_RESOURCE_GROUP --name SCALE_SET --identities IDENTITY_RESOURCE_ID",
+            )
         }
     }
 }
@@ -179,7 +170,7 @@ mod tests {
                 acr_audience: String::new(),
             };
             let error = EndpointError::Refused { status, description, retry_after: None };
-            crate::untrusted::hostile::check(&error.problem(&identity).message);
+            crate::untrusted::hostile::check(&error.problem(&identity).full());
         }
     }
 
@@ -196,10 +187,13 @@ mod tests {
                 description: "Multiple user assigned identities exist".to_owned(),
                 retry_after: None,
             };
-            error.problem(&identity).message
+            error.problem(&identity).full()
         };
         let unnamed = advice(ManagedIdentityId::SystemAssigned);
-        assert!(unnamed.contains("name one of the identities"), "{unnamed}");
+        assert!(
+            unnamed.contains("name one of the node pool's identities"),
+            "{unnamed}"
+        );
         assert!(!unnamed.contains("az vmss identity assign"), "{unnamed}");
         let named = advice(ManagedIdentityId::ClientId("id".to_owned()));
         assert!(named.contains("az vmss identity assign"), "{named}");

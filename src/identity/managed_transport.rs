@@ -5,7 +5,7 @@
 //! 1.1.0-beta.1 do so, and no issue of azure-sdk-for-rust covers it. Therefore this transport parses the responses. It
 //! returns failures as [`EndpointError`], with an error kind that azure_identity does not retry.
 
-use crate::transport::{self, Reply};
+use crate::transport::{self, Reply, SendError};
 use azure_core::{
     error::ErrorKind,
     http::{AsyncRawResponse, HttpClient, Method, Request, StatusCode, headers::Headers},
@@ -53,7 +53,7 @@ impl HttpClient for ManagedTransport {
 #[derive(Debug)]
 pub enum EndpointError {
     /// There was no response.
-    Unreachable(String),
+    Unreachable(SendError),
     /// The response has this HTTP status, and its body is neither a token nor an error document.
     UnexpectedBody(u16),
     /// The response is an error document.
@@ -70,7 +70,7 @@ pub enum EndpointError {
 impl fmt::Display for EndpointError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            EndpointError::Unreachable(cause) => f.write_str(cause),
+            EndpointError::Unreachable(cause) => cause.fmt(f),
             EndpointError::UnexpectedBody(status) | EndpointError::Refused { status, .. } => {
                 write!(f, "the managed identity endpoint returned HTTP {status}")
             }

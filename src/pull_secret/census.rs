@@ -43,10 +43,10 @@ impl Census {
             return Err(Problem::new(
                 Reason::TooManyPullSecrets,
                 format!(
-                    "namespace {namespace} has {max} ACRPullSecrets, the maximum of --max-pull-secrets-per-namespace; delete \
-                     those that no Pod names, or use fewer generators and service accounts"
+                    "namespace {namespace} has {max} ACRPullSecrets, the --max-pull-secrets-per-namespace: delete unused ones"
                 ),
-            ));
+            )
+            .command(format!("kubectl get acrpullsecrets --namespace {namespace}")));
         }
         if !members.existing.contains(&name) {
             *members.reserved.entry(name).or_default() += 1;

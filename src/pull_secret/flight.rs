@@ -335,7 +335,7 @@ impl<K, V> Controls<K, V> {
 fn interrupted() -> Problem {
     Problem::new(
         Reason::ApiServerUnavailable,
-        "getting the token was interrupted, because its ACRPullSecret was deleted or its generator changed; try again",
+        "the token request was interrupted, because its ACRPullSecret was deleted or its generator changed: try again",
     )
 }
 

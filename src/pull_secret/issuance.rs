@@ -129,7 +129,7 @@ impl Issuance {
             return Err(Problem::new(
                 Reason::ApiServerUnavailable,
                 format!(
-                    "ACRPullSecret {} is being deleted; try again when it is gone",
+                    "ACRPullSecret {} is being deleted: try again when it is gone",
                     plan.key()
                 ),
             ));
@@ -290,7 +290,8 @@ impl Issuance {
         let conditions = owner.status.iter().flat_map(|status| &status.conditions);
         let mut failures = conditions.filter(|condition| condition.status != "True");
         if failures.all(|condition| condition.reason != reason) {
-            self.events.warn(owner.object_ref(&()), reason, &problem.message);
+            self.events
+                .warn(owner.object_ref(&()), reason, &problem.message());
         }
     }
 }

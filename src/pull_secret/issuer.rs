@@ -20,7 +20,7 @@ use crate::{
     telemetry::Metrics,
     transport::{Gates, Progress, Stage, deadline_exceeded},
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// How pull secrets are issued.
 #[derive(Clone, Debug)]
@@ -155,7 +155,7 @@ impl Inner {
             // It is about to be deleted, and this Pod needs it.
             let taken_back = self.marks.take_back(plan.key(), marked, &self.issuance.writer);
             let exists = deadline.bound(taken_back).await;
-            if !exists.unwrap_or_else(|| Err(deadline_exceeded(&Stage::Kubernetes)))? {
+            if !exists.unwrap_or_else(|| Err(deadline_exceeded(&Stage::Kubernetes, Duration::ZERO)))? {
                 freshness = Freshness::Stale;
             }
         }
@@ -171,7 +171,7 @@ impl Inner {
             Some(outcome) => outcome,
             None => Err(waiter
                 .last_problem()
-                .unwrap_or_else(|| deadline_exceeded(&waiter.progress().stage()))),
+                .unwrap_or_else(|| waiter.progress().deadline_exceeded())),
         }
     }
 

@@ -190,7 +190,7 @@ fn overwritten(plan: &PullSecretPlan) -> Problem {
     Problem::new(
         Reason::ApiServerUnavailable,
         format!(
-            "another replica wrote Secret {} from other inputs at the same time; try again",
+            "another replica wrote Secret {} from other inputs at the same time: try again",
             plan.key()
         ),
     )
@@ -237,10 +237,10 @@ fn status(
         unused_since: None,
     };
     let (ready, reason, message) = match token.scope_problem.as_ref().or(refusal.as_ref()) {
-        None => (true, ISSUED, HOLDS_TOKEN),
-        Some(problem) => (false, problem.reason.as_str(), problem.message.as_str()),
+        None => (true, ISSUED, HOLDS_TOKEN.to_owned()),
+        Some(problem) => (false, problem.reason.as_str(), problem.message()),
     };
-    status.set_ready(ready, reason, message, owner.metadata.generation, Time(now));
+    status.set_ready(ready, reason, &message, owner.metadata.generation, Time(now));
     status
 }
 
@@ -260,7 +260,7 @@ fn working(owner: &ACRPullSecret, now: Timestamp) -> ACRPullSecretStatus {
 
 fn failed(owner: &ACRPullSecret, problem: &Problem, now: Timestamp) -> ACRPullSecretStatus {
     let mut status = own_status(owner);
-    let (reason, message) = (problem.reason.as_str(), &problem.message);
+    let (reason, message) = (problem.reason.as_str(), &problem.message());
     let generation = owner.metadata.generation;
     match is_working(owner, now) {
         true => status.set_not_renewed(reason, message, generation, Time(now)),

@@ -39,18 +39,18 @@ impl PullSecretRequest {
         let kind = match kind {
             StoredKind::Known(kind) => *kind,
             StoredKind::Unknown(kind) => {
+                let kind = UntrustedText::quoted(kind).at_most(64);
                 return Err(invalid(format!(
-                    "{} is not a kind of generator that this webhook supports",
-                    UntrustedText::quoted(kind)
+                    "this webhook does not support generators of kind {kind}"
                 )));
             }
         };
         // A user may have written the spec.
         let parse = |name: &str| {
             ObjectName::new(name).ok_or_else(|| {
+                let name = UntrustedText::quoted(name).at_most(64);
                 invalid(format!(
-                    "{} in its spec is not a valid object name",
-                    UntrustedText::quoted(name)
+                    "{name} in the spec of the ACRPullSecret is not a valid object name"
                 ))
             })
         };

@@ -37,7 +37,7 @@ pub struct Resolution {
     /// The pull secret that is needed.
     pub plan: Arc<PullSecretPlan>,
     /// A warning about the generator.
-    pub warning: Option<String>,
+    pub warning: Option<Problem>,
 }
 
 impl Resolver {
@@ -132,7 +132,8 @@ impl Resolver {
             && let Some(generator) = self.generators.cached(request.namespace(), request.reference())
         {
             let about = generator.object_reference();
-            self.events.warn(about, problem.reason.as_str(), &problem.message);
+            self.events
+                .warn(about, problem.reason.as_str(), &problem.message());
         }
     }
 

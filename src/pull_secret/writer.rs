@@ -300,7 +300,7 @@ pub enum ReplaceError {
 pub fn owner_deleted(key: &NamespacedName) -> Problem {
     Problem::new(
         Reason::ApiServerUnavailable,
-        format!("ACRPullSecret {key} was deleted while its token was fetched; try again"),
+        format!("ACRPullSecret {key} was deleted while its token was fetched: try again"),
     )
 }
 
@@ -318,22 +318,22 @@ fn owner_reference(owner: &ACRPullSecret) -> OwnerReference {
 
 fn secret_problem(plan: &PullSecretPlan, error: CallError) -> Problem {
     let (namespace, name) = (plan.namespace(), plan.name());
+    let delete = format!("kubectl delete secret --namespace {namespace} {name}");
     match error {
         CallError::Api(s) if s.code == 403 && s.message.contains(OWNER_CHANGE_MESSAGE) => Problem::new(
             Reason::SecretConflict,
             format!(
-                "Secret {name} in namespace {namespace} lost its owner, and the admission plugin \
-                 OwnerReferencesPermissionEnforcement does not permit the webhook to set a new one; \
-                 delete it: kubectl delete secret --namespace {namespace} {name}"
+                "Secret {namespace}/{name} lost its owner, and OwnerReferencesPermissionEnforcement permits no new one: delete it"
             ),
-        ),
+        )
+        .command(delete),
         CallError::Api(s) if is_foreign(&s) => Problem::new(
             Reason::SecretConflict,
             format!(
-                "Secret {name} in namespace {namespace} belongs to somebody else and was not changed; \
-                 delete it if nobody needs it: kubectl delete secret --namespace {namespace} {name}"
+                "Secret {namespace}/{name} already exists and is not a pull Secret: delete it if it is not needed"
             ),
-        ),
+        )
+        .command(delete),
         other => api_problem(&format!("writing Secret {}", plan.key()), other),
     }
 }

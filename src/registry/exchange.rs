@@ -8,7 +8,6 @@ use crate::{
     problem::{Problem, Reason},
     telemetry::{Metrics, UpstreamCall},
     transport::{self, Caller, Gates, Preconnector, Reply},
-    untrusted::UntrustedText,
 };
 use jiff::Timestamp;
 use reqwest::StatusCode;
@@ -69,15 +68,8 @@ impl RegistryClient {
             ("access_token", entra.expose()),
         ];
         form.extend(tenant.map(|tenant| ("tenant", tenant)));
-        let response: TokenResponse<RefreshTokenBody> = self
-            .post(
-                caller,
-                UpstreamCall::RegistryExchange,
-                host,
-                "/oauth2/exchange",
-                &form,
-            )
-            .await?;
+        let response: TokenResponse<RefreshTokenBody> =
+            self.post(caller, &EXCHANGE, host, entra, &form).await?;
         let Some(scope) = scope else {
             return self.token(host, response, |body| body.refresh_token);
         };
@@ -88,16 +80,14 @@ impl RegistryClient {
             ("scope", &text),
             ("refresh_token", response.body.refresh_token.expose_secret()),
         ];
-        let response: TokenResponse<AccessTokenBody> = self
-            .post(caller, UpstreamCall::RegistryToken, host, "/oauth2/token", &form)
-            .await?;
+        let response: TokenResponse<AccessTokenBody> = self.post(caller, &TOKEN, host, entra, &form).await?;
         let token = self.token(host, response, |body| body.access_token)?;
         let scope_problem = repository_not_granted(scope, token.secret.expose_secret()).map(|repository| {
             Problem::new(
                 Reason::ScopeNotGranted,
                 format!(
-                    "{host} issued a token that cannot pull from repository {repository}, which spec.scope names; correct the \
-                     name, or grant the identity access to this repository"
+                    "the token of {host} cannot pull from repository {repository} of spec.scope: correct the name, or grant \
+                     the identity access to it"
                 ),
             )
         });
@@ -132,27 +122,20 @@ impl RegistryClient {
     async fn post<T: DeserializeOwned>(
         &self,
         caller: &Caller,
-        hop: UpstreamCall,
+        hop: &Hop,
         host: &RegistryHost,
-        path: &str,
+        entra: &EntraToken,
         form: &[(&str, &str)],
     ) -> Result<TokenResponse<T>, Problem> {
+        let path = hop.path;
         let request = self.http.post(format!("https://{host}{path}")).form(form);
         let call = || {
-            self.metrics.upstream_call(hop, async move {
+            self.metrics.upstream_call(hop.call, async move {
                 let sent = Timestamp::now();
-                let reply = transport::send(request).await.map_err(|cause| {
-                    Problem::new(
-                        Reason::RegistryUnavailable,
-                        format!(
-                            "{host}{path} could not be reached: {}; if this persists, check spec.registry",
-                            UntrustedText::new(&cause)
-                        ),
-                    )
-                    .unreachable()
-                })?;
+                let reply = transport::send(request).await;
+                let reply = reply.map_err(|error| error.of_registry(hop.name, host.as_str()))?;
                 if reply.status != StatusCode::OK {
-                    return Err(error_problem(host, path, &reply));
+                    return Err(error_problem(host, path, &reply, entra.client_id()));
                 }
                 // serde's error could quote the token, so it is discarded.
                 let body = serde_json::from_slice(&reply.body).map_err(|_| {
@@ -172,6 +155,27 @@ impl RegistryClient {
         self.gates.call(caller, name, name, call).await
     }
 }
+
+/// One of the two calls to a registry.
+struct Hop {
+    /// The call in metrics.
+    call: UpstreamCall,
+    /// What is requested, in messages.
+    name: &'static str,
+    path: &'static str,
+}
+
+const EXCHANGE: Hop = Hop {
+    call: UpstreamCall::RegistryExchange,
+    name: "the token exchange",
+    path: "/oauth2/exchange",
+};
+
+const TOKEN: Hop = Hop {
+    call: UpstreamCall::RegistryToken,
+    name: "the registry token",
+    path: "/oauth2/token",
+};
 
 /// A successful response of a token endpoint.
 struct TokenResponse<T> {
@@ -226,44 +230,65 @@ fn repository_not_granted<'a>(scope: &'a Scope, token: &str) -> Option<&'a str> 
     scope.first_not_granted(&jwt::unverified_claims::<Claims>(token)?.access)
 }
 
-/// The problem behind a response with a status other than 200.
-fn error_problem(host: &RegistryHost, path: &str, reply: &Reply) -> Problem {
+/// The problem behind a response with a status other than 200. `client_id` is that of the identity, if it is known.
+fn error_problem(host: &RegistryHost, path: &str, reply: &Reply, client_id: Option<&str>) -> Problem {
     let status = reply.status.as_u16();
-    let details = serde_json::from_slice::<AcrErrors>(&reply.body)
-        .ok()
-        .and_then(|e| e.errors.into_iter().next())
-        .map(|e| {
-            format!(
-                " ({}: {})",
-                UntrustedText::new(&e.code),
-                UntrustedText::new(&e.message)
-            )
-        })
-        .unwrap_or_default();
-    let (reason, hint) = match status {
+    let errors = serde_json::from_slice::<AcrErrors>(&reply.body);
+    let error = errors.ok().and_then(|list| list.errors.into_iter().next());
+    let detail = error.map(|error| format!("{}: {}", error.code, error.message));
+    let problem = match status {
         // The exchange answers 401 to an identity without a role, also while a new role assignment is not known yet.
-        401 => (
-            Reason::RoleAssignmentNotFound,
-            "; grant the identity AcrPull on the registry (Container Registry Repository Reader if the registry uses ABAC), \
-             and check that the registry belongs to the tenant; a new role assignment takes effect after a few minutes",
-        ),
-        403 => (
+        401 => role_missing(host.as_str(), client_id),
+        403 => Problem::new(
             Reason::RegistryRefused,
-            "; the registry's network rules may block the webhook's address",
+            format!(
+                "{host} refused the webhook's address (HTTP 403): allow it, or resolve its private endpoint"
+            ),
         ),
-        404 => (
+        404 => Problem::new(
             Reason::RegistryRefused,
-            "; check spec.registry: this host has no token endpoint",
+            format!("{host} has no token endpoint (HTTP 404): correct spec.registry"),
         ),
-        400 | 405..=407 | 410..=428 => (Reason::RegistryRefused, ""),
-        429 => (Reason::RegistryThrottled, "; the registry is throttling requests"),
-        _ => (Reason::RegistryUnavailable, ""),
+        400 | 405..=407 | 410..=428 => Problem::new(
+            Reason::RegistryRefused,
+            format!("{host}{path} returned HTTP {status}"),
+        ),
+        429 => Problem::new(
+            Reason::RegistryThrottled,
+            format!("{host} is throttling requests (HTTP 429)"),
+        ),
+        _ => Problem::new(
+            Reason::RegistryUnavailable,
+            format!("{host}{path} returned HTTP {status}"),
+        ),
+    };
+    problem
+        .quoting(&detail.unwrap_or_default())
+        .retry_after(reply.retry_after)
+}
+
+/// The problem of an identity without a role on the registry.
+pub fn role_missing(host: &str, client_id: Option<&str>) -> Problem {
+    let identity = match client_id {
+        Some(client_id) => format!("client id {client_id}"),
+        None => "the identity".to_owned(),
     };
     Problem::new(
-        reason,
-        format!("{host}{path} returned HTTP {status}{details}{hint}"),
+        Reason::RoleAssignmentNotFound,
+        format!("{host} gives {identity} no access: assign AcrPull (ABAC: Container Registry Repository Reader), and wait"),
     )
-    .retry_after(reply.retry_after)
+    .command(assign_role(host, client_id))
+}
+
+/// The command that lets an identity pull from a registry.
+fn assign_role(host: &str, client_id: Option<&str>) -> String {
+    let assignee = client_id.unwrap_or("PRINCIPAL_ID");
+    // The login server of a registry may continue with a hyphen and a hash, which are not part of its name.
+    let name = host.split(['.', '-']).next().unwrap_or(host);
+    format!(
+        "az role assignment create --role AcrPull --assignee {assignee} --scope \"$(az acr show --name {name} --query id \
+         --output tsv)\""
+    )
 }
 
 /// Parses `data` as a response of a registry's token endpoint. The first byte selects the HTTP status.
@@ -276,8 +301,11 @@ pub(crate) fn fuzz(data: &[u8]) {
     let (Some(host), Some(reply)) = (permitted, Reply::fuzz(data)) else {
         return;
     };
-    let problem = error_problem(&host, "/oauth2/exchange", &reply);
-    assert!(problem.message.len() < 8 * 1024, "a message is bounded");
+    let problem = error_problem(&host, "/oauth2/exchange", &reply, None);
+    assert!(
+        problem.to_string().len() <= crate::problem::MAX_SENTENCE_BYTES,
+        "a message is bounded"
+    );
     let clock = AzureClock::new(Metrics::new());
     if let Ok(body) = serde_json::from_slice::<RefreshTokenBody>(&reply.body)
         && let Some(expires) = expiry(body.refresh_token.expose_secret())
@@ -370,6 +398,7 @@ mod tests {
                     date: None,
                     body: body.into(),
                 },
+                Some("11111111-0000-0000-0000-000000000001"),
             )
         };
         let denied = classify(
@@ -377,7 +406,26 @@ mod tests {
             r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required","detail":null}]}"#,
         );
         assert_eq!(denied.reason, Reason::RoleAssignmentNotFound);
-        assert!(denied.message.contains("(UNAUTHORIZED: authentication required)"));
+        let text = denied.to_string();
+        for part in [
+            "contoso.azurecr.io",
+            "AcrPull",
+            "Repository Reader",
+            "11111111-0000-0000-0000-000000000001",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        let command = denied.command.unwrap();
+        assert_eq!(
+            command.as_str(),
+            "az role assignment create --role AcrPull --assignee 11111111-0000-0000-0000-000000000001 \
+             --scope \"$(az acr show --name contoso --query id --output tsv)\""
+        );
+        let refused = classify(
+            403,
+            r#"{"errors":[{"code":"DENIED","message":"client with IP '1.2.3.4' is not allowed"}]}"#,
+        );
+        assert!(refused.to_string().contains("(DENIED: client"), "{refused}");
         for (status, reason) in [
             (403, Reason::RegistryRefused),
             (404, Reason::RegistryRefused),

@@ -12,6 +12,9 @@ use std::{fmt, str::FromStr};
 /// and a later owner of the domain would receive tokens.
 pub const DEFAULT_SUFFIXES: &str = "azurecr.io,azurecr.cn,azurecr.us";
 
+/// The maximum length of an invalid registry in a message.
+const MAX_SHOWN_BYTES: usize = 64;
+
 /// The domain suffixes of the registries that may receive a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegistrySuffixes(Vec<String>);
@@ -19,14 +22,13 @@ pub struct RegistrySuffixes(Vec<String>);
 impl RegistrySuffixes {
     /// Checks the generator's `spec.registry`.
     pub fn permit(&self, registry: &str) -> Result<RegistryHost, Problem> {
-        let shown = UntrustedText::quoted(registry);
+        let shown = UntrustedText::quoted(registry).at_most(MAX_SHOWN_BYTES);
         // This check bounds the length before the name is copied.
         if !is_dns_name(registry) {
             return Err(Problem::new(
                 Reason::RegistryNotAllowed,
                 format!(
-                    "spec.registry {shown} is not a plain host name; write only the login server, \
-                     such as contoso.azurecr.io, without scheme, port or path"
+                    "spec.registry {shown} is not a plain host name: write the login server, such as contoso.azurecr.io"
                 ),
             ));
         }
@@ -41,13 +43,13 @@ impl RegistrySuffixes {
             // The name of a registry without its domain is what Azure's own commands take.
             let advice = match (host.contains('.'), self.0.first()) {
                 (false, Some(suffix)) => format!("write its login server, such as {host}.{suffix}"),
-                _ => "correct it, or ask your cluster administrator to add its suffix to --registry-suffixes"
-                    .to_owned(),
+                _ => "correct it, or have its suffix added to --registry-suffixes".to_owned(),
             };
             return Err(Problem::new(
                 Reason::RegistryNotAllowed,
-                format!("spec.registry {shown} is not under a permitted suffix ({self}); {advice}"),
-            ));
+                format!("spec.registry {shown} is not under a permitted suffix: {advice}"),
+            )
+            .quoting(&self.to_string()));
         }
         Ok(RegistryHost(host))
     }
@@ -126,10 +128,7 @@ mod tests {
     #[test]
     fn the_refusal_of_a_name_without_a_domain_suggests_the_login_server() {
         let problem = permit("contoso").unwrap_err();
-        assert!(
-            problem.message.ends_with("such as contoso.azurecr.io"),
-            "{problem}"
-        );
+        assert!(problem.fact.ends_with("such as contoso.azurecr.io"), "{problem}");
     }
 
     #[test]

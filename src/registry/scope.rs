@@ -2,10 +2,7 @@
 //! Several scopes are separated by spaces. Wildcards are not supported.
 //! Source: <https://distribution.github.io/distribution/spec/auth/scope/>.
 
-use crate::{
-    problem::{Problem, Reason},
-    untrusted::UntrustedText,
-};
+use crate::problem::{Problem, Reason};
 use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
 
@@ -29,7 +26,7 @@ impl Scope {
             return Err(Problem::new(
                 Reason::ScopeInvalid,
                 format!(
-                    "spec.scope is longer than {MAX_SCOPE_LENGTH} bytes; name fewer repositories, or remove it"
+                    "spec.scope is longer than {MAX_SCOPE_LENGTH} bytes: name fewer repositories, or remove it"
                 ),
             ));
         }
@@ -47,7 +44,7 @@ impl Scope {
             checked.push_str(part);
         }
         if checked.is_empty() {
-            let why = "it is empty; remove it to get an unscoped token";
+            let why = "it is empty, so remove it to get an unscoped token";
             return Err(invalid(text, text, why));
         }
         if !can_pull {
@@ -72,6 +69,18 @@ impl Scope {
         };
         let mut pulls = self.parts().filter(|part| part.actions.contains(&PULL));
         pulls.find(|part| !can_pull(part.name)).map(|part| part.name)
+    }
+
+    /// Whether a token with this scope can pull from the repository.
+    pub fn can_pull(&self, repository: &str) -> bool {
+        // `parse` accepted every part. A warm admission must not parse or allocate again.
+        self.0.split(' ').any(|part| {
+            let rest = part
+                .strip_prefix(REPOSITORY)
+                .and_then(|rest| rest.strip_prefix(':'));
+            rest.and_then(|rest| rest.rsplit_once(':'))
+                .is_some_and(|(name, actions)| name == repository && actions.split(',').any(|a| a == PULL))
+        })
     }
 
     fn parts(&self) -> impl Iterator<Item = RequestedAccess<'_>> {
@@ -118,12 +127,11 @@ impl<'a> RequestedAccess<'a> {
             return Err(invalid(
                 text,
                 star,
-                "wildcards are not supported; name each repository and action",
+                "wildcards are not supported, so name each repository and action",
             ));
         }
         if let Some((host, _)) = name.split_once('/').filter(|(first, _)| is_registry(first)) {
-            let why =
-                "a repository name does not include the registry; leave out the host and the slash after it";
+            let why = "a repository name does not include the registry";
             return Err(invalid(text, host, why));
         }
         for component in name.split('/') {
@@ -132,7 +140,7 @@ impl<'a> RequestedAccess<'a> {
                 return Err(invalid(
                     text,
                     at,
-                    "a repository name consists of lower-case letters and digits, joined by '.', '_', '__' or '-', in parts separated by '/'",
+                    "a repository name has parts of lower-case letters, digits, '.', '_' and '-', separated by '/'",
                 ));
             }
         }
@@ -167,11 +175,11 @@ pub struct GrantedAccess {
 fn invalid(text: &str, part: &str, why: &str) -> Problem {
     let offset = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
     let column = text.get(..offset).map_or(0, |before| before.chars().count()) + 1;
-    let text = UntrustedText::quoted(text);
     Problem::new(
         Reason::ScopeInvalid,
-        format!("spec.scope {text} is invalid at character {column}: {why}"),
+        format!("spec.scope is invalid at character {column}: {why}"),
     )
+    .quoting(text)
 }
 
 /// Whether the first part of a name is a registry of one of Azure's clouds. A registry of another domain cannot be
@@ -228,9 +236,9 @@ mod tests {
             let problem = Scope::parse(text).unwrap_err();
             assert_eq!(problem.reason, Reason::ScopeInvalid);
             assert!(
-                problem.message.contains(&format!("at character {column}:")),
+                problem.fact.contains(&format!("at character {column}:")),
                 "{text:?}: {}",
-                problem.message
+                problem.fact
             );
         }
     }
@@ -242,13 +250,13 @@ mod tests {
         assert!(Scope::parse(&longest).is_ok());
         let more = format!("{longest} {}", part(MAX_REPOSITORIES));
         let problem = Scope::parse(&more).unwrap_err();
-        assert!(problem.message.contains("more than 64 repositories"), "{problem}");
+        assert!(problem.fact.contains("more than 64 repositories"), "{problem}");
         let long = format!("repository:{}:pull", "a".repeat(MAX_SCOPE_LENGTH));
         for text in [long, "repository:app:pull ".repeat(1 << 16)] {
             let problem = Scope::parse(&text).unwrap_err();
             assert_eq!(problem.reason, Reason::ScopeInvalid);
-            assert!(problem.message.contains("longer than 4096 bytes"), "{problem}");
-            assert!(problem.message.len() < 200);
+            assert!(problem.fact.contains("longer than 4096 bytes"), "{problem}");
+            assert!(problem.fact.len() < 200);
         }
     }
 

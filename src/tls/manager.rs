@@ -323,7 +323,7 @@ impl WriteError {
         match result {
             Ok(_) => Ok(()),
             Err(CallError::Api(status)) if status.code == 409 => Err(Self::Conflict),
-            Err(error) => Err(Self::Failed(kubernetes::api_problem(call, error).message)),
+            Err(error) => Err(Self::Failed(kubernetes::api_problem(call, error).sentence())),
         }
     }
 }

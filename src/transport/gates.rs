@@ -11,7 +11,7 @@
 //!
 //! All hosts together have a limit too, which bounds memory. One host may use a quarter of it.
 
-use super::progress::{Progress, Stage, deadline_exceeded};
+use super::progress::{Progress, Stage};
 use crate::{
     fair_semaphore::{FairPermit, FairSemaphore, Lane},
     problem::Problem,
@@ -117,7 +117,7 @@ impl Gates {
             progress,
         } = caller;
         let waiting = self.0.metrics.track_waiting_call();
-        let staged = progress.at(Stage::Queue(API_SERVER_NAME.into()));
+        let staged = progress.at(self.0.queue(API_SERVER_NAME.into()));
         let _permit = self.0.kubernetes.acquire(namespace, *lane).await;
         drop((waiting, staged));
         // Thousands of calls may wait, and a call's future is large, so it is created only after the permit is granted.
@@ -199,14 +199,22 @@ impl Inner {
             progress,
         } = caller;
         let _waiting = self.metrics.track_waiting_call();
-        let _staged = progress.at(Stage::Queue(gate.name.clone()));
+        let _staged = progress.at(self.queue(gate.name.clone()));
         let both = async {
             let host = gate.permits.acquire(namespace, *lane).await;
             (host, self.all.acquire(namespace, *lane).await)
         };
         timeout(MAX_QUEUE_WAIT, both)
             .await
-            .map_err(|_| deadline_exceeded(&Stage::Queue(gate.name.clone())))
+            .map_err(|_| progress.deadline_exceeded())
+    }
+
+    /// The stage of a call that waits for a permit.
+    fn queue(&self, host: Arc<str>) -> Stage {
+        Stage::Queue {
+            host,
+            limit: self.limit,
+        }
     }
 
     fn check_pause(&self, subject: &str) -> Result<(), Problem> {
@@ -242,8 +250,13 @@ impl Inner {
 /// The same problem, for a call that was not made.
 fn retry_later(problem: &Problem, left: Duration) -> Problem {
     let seconds = left.as_secs_f64().ceil();
-    let message = format!("{}; it is tried again in {seconds} s", problem.message);
-    Problem::new(problem.reason, message).retry_after(Some(left))
+    let fact = format!("{}; it is tried again in {seconds} s", problem.fact);
+    Problem {
+        fact,
+        retry_after: Some(left),
+        unreachable: false,
+        ..problem.clone()
+    }
 }
 
 impl Gate {

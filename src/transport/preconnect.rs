@@ -48,7 +48,7 @@ impl Preconnector {
         tokio::spawn(async move {
             // The actual request will meet the same error and report it.
             if let Err(error) = super::send(request).await {
-                tracing::debug!(url, error, "a preconnect failed");
+                tracing::debug!(url, %error, "a preconnect failed");
             }
             drop(permit);
         });

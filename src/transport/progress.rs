@@ -2,7 +2,8 @@
 
 use crate::problem::{Problem, Reason};
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+use tokio::time::Instant;
 
 /// What an attempt to issue a token waits for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,31 +13,48 @@ pub enum Stage {
     Kubernetes,
     /// The end of an earlier attempt with other inputs.
     Predecessor,
-    /// A permit to call this host.
-    Queue(Arc<str>),
+    /// A permit to call a host.
+    Queue {
+        /// The host.
+        host: Arc<str>,
+        /// How many calls to the host may be in progress.
+        limit: usize,
+    },
     /// A response of this host.
     Host(Arc<str>),
 }
 
-/// What an attempt to issue a token currently waits for. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub struct Progress(Arc<Mutex<Stage>>);
+/// What an attempt to issue a token currently waits for, and since when. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Progress(Arc<Mutex<(Stage, Instant)>>);
 
 impl Progress {
     /// The current stage.
     pub fn stage(&self) -> Stage {
-        self.0.lock().clone()
+        self.0.lock().0.clone()
     }
 
     /// Sets the current stage.
     pub fn set(&self, stage: Stage) {
-        *self.0.lock() = stage;
+        *self.0.lock() = (stage, Instant::now());
     }
 
     /// Sets the stage until the guard is dropped.
     pub fn at(&self, stage: Stage) -> StageGuard<'_> {
         self.set(stage);
         StageGuard(self)
+    }
+
+    /// The problem of an attempt whose deadline passes now.
+    pub fn deadline_exceeded(&self) -> Problem {
+        let (stage, since) = self.0.lock().clone();
+        deadline_exceeded(&stage, since.elapsed())
+    }
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new((Stage::default(), Instant::now()))))
     }
 }
 
@@ -49,27 +67,28 @@ impl Drop for StageGuard<'_> {
     }
 }
 
-/// The problem of a call whose deadline passed while it waited for `stage`.
-pub fn deadline_exceeded(stage: &Stage) -> Problem {
+/// The problem of a call whose deadline passed while it waited for `stage`, for this long.
+pub fn deadline_exceeded(stage: &Stage, waited: Duration) -> Problem {
+    let seconds = waited.as_secs_f64().round();
     match stage {
         Stage::Kubernetes => Problem::new(
             Reason::ApiServerUnavailable,
-            "the API server did not answer the webhook's own calls before the webhook's timeout",
+            "the API server did not answer the webhook's own calls before the webhook's time-out",
         ),
         Stage::Predecessor => Problem::new(
             Reason::UpstreamTimeout,
-            "an earlier attempt, from before the generator or service account changed, did not end before the API server's \
-             timeout",
+            "an earlier attempt, from before the generator or service account changed, did not end before the time-out",
         ),
-        Stage::Queue(host) => Problem::new(
-            Reason::UpstreamTimeout,
+        Stage::Queue { host, limit } => Problem::new(
+            Reason::QueueTimeout,
             format!(
-                "the call to {host} was still queued at the timeout: too many calls to this host are in progress"
+                "the call to {host} waited {seconds} s for one of the webhook's {limit} concurrent calls: raise \
+                 --issue-concurrency"
             ),
         ),
         Stage::Host(host) => Problem::new(
             Reason::UpstreamTimeout,
-            format!("{host} did not respond before the API server's timeout"),
+            format!("{host} did not respond within {seconds} s, before the API server's time-out"),
         ),
     }
 }

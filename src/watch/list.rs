@@ -3,7 +3,7 @@
 //! kube accepts a page of any size, and holds its bytes twice. Users decide how large objects are: 500 objects of 1.5
 //! MiB each make a page of 750 MiB.
 
-use crate::kubernetes::{CALL_TIMEOUT, CallError};
+use crate::kubernetes::{CALL_TIMEOUT, CallError, is_kind_missing};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use kube::{
     Api, Client, Resource,
@@ -77,18 +77,12 @@ where
         fetch(&client, request.map(Body::from), MAX_OBJECT_BYTES).await
     };
     match timeout(CALL_TIMEOUT, object).await {
-        Ok(Err(CallError::Api(status))) if status.code == 404 && names_object(&status) => Ok(None),
+        Ok(Err(CallError::Api(status))) if status.code == 404 && !is_kind_missing(&status) => Ok(None),
         Ok(object) => object.map(Some),
         Err(_) => Err(CallError::Transport(format!(
             "no response within {CALL_TIMEOUT:?}"
         ))),
     }
-}
-
-/// Whether a status is about an object. That of a path which the API server does not serve is not.
-fn names_object(status: &Status) -> bool {
-    let details = status.details.as_ref();
-    details.is_some_and(|details| !details.name.is_empty())
 }
 
 async fn fetch<T: DeserializeOwned>(

@@ -258,10 +258,38 @@ async fn a_pull_secret_that_no_image_needs_causes_a_warning() {
     assert_eq!(
         warnings,
         [
-            "acr-pull-webhook: no image of the Pod comes from contoso.azurecr.io, the registry of ACRAccessToken contoso"
+            "acr-pull-webhook: RegistryNotUsed: no image of the Pod comes from contoso.azurecr.io, the registry of \
+             ACRAccessToken contoso; see https://acr-pull.dev/reasons.html#registrynotused"
         ]
     );
     let spec = annotated.spec.as_mut().unwrap();
     spec.init_containers = from(json!([{"name": "init", "image": "contoso.azurecr.io/team-a/app:1"}]));
     assert!(env.warnings(namespace, &annotated).await.is_empty());
+}
+
+#[testkit::test]
+async fn an_image_that_no_scope_contains_causes_a_warning() {
+    let env = TestEnv::start().await;
+    let namespace = &env.team_a.namespace;
+    let own = env.team_a.repository;
+    let scope = format!("repository:{own}:pull");
+    namespace.apply_generator("scoped", json!({"scope": scope})).await;
+    let warnings = async |generators: &str, image: &str| {
+        let mut pod = pod("app", generators);
+        pod.spec.as_mut().unwrap().containers[0].image = Some(image.to_owned());
+        env.warnings(namespace, &pod).await
+    };
+    let inside = format!("contoso.azurecr.io/{own}@sha256:{}", "0".repeat(64));
+    assert!(warnings("scoped", &inside).await.is_empty());
+    let outside = "contoso.azurecr.io/elsewhere/app:1";
+    assert_eq!(
+        warnings("scoped", outside).await,
+        [
+            "acr-pull-webhook: ImageOutsideScope: image contoso.azurecr.io/elsewhere/app is not in spec.scope of \
+             ACRAccessToken scoped, so the kubelet cannot pull it; see https://acr-pull.dev/reasons.html#imageoutsidescope"
+        ]
+    );
+    // The token of another generator for the registry covers the image.
+    assert!(warnings("scoped,contoso", outside).await.is_empty());
+    assert!(warnings("contoso,scoped", outside).await.is_empty());
 }

@@ -52,7 +52,7 @@ async fn assert_policy_refuses_other_labels(env: &TestEnv, name: &str) {
     set_in_policy(env, [r#"{"team": "b"}"#, "{}"]).await;
     eventually("the policy refuses labels that it does not list", async || {
         let condition = env.team_a.namespace.status(name).await.conditions.pop()?;
-        let is_refused = condition.status == "False" && condition.reason == "WriteForbidden";
+        let is_refused = condition.status == "False" && condition.reason == "PolicyDenied";
         is_refused.then(|| {
             assert!(
                 condition.message.contains("may only write pull secrets"),

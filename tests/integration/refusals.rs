@@ -177,7 +177,7 @@ async fn a_permanent_refusal_of_entra_refuses_the_pod() {
         "EntraRefused",
         &[
             "AADSTS700016",
-            &format!("az ad sp show --id {unknown}"),
+            unknown,
             &format!(
                 "kubectl annotate serviceaccount --overwrite --namespace {namespace} stranger {CLIENT_ID}="
             ),

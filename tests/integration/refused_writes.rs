@@ -119,7 +119,7 @@ async fn a_quota_on_secrets_refuses_the_pod() {
         &env,
         &pod("app", "contoso"),
         403,
-        "WriteForbidden",
+        "QuotaExceeded",
         &["exceeded quota", "no-secrets"],
     )
     .await;

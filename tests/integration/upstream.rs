@@ -105,6 +105,13 @@ async fn a_usable_secret_serves_pods_during_an_outage() {
     );
 }
 
+/// The warnings of an answer, each on a line as kubectl prints them.
+fn warnings_of(answer: &Value) -> String {
+    let warnings = answer["response"]["warnings"].as_array().unwrap();
+    let warnings: Vec<_> = warnings.iter().map(|warning| warning.as_str().unwrap()).collect();
+    warnings.join("\n")
+}
+
 /// The expected result of an answer of Entra.
 enum Expected {
     /// The Pod is admitted without a warning.
@@ -146,7 +153,7 @@ fn entra_errors() -> Vec<(u32, Expected)> {
             700016,
             Refused("EntraRefused", &["kubectl annotate serviceaccount"]),
         ),
-        (700024, Refused("EntraRefused", &["clock"])),
+        (700024, Refused("ClockSkewed", &["clock", " s "])),
         (700027, Refused("EntraRefused", &["/openid/v1/jwks"])),
         (50027, Refused("EntraRefused", &["/openid/v1/jwks"])),
         (
@@ -210,7 +217,7 @@ fn other_answers() -> Vec<(Effect, Expected)> {
             Effect::Reset,
             Warned(
                 "EntraUnavailable",
-                &["login.microsoftonline.com could not be reached"],
+                &["login.microsoftonline.com:443 gave no complete response for the Entra token"],
             ),
         ),
         (
@@ -230,8 +237,8 @@ fn other_answers() -> Vec<(Effect, Expected)> {
     ]
 }
 
-/// Asserts that the answer to a Pod is as expected; returns the message or the warning.
-fn assert_expected<'a>(effect: &Effect, expected: &Expected, answer: &'a Value) -> Option<&'a str> {
+/// Asserts that the answer to a Pod is as expected; returns the message or the warnings.
+fn assert_expected(effect: &Effect, expected: &Expected, answer: &Value) -> Option<String> {
     let response = &answer["response"];
     let (text, reason, texts) = match expected {
         Expected::Admitted => {
@@ -244,7 +251,7 @@ fn assert_expected<'a>(effect: &Effect, expected: &Expected, answer: &'a Value) 
         }
         Expected::Warned(reason, texts) => {
             assert_eq!(response["allowed"], true, "{effect:?}: {answer}");
-            (&response["warnings"][0], reason, texts)
+            (warnings_of(answer), reason, texts)
         }
         Expected::Refused(reason, texts) => {
             assert_eq!(
@@ -252,15 +259,25 @@ fn assert_expected<'a>(effect: &Effect, expected: &Expected, answer: &'a Value) 
                 (&Value::Bool(false), &403.into()),
                 "{effect:?}"
             );
-            (&response["status"]["message"], reason, texts)
+            let message = response["status"]["message"].as_str().unwrap();
+            let uid = response["uid"].as_str().unwrap();
+            assert!(
+                message.ends_with(&format!("\n(uid {uid} in the log of acr-pull-webhook)")),
+                "{message}"
+            );
+            (message.to_owned(), reason, texts)
         }
     };
-    let text = text.as_str().unwrap();
     for part in texts.iter().chain([reason]) {
         assert!(text.contains(part), "{effect:?}: {part:?} is missing: {text}");
     }
     assert!(
         !text.contains("Trace ID") && !text.contains('\r'),
+        "{effect:?}: {text}"
+    );
+    let link = format!("https://acr-pull.dev/reasons.html#{}", reason.to_lowercase());
+    assert!(
+        text.lines().next().unwrap().ends_with(&link),
         "{effect:?}: {text}"
     );
     Some(text)

@@ -1,7 +1,12 @@
 //! The places of a Pod in which an image can stand.
 
-use crate::{admission::bounded_list::ListItem, text::Text};
+use crate::{admission::bounded_list::ListItem, names::MAX_NAME_LENGTH, text::Text};
 use serde::Deserialize;
+use std::collections::BTreeSet;
+
+/// The maximum number and the maximum length of the images that a detached request keeps.
+const MAX_IMAGES: usize = 64;
+const MAX_IMAGE_LENGTH: usize = 2 * MAX_NAME_LENGTH;
 
 #[derive(Debug, Deserialize)]
 pub struct Container<'a> {
@@ -36,4 +41,21 @@ impl ListItem for Volume<'_> {
 /// The name of a registry without the default port of HTTPS.
 pub fn without_port(registry: &str) -> &str {
     registry.strip_suffix(":443").unwrap_or(registry)
+}
+
+/// An image without its tag and its digest.
+pub fn without_tag(image: &str) -> &str {
+    let image = image.split_once('@').map_or(image, |(name, _)| name);
+    match image.rsplit_once(':') {
+        // Otherwise this is the port of the registry.
+        Some((name, tag)) if !tag.contains('/') => name,
+        _ => image,
+    }
+}
+
+/// The different images without tags, unless they are too many or too long to be kept.
+pub fn distinct<'a>(images: impl Iterator<Item = &'a str>) -> Option<Vec<String>> {
+    let images: BTreeSet<_> = images.map(without_tag).collect();
+    let is_small = images.len() <= MAX_IMAGES && images.iter().all(|image| image.len() <= MAX_IMAGE_LENGTH);
+    is_small.then(|| images.into_iter().map(str::to_owned).collect())
 }

@@ -157,7 +157,7 @@ fn the_uid_of_an_invalid_review_is_parsed() {
     body["request"]["object"] = json!({});
     let (uid, problem) = parse(body.to_string().as_bytes()).unwrap_err();
     assert_eq!(uid.as_deref(), Some("u-1"));
-    assert!(problem.message.contains("v1beta1"), "{problem}");
+    assert!(problem.to_string().contains("v1beta1"), "{problem}");
     assert_eq!(parse(b"{").unwrap_err().0, None);
 }
 
@@ -264,11 +264,11 @@ fn values_above_a_limit_are_refused() {
     for (object, message) in [
         (
             json!({"metadata": {}, "spec": {"containers": vec![json!({}); 1001]}}),
-            "InvalidReview: the AdmissionReview is invalid: the Pod has more than 1000 containers of one kind",
+            "InvalidReview: the AdmissionReview is invalid (the Pod has more than 1000 containers of one kind",
         ),
         (
             json!({"metadata": {}, "spec": {"imagePullSecrets": vec![json!({}); 129]}}),
-            "InvalidReview: the AdmissionReview is invalid: the Pod has more than 128 imagePullSecrets",
+            "InvalidReview: the AdmissionReview is invalid (the Pod has more than 128 imagePullSecrets",
         ),
         (
             json!({"metadata": {}, "spec": {"containers": images}}),

@@ -1,6 +1,6 @@
 //! The client id and the tenant id of an Entra application.
 
-use super::{GeneratorInNamespace, ResolveRules};
+use super::{GeneratorInNamespace, MAX_SHOWN_BYTES, ResolveRules};
 use crate::{
     identity::TenantIdSource,
     names::{MAX_NAME_LENGTH, is_dns_name, is_guid},
@@ -52,9 +52,9 @@ pub(super) fn check_tenant_id(id: &str, location: &str) -> Result<(), Problem> {
 }
 
 fn invalid(what: &str, id: &str, why: &str, location: &str) -> Problem {
-    let id = UntrustedText::quoted(id);
+    let id = UntrustedText::quoted(id).at_most(MAX_SHOWN_BYTES);
     Problem::new(
         Reason::IdentityInvalid,
-        format!("{what} {id} {why}; correct {location}"),
+        format!("{what} {id} {why}: correct {location}"),
     )
 }

@@ -8,7 +8,6 @@ use crate::{
     generator::access_token::MAX_IDENTITY_ID_LENGTH,
     identity::{CloudEndpoints, ManagedIdentity, ManagedIdentityId, TenantIdSource},
     problem::{Problem, Reason},
-    untrusted::UntrustedText,
 };
 
 /// The first segment of every resource id.
@@ -27,9 +26,8 @@ impl ResolveRules {
             return Err(Problem::new(
                 Reason::ManagedIdentityNotAllowed,
                 format!(
-                    "{reference} uses a managed identity of the webhook, which Pods of namespace {namespace} may not use; \
-                     set spec.auth.workloadIdentity instead, or ask your cluster administrator to add {namespace} to \
-                     --managed-identity-namespaces"
+                    "{reference} uses a managed identity, which Pods of namespace {namespace} may not use: use \
+                     workloadIdentity, or extend --managed-identity-namespaces"
                 ),
             ));
         }
@@ -37,7 +35,7 @@ impl ResolveRules {
         let id = match id.trim() {
             _ if id.len() > MAX_IDENTITY_ID_LENGTH => {
                 return Err(generator.invalid(&format!(
-                    "has an id longer than {MAX_IDENTITY_ID_LENGTH} bytes in spec.auth.managedIdentity.identityId; correct it"
+                    "has an id longer than {MAX_IDENTITY_ID_LENGTH} bytes in spec.auth.managedIdentity.identityId"
                 )));
             }
             "" => ManagedIdentityId::SystemAssigned,
@@ -45,10 +43,9 @@ impl ResolveRules {
             id if id.contains('/') => {
                 if !is_resource_id(id) {
                     return Err(generator.invalid(&format!(
-                        "has an invalid resource id {} in spec.auth.managedIdentity.identityId: it does not start with \
-                         {RESOURCE_ID_PREFIX}, or contains a character that resource ids cannot contain; correct it",
-                        UntrustedText::quoted(id)
-                    )));
+                        "has an invalid resource id in spec.auth.managedIdentity.identityId: write {RESOURCE_ID_PREFIX}..."
+                    ))
+                    .quoting(id));
                 }
                 ManagedIdentityId::ResourceId(id.to_owned())
             }

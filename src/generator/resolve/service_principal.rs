@@ -1,9 +1,9 @@
 //! A service principal: the Secret keys that hold its client id and its client secret.
 
-use super::{GeneratorInNamespace, ResolveRules, application::check_tenant_id};
+use super::{GeneratorInNamespace, MAX_SHOWN_BYTES, ResolveRules, application::check_tenant_id};
 use crate::{
     generator::access_token::{SecretKeySelector, ServicePrincipalAuth},
-    identity::{CloudEndpoints, ForMessages, SecretKey, ServicePrincipal},
+    identity::{CloudEndpoints, ForMessages, SecretKey, ServicePrincipal, patch_tenant_id},
     names::MAX_NAME_LENGTH,
     problem::{Problem, Reason},
     untrusted::UntrustedText,
@@ -32,11 +32,12 @@ impl ResolveRules {
             Problem::new(
                 Reason::TenantIdMissing,
                 format!(
-                    "no tenant id is configured for the service principal of {}; set spec.tenantId in it, or --tenant-id on \
-                     the webhook",
+                    "no tenant id is configured for the service principal of {}: set its spec.tenantId, or --tenant-id of the \
+                     webhook",
                     generator.reference
                 ),
             )
+            .command(patch_tenant_id(generator.reference, generator.namespace))
         })?;
         check_tenant_id(tenant_id, &generator.tenant_id_location(&tenant_id_source))?;
         Ok(ServicePrincipal {
@@ -54,7 +55,7 @@ impl<'a> GeneratorInNamespace<'a> {
         let path = format!("spec.auth.servicePrincipal.secretRef.{field}");
         let required = |value: &'a Option<String>, part: &str| {
             let value = value.as_deref().filter(|value| !value.is_empty());
-            value.ok_or_else(|| self.invalid(&format!("has no {path}.{part}; set it")))
+            value.ok_or_else(|| self.invalid(&format!("has no {path}.{part}")))
         };
         let namespace = self.referenced_namespace(
             selector.namespace.as_deref(),
@@ -67,8 +68,8 @@ impl<'a> GeneratorInNamespace<'a> {
         let is_key_byte = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
         if key.len() > MAX_NAME_LENGTH || !key.bytes().all(is_key_byte) {
             return Err(self.invalid(&format!(
-                "has an invalid {path}.key: {} is not a valid key of a Secret; correct it",
-                UntrustedText::quoted(key)
+                "has an invalid {path}.key: {} is not a valid key of a Secret",
+                UntrustedText::quoted(key).at_most(MAX_SHOWN_BYTES)
             )));
         }
         Ok(SecretKey {

@@ -152,7 +152,7 @@ fn a_cluster_generator_may_use_a_service_account_that_allows_the_namespace() {
                 let command = format!(
                     "kubectl annotate serviceaccount --overwrite --namespace central puller {ALLOWED_NAMESPACES}={list}"
                 );
-                assert!(problem.message.contains(&command), "{problem}");
+                assert_eq!(problem.command.map(|c| c.to_string()), Some(command));
             }
         }
         assert_eq!(
@@ -228,13 +228,13 @@ fn each_cloud_has_its_own_entra_and_registries() {
             assert_eq!(refused.is_none(), spec.registry == registry);
             assert!(
                 refused.is_none_or(|problem| problem.reason == Reason::RegistryNotAllowed
-                    && problem.message.contains("spec.environmentType"))
+                    && problem.fact.contains("spec.environmentType"))
             );
         }
     }
     spec.environment_type = EnvironmentType::AzureStackCloud;
     let problem = resolve(&spec, &annotations(IDS)).unwrap_err();
-    assert!(problem.message.contains("--authority-host"), "{problem}");
+    assert!(problem.fact.contains("--authority-host"), "{problem}");
 }
 
 #[test]

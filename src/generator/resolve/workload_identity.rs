@@ -1,7 +1,8 @@
 //! A workload identity: a service account whose annotations name an Entra application.
 
 use super::{
-    GeneratorInNamespace, ResolveRules, ServiceAccount, ServiceAccountAnnotations, WorkloadIdentityAuth,
+    GeneratorInNamespace, MAX_SHOWN_BYTES, ResolveRules, ServiceAccount, ServiceAccountAnnotations,
+    WorkloadIdentityAuth,
     application::{check_client_id, check_tenant_id, trimmed},
 };
 use crate::{
@@ -65,11 +66,14 @@ impl ResolveRules {
                 Problem::new(
                     Reason::TenantIdMissing,
                     format!(
-                        "no tenant id is configured for service account {account}; annotate it with \
-                         {}, or set spec.tenantId in {}, or --tenant-id on the webhook",
-                        TENANT_ID_ANNOTATIONS[1], generator.reference
+                        "no tenant id is configured for service account {account}: annotate it, or set spec.tenantId of the \
+                         generator or --tenant-id of the webhook"
                     ),
                 )
+                .command(format!(
+                    "kubectl annotate serviceaccount --namespace {} {} {}=TENANT_ID",
+                    account.namespace, account.name, TENANT_ID_ANNOTATIONS[1]
+                ))
             })?;
         let annotation = |key| format!("annotation {key} of service account {account}");
         check_client_id(client_id, &annotation(client_id_annotation))?;
@@ -105,18 +109,17 @@ impl ResolveRules {
                 .any(|audience| audience.len() > MAX_AUDIENCE_LENGTH)
         {
             return Err(generator.invalid(&format!(
-                "requests more than {MAX_AUDIENCES} audiences in serviceAccountRef.audiences, or one longer than \
-                 {MAX_AUDIENCE_LENGTH} bytes; remove the audiences that are not needed"
+                "requests more than {MAX_AUDIENCES} serviceAccountRef.audiences, or one longer than {MAX_AUDIENCE_LENGTH} \
+                 bytes: remove what is not needed"
             )));
         }
         for audience in requested {
             if !self.token_audiences.contains(audience) {
-                let audience = UntrustedText::quoted(audience);
-                return Err(generator.invalid(&format!(
-                    "requests the audience {audience} in serviceAccountRef.audiences, but only the audiences of \
-                     --token-audiences are permitted ({}); remove it",
-                    self.token_audiences.join(", ")
-                )));
+                let audience = UntrustedText::quoted(audience).at_most(MAX_SHOWN_BYTES);
+                let invalid = generator.invalid(&format!(
+                    "requests the audience {audience} in serviceAccountRef.audiences, which --token-audiences does not permit"
+                ));
+                return Err(invalid.quoting(&self.token_audiences.join(", ")));
             }
             if !audiences.contains(audience) {
                 audiences.push(audience.clone());
@@ -131,18 +134,16 @@ impl ResolveRules {
 fn client_id_missing(account: &NamespacedName, is_default_of_pod: bool) -> Problem {
     let NamespacedName { namespace, name } = account;
     let annotation = CLIENT_ID_ANNOTATIONS[1];
-    let advice = if is_default_of_pod {
-        format!(
-            "set spec.serviceAccountName of the Pod to a service account of its own that has the annotation {annotation}: \
-             every Pod that sets no service account uses {name}"
-        )
-    } else {
-        format!("run: kubectl annotate serviceaccount --namespace {namespace} {name} {annotation}=CLIENT_ID")
+    let problem = |advice: &str| {
+        let fact = format!("service account {account} has no annotation {annotation}: {advice}");
+        Problem::new(Reason::ClientIdMissing, fact)
     };
-    Problem::new(
-        Reason::ClientIdMissing,
-        format!("service account {account} has no client id annotation; {advice}"),
-    )
+    if is_default_of_pod {
+        return problem("set spec.serviceAccountName of the Pod to an account of its own that has it");
+    }
+    problem("set it to the client id of its Entra application").command(format!(
+        "kubectl annotate serviceaccount --namespace {namespace} {name} {annotation}=CLIENT_ID"
+    ))
 }
 
 /// Checks that a service account of another namespace allows its use by Pods of the Pod's namespace.
@@ -161,13 +162,14 @@ fn check_allowed(
         .unwrap_or_default();
     let annotate_command =
         format_args!("kubectl annotate serviceaccount --overwrite --namespace {namespace} {name}");
-    namespaces::check_allowed(list, generator.namespace, annotate_command).map_err(|why| {
-        Problem::new(
-            Reason::CrossNamespaceNotAllowed,
-            format!(
-                "{} uses service account {account}, which {why}",
-                generator.reference
-            ),
-        )
+    namespaces::check_allowed(list, generator.namespace, annotate_command).map_err(|advice| {
+        let fact = format!(
+            "{} uses service account {account}, which {}",
+            generator.reference, advice.hint
+        );
+        Problem {
+            command: advice.command,
+            ..Problem::new(Reason::CrossNamespaceNotAllowed, fact)
+        }
     })
 }

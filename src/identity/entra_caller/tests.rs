@@ -1,9 +1,11 @@
 use super::*;
+use crate::problem::MAX_SENTENCE_BYTES;
 use crate::{
     identity::{ForMessages, SecretKey},
     names::{NamespaceName, ObjectName},
     untrusted::hostile,
 };
+use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -30,12 +32,22 @@ fn workload(tenant_id_source: TenantIdSource) -> WorkloadIdentity {
     }
 }
 
+/// The time of the API server, which signs assertions.
+const ISSUED_AT: i64 = 1_700_000_000;
+
+fn origin(issuer: &str) -> AssertionOrigin {
+    AssertionOrigin {
+        issuer: issuer.to_owned(),
+        issued_at: Timestamp::from_second(ISSUED_AT).ok(),
+    }
+}
+
 /// The problem of a service account that Entra refuses with this code.
 fn workload_problem(code: u32, tenant_id_source: TenantIdSource, issuer: &str) -> Problem {
     let identity = workload(tenant_id_source);
     let caller = EntraCaller::Workload {
         identity: &identity,
-        issuer: issuer.to_owned(),
+        origin: origin(issuer),
     };
     caller.problem_of(&error(code))
 }
@@ -85,7 +97,8 @@ const CODES: &[(u32, Reason, &[&str])] = &[
             "az identity federated-credential create",
             "system:serviceaccount:team-a:app",
             ISSUER,
-            "api://AzureADTokenExchange",
+            "--audiences api://AzureADTokenExchange",
+            "has no federated credential for service account team-a/app",
         ],
     ),
     (
@@ -103,14 +116,14 @@ const CODES: &[(u32, Reason, &[&str])] = &[
         Reason::FederatedCredentialNotFound,
         &[
             "--subject system:serviceaccount:team-a:app ",
-            "az ad app federated-credential create --id",
+            "federated-credential create",
         ],
     ),
     (
         700_212,
         Reason::FederatedCredentialNotFound,
         &[
-            "--audiences api://AzureADTokenExchange ",
+            "--audiences api://AzureADTokenExchange",
             "federated-credential update",
         ],
     ),
@@ -127,7 +140,7 @@ const CODES: &[(u32, Reason, &[&str])] = &[
         Reason::EntraRefused,
         &[
             "kubectl annotate serviceaccount --overwrite --namespace team-a app azure.workload.identity/client-id=",
-            "az ad sp show --id",
+            CLIENT,
         ],
     ),
     (7_000_112, Reason::EntraRefused, &["az ad sp update --id", CLIENT]),
@@ -138,7 +151,19 @@ const CODES: &[(u32, Reason, &[&str])] = &[
             "kubectl annotate serviceaccount --overwrite --namespace team-a app azure.workload.identity/tenant-id=",
         ],
     ),
-    (700_024, Reason::EntraRefused, &["clock", "date --utc"]),
+    (
+        700_024,
+        Reason::ClockSkewed,
+        &["synchronize the clock of the API server"],
+    ),
+    (
+        50_105,
+        Reason::EntraRefused,
+        &[
+            "service account team-a/app",
+            "https://login.microsoftonline.com/error?code=50105",
+        ],
+    ),
     (
         700_027,
         Reason::EntraRefused,
@@ -184,14 +209,12 @@ fn each_code_names_the_object_and_the_command_that_fixes_it() {
     for &(code, reason, parts) in CODES {
         let problem = workload_problem(code, ANNOTATION, ISSUER);
         assert_eq!(problem.reason, reason, "{problem}");
-        for part in parts
-            .iter()
-            .copied()
-            .chain([format!("AADSTS{code}: Entra").as_str()])
-        {
-            assert!(problem.message.contains(part), "{part:?} is missing: {problem}");
+        let text = problem.full();
+        let aadsts = format!("AADSTS{code}");
+        for part in parts.iter().copied().chain([aadsts.as_str()]) {
+            assert!(text.contains(part), "{part:?} is missing: {text}");
         }
-        assert!(!problem.message.contains("Trace ID"), "{problem}");
+        assert!(!text.contains("Trace ID"), "{text}");
     }
 }
 
@@ -202,22 +225,21 @@ fn a_bad_client_secret_is_reported_with_its_secret_key() {
         assert_eq!(problem.reason, Reason::EntraRefused);
         for part in [
             "key \"secret\" of Secret team-a/sp",
-            "az ad app credential reset --append --id",
-            "kubectl patch secret --namespace team-a sp",
+            "kubectl patch secret --namespace team-a sp --patch '{\"stringData\":{\"secret\":\"PASSWORD\"}}'",
         ] {
-            assert!(problem.message.contains(part), "{part:?} is missing: {problem}");
+            assert!(problem.full().contains(part), "{part:?} is missing: {problem}");
         }
     }
-    assert!(
-        principal_problem(700_016)
-            .message
-            .contains("correct key \"id\" of Secret team-a/sp: kubectl patch secret --namespace team-a sp ")
+    let wrong_id = principal_problem(700_016).command.unwrap();
+    assert_eq!(
+        wrong_id.as_str(),
+        "kubectl patch secret --namespace team-a sp --patch '{\"stringData\":{\"id\":\"CLIENT_ID\"}}'"
     );
 }
 
 #[test]
 fn a_wrong_tenant_id_is_reported_with_the_place_that_configures_it() {
-    let message = |from| workload_problem(90_002, from, ISSUER).message;
+    let problem = |from| workload_problem(90_002, from, ISSUER);
     for (kind, command) in [
         (
             Kind::AccessToken,
@@ -232,31 +254,84 @@ fn a_wrong_tenant_id_is_reported_with_the_place_that_configures_it() {
     ] {
         let name = ObjectName::new("contoso").unwrap();
         let namespace = NamespaceName::new("team-a").unwrap();
-        let message = message(TenantIdSource::Generator(Reference { kind, name }, namespace));
-        assert!(
-            message.contains(&format!("correct the tenant id: {command}")),
-            "{message}"
-        );
+        let problem = problem(TenantIdSource::Generator(Reference { kind, name }, namespace));
+        assert!(problem.fact.contains("correct spec.tenantId of"), "{problem}");
+        assert_eq!(problem.command.unwrap().as_str(), command);
     }
-    assert!(message(TenantIdSource::Flag).contains("--tenant-id"));
+    assert!(problem(TenantIdSource::Flag).fact.contains("--tenant-id"));
 }
 
 #[test]
 fn a_cluster_internal_issuer_is_reported_as_unreachable_for_entra() {
     for code in [700_211, 90_061] {
-        let message = |issuer| workload_problem(code, ANNOTATION, issuer).message;
-        assert!(message("https://kubernetes.default.svc.cluster.local").contains("Entra cannot reach"));
-        assert!(!message(ISSUER).contains("Entra cannot reach"));
+        let sentence = |issuer| workload_problem(code, ANNOTATION, issuer).sentence();
+        assert!(
+            sentence("https://kubernetes.default.svc.cluster.local").contains("give the cluster a public")
+        );
+        assert!(!sentence(ISSUER).contains("give the cluster a public"));
     }
 }
 
 #[test]
 fn a_description_without_a_command_is_printed_unchanged() {
     let problem = workload_problem(50_000, ANNOTATION, ISSUER);
-    assert!(
-        problem.message.ends_with("AADSTS50000: Entra's description"),
-        "{problem}"
-    );
+    assert!(problem.sentence().contains("(Entra's description)"), "{problem}");
+}
+
+#[test]
+fn a_wrong_clock_is_reported_with_its_difference() {
+    let identity = workload(ANNOTATION);
+    let caller = EntraCaller::Workload {
+        identity: &identity,
+        origin: origin(ISSUER),
+    };
+    for (date, words) in [
+        (
+            ISSUED_AT - 700,
+            "the API server's clock is 700 s ahead of Entra's",
+        ),
+        (
+            ISSUED_AT + 3600,
+            "the API server's clock is 3600 s behind Entra's",
+        ),
+    ] {
+        let error = error(700_024).at(Timestamp::from_second(date).ok());
+        let problem = caller.problem_of(&error);
+        assert_eq!(problem.reason, Reason::ClockSkewed);
+        assert!(problem.to_string().contains(words), "{problem}");
+    }
+}
+
+/// The own words of each sentence are complete with names of usual lengths, and the sentence and its link with all.
+#[test]
+fn the_advice_on_each_code_is_one_sentence_with_a_whole_command() {
+    for (length, is_usual) in [(20, true), (63, false), (253, false)] {
+        let mut identity = workload(ANNOTATION);
+        identity.namespace = NamespaceName::new(&"n".repeat(length.min(63))).unwrap();
+        identity.service_account = ObjectName::new(&"s".repeat(length)).unwrap();
+        identity.tenant_id = "72f988bf-0000-0000-0000-000000000000".to_owned();
+        let caller = EntraCaller::Workload {
+            identity: &identity,
+            origin: origin(
+                "https://westeurope.oic.prod-aks.azure.com/72f988bf-0000-0000-0000-000000000000/1/",
+            ),
+        };
+        for &(code, reason, _) in CODES {
+            let problem = caller.problem_of(&error_with(code, &"why ".repeat(200)));
+            let text = problem.to_string();
+            assert!(text.len() <= MAX_SENTENCE_BYTES, "{text}");
+            assert!(text.ends_with(&reason.link()), "{text}");
+            assert!(
+                !is_usual || text.contains(&problem.fact),
+                "{text}: {}",
+                problem.fact
+            );
+            if let Some(command) = &problem.command {
+                assert!(problem.full().ends_with(&format!("\n{command}")), "{text}");
+                assert!(!command.as_str().contains('…'), "{command}");
+            }
+        }
+    }
 }
 
 proptest! {
@@ -266,7 +341,7 @@ proptest! {
         description in hostile::text(),
     ) {
         let identity = workload(ANNOTATION);
-        let caller = EntraCaller::Workload { identity: &identity, issuer: ISSUER.to_owned() };
-        hostile::check(&caller.problem_of(&error_with(code, &description)).message);
+        let caller = EntraCaller::Workload { identity: &identity, origin: origin(ISSUER) };
+        hostile::check(&caller.problem_of(&error_with(code, &description)).full());
     }
 }

@@ -1,4 +1,4 @@
-use super::*;
+use super::{super::progress::deadline_exceeded, *};
 use crate::problem::Reason;
 use futures::future::join_all;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -81,7 +81,7 @@ async fn an_open_breaker_probes_one_call_at_a_time_and_closes_on_a_response() {
         let many = join_all((0..10).map(|_| hang(&gates, &a, "h", &made))).await;
         assert!(
             many.iter()
-                .all(|f| f.as_ref().unwrap_err().message.contains("was not reached"))
+                .all(|f| f.as_ref().unwrap_err().fact.contains("was not reached"))
         );
         let now = made.load(Ordering::SeqCst);
         assert!(now - before <= 1, "one probe at a time");
@@ -137,7 +137,7 @@ async fn a_requested_pause_applies_to_its_subject_and_is_bounded() {
     let refused = gates.call(&a, "h", "one", || async { Ok(()) }).await.unwrap_err();
     assert_eq!(refused.reason, Reason::EntraThrottled);
     assert_eq!(refused.retry_after, Some(Duration::from_secs(60)));
-    assert!(refused.message.contains("again in 60 s"), "{refused}");
+    assert!(refused.fact.contains("again in 60 s"), "{refused}");
     gates.call(&a, "h", "other", || async { Ok(()) }).await.unwrap();
     advance(Duration::from_secs(60)).await;
     gates.call(&a, "h", "one", || async { Ok(()) }).await.unwrap();
@@ -181,7 +181,7 @@ async fn admissions_cannot_take_all_permits_from_renewals() {
     assert!(
         deadline_exceeded
             .iter()
-            .all(|p| p.reason == Reason::UpstreamTimeout && p.message.contains("queued"))
+            .all(|p| p.reason == Reason::QueueTimeout && p.fact.contains("30 s"))
     );
 }
 
@@ -196,23 +196,32 @@ async fn progress_shows_what_a_call_waits_for() {
             hang(&gates, &second, "h", &made)
         )
     };
+    let queue = Stage::Queue {
+        host: "h".into(),
+        limit: 1,
+    };
     let look = async {
         sleep(Duration::from_secs(1)).await;
         assert_eq!(first.progress.stage(), Stage::Host("h".into()));
-        assert_eq!(second.progress.stage(), Stage::Queue("h".into()));
+        assert_eq!(second.progress.stage(), queue.clone());
         sleep(Duration::from_secs(30)).await;
         assert_eq!(second.progress.stage(), Stage::Kubernetes);
     };
     let (outcomes, ()) = tokio::join!(calls, look);
     assert!(outcomes.0.is_err() && outcomes.1.is_err());
-    let reason = |stage| deadline_exceeded(&stage).reason;
-    assert_eq!(reason(Stage::Kubernetes), Reason::ApiServerUnavailable);
-    for upstream in [
-        Stage::Queue("h".into()),
-        Stage::Host("h".into()),
-        Stage::Predecessor,
+    let problem = |stage| deadline_exceeded(&stage, Duration::from_secs(7));
+    assert_eq!(problem(Stage::Kubernetes).reason, Reason::ApiServerUnavailable);
+    for upstream in [Stage::Host("h".into()), Stage::Predecessor] {
+        assert_eq!(problem(upstream).reason, Reason::UpstreamTimeout);
+    }
+    let queued = problem(queue);
+    assert_eq!(queued.reason, Reason::QueueTimeout);
+    for part in [
+        "the call to h waited 7 s",
+        "1 concurrent calls",
+        "--issue-concurrency",
     ] {
-        assert_eq!(reason(upstream), Reason::UpstreamTimeout);
+        assert!(queued.fact.contains(part), "{part}: {queued}");
     }
 }
 

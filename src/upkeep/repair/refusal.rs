@@ -4,10 +4,10 @@
 //! that the role is missing. The status reports it until a Pod pulls, also while the token is renewed.
 
 use crate::{
-    names::NamespacedName,
-    problem::{Problem, Reason},
+    names::{NamespacedName, is_dns_name, is_guid},
+    problem::Problem,
     pull_secret::ACRPullSecret,
-    untrusted::UntrustedText,
+    registry::role_missing,
     upkeep::Reconciler,
 };
 use std::time::Duration;
@@ -30,21 +30,14 @@ impl Refusal {
     /// The refusal of the token of this pull secret, which a Pod confirms.
     pub fn new(owner: &ACRPullSecret, pod: &NamespacedName) -> Option<Self> {
         let status = owner.status.as_ref()?;
-        let registry = UntrustedText::new(owner.registry()?).to_string();
-        let identity = match &status.client_id {
-            Some(client_id) => format!("the identity with client id {}", UntrustedText::new(client_id)),
-            None => "the identity".to_owned(),
-        };
-        let message = format!(
-            "{registry} issues tokens to the identity, and refused the pull of Pod {pod} again with a new one; grant \
-             {identity} AcrPull on the registry (Container Registry Repository Reader if the registry uses ABAC), and check \
-             that the repository of the image is in spec.scope of the generator, if that is set; a new role assignment \
-             takes effect after a few minutes"
-        );
+        // The webhook itself writes the status, but whoever may write it can write other text, and this becomes a command.
+        let registry = owner.registry().filter(|registry| is_dns_name(registry))?;
+        let client_id = status.client_id.as_deref().filter(|id| is_guid(id));
+        let problem = role_missing(registry, client_id).at(format_args!("pull of Pod {}", pod.name));
         Some(Self {
             pod: pod.clone(),
             inputs_hash: owner.inputs_hash()?.to_owned(),
-            problem: Problem::new(Reason::RoleAssignmentNotFound, message),
+            problem,
         })
     }
 }

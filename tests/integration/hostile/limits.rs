@@ -153,7 +153,7 @@ async fn the_message_of_a_policy_is_returned_and_not_retried() {
         };
         assert_eq!(status.code, 403, "{}", status.message);
         assert!(
-            status.message.contains("WriteForbidden") && status.message.contains(MESSAGE),
+            status.message.contains("PolicyDenied") && status.message.contains(MESSAGE),
             "{}",
             status.message
         );

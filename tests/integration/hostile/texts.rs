@@ -163,8 +163,11 @@ async fn written_texts(namespace: &TestNamespace) -> Vec<String> {
 }
 
 fn assert_harmless(text: &str) {
+    // A sentence, a command, and the uid of the review.
     let is_strange = |c: char| c.is_control() || c == '\u{202e}';
-    assert!(!text.contains(is_strange) && text.len() <= 5000, "{text:?}");
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines.len() <= 3 && text.len() <= 5000, "{text:?}");
+    assert!(!lines.iter().any(|line| line.contains(is_strange)), "{text:?}");
     if text.contains("kubectl ") || text.contains("az ") {
         for foreign in ["; touch", "$(touch", "x'"] {
             assert!(!text.contains(foreign), "{foreign}: {text}");

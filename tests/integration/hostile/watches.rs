@@ -92,7 +92,7 @@ async fn a_deleted_kind_affects_only_pods_that_reference_it() {
     check_renewal(&env).await;
     let texts = ["the kind ClusterGenerator is not installed", name];
     let missing = pod("app", "ClusterGenerator/contoso");
-    assert_refused(&env, &missing, 422, "GeneratorNotFound", &texts).await;
+    assert_refused(&env, &missing, 403, "CrdNotInstalled", &texts).await;
     kind.metadata = ObjectMeta {
         name: Some(name.to_owned()),
         ..ObjectMeta::default()

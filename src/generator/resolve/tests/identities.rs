@@ -41,10 +41,7 @@ fn only_a_cluster_generator_may_use_a_secret_of_another_namespace() {
     assert_eq!(found.client_secret.namespace, "central");
     let problem = resolve(&spec, &annotations(&[])).unwrap_err();
     assert_eq!(problem.reason, Reason::CrossNamespaceNotAllowed);
-    assert!(
-        problem.message.contains("secretRef.clientId.namespace"),
-        "{problem}"
-    );
+    assert!(problem.fact.contains("secretRef.clientId.namespace"), "{problem}");
 }
 
 #[test]
@@ -61,7 +58,7 @@ fn a_missing_field_of_a_service_principal_is_named() {
     ] {
         let problem = resolve(&spec_with_secret_ref(secret_ref), &annotations(&[])).unwrap_err();
         assert_eq!(problem.reason, Reason::GeneratorInvalid);
-        assert!(problem.message.contains(field), "{problem}");
+        assert!(problem.fact.contains(field), "{problem}");
     }
     let mut without_tenant = spec_with_secret_ref(json!({"clientId": id, "clientSecret": id}));
     without_tenant.tenant_id = None;
@@ -129,7 +126,7 @@ fn managed_identities_are_for_permitted_namespaces_only() {
     for kind in [Kind::AccessToken, Kind::ClusterGenerator] {
         let problem = managed(kind, "team-b", json!(null)).unwrap_err();
         assert_eq!(problem.reason, Reason::ManagedIdentityNotAllowed);
-        assert!(problem.message.contains("--managed-identity-namespaces"));
+        assert!(problem.fact.contains("--managed-identity-namespaces"));
     }
 }
 
@@ -153,14 +150,14 @@ fn several_identities_cause_a_warning_and_the_first_is_used() {
         several(json!({"servicePrincipal": principal, "managedIdentity": {}, "workloadIdentity": {}}));
     assert_eq!(used, "ServicePrincipal");
     assert_eq!(
-        warning.as_deref(),
+        warning.map(|problem| problem.fact).as_deref(),
         Some(
             "ACRAccessToken contoso sets several identities in spec.auth (servicePrincipal, managedIdentity, workloadIdentity): servicePrincipal is used"
         )
     );
     let (used, warning) = several(json!({"managedIdentity": {}, "workloadIdentity": {}}));
     assert_eq!(used, "ManagedIdentity");
-    assert!(warning.unwrap().ends_with("managedIdentity is used"));
+    assert!(warning.unwrap().fact.ends_with("managedIdentity is used"));
     assert_eq!(
         several(json!({"workloadIdentity": {}})),
         ("WorkloadIdentity", None)

@@ -85,10 +85,7 @@ fn invalid_object_names_are_refused() {
         let elsewhere = spec_with_service_account(json!({"name": "x", "namespace": invalid}));
         let problem = resolve_as(Kind::ClusterGenerator, &elsewhere, &annotations(IDS)).unwrap_err();
         assert_eq!(problem.reason, Reason::GeneratorInvalid, "{problem}");
-        assert!(
-            problem.message.contains("not a valid namespace name"),
-            "{problem}"
-        );
+        assert!(problem.fact.contains("not a valid namespace name"), "{problem}");
     }
 }
 
@@ -142,7 +139,7 @@ fn values_above_a_limit_are_refused_with_the_reason_of_their_field() {
     ] {
         let problem = refusal(generator);
         assert_eq!(problem.reason, reason, "{problem}");
-        assert!(problem.message.len() < 1000, "{problem}");
+        assert!(problem.fact.len() < 1000, "{problem}");
     }
 }
 
@@ -171,7 +168,7 @@ fn annotations_of_a_service_account_above_a_limit_are_refused() {
     );
     let problem = resolve_as(Kind::ClusterGenerator, &central, &account).unwrap_err();
     assert_eq!(problem.reason, Reason::CrossNamespaceNotAllowed);
-    assert!(problem.message.contains("shorten it"), "{problem}");
+    assert!(problem.fact.contains("shorten it"), "{problem}");
     let problem = resolve(
         &spec_with_pod_identity(),
         &annotations(&[(IDS[0].0, &"a".repeat(5000)), IDS[1]]),
@@ -238,7 +235,7 @@ proptest! {
         let generator = in_namespace(kind, &spec);
         let resolved = permissive.service_account(generator, Some(&APP)).and_then(|used| permissive.resolve(generator, &used, &account));
         match resolved {
-            Err(problem) => hostile::check(&problem.message),
+            Err(problem) => hostile::check(&problem.full()),
             // Valid values become part of messages about refusals of Entra and of the managed identity endpoint.
             Ok(resolved) => hostile::check(&format!("kubectl {} {:?}", resolved.identity, resolved.identity.tenant_id()).replace('"', "")),
         }
