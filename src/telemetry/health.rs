@@ -44,10 +44,13 @@ struct Inner {
 /// The state of the watch of one scope.
 #[derive(Clone, Copy, Debug)]
 struct ScopeState {
-    /// The number of the watch.
+    /// The number and the name of the watch.
     watch: u64,
+    name: &'static str,
     unreachable_since: Option<Instant>,
     failing_since: Option<Instant>,
+    /// Whether the API server does not serve the kind that is watched.
+    is_kind_missing: bool,
 }
 
 impl Readiness {
@@ -69,6 +72,17 @@ impl Readiness {
             reasons.insert(API_SERVER_UNREACHABLE);
         }
         reasons.into_iter().collect()
+    }
+
+    /// The watches whose kind is not installed, without duplicates. They do not make a replica unready, because no other
+    /// replica would be better.
+    pub fn watches_without_kind(&self) -> Vec<&'static str> {
+        let scopes = self.0.scopes.lock();
+        let names: BTreeSet<_> = scopes
+            .values()
+            .filter_map(|scope| scope.is_kind_missing.then_some(scope.name))
+            .collect();
+        names.into_iter().collect()
     }
 
     /// Registers a watch, whose scopes register themselves.
@@ -155,8 +169,10 @@ impl WatchHealth {
         let number = self.readiness.next_number();
         let state = ScopeState {
             watch: self.number,
+            name: self.name,
             unreachable_since: None,
             failing_since: None,
+            is_kind_missing: false,
         };
         self.readiness.0.scopes.lock().insert(number, state);
         ScopeHealth {
@@ -201,8 +217,16 @@ impl ScopeHealth {
         if let Some(scope) = self.watch.readiness.0.scopes.lock().get_mut(&self.number) {
             scope.unreachable_since = None;
             scope.failing_since = None;
+            scope.is_kind_missing = false;
         }
         self.update_metric(false);
+    }
+
+    /// Reports whether the API server does not serve the kind.
+    pub fn set_kind_missing(&self, is_missing: bool) {
+        if let Some(scope) = self.watch.readiness.0.scopes.lock().get_mut(&self.number) {
+            scope.is_kind_missing = is_missing;
+        }
     }
 
     fn update_metric(&mut self, failing: bool) {
@@ -245,10 +269,15 @@ impl Health {
 
 async fn readyz(State(health): State<Health>) -> Response {
     let reasons = health.readiness.unready_reasons();
+    let without_kind = health.readiness.watches_without_kind();
+    let missing = match without_kind.as_slice() {
+        [] => String::new(),
+        names => format!(" (CustomResourceDefinition not installed: {})", names.join(", ")),
+    };
     if reasons.is_empty() {
-        "ok".into_response()
+        format!("ok{missing}").into_response()
     } else {
-        let body = format!("not ready: {}\n", reasons.join(", "));
+        let body = format!("not ready: {}{missing}\n", reasons.join(", "));
         (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
     }
 }
@@ -290,6 +319,33 @@ mod tests {
             ["watch of Pods"],
             "a dropped handle leaves its reason as it is"
         );
+    }
+
+    #[tokio::test]
+    async fn a_missing_kind_is_named_and_makes_no_replica_unready() {
+        let readiness = Readiness::default();
+        let metrics = Metrics::new();
+        let mut scope = readiness
+            .register_watch("watch of ACRAccessTokens", &metrics)
+            .register_scope();
+        let health = Health::new(readiness.clone(), metrics);
+        let body = async || {
+            let response = readyz(State(health.clone())).await;
+            let status = response.status();
+            let bytes = axum::body::to_bytes(response.into_body(), 1024).await.unwrap();
+            (status, String::from_utf8(bytes.into()).unwrap())
+        };
+        assert_eq!(body().await, (StatusCode::OK, "ok".to_owned()));
+        scope.set_failing(Outage::Refused);
+        scope.set_kind_missing(true);
+        let (status, text) = body().await;
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!(
+            text,
+            "ok (CustomResourceDefinition not installed: watch of ACRAccessTokens)"
+        );
+        scope.set_working();
+        assert_eq!(body().await.1, "ok");
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     cluster::Cluster,
-    kubernetes::CallError,
+    kubernetes::{CallError, is_kind_missing},
     names::NamespaceName,
     telemetry::{Outage, ScopeHealth},
     untrusted::UntrustedText,
@@ -349,12 +349,27 @@ where
         });
         let name = self.name;
         let namespace = self.namespace.as_deref();
-        let why = UntrustedText::new(&failure.to_string()).to_string();
+        let is_kind_missing =
+            matches!(failure, Failure::Call(CallError::Api(status)) if is_kind_missing(status));
+        self.health.set_kind_missing(is_kind_missing);
+        let why = if is_kind_missing {
+            let (plural, group) = (K::plural(&()), K::group(&()));
+            format!(
+                "CustomResourceDefinition {plural}.{group} is not installed: install the CRDs of the chart"
+            )
+        } else {
+            UntrustedText::new(&failure.to_string()).to_string()
+        };
         if mem::replace(&mut self.failing, true) {
             tracing::debug!(namespace, why, "the {name} still fails");
             return;
         }
-        tracing::warn!(namespace, why, "the {name} fails; retrying with back-off");
+        if is_kind_missing {
+            // No replica can work without the kind, and only a person can install it.
+            tracing::error!(namespace, why, "the {name} fails; retrying with back-off");
+        } else {
+            tracing::warn!(namespace, why, "the {name} fails; retrying with back-off");
+        }
         self.cluster
             .report_failing_watch(name, self.namespace.as_ref(), &why);
         self.pending.push_back(Change::Stale(self.namespace.clone()));
