@@ -3,6 +3,7 @@
 
 mod collection;
 mod expiration;
+mod pod_events;
 mod pull_failure;
 mod queue;
 mod rate_limiter;
@@ -25,6 +26,7 @@ use crate::{
 use futures::FutureExt;
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use pod_events::PodEvents;
 use queue::Queue;
 use rate_limiter::RateLimiter;
 use repair::Repairs;
@@ -88,6 +90,7 @@ impl Upkeep {
             backoffs: Mutex::default(),
             collection: collection::Collection::default(),
             repairs: Repairs::default(),
+            pod_events: PodEvents::default(),
             upkeep: self,
         };
         let slots = reconciler.upkeep.settings.concurrency.into();
@@ -96,6 +99,10 @@ impl Upkeep {
             watches::pods(&reconciler),
             watches::failed_pulls(&reconciler),
             expiration::report_first(&reconciler),
+            reconciler
+                .pod_events
+                .queue
+                .run(1, |key| Box::pin(reconciler.report_to_pod(key))),
             reconciler
                 .queue
                 .run(slots, |key| Box::pin(reconciler.reconcile(key))),
@@ -119,6 +126,7 @@ struct Reconciler {
     backoffs: Mutex<HashMap<NamespacedName, Backoff>>,
     collection: collection::Collection,
     repairs: Repairs,
+    pod_events: PodEvents,
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -207,8 +207,12 @@ pub struct ACRPullSecretStatus {
 impl ACRPullSecretStatus {
     /// Whether the Ready condition is True.
     pub fn is_ready(&self) -> bool {
-        let ready = self.conditions.iter().find(|c| c.type_ == READY);
-        ready.is_some_and(|c| c.status == "True")
+        self.ready_condition().is_some_and(|c| c.status == "True")
+    }
+
+    /// The Ready condition.
+    pub fn ready_condition(&self) -> Option<&Condition> {
+        self.conditions.iter().find(|c| c.type_ == READY)
     }
 
     /// Whether the last attempt failed.

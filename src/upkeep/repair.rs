@@ -80,7 +80,7 @@ enum Verdict {
 }
 
 /// Whether the Pod's spec names the Secret. Its annotation does not count: users who cannot create Pods may write it.
-fn pulls_with(pod: &LivePod, name: &str) -> bool {
+pub(super) fn pulls_with(pod: &LivePod, name: &str) -> bool {
     let is_mirror = pod
         .metadata
         .annotations
@@ -284,7 +284,7 @@ impl Reconciler {
     }
 
     /// Reads a Pod. Returns `None` if it does not exist or cannot be decoded, as such a Pod confirms nothing.
-    async fn read_pod(
+    pub(super) async fn read_pod(
         &self,
         NamespacedName { namespace, name }: &NamespacedName,
     ) -> Result<Option<LivePod>, Problem> {

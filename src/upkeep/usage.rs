@@ -113,7 +113,7 @@ impl UsageIndex {
 }
 
 /// The metadata of a Pod.
-type PodItem = Item<PartialObjectMeta<Pod>>;
+pub type PodItem = Item<PartialObjectMeta<Pod>>;
 
 type Names = Box<[ObjectName]>;
 

@@ -31,6 +31,7 @@ pub async fn pods(reconciler: &Reconciler) {
         for key in reconciler.usage.observe(&change) {
             reconciler.queue.wake(key);
         }
+        reconciler.wake_for_pod(&change);
         if matches!(change, Change::Synced | Change::Recovered(_)) {
             // Unused pull secrets and the watch of Events wait for the list of Pods.
             reconciler.pods_listed.notify_one();
@@ -53,6 +54,7 @@ pub async fn pull_secrets(reconciler: &Reconciler) {
     wake_all(reconciler);
     loop {
         for key in changes.next().await {
+            reconciler.wake_if_unready(key.clone());
             reconciler.queue.wake(key);
         }
     }

@@ -31,6 +31,7 @@ mod listener;
 mod losses;
 mod namespaced;
 mod permissions;
+mod pod_events;
 mod pod_forms;
 mod policies;
 mod principals;
