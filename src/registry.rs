@@ -4,10 +4,12 @@
 mod clock;
 mod exchange;
 mod host;
+mod refusal;
 mod scope;
 
-pub use exchange::{PullToken, RegistryClient, role_missing};
+pub use exchange::{PullToken, RegistryClient};
 pub use host::{DEFAULT_SUFFIXES, RegistryHost, RegistrySuffixes};
+pub use refusal::role_missing;
 pub use scope::{MAX_SCOPE_LENGTH, Scope};
 
 #[cfg(any(test, fuzzing))]

@@ -11,11 +11,11 @@ use std::{fmt, time::Duration};
 #[derive(Debug)]
 pub struct EntraError {
     status: u16,
-    document: Option<Document>,
+    document: Option<Box<Document>>,
     retry_after: Option<Duration>,
     /// Entra's time of the response.
     date: Option<Timestamp>,
-    unreachable: Option<SendError>,
+    unreachable: Option<Box<SendError>>,
 }
 
 impl EntraError {
@@ -26,7 +26,7 @@ impl EntraError {
             document: None,
             retry_after: None,
             date: None,
-            unreachable: Some(error),
+            unreachable: Some(Box::new(error)),
         }
     }
 

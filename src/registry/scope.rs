@@ -261,6 +261,22 @@ mod tests {
     }
 
     #[test]
+    fn only_repositories_with_the_pull_action_can_be_pulled() {
+        let scope = Scope::parse("repository:team/app:push,pull repository:team/db:push").unwrap();
+        assert!(scope.can_pull("team/app"));
+        for other in [
+            "team/db",
+            "team",
+            "app",
+            "team/app:push",
+            "repository:team/app",
+            "",
+        ] {
+            assert!(!scope.can_pull(other), "{other}");
+        }
+    }
+
+    #[test]
     fn the_serialized_form_never_changes() {
         // The stored fingerprints of existing pull secrets depend on it.
         let scope = Scope::parse(" repository:team/app:pull  repository:b:pull,push").unwrap();

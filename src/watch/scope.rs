@@ -364,11 +364,10 @@ where
             tracing::debug!(namespace, why, "the {name} still fails");
             return;
         }
-        if is_kind_missing {
-            // No replica can work without the kind, and only a person can install it.
-            tracing::error!(namespace, why, "the {name} fails; retrying with back-off");
-        } else {
-            tracing::warn!(namespace, why, "the {name} fails; retrying with back-off");
+        match is_kind_missing {
+            // Only a person can install the kind.
+            true => tracing::error!(namespace, why, "the {name} fails; retrying with back-off"),
+            false => tracing::warn!(namespace, why, "the {name} fails; retrying with back-off"),
         }
         self.cluster
             .report_failing_watch(name, self.namespace.as_ref(), &why);

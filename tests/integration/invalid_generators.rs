@@ -5,7 +5,7 @@ use acr_pull_webhook::generator::ACRAccessToken;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api,
-    api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
+    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
 use testkit::{
@@ -105,4 +105,37 @@ async fn an_undecodable_generator_affects_only_pods_that_reference_it() {
     assert_refused(&env, &pod("app", "broken"), 422, "GeneratorInvalid", &["broken"]).await;
     namespace.apply_generator("later", json!({})).await;
     namespace.create_pod(&pod("app", "contoso,later")).await;
+}
+
+#[testkit::test]
+async fn a_missing_kind_is_named_in_the_refusal_the_log_and_readiness() {
+    let env = TestEnv::on_api_server_with(&[]).await;
+    let crd = "acraccesstokens.generators.external-secrets.io";
+    let crds = Api::<CustomResourceDefinition>::all(env.client.clone());
+    crds.delete(crd, &DeleteParams::default()).await.unwrap();
+    eventually("the refusal names the missing kind", async || {
+        let refused = env
+            .team_a
+            .namespace
+            .try_create_pod(&pod("app", "contoso"))
+            .await
+            .err()?;
+        let text = refused.to_string();
+        (text.contains("CrdNotInstalled") && text.contains(crd)).then_some(())
+    })
+    .await;
+    eventually("the log names the missing kind at level error", async || {
+        let log = env.webhook.log();
+        let mut lines = log.iter();
+        lines
+            .any(|line| line.contains("ERROR") && line.contains(crd))
+            .then_some(())
+    })
+    .await;
+    eventually("readiness names the missing kind", async || {
+        let (status, body) = env.webhook.admin_get("/readyz").await;
+        let expected = "ok (CustomResourceDefinition not installed: watch of ACRAccessTokens)";
+        (status == 200 && body == expected).then_some(())
+    })
+    .await;
 }

@@ -73,7 +73,7 @@ async fn the_refusal_contains_the_role_that_permits_reading_a_secret() {
     assert_eq!(env.azure.calls(Endpoint::EntraToken), 0);
 
     // The command of the message permits reading.
-    let (_, command) = message.split_once("allow that: ").unwrap();
+    let command = message.lines().nth(1).unwrap();
     let done = control_plane::shared().shell(command).await;
     assert!(
         done.status.success(),

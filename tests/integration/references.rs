@@ -122,6 +122,26 @@ async fn only_permitted_namespaces_use_a_restricted_cluster_generator() {
 }
 
 #[testkit::test]
+async fn the_name_of_a_cluster_generator_alone_is_refused_with_its_reference() {
+    let env = TestEnv::start().await;
+    let reference = env.cluster_generator(json!({})).await;
+    let name = reference.strip_prefix("ClusterGenerator/").unwrap();
+    eventually("the refusal contains the reference", async || {
+        let refused = env.team_a.namespace.refused_pod(&pod("app", name)).await;
+        assert!(
+            refused.message.contains("GeneratorNotFound"),
+            "{}",
+            refused.message
+        );
+        refused
+            .message
+            .contains(&format!("write {reference}"))
+            .then_some(())
+    })
+    .await;
+}
+
+#[testkit::test]
 async fn a_cluster_generator_of_another_kind_is_refused() {
     let env = TestEnv::start().await;
     let generator = json!({"ecrAuthorizationTokenSpec": {"region": "eu-west-1"}});

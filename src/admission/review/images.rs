@@ -59,3 +59,35 @@ pub fn distinct<'a>(images: impl Iterator<Item = &'a str>) -> Option<Vec<String>
     let is_small = images.len() <= MAX_IMAGES && images.iter().all(|image| image.len() <= MAX_IMAGE_LENGTH);
     is_small.then(|| images.into_iter().map(str::to_owned).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_and_a_digest_are_not_part_of_the_name() {
+        for (image, name) in [
+            ("contoso.azurecr.io/team/app", "contoso.azurecr.io/team/app"),
+            ("contoso.azurecr.io/team/app:1", "contoso.azurecr.io/team/app"),
+            ("contoso.azurecr.io/app:1@sha256:00", "contoso.azurecr.io/app"),
+            ("contoso.azurecr.io:443/app", "contoso.azurecr.io:443/app"),
+            ("contoso.azurecr.io:443/app:1", "contoso.azurecr.io:443/app"),
+            ("busybox:1", "busybox"),
+        ] {
+            assert_eq!(without_tag(image), name, "{image}");
+        }
+    }
+
+    #[test]
+    fn only_a_limited_number_of_images_is_kept() {
+        let image = |n: usize| format!("contoso.azurecr.io/app-{n}:1");
+        let kept = |count: usize| {
+            let images: Vec<_> = (0..count).map(image).collect();
+            distinct(images.iter().map(String::as_str)).map(|images| images.len())
+        };
+        assert_eq!(kept(MAX_IMAGES), Some(MAX_IMAGES));
+        assert_eq!(kept(MAX_IMAGES + 1), None);
+        let long = format!("contoso.azurecr.io/{}", "a".repeat(MAX_IMAGE_LENGTH));
+        assert_eq!(distinct([long.as_str()].into_iter()), None);
+    }
+}
