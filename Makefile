@@ -107,7 +107,7 @@ fmt: ## Format Rust and Go code
 	gofmt -l -w $(go_modules)
 
 .PHONY: lint
-lint: lint-rust lint-dependencies lint-shell lint-go lint-manifests lint-chart lint-workflows ## All linters: Rust, dependencies, shell, Go, manifests, chart, workflows
+lint: lint-rust lint-dependencies lint-shell lint-go lint-manifests lint-chart lint-documents lint-workflows ## All linters: Rust, dependencies, shell, Go, manifests, chart, documents, workflows
 
 .PHONY: lint-rust
 lint-rust: tools
@@ -142,7 +142,13 @@ lint-manifests:
 .PHONY: lint-chart
 lint-chart: tools
 	@tests/chart/build.sh >/dev/null
+	@tools/azure-cli/setup.sh >/dev/null
 	KUBECTL=$$(command -v kubectl || true) cargo test --locked --workspace --exclude e2e --test rendering
+
+.PHONY: lint-documents
+lint-documents: tools
+	@tools/mdbook.sh >/dev/null
+	cargo test --locked --workspace --exclude e2e --test documents --test book
 
 .PHONY: lint-workflows
 lint-workflows:
@@ -185,12 +191,14 @@ packages: ## Agree that Debian packages are installed when a command needs them 
 
 ##@ Generate files
 
-.PHONY: crds
-crds: ## Generate the CRDs in deploy/kustomize and deploy/chart from the types in src/
-	cargo run --quiet --locked --package acr-pull-webhook --example crds | awk -v RS='---\n' \
-	  'match($$0, /\n  name: [a-z]+/) { name = substr($$0, RSTART + 9, RLENGTH - 9); \
-	  printf "%s", $$0 >("deploy/kustomize/" (name == "acrpullsecrets" ? "crds" : "generators") "/" name ".yaml"); \
-	  printf "%s", $$0 >("deploy/chart/files/crds/" name ".yaml") }'
+.PHONY: generate
+generate: tools ## Write what is generated from the program: reference pages and picture in docs, CRDs in deploy
+	cargo run --quiet --locked --package documents
+
+.PHONY: docs
+docs: generate ## Generate the reference pages, and build the book in target/book
+	@rm -rf target/book
+	"$$(tools/mdbook.sh)" build
 
 .PHONY: certs
 certs: ## Create a CA and a serving certificate in DIR (default: certs/made)
@@ -212,7 +220,7 @@ clean: ## Remove build results; the caches in ~/.cache/acr-pull-webhook stay
 ## NODE_EXEC               with EMULATOR=yes on another cluster: a program that runs a command on a node (arguments: node, command)
 ## ACR_PULL_CLUSTER_NAME   the name of the local cluster; another name is another cluster beside it
 ## KIND_EXPERIMENTAL_PROVIDER, KIND_NODE_IMAGE   for the local cluster: docker, podman or nerdctl, and a node image of yours
-## AZURE_TENANT_ID, ACR_PULL_WEBHOOK_*   options of the webhook, see README.md
+## AZURE_TENANT_ID, ACR_PULL_WEBHOOK_*   options of the webhook, see docs/flags.md
 
 .PHONY: help
 help: ## Print this page
@@ -233,3 +241,5 @@ programs: tools
 	@tests/cluster/build.sh >/dev/null
 	@tests/registry/build.sh >/dev/null
 	@tests/chart/build.sh >/dev/null
+	@tools/mdbook.sh >/dev/null
+	@tools/azure-cli/setup.sh >/dev/null

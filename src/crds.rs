@@ -76,7 +76,7 @@ mod tests {
                 let manifest = std::fs::read_to_string(&path).unwrap_or_default();
                 assert!(
                     manifest == serde_saphyr::to_string(&crd).unwrap(),
-                    "{path} does not match the types: run `make crds` and review the diff"
+                    "{path} does not match the types: run `make generate` and review the diff"
                 );
                 printed.push_str(&format!("---\n{manifest}"));
             }

@@ -18,7 +18,8 @@
 //! grammar of every name, and `reference` the references to generators.
 //!
 //! Only what tests and other programs use is public, so that the compiler finds what nothing uses: the command line, the
-//! kinds and their definitions, names and references, and the fair semaphore, whose documentation has an example.
+//! kinds and their definitions, names and references, the fair semaphore, whose documentation has an example, and what
+//! `tools/documents` describes, reasons and metrics.
 
 mod admission;
 mod check;
@@ -56,7 +57,9 @@ mod upkeep;
 mod watch;
 
 pub use cli::Cli;
+pub use problem::{Class, Reason};
 pub use start_error::StartError;
+pub use telemetry::{Metrics, RenewalOutcome, UpstreamCall};
 
 use cli::Command;
 use tokio::runtime::Runtime;

@@ -16,10 +16,10 @@ pub enum Class {
 }
 
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $name:ident => $class:ident,)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident => $class:ident,)*) => {
         /// The stable reasons of a [`Problem`].
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Reason { $($(#[$doc])* $name,)* }
+        pub enum Reason { $($(#[doc = $doc])* $name,)* }
 
         impl Reason {
             /// All reasons.
@@ -28,6 +28,11 @@ macro_rules! reasons {
             /// The reason as it is written in metrics, conditions and messages.
             pub fn as_str(self) -> &'static str {
                 match self { $(Reason::$name => stringify!($name),)* }
+            }
+
+            /// What the reason means, in one or two sentences, for `docs/reasons.md`.
+            pub fn summary(self) -> &'static str {
+                match self { $(Reason::$name => concat!($($doc),*).trim_start(),)* }
             }
 
             /// Who has to act before a retry can succeed.

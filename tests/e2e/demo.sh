@@ -12,7 +12,7 @@ source "$root/tests/e2e/demo-page.sh"
 # The release profile takes minutes longer, and a demo does not show the difference.
 export PROFILE=${PROFILE:-quick}
 namespace=acr-pull-demo
-manifests=$root/tests/e2e/manifests/demo
+manifests=$root/examples/kind-with-emulator
 steps=5 number=0
 
 main() {

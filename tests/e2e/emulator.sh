@@ -70,7 +70,7 @@ YAML
     kube --namespace "$emulator_namespace" patch service imds --subresource status --type merge \
       --patch '{"status":{"loadBalancer":{"ingress":[{"ip":"169.254.169.254"}]}}}' >/dev/null
   fi
-  post_world "$root/tests/e2e/manifests/demo/world.yaml"
+  post_world "$root/examples/kind-with-emulator/world.yaml"
 }
 
 make_emulator_ca() {

@@ -27,7 +27,7 @@ refuse_installed() {
     grep -E '^(namespace|mutatingwebhookconfiguration[^/]*)/acr-pull-webhook$' || true)
   [[ -z $found || -n $(kube get namespace --selector "$e2e_label" -o name) ]] ||
     die "the webhook is installed on this cluster, and not by these tests, which would remove it. It was not changed.
-Uninstall it first (docs/install.md), or unset KUBECONFIG and ACR_PULL_CONTEXT to use a local cluster.
+Uninstall it first (docs/uninstall.md), or unset KUBECONFIG and ACR_PULL_CONTEXT to use a local cluster.
 Found: ${found//$'\n'/, }"
 }
 

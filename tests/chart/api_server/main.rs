@@ -6,6 +6,7 @@
 mod cluster;
 mod documents;
 mod installation;
+mod manifests;
 mod ordering;
 mod permissions;
 mod platforms;

@@ -13,9 +13,14 @@ static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| match std::env::var("KUBECT
     _ => built_by("tests/cluster/build.sh").join("kubectl"),
 });
 
+/// kubectl without a cluster and without the user's configuration.
+pub fn kubectl() -> Run {
+    Run::new(&*PROGRAM).env("KUBECONFIG", "/dev/null")
+}
+
 /// The manifests of a folder with a `kustomization.yaml`.
 pub async fn kustomize(folder: impl AsRef<Path>) -> Manifests {
-    let run = Run::new(&*PROGRAM).arg("kustomize").arg(folder.as_ref());
+    let run = kubectl().arg("kustomize").arg(folder.as_ref());
     Manifests::parse(&run.succeed().await)
 }
 

@@ -10,6 +10,7 @@ pub mod helm;
 pub mod kubectl;
 pub mod manifests;
 mod program;
+pub mod shell;
 pub mod values;
 
 pub use program::Run;

@@ -86,7 +86,7 @@ impl Release {
         .await;
     }
 
-    /// Upgrades the release by the command in docs/install.md.
+    /// Upgrades the release by the command in docs/upgrade.md.
     pub async fn upgrade(&self, values: Value) {
         let chart = chart();
         self.helm(

@@ -22,7 +22,7 @@ use testkit::speed;
 use tokio::time::timeout;
 
 const NOMINAL_LIMIT: Duration = Duration::from_secs(120);
-/// What each uninstallation leaves: docs/install.md lists the commands that delete it.
+/// What each uninstallation leaves: docs/uninstall.md lists the commands that delete it.
 const LEFT: [&str; 8] = [
     "apiservices.apiregistration.k8s.io v1alpha1.generators.external-secrets.io",
     "configmaps. acr-pull-webhook/kube-root-ca.crt",
