@@ -76,6 +76,14 @@ async fn an_api_server_accepts_every_manifest_of_documents_and_examples() {
     for namespace in namespaces {
         cluster.ensure_namespace(namespace).await;
     }
+    // The API server admits a Pod only if its service account exists.
+    for account in objects.iter().map(|documented| &documented.object) {
+        if account["kind"] == "ServiceAccount" {
+            cluster
+                .send("apply --server-side --force-conflicts", account)
+                .await;
+        }
+    }
     let mut accepted = BTreeSet::new();
     for Documented { place, mut object } in objects {
         let version = object["apiVersion"].as_str().unwrap().to_owned();

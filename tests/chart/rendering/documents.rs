@@ -12,8 +12,8 @@ use std::collections::BTreeSet;
 /// Verbs of kubectl whose next word is a verb too.
 const GROUPS: [&str; 3] = ["create", "rollout", "config"];
 
-fn calls_of(program: &str) -> Vec<Call> {
-    let calls = shell::calls().into_iter();
+fn calls_of(program: &str) -> Vec<&'static Call> {
+    let calls = shell::calls().iter();
     let calls: Vec<_> = calls.filter(|call| call.program == program).collect();
     assert!(!calls.is_empty(), "the documents call {program}");
     calls
@@ -30,7 +30,7 @@ fn with_help(call: &Call) -> Vec<String> {
 #[testkit::test]
 async fn kubectl_accepts_every_command_of_the_documents() {
     for call in calls_of("kubectl") {
-        let help = kubectl().args(with_help(&call)).outcome().await;
+        let help = kubectl().args(with_help(call)).outcome().await;
         let help = help.unwrap_or_else(|error| panic!("{}: {:?}: {error}", call.place, call.arguments));
         if let [group, verb, ..] = &call.arguments[..]
             && GROUPS.contains(&group.as_str())
@@ -38,7 +38,7 @@ async fn kubectl_accepts_every_command_of_the_documents() {
             let usage = format!("kubectl {group} {verb}");
             assert!(help.contains(&usage), "{}: {usage} is not a command", call.place);
         }
-        assert_json(&call, &["--patch", "--overrides"]);
+        assert_json(call, &["--patch", "--overrides"]);
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
     os::unix::fs::{PermissionsExt, symlink},
     path::Path,
     process::{Command, Output},
+    sync::LazyLock,
 };
 use tempfile::TempDir;
 
@@ -55,12 +56,13 @@ pub fn documents() -> Vec<Document> {
 }
 
 /// The calls of all documents. Blocks of a document share a shell, so that later ones see the variables of earlier ones.
-pub fn calls() -> Vec<Call> {
-    documents().iter().flat_map(calls_of).collect()
+pub fn calls() -> &'static [Call] {
+    static CALLS: LazyLock<Vec<Call>> =
+        LazyLock::new(|| documents().iter().flat_map(calls_of_document).collect());
+    &CALLS
 }
 
-/// The calls of one document.
-pub fn calls_of(document: &Document) -> Vec<Call> {
+fn calls_of_document(document: &Document) -> Vec<Call> {
     let mut script =
         "command_not_found_handle() { echo \"$PLACE: no stand-in for $1\" >&2; return 127; }\n".to_owned();
     for block in &document.blocks {
