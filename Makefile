@@ -15,8 +15,9 @@ go_modules = $(patsubst %/,%,$(dir $(call files,go.mod)))
 # Components cannot be rendered alone: tests/chart renders them in overlays.
 overlays = $(filter-out deploy/kustomize/components/%,$(patsubst %/,%,$(dir $(call files,kustomization.yaml))))
 # go vet of the excluded modules would analyse all of Kubernetes, for eight minutes, or cert-manager; the compiler
-# checks their few lines anyway, and go test vets the control plane. tests/kind and tests/chart only pin programs.
-go_vetted = $(filter-out tests/cluster/kubernetes tests/cert-manager tests/kind tests/chart,$(go_modules))
+# checks their few lines anyway, and go test vets the control plane. tests/kind, tests/chart and tests/prometheus only pin
+# programs.
+go_vetted = $(filter-out tests/cluster/kubernetes tests/cert-manager tests/kind tests/chart tests/prometheus,$(go_modules))
 cargo_deny := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/acr-pull-webhook/cargo-deny/0.20.2
 cargo_fuzz := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/acr-pull-webhook/cargo-fuzz/0.13.2
 fuzz_folder := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/acr-pull-webhook/fuzz
@@ -141,7 +142,9 @@ lint-manifests:
 
 .PHONY: lint-chart
 lint-chart: tools
-	@tests/chart/build.sh >/dev/null
+	@HELM_VERSION=3 tests/chart/build.sh >/dev/null
+	@HELM_VERSION=4 tests/chart/build.sh >/dev/null
+	@tests/prometheus/build.sh >/dev/null
 	@tools/azure-cli/setup.sh >/dev/null
 	KUBECTL=$$(command -v kubectl || true) cargo test --locked --workspace --exclude e2e --test rendering
 
@@ -163,6 +166,8 @@ deploy: ## Deploy the webhook to the cluster of ACR_PULL_CONTEXT or to a kind cl
 .PHONY: image
 image: ## Build the webhook's image as an archive; prints its name and file (CONTAINER_TOOL=docker, podman or buildah)
 	@deploy/image.sh acr-pull-webhook
+	@echo "The chart pulls the tag $$(sed -n 's/^appVersion: //p' deploy/chart/Chart.yaml) unless image.tag is set:" \
+	  "skopeo copy docker-archive:ARCHIVE docker://REPOSITORY:TAG" >&2
 
 .PHONY: chart
 chart: ## Package the Helm chart in target/chart; prints its file
@@ -199,6 +204,10 @@ generate: tools ## Write what is generated from the program: reference pages and
 docs: generate ## Generate the reference pages, and build the book in target/book
 	@rm -rf target/book
 	"$$(tools/mdbook.sh)" build
+
+.PHONY: chart-reference
+chart-reference: ## Generate the README of the chart and the descriptions in its schema from the comments of values.yaml
+	cargo run --quiet --locked --package chart --bin chart-reference
 
 .PHONY: certs
 certs: ## Create a CA and a serving certificate in DIR (default: certs/made)
@@ -239,7 +248,10 @@ tools:
 .PHONY: programs
 programs: tools
 	@tests/cluster/build.sh >/dev/null
+	@KUBERNETES=oldest tests/cluster/build.sh >/dev/null
 	@tests/registry/build.sh >/dev/null
-	@tests/chart/build.sh >/dev/null
+	@HELM_VERSION=3 tests/chart/build.sh >/dev/null
+	@HELM_VERSION=4 tests/chart/build.sh >/dev/null
+	@tests/prometheus/build.sh >/dev/null
 	@tools/mdbook.sh >/dev/null
 	@tools/azure-cli/setup.sh >/dev/null

@@ -73,14 +73,18 @@ image() {
 
 chart() {
   local registry=$1 folder helm
+  local built="Where to pull the image from: .* for itself[.]"
+  local released="The released image. A copy of it must also be pullable without a pull secret of the webhook."
   folder=$(realpath -m "$2")
   helm=$(command -v helm || "$root/tests/chart/build.sh")
   cp -r "$root/deploy/chart" "$work/$name"
   grep -q "^  repository: $name\$" "$work/$name/values.yaml" || die "values.yaml has no line '  repository: $name'"
-  # The comment above that line is about building the image, which users of a release do not do.
+  # The comment above that line is about building the image, which users of a release do not do. The README and the
+  # schema are generated from both.
   sed -i -e "s|^  repository: $name\$|  repository: $registry/$name|" \
-    -e 's|^  # Where to pull the image from: .*|  # The released image. The webhook cannot get a pull secret for itself: a copy of it must be pullable without one too.|' \
-    "$work/$name/values.yaml"
+    -e "s/\`image.repository\` | \`\"$name\"\`/\`image.repository\` | \`\"${registry//\//\\/}\/$name\"\`/" \
+    -e "s|$built|$released|" "$work/$name"/{values.yaml,README.md,values.schema.json}
+  sed -i "s|image: $name:|image: $registry/$name:|" "$work/$name/Chart.yaml"
   mkdir -p "$folder"
   "$helm" package "$work/$name" --destination "$folder" >&2
 }

@@ -4,7 +4,7 @@ mod annotation;
 mod bounded_list;
 mod defaults;
 mod http;
-mod image_warnings;
+mod image_problems;
 mod patch;
 mod response;
 mod review;
@@ -13,10 +13,10 @@ mod warnings;
 pub use annotation::{ACCESS_TOKEN_ANNOTATION, MAX_REFERENCES, parse_default_reference, parse_references};
 use defaults::DefaultRequest;
 pub use http::service;
-use image_warnings::image_warnings;
+pub use image_problems::image_problems;
 pub use patch::{INJECTED_LABEL, PULL_SECRETS_ANNOTATION, patch};
 pub use response::{AdmissionResponse, Verdict};
-pub use review::{ReferenceSource, Request, parse};
+pub use review::{PodView, ReferenceSource, Request, parse};
 use warnings::Warning;
 
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
     problem::{Class, Command, Problem, Reason},
     pull_secret::{Ensured, Issuer, PullSecretRequest, Resolution, Resolver},
     reference::Reference,
-    telemetry::Metrics,
+    telemetry::{AdmissionOutcome, Metrics},
     untrusted::UntrustedText,
 };
 use futures::future::join_all;
@@ -73,14 +73,14 @@ impl Admission {
                 ))
             });
         let (outcome, problem) = match &verdict {
-            Verdict::Untouched => ("untouched", None),
-            Verdict::Audited { problem, .. } => ("audited", problem.as_ref()),
+            Verdict::Untouched => (AdmissionOutcome::Untouched, None),
+            Verdict::Audited { problem, .. } => (AdmissionOutcome::Audited, problem.as_ref()),
             Verdict::Patched { pending, .. } => match pending.first() {
-                None => ("patched", None),
-                first => ("patched_without_token", first),
+                None => (AdmissionOutcome::Patched, None),
+                first => (AdmissionOutcome::PatchedWithoutToken, first),
             },
-            Verdict::Denied(problem) => ("denied", Some(problem)),
-            Verdict::Failed(problem) => ("failed", Some(problem)),
+            Verdict::Denied(problem) => (AdmissionOutcome::Denied, Some(problem)),
+            Verdict::Failed(problem) => (AdmissionOutcome::Failed, Some(problem)),
         };
         self.0.metrics.count_admission(outcome, problem, start.elapsed());
         if let Some(problem) = problem {
@@ -93,6 +93,7 @@ impl Admission {
             // Without client certificates, the review may come from anybody, and these fields are untrusted.
             let uid = UntrustedText::new(uid);
             let pod = UntrustedText::new(object.name());
+            let outcome = outcome.as_str();
             let command = problem.command.as_ref().map(Command::as_str);
             tracing::info!(%uid, %namespace, %pod, outcome, %problem, command, "admission");
         }
@@ -164,7 +165,7 @@ impl Inner {
             warnings.extend(warning.map(Warning::from));
             plans.push(plan);
         }
-        warnings.extend(image_warnings(&request.object, &plans));
+        warnings.extend(image_problems(&request.object, &plans).map(Warning::from));
         let names: Vec<_> = plans.iter().map(|plan| plan.name().as_str()).collect();
         let patch = patch(&request.object, &names);
         let mut pending = Vec::new();

@@ -1,11 +1,42 @@
 //! The command line. Each flag is documented here only.
 
+mod check;
+
+pub use check::{CheckArgs, CommonArgs, ExplainArgs, Output, Part};
+
 use crate::{
-    generator::NamespaceList, identity::CloudSetting, leader::LeaderElectionArgs,
-    pull_secret::OnUpstreamFailure, registry::RegistrySuffixes, telemetry::LogArgs, tls::TlsArgs,
+    excluded::ExcludedNamespaces,
+    generator::{NamespaceList, ResolveRules},
+    identity::{CloudSetting, Clouds},
+    leader::LeaderElectionArgs,
+    pull_secret::OnUpstreamFailure,
+    registry::RegistrySuffixes,
+    telemetry::LogArgs,
+    tls::TlsArgs,
 };
-use clap::{Args, Parser, Subcommand};
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// The name of the program as a plugin of kubectl.
+/// Source: <https://kubernetes.io/docs/tasks/extend-kubectl/kubectl-plugins/>.
+const PLUGIN: &str = "kubectl-acr_pull";
+
+/// How the program is called: by its own name, or as a plugin of kubectl.
+pub fn program_name() -> &'static str {
+    let program = std::env::args_os().next();
+    let name = program
+        .as_deref()
+        .and_then(|program| Path::new(program).file_stem());
+    if name.is_some_and(|name| name == PLUGIN) {
+        "kubectl acr-pull"
+    } else {
+        "acr-pull-webhook"
+    }
+}
 
 /// Gives annotated Pods image pull secrets for Azure Container Registry, issued with their own identity.
 #[derive(Debug, Parser)]
@@ -16,6 +47,14 @@ pub struct Cli {
     pub command: Command,
 }
 
+impl Cli {
+    /// Parses the command line of this process, and ends the process if it is invalid.
+    pub fn parse_command_line() -> Self {
+        let matches = Self::command().bin_name(program_name()).get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -23,16 +62,11 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Print the custom resource definitions as YAML
     Crds(CrdsArgs),
-    /// Check that the API server can call the webhook (sends a dry run of a Pod that the webhook must reject)
+    /// Check the installation and, with --namespace, each hop of a pull, as far as your permissions reach. The exit
+    /// status is 0 if all is well, 1 if something is wrong, and 2 if something could not be checked
     Check(CheckArgs),
-}
-
-/// Flags of `check`.
-#[derive(Clone, Debug, Args)]
-pub struct CheckArgs {
-    /// Namespace of the test Pod; you must be allowed to create Pods there
-    #[arg(long, default_value = "default", value_name = "NAMESPACE")]
-    pub namespace: String,
+    /// Explain what the webhook does with a Pod or a workload, and why. The exit status is that of check
+    Explain(ExplainArgs),
 }
 
 /// Flags of `crds`.
@@ -216,4 +250,18 @@ pub struct ServeArgs {
     #[command(flatten)]
     /// Logging flags.
     pub log: LogArgs,
+}
+
+impl ServeArgs {
+    /// The rules for the resolution of generators.
+    pub fn resolve_rules(&self, excluded: ExcludedNamespaces) -> ResolveRules {
+        ResolveRules {
+            registry_suffixes: self.registry_suffixes.clone(),
+            tenant_id: self.tenant_id.clone().filter(|id| !id.is_empty()),
+            token_audiences: self.token_audiences.clone(),
+            clouds: Clouds::new(&self.authority_host, &self.acr_audience),
+            managed_identity_namespaces: self.managed_identity_namespaces.clone(),
+            excluded,
+        }
+    }
 }

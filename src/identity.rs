@@ -18,7 +18,7 @@ pub use assertion::{Assertion, AssertionSource};
 pub use client_secret::ClientSecretReader;
 pub use cloud::{Cloud, CloudEndpoints, CloudSetting, Clouds, DEFAULT_ACR_AUDIENCE};
 pub use entra::EntraClient;
-pub use entra_caller::patch_tenant_id;
+pub use entra_caller::{federated_credential_command, is_private_issuer};
 pub use managed::ManagedIdentityClient;
 pub use source::{EntraToken, TokenSource};
 

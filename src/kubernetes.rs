@@ -6,7 +6,7 @@ use crate::{
     telemetry::FIELD_MANAGER,
     untrusted::UntrustedText,
 };
-use kube::{Client, Config, core::Status};
+use kube::{Client, Config, config::KubeConfigOptions, core::Status};
 use serde::de::DeserializeOwned;
 use std::{collections::BTreeMap, fmt, path::Path, time::Duration};
 
@@ -29,6 +29,19 @@ pub async fn client() -> Result<Client, StartError> {
     let config = Config::infer().await.map_err(StartError::failed(
         "no Kubernetes configuration was found; run in a Pod, or set KUBECONFIG",
     ))?;
+    client::build(&config).map_err(StartError::failed("the Kubernetes client cannot be built"))
+}
+
+/// The client of the API server of this context of the kubeconfig.
+pub async fn client_of_context(context: &str) -> Result<Client, StartError> {
+    let options = KubeConfigOptions {
+        context: Some(context.to_owned()),
+        ..KubeConfigOptions::default()
+    };
+    let config = Config::from_kubeconfig(&options).await;
+    let config = config.map_err(StartError::failed(format!(
+        "the context {context:?} of the kubeconfig cannot be used"
+    )))?;
     client::build(&config).map_err(StartError::failed("the Kubernetes client cannot be built"))
 }
 
@@ -213,7 +226,7 @@ pub fn is_retryable(code: u16) -> bool {
 }
 
 /// Whether a call was refused because its namespace does not exist.
-fn is_namespace_not_found(status: &Status) -> bool {
+pub fn is_namespace_not_found(status: &Status) -> bool {
     let kind = status
         .details
         .as_ref()

@@ -29,7 +29,7 @@ use std::{convert::Infallible, time::Duration};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 /// Name of the Lease in the namespace of the settings. The Roles in deploy/ grant access to this name.
-const LEASE_NAME: &str = "acr-pull-webhook-leader";
+pub const LEASE_NAME: &str = "acr-pull-webhook-leader";
 
 /// Runs until `shutdown`. Starts `work` when this process becomes the leader and drops it, which stops it, when
 /// leadership is lost. Work that ends by itself releases the leadership.

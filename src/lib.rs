@@ -14,15 +14,16 @@
 //!
 //! Below these modules, `watch` follows the objects of a `cluster`, `kubernetes` calls its API server, and
 //! `transport` and `fair_semaphore` limit and share the calls to all hosts. `tls` accepts the API server's
-//! connections, `telemetry` reports to operators, and `serve` puts all modules together. `names` has the
+//! connections, `telemetry` reports to operators, and `serve` puts all modules together. `check` finds out with a person's
+//! permissions whether all of this works in a cluster. `names` has the
 //! grammar of every name, and `reference` the references to generators.
 //!
 //! Only what tests and other programs use is public, so that the compiler finds what nothing uses: the command line, the
 //! kinds and their definitions, names and references, the fair semaphore, whose documentation has an example, and what
-//! `tools/documents` describes, reasons and metrics.
+//! `tools/documents` and `tests/chart` describe: reasons and metrics.
 
 mod admission;
-mod check;
+pub mod check;
 mod cli;
 mod cluster;
 pub mod crds;
@@ -59,26 +60,25 @@ mod watch;
 pub use cli::Cli;
 pub use problem::{Class, Reason};
 pub use start_error::StartError;
-pub use telemetry::{Metrics, RenewalOutcome, UpstreamCall};
+pub use telemetry::metrics_reference;
 
 use cli::Command;
+use std::process::ExitCode;
 use tokio::runtime::Runtime;
 
-/// Runs the subcommand to its end.
-pub fn run(cli: Cli) -> Result<(), StartError> {
+/// Runs the subcommand to its end. The exit status is that of the process.
+pub fn run(cli: Cli) -> Result<ExitCode, StartError> {
     match cli.command {
         Command::Crds(args) => {
             print!("{}", crds::yaml(args.without_generators));
-            Ok(())
+            Ok(ExitCode::SUCCESS)
         }
-        Command::Check(args) => {
-            runtime()?.block_on(check::run(&args.namespace))?;
-            println!("OK: the API server can call the webhook and trusts its certificate");
-            Ok(())
-        }
+        Command::Check(args) => Ok(runtime()?.block_on(check::run(&args))),
+        Command::Explain(args) => Ok(runtime()?.block_on(check::run_explain(&args))),
         Command::Serve(args) => {
             telemetry::init_log(&args.log)?;
-            runtime()?.block_on(serve::run(*args))
+            runtime()?.block_on(serve::run(*args))?;
+            Ok(ExitCode::SUCCESS)
         }
     }
 }

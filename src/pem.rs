@@ -5,29 +5,34 @@ use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
 };
-use std::path::Path;
+use std::{error::Error, path::Path};
 
 /// Adds all certificates of the file to `roots`. The file must contain at least one. The error names the flag.
 pub fn add_root_certificates(roots: &mut RootCertStore, flag: &str, path: &Path) -> Result<(), StartError> {
-    let shown = path.display();
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|e| {
-            StartError::Flag(format!(
-                "{flag} {shown}: {e}; set it to a readable file of PEM certificates"
-            ))
-        })?;
+    let source = format!("{flag} {}", path.display());
+    let text = std::fs::read(path).map_err(|e| unreadable(&source, &e))?;
+    add_certificates(roots, &source, &text)
+}
+
+/// Adds all certificates in `text`, which must contain at least one. The error names the source.
+pub fn add_certificates(roots: &mut RootCertStore, source: &str, text: &[u8]) -> Result<(), StartError> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
+    let certificates = certificates.map_err(|e| unreadable(source, &e))?;
     if certificates.is_empty() {
-        return Err(StartError::Flag(format!(
-            "{flag} {shown} contains no PEM certificate"
-        )));
+        return Err(StartError::Flag(format!("{source} contains no PEM certificate")));
     }
     certificates.into_iter().try_for_each(|certificate| {
         let added = roots.add(certificate);
         added.map_err(StartError::failed(format!(
-            "{flag} {shown} contains a certificate that cannot be used"
+            "{source} contains a certificate that cannot be used"
         )))
     })
+}
+
+fn unreadable(source: &str, error: &dyn Error) -> StartError {
+    StartError::Flag(format!(
+        "{source}: {error}; set it to a readable file of PEM certificates"
+    ))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ mod reason;
 
 #[cfg(any(test, fuzzing))]
 pub use message::MAX_SENTENCE_BYTES;
-pub use message::{Advice, Command, whole_lines};
+pub use message::{Advice, Command, link, whole_lines};
 pub use reason::{Class, Reason};
 
 use crate::untrusted::{self, UntrustedText};
@@ -107,6 +107,14 @@ impl Problem {
     /// The sentence, and the command on a line of its own. For places that show the reason themselves.
     pub fn message(&self) -> String {
         message::with_command(self.sentence(), self.command.as_ref())
+    }
+
+    /// The fact with the text from outside the webhook, for places that show the reason and the link themselves.
+    pub fn explanation(&self) -> String {
+        match &self.detail {
+            Some(detail) => format!("{} ({})", self.fact, UntrustedText::inert(detail)),
+            None => self.fact.clone(),
+        }
     }
 
     /// The reason and the sentence, and the command on a line of its own.

@@ -32,6 +32,9 @@ pub use plan::{IssuedToken, PullSecretPlan};
 pub use policy::{Ensured, OnUpstreamFailure};
 pub use request::PullSecretRequest;
 pub use resolver::{Resolution, Resolver};
+#[cfg(test)]
+pub(crate) use resource::ISSUED;
+pub(crate) use resource::READY;
 pub use resource::{
     ACRPullSecret, ACRPullSecretSpec, ACRPullSecretStatus, AccountOf, GeneratorReference, StoredKind,
 };

@@ -1,6 +1,6 @@
 //! References to generators: `contoso` or `ClusterGenerator/contoso`.
 
-use crate::names::ObjectName;
+use crate::names::{NamespaceName, ObjectName};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -33,6 +33,44 @@ pub struct Reference {
     pub name: ObjectName,
 }
 
+impl Reference {
+    /// The command that corrects a field of the `ACRAccessToken`'s spec, for a Pod in `namespace`.
+    pub fn patch_command(&self, namespace: &NamespaceName, field: SpecField) -> String {
+        let (name, field) = (&self.name, field.json());
+        match self.kind {
+            Kind::AccessToken => format!(
+                "kubectl patch acraccesstoken {name} --namespace {namespace} --type merge --patch '{{\"spec\":{{{field}}}}}'"
+            ),
+            Kind::ClusterGenerator => format!(
+                "kubectl patch clustergenerator {name} --type merge --patch \
+                 '{{\"spec\":{{\"generator\":{{\"acrAccessTokenSpec\":{{{field}}}}}}}}}'"
+            ),
+        }
+    }
+}
+
+/// A field that a command corrects.
+#[derive(Clone, Copy, Debug)]
+pub enum SpecField {
+    /// The login server of the registry.
+    Registry,
+    /// The repositories.
+    Scope,
+    /// The Entra tenant.
+    TenantId,
+}
+
+impl SpecField {
+    /// The field, with a placeholder as its value.
+    fn json(self) -> &'static str {
+        match self {
+            SpecField::Registry => r#""registry":"REGISTRY.azurecr.io""#,
+            SpecField::Scope => r#""scope":"repository:REPOSITORY:pull""#,
+            SpecField::TenantId => r#""tenantId":"TENANT_ID""#,
+        }
+    }
+}
+
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind.as_str(), self.name)
@@ -43,6 +81,25 @@ impl fmt::Display for Reference {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_command_changes_the_fields_where_the_kind_has_them() {
+        let namespace = NamespaceName::new("team-a").unwrap();
+        let command = |kind| {
+            let name = ObjectName::new("contoso").unwrap();
+            Reference { kind, name }.patch_command(&namespace, SpecField::Scope)
+        };
+        assert_eq!(
+            command(Kind::AccessToken),
+            "kubectl patch acraccesstoken contoso --namespace team-a --type merge --patch \
+             '{\"spec\":{\"scope\":\"repository:REPOSITORY:pull\"}}'"
+        );
+        assert_eq!(
+            command(Kind::ClusterGenerator),
+            "kubectl patch clustergenerator contoso --type merge --patch \
+             '{\"spec\":{\"generator\":{\"acrAccessTokenSpec\":{\"scope\":\"repository:REPOSITORY:pull\"}}}}'"
+        );
+    }
 
     #[test]
     fn a_kind_is_serialized_as_it_is_printed() {

@@ -4,12 +4,14 @@
 mod clock;
 mod exchange;
 mod host;
+mod manifest;
 mod refusal;
 mod scope;
 
 pub use exchange::{PullToken, RegistryClient};
 pub use host::{DEFAULT_SUFFIXES, RegistryHost, RegistrySuffixes};
-pub use refusal::role_missing;
+pub use manifest::{ImageName, ManifestStatus, head_manifest};
+pub use refusal::{assign_role_command, role_missing};
 pub use scope::{MAX_SCOPE_LENGTH, Scope};
 
 #[cfg(any(test, fuzzing))]

@@ -6,10 +6,8 @@ use crate::{
     cluster::{Cluster, NamespaceScope},
     events::Events,
     excluded::ExcludedNamespaces,
-    generator::{NamespaceDefaults, ResolveRules},
-    identity::{
-        AssertionSource, ClientSecretReader, Clouds, EntraClient, ManagedIdentityClient, TokenSource,
-    },
+    generator::NamespaceDefaults,
+    identity::{AssertionSource, ClientSecretReader, EntraClient, ManagedIdentityClient, TokenSource},
     kubernetes, leader,
     pull_secret::{self, ExtraMetadata, Issuer, Resolver},
     registry::RegistryClient,
@@ -213,14 +211,8 @@ fn build(
     let preconnector = Preconnector::new(http.clone(), gates.clone());
     let tokens = token_source(client, &http, &preconnector, &gates, metrics)?;
     let registry = RegistryClient::new(http, preconnector, gates.clone(), metrics.clone());
-    let rules = ResolveRules {
-        registry_suffixes: args.registry_suffixes.clone(),
-        tenant_id: args.tenant_id.clone().filter(|id| !id.is_empty()),
-        token_audiences: args.token_audiences.clone(),
-        clouds: Clouds::new(&args.authority_host, &args.acr_audience),
-        managed_identity_namespaces: args.managed_identity_namespaces.clone(),
-        excluded: ExcludedNamespaces::new(kubernetes::namespace_of_this_pod(), &args.excluded_namespaces)?,
-    };
+    let excluded = ExcludedNamespaces::new(kubernetes::namespace_of_this_pod(), &args.excluded_namespaces)?;
+    let rules = args.resolve_rules(excluded);
     let resolver = Arc::new(Resolver::new(cluster, rules, cluster.events.clone()));
     let issuer = Issuer::new(
         cluster,

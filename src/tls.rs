@@ -1,6 +1,7 @@
 //! The TLS certificate, the secret path, and the listener that uses both.
 
 mod certificate_and_key;
+mod chain;
 mod client;
 mod connections;
 mod credentials;
@@ -16,6 +17,7 @@ mod state;
 mod webhook_configuration;
 
 pub use certificate_and_key::CertificateAndKey;
+pub use chain::CertificateChain;
 pub use client::AllowedClients;
 pub use connections::MAX_UNPROVEN;
 pub use files::serve_files;

@@ -35,12 +35,29 @@ pub struct Reply {
     pub body: Vec<u8>,
 }
 
-/// The client for Azure: HTTPS only, public roots plus `extra_ca`.
+/// The client for Azure: HTTPS only, public roots plus those of the file `extra_ca`.
 pub fn client(extra_ca: Option<&Path>) -> Result<reqwest::Client, StartError> {
-    let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
+    let mut roots = public_roots();
     if let Some(path) = extra_ca {
         pem::add_root_certificates(&mut roots, "--extra-ca-file", path)?;
     }
+    azure_client(roots)
+}
+
+/// The same client, with the content of the file.
+pub fn client_trusting(extra_ca: Option<&[u8]>) -> Result<reqwest::Client, StartError> {
+    let mut roots = public_roots();
+    if let Some(text) = extra_ca {
+        pem::add_certificates(&mut roots, "the file of --extra-ca-file", text)?;
+    }
+    azure_client(roots)
+}
+
+fn public_roots() -> RootCertStore {
+    webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect()
+}
+
+fn azure_client(roots: RootCertStore) -> Result<reqwest::Client, StartError> {
     let mut tls = ClientConfig::builder()
         .with_root_certificates(roots)
         .with_no_client_auth();

@@ -2,7 +2,7 @@
 //! for a while.
 
 mod collection;
-mod expiration;
+mod overview;
 mod pod_events;
 mod pull_failure;
 mod queue;
@@ -98,7 +98,7 @@ impl Upkeep {
             watches::pull_secrets(&reconciler),
             watches::pods(&reconciler),
             watches::failed_pulls(&reconciler),
-            expiration::report_first(&reconciler),
+            overview::report(&reconciler),
             reconciler
                 .pod_events
                 .queue

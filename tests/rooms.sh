@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # From the top to the bottom. A room imports only from rooms below it.
 rooms=(
-  main serve cli fuzz crds check
+  main serve check cli fuzz crds
   upkeep admission pull_secret generator registry identity
   tls leader live_pod watch cluster events transport excluded kubernetes
   telemetry problem reference names text untrusted deadline jwt pem start_error tasks ttl_cache fair_semaphore

@@ -1,8 +1,8 @@
 //! The pull secret that the labels of a Namespace request for a Pod without the annotation.
 
 use super::{
-    Inner, Request, Verdict, annotation::Mode, image_warnings::image_warnings, parse_default_reference,
-    pull_secret_request, review::without_port, warnings::Warning,
+    Inner, Request, Verdict, annotation::Mode, image_problems, parse_default_reference, pull_secret_request,
+    review::without_port, warnings::Warning,
 };
 use crate::{
     generator::{DEFAULT_MODE_LABEL, DefaultLabels},
@@ -106,7 +106,7 @@ impl Inner {
                 );
                 let mut warnings = vec![Warning::new(outcome)];
                 warnings.extend(warning.map(Warning::from));
-                warnings.extend(image_warnings(&request.object, &[plan]));
+                warnings.extend(image_problems(&request.object, &[plan]).map(Warning::from));
                 Verdict::Audited {
                     warnings,
                     problem: None,

@@ -20,7 +20,7 @@ use crate::{
     identity::{Cloud, CloudEndpoints, Clouds, Identity, TenantIdSource},
     names::{NamespaceName, NamespacedName, ObjectName},
     problem::{Problem, Reason},
-    reference::{Kind, Reference},
+    reference::{Kind, Reference, SpecField},
     registry::{RegistryHost, RegistrySuffixes, Scope},
     untrusted::UntrustedText,
 };
@@ -195,8 +195,13 @@ impl<'a> GeneratorInNamespace<'a> {
         Problem::new(Reason::GeneratorInvalid, format!("{} {what}", self.reference))
     }
 
-    fn with_context(self, problem: Problem) -> Problem {
-        problem.at(self.reference)
+    /// The problem of a field of the generator, with the command that corrects the field.
+    fn field_problem(self, field: SpecField, problem: Problem) -> Problem {
+        problem.at(self.reference).command(self.patch_command(field))
+    }
+
+    fn patch_command(self, field: SpecField) -> String {
+        self.reference.patch_command(self.namespace, field)
     }
 }
 
@@ -266,7 +271,7 @@ impl ResolveRules {
             .filter(|scope| !scope.is_empty())
             .map(Scope::parse)
             .transpose()
-            .map_err(|problem| generator.with_context(problem))?;
+            .map_err(|problem| generator.field_problem(SpecField::Scope, problem))?;
         let identity = match generator.selected_auth()? {
             SelectedAuth::ServicePrincipal(auth) => {
                 Identity::ServicePrincipal(self.service_principal(generator, auth, cloud)?)
@@ -290,7 +295,7 @@ impl ResolveRules {
         let registry = self
             .registry_suffixes
             .permit(&generator.spec.registry)
-            .map_err(|problem| generator.with_context(problem))?;
+            .map_err(|problem| generator.field_problem(SpecField::Registry, problem))?;
         let cloud = Cloud::from(generator.spec.environment_type);
         // A token of one cloud is useless in another cloud, and must not be sent there.
         match Cloud::of_registry(registry.as_str()) {

@@ -74,29 +74,9 @@ impl Generators {
         namespace: &NamespaceName,
         reference: &Reference,
     ) -> Result<Generator, Problem> {
-        match reference.kind {
-            Kind::AccessToken => {
-                let api = Api::namespaced(self.client.clone(), namespace);
-                let location = format!("in namespace {namespace}");
-                let found = fetch(&api, reference, &location).await;
-                found
-                    .map(|generator| Generator::Namespaced(Arc::new(generator)))
-                    .map_err(|problem| self.with_cluster_generator(problem, reference))
-            }
-            Kind::ClusterGenerator if self.cluster.is_none() => Err(Problem::new(
-                Reason::GeneratorNotFound,
-                format!(
-                    "{reference} cannot be used with --namespaces: reference an ACRAccessToken in namespace {namespace}"
-                ),
-            )),
-            Kind::ClusterGenerator => {
-                let api = Api::all(self.client.clone());
-                fetch(&api, reference, "in the cluster")
-                    .await
-                    .map(Arc::new)
-                    .map(Generator::Cluster)
-            }
-        }
+        let is_cluster_wide = self.cluster.is_some();
+        let found = fetch_generator(&self.client, is_cluster_wide, namespace, reference).await;
+        found.map_err(|problem| self.with_cluster_generator(problem, reference))
     }
 
     /// Mentions the ClusterGenerator of the same name, which a person who writes the name alone may mean.
@@ -107,13 +87,46 @@ impl Generators {
             .cluster
             .as_ref()
             .is_some_and(|store| store.get(&object).is_some());
-        if problem.reason != Reason::GeneratorNotFound || !exists {
+        let is_missing = problem.reason == Reason::GeneratorNotFound && reference.kind == Kind::AccessToken;
+        if !(is_missing && exists) {
             return problem;
         }
         let fact = format!(
             "no ACRAccessToken {name:?} exists here, but a ClusterGenerator: write ClusterGenerator/{name}"
         );
         Problem::new(Reason::GeneratorNotFound, fact)
+    }
+}
+
+/// The generator, as the API server has it. If only some namespaces are served, there are no ClusterGenerators.
+pub async fn fetch_generator(
+    client: &Client,
+    is_cluster_wide: bool,
+    namespace: &NamespaceName,
+    reference: &Reference,
+) -> Result<Generator, Problem> {
+    match reference.kind {
+        Kind::AccessToken => {
+            let api = Api::namespaced(client.clone(), namespace);
+            let location = format!("in namespace {namespace}");
+            fetch(&api, reference, &location)
+                .await
+                .map(Arc::new)
+                .map(Generator::Namespaced)
+        }
+        Kind::ClusterGenerator if !is_cluster_wide => Err(Problem::new(
+            Reason::GeneratorNotFound,
+            format!(
+                "{reference} cannot be used with --namespaces: reference an ACRAccessToken in namespace {namespace}"
+            ),
+        )),
+        Kind::ClusterGenerator => {
+            let api = Api::all(client.clone());
+            fetch(&api, reference, "in the cluster")
+                .await
+                .map(Arc::new)
+                .map(Generator::Cluster)
+        }
     }
 }
 
@@ -320,25 +333,29 @@ impl ServiceAccounts {
 
     /// The annotations of the service account, as the API server has them.
     pub async fn fetch(&self, account: &NamespacedName) -> Result<ServiceAccountAnnotations, Problem> {
-        let NamespacedName { namespace, name } = account;
-        let what = format!("reading service account {account}");
-        let api = Api::<Item<PartialObjectMeta<ServiceAccount>>>::namespaced(self.client.clone(), namespace);
-        match watch::get_object(&api, name).await {
-            Ok(Some(found)) => Ok(found.meta().annotations.clone().unwrap_or_default()),
-            Ok(None) => Err(Problem::new(
-                Reason::ServiceAccountNotFound,
-                format!(
-                    "service account {name:?} does not exist in namespace {namespace}: create it, or correct the name"
-                ),
-            )
-            .command(format!("kubectl create serviceaccount --namespace {namespace} {name}"))),
-            Err(CallError::TooLarge(bytes)) => Err(Problem::new(
-                Reason::IdentityInvalid,
-                format!(
-                    "service account {account} has more than {bytes} bytes of metadata: remove labels and annotations"
-                ),
-            )),
-            Err(error) => Err(api_problem(&what, error)),
-        }
+        fetch_annotations(&self.client, account).await
+    }
+}
+
+/// The annotations of a service account, as the API server has them.
+pub async fn fetch_annotations(
+    client: &Client,
+    account: &NamespacedName,
+) -> Result<ServiceAccountAnnotations, Problem> {
+    let NamespacedName { namespace, name } = account;
+    let what = format!("reading service account {account}");
+    let api = Api::<Item<PartialObjectMeta<ServiceAccount>>>::namespaced(client.clone(), namespace);
+    match watch::get_object(&api, name).await {
+        Ok(Some(found)) => Ok(found.meta().annotations.clone().unwrap_or_default()),
+        Ok(None) => Err(Problem::new(
+            Reason::ServiceAccountNotFound,
+            format!("service account {name:?} does not exist in namespace {namespace}: create it, or correct the name"),
+        )
+        .command(format!("kubectl create serviceaccount --namespace {namespace} {name}"))),
+        Err(CallError::TooLarge(bytes)) => Err(Problem::new(
+            Reason::IdentityInvalid,
+            format!("service account {account} has more than {bytes} bytes of metadata: remove labels and annotations"),
+        )),
+        Err(error) => Err(api_problem(&what, error)),
     }
 }

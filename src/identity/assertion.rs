@@ -87,10 +87,15 @@ impl AssertionSource {
 pub struct Assertion(SecretString);
 
 impl Assertion {
-    /// The issuer, which a person has to enter in Azure, and the time of the API server. The signature is not verified,
+    /// What Entra compares with a federated credential, and when the assertion was issued. The signature is not verified,
     /// because the token comes directly from the API server.
+    pub fn claims(&self) -> Option<AssertionClaims> {
+        crate::jwt::unverified_claims(self.0.expose_secret())
+    }
+
+    /// The issuer, which a person has to enter in Azure, and the time of the API server.
     pub fn origin(&self) -> AssertionOrigin {
-        let claims = crate::jwt::unverified_claims::<Claims>(self.0.expose_secret());
+        let claims = self.claims();
         let issued_at = claims.as_ref().and_then(|claims| claims.iat);
         // The issuer becomes part of a command.
         let issuer = claims
@@ -133,11 +138,19 @@ pub struct AssertionOrigin {
 }
 
 /// The claims of an assertion that the webhook reads.
-#[derive(Deserialize)]
-struct Claims {
-    iss: String,
+#[derive(Debug, Deserialize)]
+pub struct AssertionClaims {
+    /// The issuer.
+    pub iss: String,
+    /// The subject: the service account.
     #[serde(default)]
-    iat: Option<i64>,
+    pub sub: String,
+    /// The audiences: a list, or a single text.
+    #[serde(default)]
+    pub aud: serde_json::Value,
+    /// When the assertion was issued, in seconds since 1970.
+    #[serde(default)]
+    pub iat: Option<i64>,
 }
 
 /// Whether the issuer is a URL without characters that are special to a shell.

@@ -8,9 +8,8 @@ use super::{
     entra_error::{EntraError, EntraErrorKind},
 };
 use crate::{
-    names::NamespaceName,
     problem::{Advice, Problem, Reason},
-    reference::{Kind, Reference},
+    reference::SpecField,
 };
 use std::fmt;
 
@@ -145,9 +144,8 @@ impl EntraCaller<'_> {
             700_212 | 7_002_138 => "update",
             _ => "create",
         };
-        let audience = identity.audiences.first()?;
-        let (issuer, subject) = (&origin.issuer, identity.subject());
-        let hint = if is_private(issuer) {
+        let issuer = &origin.issuer;
+        let hint = if is_private_issuer(issuer) {
             format!(
                 "Entra cannot reach the issuer {issuer}: give the cluster a public one, then a federated credential"
             )
@@ -157,17 +155,14 @@ impl EntraCaller<'_> {
                 identity.client_id
             )
         };
-        Some(Advice::new(hint).command(format!(
-            "az identity federated-credential {verb} --name NAME --identity-name IDENTITY --resource-group GROUP \
-             --issuer {issuer} --subject {subject} --audiences {audience}"
-        )))
+        Some(Advice::new(hint).command(federated_credential_command(verb, identity, issuer)?))
     }
 
     fn advice_on_issuer(&self) -> Option<Advice> {
         let EntraCaller::Workload { origin, .. } = self else {
             return None;
         };
-        let note = match is_private(&origin.issuer) {
+        let note = match is_private_issuer(&origin.issuer) {
             true => ": give the cluster a public issuer",
             false => " from the internet",
         };
@@ -222,7 +217,7 @@ impl EntraCaller<'_> {
             }
             (TenantIdSource::Generator(reference, namespace), _) => {
                 wrong(&format_args!("spec.tenantId of {reference}"))
-                    .command(patch_tenant_id(reference, namespace))
+                    .command(reference.patch_command(namespace, SpecField::TenantId))
             }
             _ => wrong(&"the webhook's --tenant-id (azure.tenantId of the chart)"),
         }
@@ -302,18 +297,14 @@ fn annotate(identity: &WorkloadIdentity, key: &str, value: &str) -> String {
     )
 }
 
-/// The command that changes the tenant id of a generator.
-pub fn patch_tenant_id(Reference { kind, name }: &Reference, namespace: &NamespaceName) -> String {
-    let field = r#""tenantId":"TENANT_ID""#;
-    match kind {
-        Kind::AccessToken => format!(
-            "kubectl patch acraccesstoken {name} --namespace {namespace} --type merge --patch '{{\"spec\":{{{field}}}}}'"
-        ),
-        Kind::ClusterGenerator => format!(
-            "kubectl patch clustergenerator {name} --type merge --patch \
-             '{{\"spec\":{{\"generator\":{{\"acrAccessTokenSpec\":{{{field}}}}}}}}}'"
-        ),
-    }
+/// The command that creates or updates the federated credential for the assertions of an identity.
+pub fn federated_credential_command(verb: &str, identity: &WorkloadIdentity, issuer: &str) -> Option<String> {
+    Some(format!(
+        "az identity federated-credential {verb} --name NAME --identity-name IDENTITY --resource-group GROUP --issuer \
+         {issuer} --subject {} --audiences {}",
+        identity.subject(),
+        identity.audiences.first()?
+    ))
 }
 
 fn patch_secret(key: &SecretKey, value: &str) -> String {
@@ -324,7 +315,7 @@ fn patch_secret(key: &SecretKey, value: &str) -> String {
 }
 
 /// Whether the issuer is an address inside the cluster, which is the default if no other issuer is configured.
-fn is_private(issuer: &str) -> bool {
+pub fn is_private_issuer(issuer: &str) -> bool {
     let host = issuer.trim_start_matches("https://");
     let host = host.split(['/', ':']).next().unwrap_or(host);
     host.starts_with("kubernetes.default.svc") || host == "localhost"

@@ -10,7 +10,7 @@ use std::{borrow::Cow, fmt};
 /// The limit of a sentence, in bytes, with the reason in front of it and the link at its end.
 pub const MAX_SENTENCE_BYTES: usize = 250;
 /// The page that explains every reason, each at an anchor of its own.
-pub const REASONS_PAGE: &str = "https://acr-pull.dev/reasons.html";
+const REASONS_PAGE: &str = "https://acr-pull.dev/reasons.html";
 
 /// Stands between the fact and the link.
 const SEE: &str = "; see ";
@@ -71,6 +71,11 @@ impl Advice {
             ..self
         }
     }
+}
+
+/// The address of the explanation of a reason.
+pub fn link(reason: &str) -> String {
+    format!("{REASONS_PAGE}#{}", reason.to_ascii_lowercase())
 }
 
 /// A sentence: the fact, the text from outside the webhook in brackets, and the link. `reserved` is the number of bytes

@@ -1,6 +1,6 @@
 //! The stable reasons of problems.
 
-use super::message::REASONS_PAGE;
+use super::message;
 
 /// Who has to act before a retry can succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,7 +148,7 @@ reasons! {
 impl Reason {
     /// The address of the explanation of this reason.
     pub fn link(self) -> String {
-        format!("{REASONS_PAGE}#{}", self.as_str().to_ascii_lowercase())
+        message::link(self.as_str())
     }
 
     /// Whether the cause may be a change in Azure that has not taken effect yet. Otherwise a person has to act, so the

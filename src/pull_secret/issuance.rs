@@ -197,7 +197,7 @@ impl Issuance {
             .pull_token(registry, tenant, scope.as_ref(), &entra, caller)
             .await?;
         Ok(IssuedToken {
-            token,
+            token: token.scope_corrected_by(|| plan.patch_scope_command()),
             client_id: entra.client_id().map(str::to_owned),
             refusal: None,
         })

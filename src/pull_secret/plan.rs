@@ -7,6 +7,7 @@ use crate::{
     generator::{ServiceAccount, TokenInputs},
     names::{NamespaceName, NamespacedName, ObjectName},
     problem::Problem,
+    reference::SpecField,
     registry::PullToken,
 };
 use kube::runtime::reflector::ObjectRef;
@@ -98,6 +99,12 @@ impl PullSecretPlan {
             kind: StoredKind::Known(reference.kind),
             name: reference.name.to_string(),
         }
+    }
+
+    /// The command that corrects the generator's `scope`.
+    pub fn patch_scope_command(&self) -> String {
+        let reference = self.request.reference();
+        reference.patch_command(self.namespace(), SpecField::Scope)
     }
 
     /// The spec of the `ACRPullSecret`.

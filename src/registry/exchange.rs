@@ -25,6 +25,14 @@ pub struct PullToken {
     pub scope_problem: Option<Problem>,
 }
 
+impl PullToken {
+    /// The same token, whose scope's problem has the command that corrects the scope.
+    pub fn scope_corrected_by(mut self, command: impl FnOnce() -> String) -> Self {
+        self.scope_problem = self.scope_problem.map(|problem| problem.command(command()));
+        self
+    }
+}
+
 /// Calls the token endpoints of registries.
 #[derive(Clone)]
 pub struct RegistryClient {

@@ -22,15 +22,13 @@ pub struct RegistrySuffixes(Vec<String>);
 impl RegistrySuffixes {
     /// Checks the generator's `spec.registry`.
     pub fn permit(&self, registry: &str) -> Result<RegistryHost, Problem> {
-        let shown = UntrustedText::quoted(registry).at_most(MAX_SHOWN_BYTES);
         // This check bounds the length before the name is copied.
         if !is_dns_name(registry) {
             return Err(Problem::new(
                 Reason::RegistryNotAllowed,
-                format!(
-                    "spec.registry {shown} is not a plain host name: write the login server, such as contoso.azurecr.io"
-                ),
-            ));
+                "spec.registry is not a plain host name: write the login server, such as contoso.azurecr.io",
+            )
+            .quoting(registry));
         }
         let host = registry.to_ascii_lowercase();
         // A suffix may be the name of one registry, which it then permits. azurecr.io is not the name of a registry.
@@ -40,6 +38,7 @@ impl RegistrySuffixes {
                 .is_some_and(|rest| rest.ends_with('.') || (rest.is_empty() && is_registry(suffix)))
         });
         if !permitted {
+            let shown = UntrustedText::quoted(registry).at_most(MAX_SHOWN_BYTES);
             // The name of a registry without its domain is what Azure's own commands take.
             let advice = match (host.contains('.'), self.0.first()) {
                 (false, Some(suffix)) => format!("write its login server, such as {host}.{suffix}"),

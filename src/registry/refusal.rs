@@ -54,11 +54,11 @@ pub fn role_missing(host: &str, client_id: Option<&str>) -> Problem {
         Reason::RoleAssignmentNotFound,
         format!("{host} gives {identity} no access: assign AcrPull (ABAC: Container Registry Repository Reader), and wait"),
     )
-    .command(assign_role(host, client_id))
+    .command(assign_role_command(host, client_id))
 }
 
 /// The command that lets an identity pull from a registry.
-fn assign_role(host: &str, client_id: Option<&str>) -> String {
+pub fn assign_role_command(host: &str, client_id: Option<&str>) -> String {
     let assignee = client_id.unwrap_or("PRINCIPAL_ID");
     // The login server of a registry may continue with a hyphen and a hash, which are not part of its name.
     let name = host.split(['.', '-']).next().unwrap_or(host);

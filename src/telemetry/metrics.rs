@@ -1,10 +1,19 @@
 //! Metrics in the OpenMetrics text format, all under the prefix `acr_pull_webhook_`.
 
+mod labels;
+mod overview;
+mod reference;
+
+pub use labels::{AdmissionOutcome, PullSecretLabels, Ready, RenewalOutcome, UpstreamCall};
+pub use overview::Overview;
+pub use reference::reference;
+
 use crate::problem::Problem;
 use jiff::{SignedDuration, Timestamp};
+use labels::{AdmissionLabels, CallLabels, CallResultLabels, OutcomeLabels, RenewalLabels, WatchLabels};
 use parking_lot::Mutex;
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue, text::encode},
+    encoding::text::encode,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
@@ -33,9 +42,13 @@ pub struct Metrics {
     renewals: Family<RenewalLabels, Counter>,
     collected: Counter,
     upkeep_panics: Counter,
+    pull_secrets: Family<PullSecretLabels, Gauge>,
     /// NaN if unknown.
     first_expiration: Gauge<f64, AtomicU64>,
+    reconciliations_waiting: Gauge,
+    reconciliations_running: Gauge,
     azure_clock_ahead: Gauge<f64, AtomicU64>,
+    certificate_start: Gauge,
     certificate_expiration: Gauge,
     leader: Gauge,
     failing_watches: Family<WatchLabels, Gauge>,
@@ -58,8 +71,12 @@ impl Metrics {
             renewals: Family::default(),
             collected: Counter::default(),
             upkeep_panics: Counter::default(),
+            pull_secrets: Family::default(),
             first_expiration: Gauge::default(),
+            reconciliations_waiting: Gauge::default(),
+            reconciliations_running: Gauge::default(),
             azure_clock_ahead: Gauge::default(),
+            certificate_start: Gauge::default(),
             certificate_expiration: Gauge::default(),
             leader: Gauge::default(),
             failing_watches: Family::default(),
@@ -71,7 +88,7 @@ impl Metrics {
         metrics.register_upkeep(&mut registry);
         metrics.register_process(&mut registry);
         drop(registry);
-        metrics.set_first_expiration(None);
+        metrics.set_overview(&Overview::default());
         metrics
     }
 
@@ -134,11 +151,26 @@ impl Metrics {
             "Panics of the leader while it reconciled a pull secret; each is a bug",
             self.upkeep_panics.clone(),
         );
+        registry.register(
+            "pull_secrets",
+            "ACRPullSecrets by the status of Ready, the reason of the condition that is not True, and whether Pods use them; only on the leader",
+            self.pull_secrets.clone(),
+        );
         registry.register_with_unit(
             "pull_secrets_first_expiration_timestamp",
             "Unix time of the earliest token expiration among ready pull secrets in use; NaN if unknown, as on replicas that do not lead",
             Unit::Seconds,
             self.first_expiration.clone(),
+        );
+        registry.register(
+            "reconciliations_waiting",
+            "Pull secrets that are due for the leader's work and wait for their turn; 0 on replicas that do not lead",
+            self.reconciliations_waiting.clone(),
+        );
+        registry.register(
+            "reconciliations_running",
+            "Pull secrets that the leader works on; 0 on replicas that do not lead",
+            self.reconciliations_running.clone(),
         );
         registry.register(
             "leader",
@@ -149,6 +181,12 @@ impl Metrics {
 
     /// The watches and the serving certificate.
     fn register_process(&self, registry: &mut Registry) {
+        registry.register_with_unit(
+            "certificate_start_timestamp",
+            "Unix time from which on the serving certificate is valid",
+            Unit::Seconds,
+            self.certificate_start.clone(),
+        );
         registry.register_with_unit(
             "certificate_expiration_timestamp",
             "Unix time at which the serving certificate expires",
@@ -168,7 +206,7 @@ impl Metrics {
     }
 
     /// Counts one answered admission request.
-    pub fn count_admission(&self, outcome: &'static str, problem: Option<&Problem>, took: Duration) {
+    pub fn count_admission(&self, outcome: AdmissionOutcome, problem: Option<&Problem>, took: Duration) {
         let reason = problem.map_or(OK, |p| p.reason.as_str());
         self.admissions
             .get_or_create(&AdmissionLabels { outcome, reason })
@@ -207,9 +245,10 @@ impl Metrics {
             .inc();
     }
 
-    /// Sets when the serving certificate expires.
-    pub fn set_certificate_expiration(&self, expires: Timestamp) {
-        self.certificate_expiration.set(expires.as_second());
+    /// Sets from when until when the serving certificate is valid.
+    pub fn set_certificate_validity(&self, start: Timestamp, expiration: Timestamp) {
+        self.certificate_start.set(start.as_second());
+        self.certificate_expiration.set(expiration.as_second());
     }
 
     /// Sets how far Azure's clock is ahead of the local clock.
@@ -240,12 +279,6 @@ impl Metrics {
     /// Counts a panic in the upkeep of one pull secret.
     pub fn count_upkeep_panic(&self) {
         self.upkeep_panics.inc();
-    }
-
-    /// Sets the earliest expiration of the tokens in use, if this replica knows one.
-    pub fn set_first_expiration(&self, expires: Option<Timestamp>) {
-        let seconds = expires.map_or(f64::NAN, |expires| expires.as_millisecond() as f64 / 1e3);
-        self.first_expiration.set(seconds);
     }
 
     /// Counts a token request as in flight until the guard is dropped.
@@ -298,75 +331,5 @@ pub struct WaitingGuard(Gauge);
 impl Drop for WaitingGuard {
     fn drop(&mut self) {
         self.0.dec();
-    }
-}
-
-/// A call that is made to obtain a registry token; the label `hop`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum UpstreamCall {
-    /// The TokenRequest of the cluster's API server.
-    TokenRequest,
-    /// Entra's token endpoint.
-    Entra,
-    /// The node's endpoint for managed identities.
-    ManagedIdentity,
-    /// The registry's `/oauth2/exchange`.
-    RegistryExchange,
-    /// The registry's `/oauth2/token`.
-    RegistryToken,
-}
-
-/// The result of a renewal or repair; the label `outcome`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum RenewalOutcome {
-    /// A scheduled renewal issued a new token.
-    Renewed,
-    /// A repair issued a new token, because a kubelet reported a failed pull or the `ACRPullSecret` was deleted.
-    Repaired,
-    /// No Pod confirmed that a repair is needed.
-    NothingToDo,
-    /// No new token was issued.
-    Failed,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct AdmissionLabels {
-    outcome: &'static str,
-    reason: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RenewalLabels {
-    outcome: RenewalOutcome,
-    reason: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabels {
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CallResultLabels {
-    hop: UpstreamCall,
-    reason: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CallLabels {
-    hop: UpstreamCall,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct WatchLabels {
-    watch: &'static str,
-}
-
-impl WatchLabels {
-    /// The labels of the watch with this name; the label omits the prefix `watch of`.
-    fn new(name: &'static str) -> Self {
-        Self {
-            watch: name.strip_prefix("watch of ").unwrap_or(name),
-        }
     }
 }

@@ -1,14 +1,8 @@
 //! A secret path and a serving certificate, as they are stored.
 
-use super::{CertificateAndKey, SecretPath};
+use super::{CertificateAndKey, CertificateChain, SecretPath};
 use jiff::Timestamp;
-use rustls::{
-    RootCertStore,
-    client::{WebPkiServerVerifier, danger::ServerCertVerifier},
-    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
-};
 use secrecy::{ExposeSecret, SecretString};
-use std::{sync::Arc, time::Duration};
 
 /// The Secret's key of the path.
 pub const PATH_KEY: &str = "path";
@@ -50,26 +44,12 @@ impl SignedCertificate {
     /// Checks that a client that only trusts the CA accepts the certificate for each of its names.
     pub fn check(&self, now: Timestamp) -> Result<CertificateAndKey, String> {
         let parsed = CertificateAndKey::parse(self.chain.as_bytes(), self.key.expose_secret().as_bytes())?;
-        let mut roots = RootCertStore::empty();
-        let ca = CertificateDer::from_pem_slice(self.ca.as_bytes()).map_err(|e| format!("the CA: {e}"))?;
-        roots.add(ca).map_err(|e| format!("the CA: {e}"))?;
-        let verifier = WebPkiServerVerifier::builder(Arc::new(roots))
-            .build()
-            .map_err(|e| e.to_string())?;
-        let now = UnixTime::since_unix_epoch(Duration::from_secs(now.as_second().max(0).unsigned_abs()));
-        let (leaf, others) = parsed
-            .certified
-            .cert
-            .split_first()
-            .ok_or("there is no certificate")?;
+        let chain = CertificateChain::parse(self.chain.as_bytes())?;
         if parsed.names.is_empty() {
             return Err("the certificate has neither a DNS name nor an IP address".to_owned());
         }
         for name in &parsed.names {
-            let server = ServerName::try_from(name.as_str()).map_err(|e| format!("{name}: {e}"))?;
-            verifier
-                .verify_server_cert(leaf, others, &server, &[], now)
-                .map_err(|e| format!("for {name}: {e}"))?;
+            chain.verify(self.ca.as_bytes(), name, now)?;
         }
         Ok(parsed)
     }

@@ -28,7 +28,8 @@ impl CertificateSlot {
 
     /// Serves this certificate from the next handshake on. Returns whether it differs from the one before.
     pub fn set(&self, certificate: &CertificateAndKey) -> bool {
-        self.metrics.set_certificate_expiration(certificate.not_after);
+        self.metrics
+            .set_certificate_validity(certificate.not_before, certificate.not_after);
         let mut current = self.current.write();
         let previous = current.replace(certificate.certified.clone());
         previous.is_none_or(|previous| previous.cert != certificate.certified.cert)

@@ -120,6 +120,17 @@ impl CertificateSpec {
         })
     }
 
+    /// The path, the CA and the chain of new credentials, for tests of other modules.
+    #[cfg(test)]
+    pub fn issue_pem(&self, now: Timestamp) -> (String, String, String) {
+        let issued = self.issue(None, now).unwrap_or_else(|why| panic!("{why}"));
+        let certificate = issued
+            .certificate
+            .unwrap_or_else(|| panic!("there is no certificate"));
+        let path = String::from_utf8_lossy(issued.path.as_bytes()).into_owned();
+        (path, certificate.ca, certificate.chain)
+    }
+
     fn set_validity(&self, params: &mut CertificateParams, now: Timestamp) {
         let at = |time: Timestamp| {
             time::OffsetDateTime::from_unix_timestamp(time.as_second()).unwrap_or(params.not_after)

@@ -35,6 +35,12 @@ impl Queue {
         self.changed.notify_one();
     }
 
+    /// How many keys are due and wait for a slot, and how many are running.
+    pub fn load(&self) -> (usize, usize) {
+        let state = self.state.lock();
+        (state.waiting(Instant::now()), state.running.len())
+    }
+
     /// Reconciles due keys, at most `slots` concurrently, until the future is dropped. `reconcile` returns the delay
     /// after which to reconcile the key again.
     pub async fn run<F>(&self, slots: usize, reconcile: impl Fn(NamespacedName) -> F)
@@ -141,6 +147,15 @@ impl State {
             return Some(key);
         }
         None
+    }
+
+    /// How many keys are due and not running. While all slots are taken, scheduled keys become due without being moved.
+    fn waiting(&self, now: Instant) -> usize {
+        let scheduled = self.scheduled.iter().take_while(|(time, _)| *time <= now);
+        self.is_due.len()
+            + scheduled
+                .filter(|(_, key)| !self.running.contains_key(key))
+                .count()
     }
 
     fn push_due(&mut self, key: NamespacedName) {
@@ -267,6 +282,34 @@ mod tests {
         let runs = run(&queue, 4, 5, Duration::from_secs(9), None).await;
         assert_eq!(runs.len(), 4);
         assert_eq!(runs[3], (key("idle", 0), 3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_load_is_that_of_due_and_running_keys() {
+        let queue = Queue::default();
+        for n in 0..10 {
+            queue.wake(key("a", n));
+        }
+        queue.wake_at(key("a", 10), Instant::now() + SECOND * 3);
+        assert_eq!(queue.load(), (10, 0));
+        let watch = async {
+            sleep(SECOND).await;
+            // A namespace has at most three of four slots.
+            assert_eq!(queue.load(), (7, 3));
+            queue.wake(key("b", 0));
+            sleep(SECOND).await;
+            assert_eq!(queue.load(), (7, 4));
+            sleep(SECOND * 2).await;
+            assert_eq!(
+                queue.load(),
+                (8, 4),
+                "all slots are taken when another key becomes due"
+            );
+        };
+        tokio::select! {
+            () = queue.run(4, |_| async { sleep(SECOND * 60).await; None }) => {}
+            () = watch => {}
+        }
     }
 
     #[tokio::test(start_paused = true)]

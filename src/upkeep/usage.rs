@@ -72,7 +72,7 @@ impl UsageIndex {
         if index.pods_by_secret.contains_key(pull_secret) {
             return Usage::Used;
         }
-        if !index.synced || index.is_stale(&pull_secret.namespace) {
+        if !index.is_known(&pull_secret.namespace) {
             return Usage::Unknown;
         }
         // A pull secret that never had a Pod is unused since this was first asked, not since the process started.
@@ -81,6 +81,13 @@ impl UsageIndex {
             .entry(pull_secret.clone())
             .or_insert_with(Instant::now);
         Usage::Unused(since.elapsed())
+    }
+
+    /// Whether live Pods name this pull secret, or the Pods are not known. Unlike `usage_of`, this does not begin to
+    /// measure for how long a pull secret is unused.
+    pub fn may_be_used(&self, pull_secret: &NamespacedName) -> bool {
+        let index = self.0.lock();
+        index.pods_by_secret.contains_key(pull_secret) || !index.is_known(&pull_secret.namespace)
     }
 
     /// The pull secrets that a live Pod names.
@@ -130,6 +137,11 @@ struct Index {
 }
 
 impl Index {
+    /// Whether the Pods of this namespace are known.
+    fn is_known(&self, namespace: &NamespaceName) -> bool {
+        self.synced && !self.is_stale(namespace)
+    }
+
     fn is_stale(&self, namespace: &NamespaceName) -> bool {
         self.stale.contains(&None)
             || (!self.stale.is_empty() && self.stale.contains(&Some(namespace.clone())))

@@ -1,20 +1,35 @@
 #!/usr/bin/env bash
 # Builds Helm and prints its path. The first build takes about two minutes on two cores.
+# HELM_VERSION=3: the last release of Helm 3, and not Helm 4.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=../cluster/lib.sh
 source "$here/../cluster/lib.sh"
 
-package=helm.sh/helm/v4/cmd/helm
-version=$(awk '$1 == "helm.sh/helm/v4" { print $2 }' "$here/go.mod")
+major=${HELM_VERSION:-4}
+case $major in
+4) pins=go ;;
+3) pins=helm3 ;;
+*) die "HELM_VERSION is 3 or 4, not '$major'" ;;
+esac
+module=helm.sh/helm/v$major
+version=$(awk -v module="$module" '$1 == module { print $2 }' "$here/$pins.mod")
+
+# The version of Kubernetes that `helm template` assumes is that of the client library. Helm 3 has to be told.
+flags="-s -w -X $module/internal/version.version=$version"
+if ((major == 3)); then
+  minor=$(awk '$1 == "k8s.io/client-go" { split($2, parts, "."); print parts[2] }' "$here/$pins.mod")
+  for package in chartutil lint/rules; do
+    flags+=" -X $module/pkg/$package.k8sVersionMajor=1 -X $module/pkg/$package.k8sVersionMinor=$minor"
+  done
+fi
 
 fill() {
   need_go "$here" "Helm $version"
-  # A chart sees this version, and the Kubernetes version that `helm template` assumes is the client library's.
   progress "building Helm $version (about two minutes the first time)" \
-    go_build "$1/helm" "$here" "$package" -ldflags "-s -w -X helm.sh/helm/v4/internal/version.version=$version"
+    go_build "$1/helm" "$here" "$module/cmd/helm" -modfile="$pins.mod" -ldflags "$flags"
 }
 
-folder=$(cache_dir)/helm/$version/$(content_hash "$here"/{go.mod,go.sum,build.sh})
+folder=$(cache_dir)/helm/$version/$(content_hash "$here"/{$pins.mod,$pins.sum,build.sh})
 build_once "$folder" fill
 printf '%s\n' "$folder/helm"

@@ -8,13 +8,17 @@ source "$(dirname "${BASH_SOURCE[0]}")/emulator.sh"
 
 emulator_address='' emulator_ca=''
 
-# values REFERENCE: what every installation on this cluster needs.
-values() {
+# image_values REFERENCE: the image that the tests install.
+image_values() {
   echo "image:"
   case ${1##*/} in
   *@*) printf '  repository: %s\n  digest: %s\n' "${1%@*}" "${1##*@}" ;;
   *) printf '  repository: %s\n  tag: "%s"\n' "${1%:*}" "${1##*:}" ;;
   esac
+}
+
+# The emulator's address, and its certificate authority.
+cluster_values() {
   cat <<YAML
 hostAliases:
   - ip: $emulator_address
@@ -32,6 +36,7 @@ remove_deployment() {
   [[ ! -s $overlay/kustomization.yaml ]] || kube delete --kustomize "$overlay" --ignore-not-found >/dev/null
 }
 
+need skopeo
 use_cluster
 deploy_emulator
 reference=${IMAGE:-}
@@ -41,9 +46,11 @@ E2E_FOLDER=$(state_dir)/helm
 mkdir -p "$E2E_FOLDER"
 HELM=$("$root/tests/chart/build.sh")
 CERT_MANAGER=$("$root/tests/cert-manager/build.sh")
-CHART_VALUES=$E2E_FOLDER/values.yaml
-values "$reference" >"$CHART_VALUES"
-export E2E_FOLDER HELM CERT_MANAGER CHART_VALUES
+# The quick start names its own image.
+CHART_VALUES=$E2E_FOLDER/values.yaml CLUSTER_VALUES=$E2E_FOLDER/cluster.yaml
+cluster_values >"$CLUSTER_VALUES"
+{ image_values "$reference" && cluster_values; } >"$CHART_VALUES"
+export E2E_FOLDER HELM CERT_MANAGER CHART_VALUES CLUSTER_VALUES
 export HELM_CACHE_HOME=$E2E_FOLDER/home HELM_CONFIG_HOME=$E2E_FOLDER/home HELM_DATA_HOME=$E2E_FOLDER/home
 cd "$root"
 cargo test --locked --workspace --test chart -- --test-threads=1

@@ -287,6 +287,12 @@ async fn an_image_that_no_scope_contains_causes_a_warning() {
         [
             "acr-pull-webhook: ImageOutsideScope: image contoso.azurecr.io/elsewhere/app is not in spec.scope of \
              ACRAccessToken scoped, so the kubelet cannot pull it; see https://acr-pull.dev/reasons.html#imageoutsidescope"
+                .to_owned(),
+            format!(
+                "acr-pull-webhook, run: kubectl patch acraccesstoken scoped --namespace {} --type merge --patch \
+                 '{{\"spec\":{{\"scope\":\"repository:REPOSITORY:pull\"}}}}'",
+                namespace.name()
+            ),
         ]
     );
     // The token of another generator for the registry covers the image.

@@ -35,6 +35,7 @@ mod pod_events;
 mod pod_forms;
 mod policies;
 mod principals;
+mod prometheus;
 mod propagation;
 mod protocol;
 mod recreated;

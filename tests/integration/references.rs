@@ -234,7 +234,7 @@ async fn permitted_audiences_are_added_to_the_assertion() {
         &pod("app", "arm"),
         422,
         "GeneratorInvalid",
-        &[arm, "--token-audiences", "remove it"],
+        &[arm, "which --token-audiences does not permit"],
     )
     .await;
 }

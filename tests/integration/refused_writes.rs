@@ -180,7 +180,7 @@ async fn the_denial_of_a_webhook_without_a_code_refuses_the_pod() {
     })
     .await;
     let texts = ["label team is required", "validate.kyverno.svc"];
-    assert_refused(&env, &pod("app", "contoso"), 403, "WriteForbidden", &texts).await;
+    assert_refused(&env, &pod("app", "contoso"), 403, "PolicyDenied", &texts).await;
     eventually("no pull secret is left after the refusal", async || {
         namespace.list_pull_secrets().await.is_empty().then_some(())
     })

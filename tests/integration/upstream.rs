@@ -343,7 +343,11 @@ async fn a_token_with_less_than_its_scope_causes_a_warning() {
     namespace.apply_generator("typo", json!({"scope": scope})).await;
     let pod = pod("app", "typo");
     let warnings = env.warnings(namespace, &pod).await;
-    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(
+        warnings[1].contains("kubectl patch acraccesstoken typo --namespace"),
+        "{warnings:?}"
+    );
     for part in [
         "ScopeNotGranted",
         "cannot pull from repository team-a/typo",

@@ -8,14 +8,24 @@
 {{ .Values.webhook.configurationName | default (include "acr-pull-webhook.name" .) }}
 {{- end }}
 
-{{- define "acr-pull-webhook.account" -}}
-system:serviceaccount:{{ .Release.Namespace }}:{{ include "acr-pull-webhook.name" . }}
+{{- define "acr-pull-webhook.serviceAccount" -}}
+{{ .Values.serviceAccount.name | default (include "acr-pull-webhook.name" .) }}
 {{- end }}
 
+{{- define "acr-pull-webhook.account" -}}
+system:serviceaccount:{{ .Release.Namespace }}:{{ include "acr-pull-webhook.serviceAccount" . }}
+{{- end }}
+
+{{/* With a digest, a tag only tells people the version. */}}
 {{- define "acr-pull-webhook.image" -}}
 {{- with .Values.image -}}
-{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
+{{ .repository }}{{ with .tag | default (ternary $.Chart.AppVersion "" (empty .digest)) }}:{{ . }}{{ end }}{{ with .digest }}@{{ . }}{{ end }}
 {{- end }}
+{{- end }}
+
+{{/* The namespace of the Pod that `helm test` asks for: one that the webhook serves. */}}
+{{- define "acr-pull-webhook.testNamespace" -}}
+{{ .Values.test.namespace | default (first (append .Values.namespaces "default")) }}
 {{- end }}
 
 {{- define "acr-pull-webhook.selector" -}}
@@ -28,6 +38,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{/* Without the version of the chart: a new chart with the same Pods does not roll the Deployment. */}}
+{{- define "acr-pull-webhook.podLabels" -}}
+{{- omit (include "acr-pull-webhook.labels" . | fromYaml) "helm.sh/chart" | toYaml }}
 {{- end }}
 
 {{/*
@@ -51,7 +66,7 @@ annotations:
 {{- define "acr-pull-webhook.subjects" -}}
 subjects:
   - kind: ServiceAccount
-    name: {{ include "acr-pull-webhook.name" . }}
+    name: {{ include "acr-pull-webhook.serviceAccount" . }}
     namespace: {{ .Release.Namespace }}
 {{- end }}
 
@@ -154,4 +169,14 @@ them; empty for other classes.
 {{- end }}
 {{- end }}
 {{- end }}
+{{- end }}
+
+{{/* The admin port as an endpoint of a ServiceMonitor or PodMonitor. */}}
+{{- define "acr-pull-webhook.endpoint" -}}
+- port: admin
+  interval: {{ .interval }}
+  {{- with .metricRelabelings }}
+  metricRelabelings:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
 {{- end }}

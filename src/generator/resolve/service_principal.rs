@@ -3,9 +3,10 @@
 use super::{GeneratorInNamespace, MAX_SHOWN_BYTES, ResolveRules, application::check_tenant_id};
 use crate::{
     generator::access_token::{SecretKeySelector, ServicePrincipalAuth},
-    identity::{CloudEndpoints, ForMessages, SecretKey, ServicePrincipal, patch_tenant_id},
+    identity::{CloudEndpoints, ForMessages, SecretKey, ServicePrincipal},
     names::MAX_NAME_LENGTH,
     problem::{Problem, Reason},
+    reference::SpecField,
     untrusted::UntrustedText,
 };
 
@@ -37,7 +38,7 @@ impl ResolveRules {
                     generator.reference
                 ),
             )
-            .command(patch_tenant_id(generator.reference, generator.namespace))
+            .command(generator.patch_command(SpecField::TenantId))
         })?;
         check_tenant_id(tenant_id, &generator.tenant_id_location(&tenant_id_source))?;
         Ok(ServicePrincipal {

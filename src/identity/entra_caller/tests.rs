@@ -3,6 +3,7 @@ use crate::problem::MAX_SENTENCE_BYTES;
 use crate::{
     identity::{ForMessages, SecretKey},
     names::{NamespaceName, ObjectName},
+    reference::{Kind, Reference},
     untrusted::hostile,
 };
 use jiff::Timestamp;

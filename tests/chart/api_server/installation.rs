@@ -9,15 +9,17 @@ use chart::{
     NAME,
     helm::{self, render, set},
     repository,
-    values::{VALID, every_authority, text},
 };
 use k8s_openapi::{
-    api::admissionregistration::v1::MutatingWebhookConfiguration,
+    api::{admissionregistration::v1::MutatingWebhookConfiguration, core::v1::Pod},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
-use kube::{ResourceExt, api::ListParams};
+use kube::{
+    ResourceExt,
+    api::{ListParams, Patch, PatchParams},
+};
 use serde_json::{Value, json};
-use testkit::control_plane::ControlPlane;
+use testkit::{control_plane::ControlPlane, eventually};
 
 const NO_FLAGS: [&str; 0] = [];
 const SECRET_PATH: &str = "/mutate/0123456789abcdef0123456789abcdef01234567";
@@ -48,24 +50,43 @@ async fn assert_crds_exist(cluster: &Cluster) {
     }
 }
 
+/// `helm test` with the status that a kubelet reports when the program in the Pod has succeeded.
+async fn test(release: &Release) {
+    let pod = format!("{NAME}-test");
+    let kubelet = async {
+        let pods = release.namespaced::<Pod>(NAME);
+        eventually("Helm creates the Pod of the test", async || {
+            pods.get_opt(&pod).await.unwrap()
+        })
+        .await;
+        let succeeded = Patch::Merge(json!({"status": {"phase": "Succeeded"}}));
+        let params = PatchParams::default();
+        pods.patch_status(&pod, &params, &succeeded).await.unwrap();
+    };
+    tokio::join!(release.test(), kubelet);
+    let left = release.objects().await;
+    let left: Vec<_> = left.iter().filter(|object| object.contains(&pod)).collect();
+    assert!(left.is_empty(), "the test leaves {left:?}");
+}
+
 #[testkit::test]
-async fn an_api_server_accepts_every_valid_row_of_values() {
-    let release = Release::none().await;
-    release.ensure_namespace(NAME).await;
-    release.ensure_namespace("other").await;
-    let mut rows: Vec<_> = VALID.iter().map(|row| set(row.iter().copied())).collect();
-    let mut authorities = every_authority();
-    authorities.extend(text(
-        "certificates.provided.caBundle",
-        &release.control_plane.authority(),
-    ));
-    rows.push(authorities);
-    for mut row in rows {
-        row.push("--no-hooks".to_owned());
-        let manifests = render(&row).await.without_foreign_kinds();
-        let apply = release.kubectl("apply --server-side --force-conflicts --dry-run=server --filename -");
-        let applied = apply.input(manifests).outcome().await;
-        applied.unwrap_or_else(|error| panic!("with {row:?}: {error}"));
+async fn both_versions_of_helm_install_test_upgrade_and_uninstall() {
+    for version in helm::Version::ALL {
+        let release = Release::none_of(version).await;
+        release.install(set(["crds.generators=true"])).await;
+        let change = published(&release, 0);
+        release.patch_registration(NAME, NAME, change).await;
+        test(&release).await;
+        let flags = set(["crds.generators=true", "webhook.timeoutSeconds=20"]);
+        release.upgrade(flags).await;
+        let entry = release.registration(NAME).await.webhooks.unwrap().remove(0);
+        assert_eq!(entry.timeout_seconds, Some(20));
+        let service = entry.client_config.service.unwrap();
+        assert_eq!(service.path.as_deref(), Some(SECRET_PATH), "{version:?}");
+        test(&release).await;
+        release.uninstall().await;
+        release.wait_until_no_object_is_left().await;
+        assert_crds_exist(&release).await;
     }
 }
 

@@ -11,4 +11,5 @@ mod ordering;
 mod permissions;
 mod platforms;
 mod release;
+mod schemas;
 mod webhooks;

@@ -46,17 +46,24 @@ plugins:
 /// or the same one.
 pub struct Release {
     cluster: Cluster,
+    version: helm::Version,
     _turn: MutexGuard<'static, ()>,
 }
 
 impl Release {
-    /// A cluster without objects of the release.
+    /// A cluster without objects of the release, which Helm 4 manages.
     pub async fn none() -> Self {
+        Self::none_of(helm::Version::Four).await
+    }
+
+    /// The same with a version of Helm.
+    pub async fn none_of(version: helm::Version) -> Self {
         static TURN: Mutex<()> = Mutex::const_new(());
         static LIMITED: OnceLock<Arc<ControlPlane>> = OnceLock::new();
         let turn = TURN.lock().await;
         let release = Self {
             cluster: Cluster::of(LIMITED.get_or_init(start_limited)).await,
+            version,
             _turn: turn,
         };
         release.clean().await;
@@ -88,7 +95,7 @@ impl Release {
     }
 
     fn helm(&self, verb: &str) -> Run {
-        let run = helm::helm(verb).args([NAME, "--namespace", NAME]);
+        let run = helm::helm_of(self.version, verb).args([NAME, "--namespace", NAME]);
         run.env("KUBECONFIG", self.control_plane.kubeconfig())
     }
 
@@ -101,6 +108,11 @@ impl Release {
     pub async fn upgrade<S: AsRef<OsStr>>(&self, flags: impl IntoIterator<Item = S>) {
         let run = self.helm("upgrade").arg(helm::chart());
         run.args(flags).succeed().await;
+    }
+
+    /// Waits until the Pod of the test has ended.
+    pub async fn test(&self) {
+        self.helm("test").succeed().await;
     }
 
     pub async fn uninstall(&self) {

@@ -1,14 +1,18 @@
 //! The commands of the documents, parsed by the programs that they call.
 
+use acr_pull_webhook::Cli;
 use chart::{
     Run, helm,
     kubectl::kubectl,
     repository,
     shell::{self, Call},
 };
+use clap::CommandFactory;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
+/// The webhook's program as a plugin of kubectl.
+const PLUGIN: &str = "acr-pull";
 /// Verbs of kubectl whose next word is a verb too.
 const GROUPS: [&str; 3] = ["create", "rollout", "config"];
 
@@ -29,7 +33,8 @@ fn with_help(call: &Call) -> Vec<String> {
 
 #[testkit::test]
 async fn kubectl_accepts_every_command_of_the_documents() {
-    for call in calls_of("kubectl") {
+    let is_plugin = |call: &&&Call| call.arguments[0] == PLUGIN;
+    for call in calls_of("kubectl").iter().filter(|call| !is_plugin(call)) {
         let help = kubectl().args(with_help(call)).outcome().await;
         let help = help.unwrap_or_else(|error| panic!("{}: {:?}: {error}", call.place, call.arguments));
         if let [group, verb, ..] = &call.arguments[..]
@@ -52,6 +57,35 @@ fn assert_json(call: &Call, flags: &[&str]) {
         let parsed = serde_json::from_str::<Value>(&pair[1]);
         assert!(parsed.is_ok(), "{}: {} is not JSON", call.place, pair[1]);
     }
+}
+
+#[test]
+fn the_webhooks_program_accepts_every_command_of_the_documents() {
+    let by_kubectl = calls_of("kubectl").into_iter();
+    let by_kubectl = by_kubectl.filter(|call| call.arguments[0] == PLUGIN);
+    let by_kubectl = by_kubectl.map(|call| (call, &call.arguments[1..]));
+    let by_name = calls_of("acr-pull-webhook").into_iter();
+    let all = by_name.map(|call| (call, &call.arguments[..])).chain(by_kubectl);
+    for (call, arguments) in all {
+        let words = ["acr-pull-webhook"]
+            .into_iter()
+            .chain(arguments.iter().map(String::as_str));
+        let parsed = Cli::command().try_get_matches_from(words);
+        assert!(parsed.is_ok(), "{}: {arguments:?}: {parsed:?}", call.place);
+    }
+}
+
+/// docs/check.md links the program under this name.
+#[testkit::test]
+async fn kubectl_finds_the_plugin_by_the_name_in_the_documents() {
+    let link = calls_of("ln")[0].arguments.last().unwrap();
+    let (_, name) = link.rsplit_once('/').unwrap();
+    let folder = tempfile::TempDir::with_prefix("acr-pull-webhook-test-").unwrap();
+    std::os::unix::fs::symlink("/bin/echo", folder.path().join(name)).unwrap();
+    let run = kubectl()
+        .env("PATH", folder.path())
+        .args([PLUGIN, "check", "--only=issuer"]);
+    assert_eq!(run.succeed().await, "check --only=issuer\n");
 }
 
 #[testkit::test]

@@ -47,6 +47,10 @@ async fn each_component_of_kustomize_equals_a_value() {
         ("cert-manager", set(["certificates.mode=cert-manager"])),
         ("network-policy", set(["networkPolicy.enabled=true"])),
         (
+            "monitoring",
+            set(["serviceMonitor.enabled=true", "prometheusRule.enabled=true"]),
+        ),
+        (
             "last-in-order",
             set(["webhook.configurationName=zz-acr-pull-webhook"]),
         ),

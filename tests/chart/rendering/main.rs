@@ -5,7 +5,9 @@
 mod documents;
 mod kustomize;
 mod metadata;
+mod monitoring;
 mod options;
 mod pods;
+mod reference;
 mod registration;
 mod values;

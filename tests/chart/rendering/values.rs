@@ -2,24 +2,21 @@
 
 use chart::{
     NAME,
-    helm::{chart, helm, refused, render, set, values_file},
+    helm::{Version, chart, helm_of, refused, release_of, render, set, values_file},
+    manifests::Manifests,
     repository,
     values::{INVALID, PEM, VALID, every_authority, provided, text},
 };
 
 #[testkit::test]
 async fn helm_lint_reports_nothing() {
-    for flags in [Vec::new(), provided("mine")] {
-        let report = helm("lint")
-            .arg("--strict")
-            .arg(chart())
-            .args(flags)
-            .succeed()
-            .await;
-        assert!(
-            report.contains("1 chart(s) linted, 0 chart(s) failed"),
-            "{report}"
-        );
+    for version in Version::ALL {
+        for flags in [Vec::new(), provided("mine")] {
+            let lint = helm_of(version, "lint").arg("--strict").arg(chart());
+            let report = lint.args(flags).succeed().await;
+            let expected = "1 chart(s) linted, 0 chart(s) failed";
+            assert!(report.contains(expected), "{version:?}: {report}");
+        }
     }
 }
 
@@ -73,4 +70,22 @@ async fn a_ca_is_either_text_or_a_config_map() {
 async fn a_provided_certificate_has_a_secret_of_its_own() {
     let message = refused(provided(&format!("{NAME}-certificates"))).await;
     assert!(message.contains("certificates.provided.secretName"), "{message}");
+}
+
+#[testkit::test]
+async fn helm_3_renders_the_same_objects_as_helm_4() {
+    for row in VALID {
+        let flags = set(row.iter().copied());
+        let [three, four] = Version::ALL.map(|version| release_of(version, "template").args(&flags));
+        // The versions of Helm print the hooks in different places, and quote texts differently.
+        let [three, four] = [three.succeed().await, four.succeed().await].map(|text| sorted(&text));
+        assert!(three == four, "{row:?}");
+    }
+}
+
+/// The objects in one order.
+fn sorted(text: &str) -> Vec<String> {
+    let mut objects: Vec<_> = Manifests::parse(text).0.iter().map(ToString::to_string).collect();
+    objects.sort();
+    objects
 }

@@ -6,19 +6,46 @@ use std::{
     sync::LazyLock,
 };
 use tempfile::TempDir;
-use testkit::programs::built_by;
+use testkit::programs::built_with;
 
-static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| built_by("tests/chart/build.sh"));
+/// A major version of Helm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    Three,
+    Four,
+}
+
+impl Version {
+    pub const ALL: [Self; 2] = [Self::Three, Self::Four];
+
+    fn program(self) -> &'static Path {
+        static THREE: LazyLock<PathBuf> = LazyLock::new(|| built("3"));
+        static FOUR: LazyLock<PathBuf> = LazyLock::new(|| built("4"));
+        match self {
+            Self::Three => &THREE,
+            Self::Four => &FOUR,
+        }
+    }
+}
+
+fn built(version: &str) -> PathBuf {
+    built_with("tests/chart/build.sh", &[("HELM_VERSION", version)])
+}
 
 /// The folder of the chart.
 pub fn chart() -> PathBuf {
     repository("deploy/chart")
 }
 
-/// Helm with folders of its own, independent of the user's configuration.
+/// Helm 4 with folders of its own, independent of the user's configuration.
 pub fn helm(verb: &str) -> Run {
+    helm_of(Version::Four, verb)
+}
+
+/// The same of a version.
+pub fn helm_of(version: Version, verb: &str) -> Run {
     let files = TempDir::with_prefix("acr-pull-webhook-test-").unwrap();
-    let mut run = Run::new(&*PROGRAM).arg(verb);
+    let mut run = Run::new(version.program()).arg(verb);
     for name in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
         run = run.env(name, files.path());
     }
@@ -27,7 +54,13 @@ pub fn helm(verb: &str) -> Run {
 
 /// `helm VERB` of the release with the chart of this repository.
 pub fn release(verb: &str) -> Run {
-    helm(verb).arg(NAME).arg(chart()).args(["--namespace", NAME])
+    release_of(Version::Four, verb)
+}
+
+/// The same of a version of Helm.
+pub fn release_of(version: Version, verb: &str) -> Run {
+    let run = helm_of(version, verb).arg(NAME).arg(chart());
+    run.args(["--namespace", NAME])
 }
 
 /// `--set` with each of these values.

@@ -9,7 +9,10 @@ pub mod comparison;
 pub mod helm;
 pub mod kubectl;
 pub mod manifests;
+pub mod metrics;
 mod program;
+pub mod prometheus;
+pub mod reference;
 pub mod shell;
 pub mod values;
 

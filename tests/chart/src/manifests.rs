@@ -48,7 +48,11 @@ impl Manifests {
 
     /// The objects whose kinds are part of Kubernetes or of this project, as JSON for `kubectl apply`.
     pub fn without_foreign_kinds(&self) -> String {
-        let foreign = ["cert-manager.io/", "monitoring.coreos.com/"];
+        let foreign = [
+            "cert-manager.io/",
+            "monitoring.coreos.com/",
+            "azmonitoring.coreos.com/",
+        ];
         let items = self.0.iter().filter(|object| {
             let version = object["apiVersion"].as_str().unwrap();
             !foreign.iter().any(|group| version.starts_with(group))

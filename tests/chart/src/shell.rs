@@ -16,7 +16,8 @@ use tempfile::TempDir;
 /// Programs that only transform text. They are not replaced.
 const FILTERS: [&str; 6] = ["awk", "cat", "grep", "head", "sed", "tail"];
 /// Programs and scripts that are replaced. A document with another program fails the test.
-const REPLACED: [&str; 12] = [
+const REPLACED: [&str; 14] = [
+    "acr-pull-webhook",
     "az",
     "cosign",
     "curl",
@@ -24,6 +25,7 @@ const REPLACED: [&str; 12] = [
     "helm",
     "jq",
     "kubectl",
+    "ln",
     "make",
     "sha256sum",
     "skopeo",

@@ -57,6 +57,38 @@ pub const VALID: &[&[&str]] = &[
     &[
         "serviceMonitor.enabled=true",
         "serviceMonitor.labels.release=prometheus",
+        "serviceMonitor.metricRelabelings[0].action=labeldrop",
+    ],
+    &[
+        "podMonitor.enabled=true",
+        "podMonitor.apiVersion=azmonitoring.coreos.com/v1",
+        "prometheusRule.enabled=true",
+        "prometheusRule.labels.release=prometheus",
+    ],
+    &[
+        "grafanaDashboard.enabled=true",
+        "grafanaDashboard.namespace=monitoring",
+        "grafanaDashboard.annotations.grafana_folder=Registries",
+    ],
+    &[
+        "serviceAccount.create=false",
+        "serviceAccount.name=other",
+        "webhook.annotations.a=b",
+        "crds.annotations.a=b",
+        "deploymentAnnotations.a=b",
+        "revisionHistoryLimit=0",
+    ],
+    &[
+        "serviceAccount.name=other",
+        "serviceAccount.labels.a=b",
+        "extraArgs={--log-level=debug}",
+        "extraVolumes[0].name=more",
+        "extraVolumes[0].emptyDir.medium=Memory",
+        "extraVolumeMounts[0].name=more",
+        "extraVolumeMounts[0].mountPath=/more",
+        "extraObjects[0].apiVersion=v1",
+        "extraObjects[0].kind=ConfigMap",
+        "extraObjects[0].metadata.name=\\{{ .Release.Name }}-more",
     ],
     &[
         "webhook.failurePolicy=Ignore",
@@ -220,6 +252,12 @@ pub const INVALID: &[(&str, &str)] = &[
     ("listen.port=70000", "/listen/port"),
     ("proxy.https=proxy:3128", "/proxy/https"),
     ("policies.enabled=yes", "/policies/enabled"),
+    ("serviceAccount.create=false", "/serviceAccount/name"),
+    ("revisionHistoryLimit=-1", "/revisionHistoryLimit"),
+    ("extraArgs={serve}", "/extraArgs/0"),
+    ("extraVolumeMounts[0].name=more", "missing property 'mountPath'"),
+    ("serviceMonitor.apiVersion=v1", "/serviceMonitor/apiVersion"),
+    ("podMonitor.interval=often", "/podMonitor/interval"),
 ];
 
 /// Flags for certificates of the user, in this Secret.

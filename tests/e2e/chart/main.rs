@@ -6,6 +6,7 @@
 mod certificates;
 mod cluster;
 mod outages;
+mod quick_start;
 mod release;
 mod replacements;
 // The test harness runs modules by name: after these tests, nothing is installed.

@@ -14,11 +14,16 @@ use tokio::sync::OnceCell;
 
 pub use testkit::azure::{REGISTRY, SYSTEM_IDENTITY, TENANT, USER_IDENTITY, USER_IDENTITY_RESOURCE};
 
-const CONTROL: &str = "/api/v1/namespaces/azure-emulator/services/azure-emulator:control/proxy";
+/// The path of the emulator's control port on the API server.
+pub const CONTROL: &str = "/api/v1/namespaces/azure-emulator/services/azure-emulator:control/proxy";
+
+/// The registry behind the emulator, in the same Pod.
+const UPSTREAM: &str = "http://127.0.0.1:5000";
+const TOKEN_LIFETIME: &str = "3h";
 
 /// Configures Azure once in each test program.
 pub async fn ready(client: &Client) {
-    ready_with_token_lifetime(client, "3h").await;
+    ready_with_token_lifetime(client, TOKEN_LIFETIME).await;
 }
 
 /// The same with another lifetime of tokens. The first call in a test program decides.
@@ -113,23 +118,41 @@ async fn put(client: &Client, path: &str, body: Value) -> kube::Result<String> {
     client.request_text(request).await
 }
 
-/// Azure with an application for each scenario.
-async fn configuration(client: &Client, token_lifetime: &str) -> Value {
+/// Azure without applications and rights, which knows the issuer of the cluster.
+pub async fn empty_world(client: &Client) -> Value {
+    let (issuer, jwks) = issuer(client).await;
+    world(&issuer, jwks, Vec::new(), UPSTREAM, Vec::new())
+}
+
+/// Configures Azure again after a test with another Azure.
+pub async fn restore(client: &Client) {
+    put(client, "/world", configuration(client, TOKEN_LIFETIME).await)
+        .await
+        .expect("the emulator accepts the configuration");
+}
+
+/// The issuer of the cluster, and its keys.
+async fn issuer(client: &Client) -> (String, Value) {
     let raw = async |path: &str| {
         let request = http::Request::get(path).body(Vec::new()).unwrap();
         client.request::<Value>(request).await.unwrap()
     };
     let discovery = raw("/.well-known/openid-configuration").await;
-    let issuer = discovery["issuer"].as_str().unwrap();
+    let issuer = discovery["issuer"].as_str().unwrap().to_owned();
+    (issuer, raw("/openid/v1/jwks").await)
+}
+
+/// Azure with an application for each scenario.
+async fn configuration(client: &Client, token_lifetime: &str) -> Value {
+    let (issuer, jwks) = issuer(client).await;
     let all = || Scenario::ALL.iter();
     let applications = all()
-        .map(|scenario| application(&scenario.client_id(), issuer, &scenario.namespace(), &["app"]))
+        .map(|scenario| application(&scenario.client_id(), &issuer, &scenario.namespace(), &["app"]))
         .collect();
     let rights = all()
         .map(|scenario| pull_right(&scenario.client_id(), &scenario.repository()))
         .collect();
-    let jwks = raw("/openid/v1/jwks").await;
-    let mut world = world(issuer, jwks, applications, "http://127.0.0.1:5000", rights);
+    let mut world = world(&issuer, jwks, applications, UPSTREAM, rights);
     add_managed_identities(&mut world, &Scenario::ManagedIdentity.repository());
     set_token_lifetime(&mut world, token_lifetime);
     // deploy.sh configures this header on a cluster that is neither kind nor local.

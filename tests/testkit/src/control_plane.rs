@@ -97,13 +97,19 @@ impl ControlPlane {
 
     /// Starts a control plane whose kube-apiserver has additional flags.
     pub fn start_with(flags: &[&str]) -> Self {
-        programs::built();
-        crate::speed::measured(|| Self::launch(flags))
+        let programs = programs::built();
+        crate::speed::measured(|| Self::launch(programs, flags))
     }
 
-    fn launch(flags: &[&str]) -> Self {
+    /// Starts a control plane of the oldest release of Kubernetes that is supported.
+    pub fn start_oldest() -> Self {
+        let programs = programs::built_oldest();
+        crate::speed::measured(|| Self::launch(programs, &[]))
+    }
+
+    fn launch(programs: &Path, flags: &[&str]) -> Self {
         let dir = TempDir::with_prefix("acr-pull-webhook-test-").unwrap();
-        let mut child = Command::new(programs::built().join("control-plane"))
+        let mut child = Command::new(programs.join("control-plane"))
             .arg("--dir")
             .arg(dir.path().join("cluster"))
             .args(flags.iter().map(|flag| format!("--api-server-flag={flag}")))

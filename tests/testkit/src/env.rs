@@ -88,6 +88,16 @@ impl TestEnv {
         Self::on(cluster, None, &[&LEADER_FLAGS, flags].concat(), change).await
     }
 
+    /// The same, whose kube-apiserver has these additional flags.
+    pub async fn leading_on_api_server_with(
+        api_server_flags: &'static [&'static str],
+        flags: &[&str],
+        change: impl FnOnce(&mut Value),
+    ) -> Self {
+        let cluster = ControlPlane::start_own_with(api_server_flags).await;
+        Self::on(cluster, None, &[&LEADER_FLAGS, flags].concat(), change).await
+    }
+
     /// The same, whose webhook reaches the API server through a proxy.
     pub async fn leading_through_proxy(flags: &[&str], change: impl FnOnce(&mut Value)) -> Self {
         let cluster = ControlPlane::start_own().await;

@@ -10,7 +10,13 @@ use std::{
 
 /// The path that a build script of this repository prints. The script builds the program if it is missing.
 pub fn built_by(script: &str) -> PathBuf {
+    built_with(script, &[])
+}
+
+/// The same with environment variables, by which the script chooses a version.
+pub fn built_with(script: &str, variables: &[(&str, &str)]) -> PathBuf {
     let build = Command::new(root().join(script))
+        .envs(variables.iter().copied())
         .stderr(Stdio::inherit())
         .output()
         .unwrap_or_else(|error| panic!("{script} cannot be started: {error}"));
@@ -21,6 +27,13 @@ pub fn built_by(script: &str) -> PathBuf {
 /// The folder of etcd, the programs of Kubernetes and `control-plane`.
 pub fn built() -> &'static Path {
     static PROGRAMS: LazyLock<PathBuf> = LazyLock::new(|| built_by("tests/cluster/build.sh"));
+    &PROGRAMS
+}
+
+/// The same of the oldest release of Kubernetes that is supported.
+pub fn built_oldest() -> &'static Path {
+    static PROGRAMS: LazyLock<PathBuf> =
+        LazyLock::new(|| built_with("tests/cluster/build.sh", &[("KUBERNETES", "oldest")]));
     &PROGRAMS
 }
 

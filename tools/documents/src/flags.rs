@@ -22,11 +22,11 @@ fn section(command: &Command) -> String {
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
     let flags = command
         .get_arguments()
-        .filter(|flag| flag.get_long().is_some_and(|name| name != "help"));
+        .filter(|flag| flag.get_long().is_none_or(|name| name != "help"));
     let rows: String = flags.map(flag_row).collect();
     let table = match rows.is_empty() {
         true => String::new(),
-        false => format!("\n| flag | variable | default | meaning |\n|---|---|---|---|\n{rows}"),
+        false => format!("\n| flag or argument | variable | default | meaning |\n|---|---|---|---|\n{rows}"),
     };
     format!(
         "## acr-pull-webhook {}\n\n{}.\n{table}",
@@ -41,10 +41,10 @@ fn flag_row(flag: &Arg) -> String {
         .get_value_names()
         .filter(|_| takes_value)
         .and_then(<[_]>::first);
-    let name = flag.get_long().unwrap_or_default();
-    let name = match value {
-        Some(value) => format!("--{name} {value}"),
-        None => format!("--{name}"),
+    let name = match (flag.get_long(), value) {
+        (Some(name), Some(value)) => format!("--{name} {value}"),
+        (Some(name), None) => format!("--{name}"),
+        (None, value) => value.map(ToString::to_string).unwrap_or_default(),
     };
     let variable = flag.get_env().map(|name| code(&name.to_string_lossy()));
     let defaults = flag

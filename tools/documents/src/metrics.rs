@@ -4,68 +4,15 @@ use crate::{
     DocumentError,
     text::{self, cell, code, row},
 };
-use acr_pull_webhook::{Metrics, RenewalOutcome, UpstreamCall};
-use futures::FutureExt;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// `docs/metrics.md`.
 pub fn page() -> Result<String, DocumentError> {
-    let metrics = sampled();
-    let exported = metrics
-        .encode()
-        .map_err(|error| DocumentError::Wrong(error.to_string()))?;
-    let described = families(&exported);
-    // A family without a sample is not exported, so it would be missing in the page.
-    let registered = format!("{metrics:?}").matches("Descriptor {").count();
-    if described.len() != registered {
-        return Err(DocumentError::Wrong(format!(
-            "{registered} metrics are registered and {} have a sample: add the others to `sampled` in \
-             tools/documents/src/metrics.rs",
-            described.len()
-        )));
-    }
-    let rows: String = described.iter().map(Family::row).collect();
+    let exported =
+        acr_pull_webhook::metrics_reference().map_err(|error| DocumentError::Wrong(error.to_string()))?;
+    let rows: String = families(&exported).iter().map(Family::row).collect();
     let generated = format!("| metric | type | labels | meaning |\n|---|---|---|---|\n{rows}");
     Ok(text::page(include_str!("../texts/metrics.md"), &generated))
-}
-
-/// Metrics with at least one sample of each family, and one of each value of a label that has few values.
-fn sampled() -> Metrics {
-    let metrics = Metrics::new();
-    for outcome in [
-        "untouched",
-        "audited",
-        "patched",
-        "patched_without_token",
-        "denied",
-        "failed",
-    ] {
-        metrics.count_admission(outcome, None, Duration::ZERO);
-    }
-    for hop in [
-        UpstreamCall::TokenRequest,
-        UpstreamCall::Entra,
-        UpstreamCall::ManagedIdentity,
-        UpstreamCall::RegistryExchange,
-        UpstreamCall::RegistryToken,
-    ] {
-        let call = metrics.upstream_call(hop, async { Ok(()) });
-        drop(call.now_or_never());
-    }
-    for outcome in [
-        RenewalOutcome::Renewed,
-        RenewalOutcome::Repaired,
-        RenewalOutcome::NothingToDo,
-        RenewalOutcome::Failed,
-    ] {
-        metrics.count_renewal(outcome, &Ok(()));
-    }
-    metrics.add_failing_watches("Pods", 0);
-    metrics.set_unreadable_objects("Pods", 0);
-    metrics
 }
 
 /// A family of the OpenMetrics text.

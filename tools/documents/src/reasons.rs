@@ -1,25 +1,70 @@
-//! The page of reasons: the list and the first sentence come from the program, causes and fixes from `texts/reasons.md`.
+//! The page of reasons: the lists and the first sentences come from the program, causes and fixes from
+//! `texts/reasons.md` and `texts/check-reasons.md`.
 
 use crate::{
     DocumentError,
     text::{self, code, row},
 };
-use acr_pull_webhook::{Class, Reason};
+use acr_pull_webhook::{Class, Reason, check};
 use std::collections::BTreeMap;
 
-const TEXTS: &str = include_str!("../texts/reasons.md");
+const OF_WEBHOOK: Texts = Texts {
+    file: "tools/documents/texts/reasons.md",
+    content: include_str!("../texts/reasons.md"),
+    parts: &["**Cause.** ", "**Fix.** "],
+};
+const OF_CHECK: Texts = Texts {
+    file: "tools/documents/texts/check-reasons.md",
+    content: include_str!("../texts/check-reasons.md"),
+    parts: &["**Fix.** "],
+};
+
+/// What people wrote about reasons.
+#[derive(Clone, Copy)]
+struct Texts {
+    file: &'static str,
+    content: &'static str,
+    /// What each text has.
+    parts: &'static [&'static str],
+}
 
 /// `docs/reasons.md`.
 pub fn page() -> Result<String, DocumentError> {
     let reasons: Vec<_> = Reason::ALL.iter().map(|reason| Facts::of(*reason)).collect();
-    let sections = sections(&reasons, TEXTS)?;
     let rows = reasons.iter().map(|facts| {
-        let link = format!("[{}](#{})", facts.name, facts.name.to_lowercase());
-        row([link, facts.summary.to_owned(), facts.answer.to_owned()])
+        row([
+            link(facts.name),
+            facts.summary.to_owned(),
+            facts.answer.to_owned(),
+        ])
     });
     let table: String = rows.collect();
-    let generated = format!("| reason | meaning | the Pod is |\n|---|---|---|\n{table}\n{sections}");
+    let sections = sections(
+        reasons.iter().map(|facts| {
+            let Facts {
+                name,
+                summary,
+                answer,
+            } = facts;
+            (*name, format!("{summary} The Pod is {answer}."))
+        }),
+        OF_WEBHOOK,
+    )?;
+    let of_check = check::REASONS.iter();
+    let of_check = of_check.map(|(name, meaning)| (*name, meaning.trim().to_owned()));
+    let check_rows = of_check.clone().map(|(name, meaning)| row([link(name), meaning]));
+    let check_table: String = check_rows.collect();
+    let check_sections = self::sections(of_check, OF_CHECK)?;
+    let generated = format!(
+        "| reason | meaning | the Pod is |\n|---|---|---|\n{table}\n{sections}\n{}\n| reason | meaning \
+         |\n|---|---|\n{check_table}\n{check_sections}",
+        include_str!("../texts/check-reasons-head.md"),
+    );
     Ok(text::page(include_str!("../texts/reasons-page.md"), &generated))
+}
+
+fn link(name: &str) -> String {
+    format!("[{name}](#{})", name.to_lowercase())
 }
 
 /// What the program knows about a reason.
@@ -54,41 +99,34 @@ fn answer(reason: Reason) -> &'static str {
     }
 }
 
-/// A section for each reason. Fails for a reason without a text and for a text without a reason.
-fn sections(reasons: &[Facts], texts: &str) -> Result<String, DocumentError> {
-    let mut texts: BTreeMap<_, _> = texts
+/// A section for each reason, whose first sentence is its meaning. Fails for a reason without a text and for a text
+/// without a reason.
+fn sections(
+    reasons: impl Iterator<Item = (&'static str, String)>,
+    Texts { file, content, parts }: Texts,
+) -> Result<String, DocumentError> {
+    let mut texts: BTreeMap<_, _> = content
         .split("\n## ")
         .skip(1)
         .filter_map(|text| text.split_once('\n'))
         .collect();
     let mut sections = Vec::new();
-    for Facts {
-        name,
-        summary,
-        answer,
-    } in reasons
-    {
+    for (name, meaning) in reasons {
         let text = texts.remove(name).ok_or_else(|| {
             DocumentError::Wrong(format!(
-                "tools/documents/texts/reasons.md does not explain {name}: add a section `## {name}` with cause and fix"
+                "{file} does not explain {name}: add a section `## {name}` with {}",
+                parts.concat()
             ))
         })?;
-        let missing = ["**Cause.** ", "**Fix.** "]
-            .into_iter()
-            .find(|part| !text.contains(part.trim_end()));
-        if let Some(part) = missing {
-            let message = format!("tools/documents/texts/reasons.md: {name} has no {part}");
-            return Err(DocumentError::Wrong(message));
+        if let Some(part) = parts.iter().find(|part| !text.contains(part.trim_end())) {
+            return Err(DocumentError::Wrong(format!("{file}: {name} has no {part}")));
         }
-        sections.push(format!(
-            "## {name}\n\n{summary} The Pod is {answer}.\n\n{}\n",
-            text.trim()
-        ));
+        sections.push(format!("## {name}\n\n{meaning}\n\n{}\n", text.trim()));
     }
     match texts.first_key_value() {
         None => Ok(sections.join("\n")),
         Some((name, _)) => Err(DocumentError::Wrong(format!(
-            "tools/documents/texts/reasons.md explains {}, which is not a reason of src/problem.rs",
+            "{file} explains {}, which is not a reason of the program",
             code(name)
         ))),
     }
@@ -98,13 +136,15 @@ fn sections(reasons: &[Facts], texts: &str) -> Result<String, DocumentError> {
 mod tests {
     use super::*;
 
-    fn outcome(names: &[&'static str], texts: &str) -> String {
-        let facts = names.iter().map(|name| Facts {
-            name,
-            summary: "It is so.",
-            answer: "refused",
-        });
-        match sections(&facts.collect::<Vec<_>>(), texts) {
+    fn outcome(names: &[&'static str], content: &'static str) -> String {
+        let reasons = names.iter().map(|name| (*name, "It is so.".to_owned()));
+        match sections(
+            reasons,
+            Texts {
+                content,
+                ..OF_WEBHOOK
+            },
+        ) {
             Ok(text) => text,
             Err(error) => error.to_string(),
         }
@@ -115,7 +155,7 @@ mod tests {
         let texts = "x\n## A\n\n**Cause.** c\n\n**Fix.** f\n\n## B\n\n**Cause.** c\n";
         assert!(
             outcome(&["A"], "x\n## A\n\n**Cause.** c\n\n**Fix.** f\n")
-                .starts_with("## A\n\nIt is so. The Pod is refused.\n\n**C")
+                .starts_with("## A\n\nIt is so.\n\n**C")
         );
         assert!(outcome(&["A", "C"], texts).contains("does not explain C"));
         assert!(outcome(&["A", "B"], texts).contains("B has no **Fix.**"));

@@ -1,9 +1,6 @@
-//! Warns about images of a Pod that its pull secrets are of no use for.
+//! Finds the images of a Pod that its pull secrets are of no use for.
 
-use super::{
-    review::{PodView, Spelling},
-    warnings::Warning,
-};
+use super::review::{PodView, Spelling};
 use crate::{
     problem::{Problem, Reason},
     pull_secret::PullSecretPlan,
@@ -14,13 +11,12 @@ use std::sync::Arc;
 /// The maximum length of an image's registry or name in a warning.
 const MAX_SHOWN_BYTES: usize = 64;
 
-/// The warnings about the pull secrets that the kubelet would not use for any image, and about the images that no token
-/// for their registry covers. Nothing is formatted for a Pod without a warning.
-pub fn image_warnings(pod: &PodView<'_>, plans: &[Arc<PullSecretPlan>]) -> Vec<Warning> {
-    let problems = plans.iter().enumerate().filter_map(|(number, plan)| {
+/// The pull secrets that the kubelet would not use for any image, and the images that no token for their registry
+/// covers. Nothing is formatted for a Pod without a problem.
+pub fn image_problems(pod: &PodView<'_>, plans: &[Arc<PullSecretPlan>]) -> impl Iterator<Item = Problem> {
+    plans.iter().enumerate().filter_map(move |(number, plan)| {
         registry_problem(pod, plan).or_else(|| scope_problem(pod, plans, number))
-    });
-    problems.map(Warning::from).collect()
+    })
 }
 
 /// The problem of a pull secret that the kubelet would not use for any image.
@@ -65,5 +61,5 @@ fn scope_problem(pod: &PodView<'_>, plans: &[Arc<PullSecretPlan>], number: usize
         UntrustedText::new(outside).at_most(MAX_SHOWN_BYTES),
         plan.request.reference()
     );
-    Some(Problem::new(Reason::ImageOutsideScope, fact))
+    Some(Problem::new(Reason::ImageOutsideScope, fact).command(plan.patch_scope_command()))
 }
