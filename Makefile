@@ -23,6 +23,7 @@ cargo_fuzz := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/acr-pull-webhook/cargo-fuzz
 fuzz_folder := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/acr-pull-webhook/fuzz
 fuzz_targets = $(shell sed -n 's/^name = "\([a-z_]*\)"$$/\1/p' fuzz/Cargo.toml)
 actionlint := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+terraform_config_inspect := github.com/hashicorp/terraform-config-inspect@v0.0.0-20260904064934-75d64de68c31
 
 ##@ Try it
 
@@ -139,6 +140,7 @@ lint-go:
 lint-manifests:
 	@kubectl=$$(command -v kubectl || echo "$$(tests/cluster/build.sh)/kubectl"); \
 	for overlay in $(overlays); do echo "kubectl kustomize $$overlay"; "$$kubectl" kustomize "$$overlay" >/dev/null; done
+	go run $(terraform_config_inspect) examples/terraform >/dev/null
 
 .PHONY: lint-chart
 lint-chart: tools
@@ -208,6 +210,10 @@ docs: generate ## Generate the reference pages, and build the book in target/boo
 .PHONY: chart-reference
 chart-reference: ## Generate the README of the chart and the descriptions in its schema from the comments of values.yaml
 	cargo run --quiet --locked --package chart --bin chart-reference
+
+.PHONY: dashboard
+dashboard: programs ## Draw docs/dashboard.svg, the panels of the dashboard with the figures of an integration test
+	DASHBOARD_SVG=$(CURDIR)/docs/dashboard.svg cargo test --locked --test integration -- each_query_of_the_dashboard
 
 .PHONY: certs
 certs: ## Create a CA and a serving certificate in DIR (default: certs/made)

@@ -50,7 +50,10 @@ CERT_MANAGER=$("$root/tests/cert-manager/build.sh")
 CHART_VALUES=$E2E_FOLDER/values.yaml CLUSTER_VALUES=$E2E_FOLDER/cluster.yaml
 cluster_values >"$CLUSTER_VALUES"
 { image_values "$reference" && cluster_values; } >"$CHART_VALUES"
-export E2E_FOLDER HELM CERT_MANAGER CHART_VALUES CLUSTER_VALUES
+# The program that a person runs.
+PROGRAM=$E2E_FOLDER/acr-pull-webhook
+"$root/deploy/binary.sh" acr-pull-webhook "${PROFILE:-release}" "$PROGRAM"
+export E2E_FOLDER HELM CERT_MANAGER CHART_VALUES CLUSTER_VALUES PROGRAM
 export HELM_CACHE_HOME=$E2E_FOLDER/home HELM_CONFIG_HOME=$E2E_FOLDER/home HELM_DATA_HOME=$E2E_FOLDER/home
 cd "$root"
 cargo test --locked --workspace --test chart -- --test-threads=1

@@ -1,6 +1,7 @@
 //! The metrics of two replicas in a real Prometheus: the dashboard's queries have answers, the numbers are right while
 //! the leader changes, and the alerts work.
 
+mod picture;
 mod server;
 
 use azure_emulator::{Effect, Endpoint, Fault};
@@ -12,6 +13,8 @@ use kube::{
 };
 use serde_json::{Value, json};
 use server::Prometheus;
+use std::{path::PathBuf, time::Instant};
+use tempfile::TempDir;
 use testkit::{
     azure::token_lifetime,
     control_plane::root,
@@ -26,12 +29,17 @@ const NOT_READY: &str =
 /// Nothing listens there.
 const CLOSED: &str = "https://127.0.0.1:1/mutate";
 
-/// The title and the query of each curve of the dashboard.
-fn curves() -> Vec<(String, String)> {
+/// The panels of the dashboard.
+fn panels() -> Vec<Value> {
     let text = std::fs::read_to_string(root().join("deploy/chart/files/dashboard.json")).unwrap();
     let dashboard: Value = serde_json::from_str(&text).unwrap();
+    dashboard["panels"].as_array().unwrap().clone()
+}
+
+/// The title and the query of each curve of the dashboard.
+fn curves() -> Vec<(String, String)> {
     let mut curves = Vec::new();
-    for panel in dashboard["panels"].as_array().unwrap() {
+    for panel in panels() {
         for target in panel["targets"].as_array().unwrap() {
             // As Grafana does: four scrape intervals, and more.
             let query = target["expr"].as_str().unwrap().replace("$__rate_interval", "1m");
@@ -101,6 +109,7 @@ async fn each_query_of_the_dashboard_has_an_answer() {
     let other = env.replica().await;
     env.webhook.wait_until_leader().await;
     let prometheus = Prometheus::start(env.cluster.kubeconfig(), &[env.webhook.admin, other.admin]).await;
+    let started = Instant::now();
     let namespace = &env.team_a.namespace;
     let name = pull_secret_name(&namespace.create_pod(&pod("app", "contoso")).await);
     namespace.wait_for_renewals(&name, 1).await;
@@ -125,6 +134,15 @@ async fn each_query_of_the_dashboard_has_an_answer() {
         assert_eq!(rule["state"], expected, "{rule}");
     }
 
+    eventually("both replicas were scraped for a minute", async || {
+        for generator in ["contoso", "missing"] {
+            let _ = namespace.dry_run_pod(&unnamed_pod(generator)).await;
+        }
+        let scrapes = "min(count_over_time(up{job=\"acr-pull-webhook\"}[5m]))";
+        (prometheus.value(scrapes).await? >= 60.0).then_some(())
+    })
+    .await;
+
     break_calls(&env).await;
     wait_for_answers(&prometheus, &env, &of_api_server[..1]).await;
     eventually("the alert is pending", async || {
@@ -138,6 +156,11 @@ async fn each_query_of_the_dashboard_has_an_answer() {
     .await;
     ignore_failures(&env).await;
     wait_for_answers(&prometheus, &env, &of_api_server[1..]).await;
+    let folder = TempDir::with_prefix("acr-pull-webhook-test-").unwrap();
+    let file = std::env::var_os("DASHBOARD_SVG").map_or(folder.path().join("dashboard.svg"), PathBuf::from);
+    picture::draw(&prometheus, &panels(), started.elapsed().as_secs_f64(), &file).await;
+    let picture = std::fs::read_to_string(file).unwrap();
+    assert!(!picture.contains("no data"), "each number has a value");
 }
 
 #[testkit::test]

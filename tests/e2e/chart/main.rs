@@ -8,6 +8,7 @@ mod cluster;
 mod outages;
 mod quick_start;
 mod release;
+mod repairs;
 mod replacements;
 // The test harness runs modules by name: after these tests, nothing is installed.
 mod uninstalling;

@@ -52,6 +52,7 @@ scenarios! {
     NoManagedIdentity = "no-managed-identity",
     DefaultGenerator = "default-generator",
     Repair = "repair",
+    ReleaseRepair = "release-repair",
     Outage = "outage",
     OutageFromTheStart = "outage-from-the-start",
     Renewals = "renewals",

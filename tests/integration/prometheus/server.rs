@@ -3,13 +3,20 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::{net::SocketAddr, path::Path, process::Stdio};
+use std::{net::SocketAddr, ops::Range, path::Path, process::Stdio};
 use tempfile::TempDir;
 use testkit::{control_plane::root, eventually, programs::built_by};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
 };
+
+/// A series of a range.
+pub struct Series {
+    pub labels: Value,
+    /// The Unix time and the value of each point.
+    pub points: Vec<(f64, f64)>,
+}
 
 /// A running Prometheus. The process ends with this value.
 pub struct Prometheus {
@@ -79,6 +86,31 @@ impl Prometheus {
         let series = result.map(|series| {
             let value = series["value"][1].as_str().unwrap();
             (series["metric"].clone(), value.parse().unwrap())
+        });
+        series.collect()
+    }
+
+    /// The series that a query returns for each second of this range of Unix time. Values that are not numbers are left
+    /// out.
+    pub async fn range(&self, query: &str, range: &Range<f64>) -> Vec<Series> {
+        let (start, end) = (range.start.to_string(), range.end.to_string());
+        let range = [
+            ("query", query),
+            ("start", &*start),
+            ("end", &*end),
+            ("step", "1"),
+        ];
+        let answer = self.get("query_range", &range).await;
+        let result = answer["data"]["result"].as_array().unwrap().iter();
+        let series = result.map(|series| {
+            let points = series["values"].as_array().unwrap().iter().map(|point| {
+                let value: f64 = point[1].as_str().unwrap().parse().unwrap();
+                (point[0].as_f64().unwrap(), value)
+            });
+            Series {
+                labels: series["metric"].clone(),
+                points: points.filter(|point| point.1.is_finite()).collect(),
+            }
         });
         series.collect()
     }
