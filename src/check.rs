@@ -144,15 +144,13 @@ impl Session {
             ..
         } = self;
         let pods = deployment::pods(api, target).await;
-        let tls = &settings.serve.tls;
-        let is_cluster_wide = settings.serve.namespaces.iter().all(String::is_empty);
         let mut findings = crds::check(api).await;
         findings.extend(deployment::check(target, &pods));
         findings.extend(replicas::check(api, target, &pods).await);
         findings.extend(registration::check(
             target,
-            &tls.webhook_configuration,
-            is_cluster_wide,
+            &settings.serve.tls.webhook_configuration,
+            settings.is_cluster_wide(),
         ));
         findings.extend(registration::check_service(api, target).await);
         findings.extend(certificates::check(api, target, settings).await);

@@ -29,9 +29,7 @@ struct Served {
 
 /// Checks the certificate.
 pub async fn check(api: &ApiServer, target: &Target, settings: &Settings) -> Vec<Finding> {
-    let configured = &settings.serve.tls.webhook_configuration;
-    let mut registrations = target.registrations.iter().flatten();
-    let Some(registration) = registrations.find(|found| name(found) == configured) else {
+    let Some(registration) = target.registration(&settings.serve.tls.webhook_configuration) else {
         return Vec::new();
     };
     let served = match served(api, target, settings).await {
@@ -43,10 +41,7 @@ pub async fn check(api: &ApiServer, target: &Target, settings: &Settings) -> Vec
 
 async fn served(api: &ApiServer, target: &Target, settings: &Settings) -> Result<Served, Finding> {
     let tls = &settings.serve.tls;
-    let (namespace, secret) = match tls.tls_secret.split_once('/') {
-        Some((namespace, name)) => (namespace, name),
-        None => (target.namespace.as_str(), tls.tls_secret.as_str()),
-    };
+    let (namespace, secret) = settings.tls_secret(target);
     let location = format!("Secret {namespace}/{secret}");
     let path = match secret_value(api, namespace, secret, "path").await {
         Ok(path) => Some(path),
@@ -102,8 +97,7 @@ fn judge(registration: &Value, served: &Served, now: Timestamp) -> Vec<Finding> 
     if chain.not_after.duration_since(now) < lifetime / 4 {
         let message = format!(
             "the certificate of {location} expires on {expires}, after more than three quarters of its lifetime; it \
-             should \
-             have been renewed after two thirds"
+             should have been renewed after two thirds"
         );
         findings.push(Finding::warning(CHECK, Reason::CertificateExpiresSoon, message));
     }

@@ -17,10 +17,7 @@ const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(60);
 
 /// Checks that a replica holds the Lease and renews it.
 pub async fn check(api: &ApiServer, target: &Target, settings: &Settings) -> Vec<Finding> {
-    let configured = settings.serve.leader_election.namespace.as_deref();
-    let namespace = configured
-        .filter(|name| !name.is_empty())
-        .unwrap_or(&target.namespace);
+    let namespace = settings.lease_namespace(target);
     let path = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{LEASE_NAME}");
     let lease = match api.get(&path).await {
         Ok(lease) => Some(lease),

@@ -113,19 +113,12 @@ impl Permission {
 
 /// All permissions that the webhook needs with these settings.
 fn needed(target: &Target, settings: &Settings) -> Vec<Permission> {
-    let own = target.namespace.as_str();
-    let served: Vec<_> = settings
-        .serve
-        .namespaces
-        .iter()
-        .filter(|name| !name.is_empty())
-        .collect();
     let mut all = Vec::new();
-    if served.is_empty() {
+    if settings.is_cluster_wide() {
         all.extend(Permission::all(&NAMESPACED, None));
         all.extend(Permission::all(&CLUSTER_SCOPED, None));
     }
-    for namespace in served {
+    for namespace in settings.served_namespaces() {
         all.extend(Permission::all(&NAMESPACED, Some(namespace)));
     }
     let tls = &settings.serve.tls;
@@ -136,13 +129,12 @@ fn needed(target: &Target, settings: &Settings) -> Vec<Permission> {
     );
     let named = Permission::all(&[registration], None).into_iter();
     all.extend(named.map(|permission| permission.named(&tls.webhook_configuration)));
-    let (namespace, secret) = tls.tls_secret.split_once('/').unwrap_or((own, &tls.tls_secret));
+    let (namespace, secret) = settings.tls_secret(target);
     let certificates: Rule = ("", "secrets", &["get", "list", "watch", "update"]);
     let named = Permission::all(&[certificates], Some(namespace)).into_iter();
     all.extend(named.map(|permission| permission.named(secret)));
     all.extend(Permission::all(&[("", "secrets", &["create"])], Some(namespace)));
-    let election = settings.serve.leader_election.namespace.as_deref();
-    let election = Some(election.filter(|name| !name.is_empty()).unwrap_or(own));
+    let election = Some(settings.lease_namespace(target));
     all.extend(Permission::all(
         &[("coordination.k8s.io", "leases", &["create"])],
         election,
@@ -172,15 +164,20 @@ pub async fn may_read_secret(
     namespace: &str,
     secret: &str,
 ) -> Result<bool, Unread> {
-    let get: Rule = ("", "secrets", &["get"]);
-    let permissions = Permission::all(&[get], Some(namespace)).into_iter();
-    for permission in permissions.map(|permission| permission.named(secret)) {
-        let answer = api.post(REVIEWS, &permission.review(&user(target))).await?;
-        if answer["status"]["allowed"] != true {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    let permission = Permission {
+        namespace: Some(namespace.to_owned()),
+        group: "",
+        resource: "secrets",
+        verb: "get",
+        name: Some(secret.to_owned()),
+    };
+    is_allowed(api, &permission.review(&user(target))).await
+}
+
+/// The answer of the API server to a review.
+async fn is_allowed(api: &ApiServer, review: &Value) -> Result<bool, Unread> {
+    let answer = api.post(REVIEWS, review).await?;
+    Ok(answer["status"]["allowed"] == true)
 }
 
 /// Checks all permissions of the webhook.
@@ -189,10 +186,7 @@ pub async fn check(api: &ApiServer, target: &Target, settings: &Settings) -> Vec
     let needed = needed(target, settings);
     let ask = |permission: &Permission| {
         let review = permission.review(&user);
-        async move {
-            let answer = api.post(REVIEWS, &review).await.map_err(Unread::from)?;
-            Ok::<_, Unread>(answer["status"]["allowed"] == true)
-        }
+        async move { is_allowed(api, &review).await }
     };
     let answers: Vec<_> = stream::iter(needed.iter().map(ask))
         .buffered(MAX_CONCURRENT_REVIEWS)

@@ -53,15 +53,10 @@ impl<'a> Environment<'a> {
             .map_err(|error| Finding::failed("settings", Reason::SettingsInvalid, error.to_string()))
     }
 
-    fn is_cluster_wide(&self) -> bool {
-        self.settings.serve.namespaces.iter().all(String::is_empty)
-    }
-
     /// The entry of the registration with this name.
     pub fn entry(&self, entry: &str) -> Option<&'a Value> {
         let configured = &self.settings.serve.tls.webhook_configuration;
-        let mut all = self.target.registrations.iter().flatten();
-        let registration = all.find(|found| name(found) == configured)?;
+        let registration = self.target.registration(configured)?;
         items(registration, "/webhooks")
             .iter()
             .find(|found| found["name"] == entry)
@@ -139,7 +134,7 @@ impl Pull<'_> {
         let (namespace, reference) = (self.namespace(), self.request.reference());
         let at = |check: &'static str| move |problem: Problem| (check, problem);
         rules.excluded.check_pod(namespace).map_err(at("namespace"))?;
-        let is_cluster_wide = self.environment.is_cluster_wide();
+        let is_cluster_wide = self.environment.settings.is_cluster_wide();
         let found = fetch_generator(&api.client, is_cluster_wide, namespace, reference).await;
         let found = match found {
             Ok(found) => found,

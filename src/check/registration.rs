@@ -11,14 +11,14 @@ use serde_json::Value;
 
 const CHECK: &str = "registration";
 
-/// Checks the registration. `name` is the name in the flags of the webhook, and `is_cluster_wide` is whether the
+/// Checks the registration. `configured` is its name in the flags of the webhook, and `is_cluster_wide` is whether the
 /// webhook serves all namespaces.
 pub fn check(target: &Target, configured: &str, is_cluster_wide: bool) -> Vec<Finding> {
     let registrations = match &target.registrations {
         Ok(registrations) => registrations,
         Err(unread) => return vec![unread.finding(CHECK, "MutatingWebhookConfigurations")],
     };
-    let Some(registration) = registrations.iter().find(|found| name(found) == configured) else {
+    let Some(registration) = target.registration(configured) else {
         let message = format!(
             "MutatingWebhookConfiguration {configured} does not exist, so no Pod is sent to the webhook"
         );
@@ -100,16 +100,14 @@ fn entry_findings(target: &Target, registration: &str, index: usize, entry: &Val
     if !conditions.any(|expression| expression.contains(ACCESS_TOKEN_ANNOTATION)) {
         let what = format!(
             "the entry {entry_name} has no matchCondition for {ACCESS_TOKEN_ANNOTATION}, so that an outage of the \
-             webhook \
-             affects every Pod"
+             webhook affects every Pod"
         );
         findings.push(changed(target, what));
     }
     if text(entry, "/failurePolicy") == "Ignore" {
         let message = format!(
             "the entry {entry_name} has failurePolicy Ignore: a Pod that is created while the webhook is down gets no \
-             pull \
-             secret, also later"
+             pull secret, also later"
         );
         let patch =
             format!(r#"[{{"op":"replace","path":"/webhooks/{index}/failurePolicy","value":"Fail"}}]"#);

@@ -159,8 +159,7 @@ fn egress(counters: &BTreeMap<String, Calls>) -> Vec<Finding> {
         (calls.answered == 0.0).then(|| {
             let message = format!(
                 "no call of the webhook's Pods to the hop {hop} was answered ({count} calls ended with {reason}): \
-                 check \
-                 DNS, firewall, NetworkPolicy and proxy for the webhook's namespace"
+                 check DNS, firewall, NetworkPolicy and proxy for the webhook's namespace"
             );
             Finding::failed(CHECK, Reason::EgressFailing, message)
         })

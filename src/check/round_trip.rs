@@ -149,8 +149,7 @@ pub fn could_not_send(outcome: Outcome, namespace: &str) -> Finding {
         Outcome::NotPermitted(message) => {
             let message = format!(
                 "you may not create Pods in namespace {namespace}, not even as a dry run: {}; name another namespace \
-                 by \
-                 --namespace",
+                 by --namespace",
                 UntrustedText::new(&message)
             );
             Finding::unknown(CHECK, Reason::NotPermitted, message)
@@ -163,8 +162,7 @@ pub fn could_not_send(outcome: Outcome, namespace: &str) -> Finding {
         Outcome::RefusedByAnother(message) => {
             let message = format!(
                 "another webhook, policy or quota refused the test Pod in namespace {namespace}, so nothing is known \
-                 about \
-                 this webhook: {}; name another namespace by --namespace",
+                 about this webhook: {}; name another namespace by --namespace",
                 UntrustedText::new(&message)
             );
             Finding::unknown(CHECK, Reason::RefusedByAnother, message)

@@ -5,6 +5,7 @@ use super::{
     api::{ApiServer, Unread, items, text},
     reason::Reason,
     report::Finding,
+    target::Target,
 };
 use crate::cli::ServeArgs;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -82,6 +83,31 @@ pub fn container(deployment: &Value) -> Option<&Value> {
 }
 
 impl Settings {
+    /// The namespaces of `--namespaces`.
+    pub fn served_namespaces(&self) -> impl Iterator<Item = &str> {
+        let names = self.serve.namespaces.iter().map(String::as_str);
+        names.filter(|name| !name.is_empty())
+    }
+
+    /// Whether the webhook serves all namespaces.
+    pub fn is_cluster_wide(&self) -> bool {
+        self.served_namespaces().next().is_none()
+    }
+
+    /// The namespace and the name of the Secret of `--tls-secret`.
+    pub fn tls_secret<'a>(&'a self, target: &'a Target) -> (&'a str, &'a str) {
+        let (namespace, name) = self.serve.tls.secret();
+        (namespace.unwrap_or(&target.namespace), name)
+    }
+
+    /// The namespace of the leader's Lease.
+    pub fn lease_namespace<'a>(&'a self, target: &'a Target) -> &'a str {
+        let configured = self.serve.leader_election.namespace.as_deref();
+        configured
+            .filter(|name| !name.is_empty())
+            .unwrap_or(&target.namespace)
+    }
+
     /// The settings of a webhook with these flags, whose files are on this machine.
     pub fn local(own: &[String]) -> Result<Self, String> {
         let mut flags = Flags::default();

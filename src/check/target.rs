@@ -51,6 +51,12 @@ impl Target {
         }
     }
 
+    /// The MutatingWebhookConfiguration with this name, if it exists and could be read.
+    pub fn registration(&self, configured: &str) -> Option<&Value> {
+        let mut all = self.registrations.iter().flatten();
+        all.find(|found| name(found) == configured)
+    }
+
     /// The name of the Deployment, which is the name of the Service and of most other objects too.
     pub fn name(&self) -> &str {
         self.deployment.as_ref().map_or(DEFAULT_NAME, name)

@@ -98,6 +98,14 @@ impl TlsArgs {
         })
     }
 
+    /// The namespace of `--tls-secret`, if it names one, and the name.
+    pub fn secret(&self) -> (Option<&str>, &str) {
+        match self.tls_secret.split_once('/') {
+            Some((namespace, name)) => (Some(namespace), name),
+            None => (None, &self.tls_secret),
+        }
+    }
+
     /// The source that the flags name.
     pub fn certificate_source(&self) -> Result<CertificateSource, StartError> {
         if self.certificate_lifetime < MIN_LIFETIME {
@@ -106,10 +114,7 @@ impl TlsArgs {
                 self.certificate_lifetime
             )));
         }
-        let (namespace, name) = match self.tls_secret.split_once('/') {
-            Some((namespace, name)) => (Some(namespace), name),
-            None => (None, self.tls_secret.as_str()),
-        };
+        let (namespace, name) = self.secret();
         let namespace = kubernetes::namespace_from_flag("--tls-secret", namespace)?;
         let invalid = |name: &str, kind| {
             StartError::Flag(format!(

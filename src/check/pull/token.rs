@@ -217,8 +217,7 @@ async fn manifest(pull: &Pull<'_>, plan: &PullSecretPlan, token: &PullToken, fin
         Ok(ManifestStatus::Refused(status)) => {
             let message = format!(
                 "{registry} refuses the token for the repository {repository} with HTTP {status}: grant the identity \
-                 access \
-                 to it, or correct spec.scope"
+                 access to it, or correct spec.scope"
             );
             let identity = plan.inputs.identity.workload();
             let client_id = identity.map(|identity| identity.client_id.as_str());

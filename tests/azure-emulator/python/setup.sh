@@ -1,26 +1,5 @@
 #!/usr/bin/env bash
-# Makes a Python environment with Microsoft's own clients and prints the path of its interpreter. The first run takes about half a minute.
+# Makes a Python environment with Microsoft's own clients and prints the path of its interpreter.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-# shellcheck source=deploy/lib.sh
-source "$here/../../../deploy/lib.sh"
-
-need python3
-# Debian keeps ensurepip, which a new environment needs, in a package of its own.
-python3 -c 'import ensurepip, venv' 2>/dev/null || "$root/deploy/packages.sh" python3-venv
-python3 -c 'import ensurepip, venv' ||
-  die "$(command -v python3) cannot make environments: install its 'venv' and 'ensurepip' modules"
-
-install_clients() {
-  python3 -m venv "$1"
-  "$1/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: -r "$here/requirements.txt"
-}
-
-fill() {
-  progress "installing Microsoft's Python clients from PyPI" install_clients "$1"
-}
-
-version=$(python3 -c 'import platform, sys; print(platform.python_version(), sys.implementation.cache_tag, sep="-")')
-folder=$(cache_dir)/python/$version/$(content_hash "$here"/{requirements.txt,setup.sh})
-build_once "$folder" fill
-printf '%s\n' "$folder/bin/python"
+exec "$here/../../../tools/python.sh" "$here/requirements.txt" "Microsoft's Python clients"

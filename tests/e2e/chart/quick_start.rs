@@ -13,8 +13,6 @@ use std::{
 };
 use tokio::{fs, process::Command};
 
-const START: &str = "<!-- quick start: make generate copies it to docs/quick-start.md -->\n```bash\n";
-const END: &str = "\n```\n<!-- end of the quick start -->";
 const NAMESPACE: &str = "demo";
 const CLIENT_ID: &str = "5b8c1d3e-0000-4000-8000-000000000001";
 const TOKEN: &str = "token-of-the-quick-start";
@@ -123,28 +121,19 @@ async fn state(client: &Client, mode: &str) -> Value {
     })
 }
 
-fn commands() -> String {
-    let readme = std::fs::read_to_string(repository("README.md")).unwrap();
-    let after = readme.split_once(START).expect("README.md has the quick start").1;
-    after
-        .split_once(END)
-        .expect("the quick start has an end")
-        .0
-        .to_owned()
-}
-
 #[testkit::test]
 async fn the_quick_start_of_the_readme_ends_with_a_running_pod() {
     let client = client().await;
+    let commands = documents::quick_start::commands().unwrap();
     for mode in ["LegacyRegistryPermissions", "AbacRepositoryPermissions"] {
         let release = Release::none(&client).await;
         let shell = Shell::new(&client, mode).await;
-        let output = shell.paste(&commands()).await;
+        let output = azure::with_another_world(&client, shell.paste(commands)).await;
         assert!(
             output.contains("deployment \"app\" successfully rolled out"),
             "{output}"
         );
-        let pull_secrets = output.lines().rev().take(1).collect::<String>();
+        let pull_secrets = output.lines().next_back().unwrap_or_default();
         assert!(
             pull_secrets.starts_with("acr-pull-contoso-app-") && pull_secrets.contains("True"),
             "{output}"
@@ -152,5 +141,4 @@ async fn the_quick_start_of_the_readme_ends_with_a_running_pod() {
         delete(&Api::<Namespace>::all(client.clone()), NAMESPACE).await;
         release.uninstall().await;
     }
-    azure::restore(&client).await;
 }

@@ -63,9 +63,26 @@ pub async fn outage<T>(client: &Client, during: impl Future<Output = T>) -> T {
     let resets = endpoints.map(|endpoint| json!({"endpoint": endpoint, "effect": "reset"}));
     put(client, "/faults", json!(resets)).await.unwrap();
     set_port(client, json!(1)).await;
+    finally(during, async {
+        set_port(client, json!("https")).await;
+        put(client, "/faults", slowness()).await.unwrap();
+    })
+    .await
+}
+
+/// Runs `during`, which configures another Azure. Azure is restored even after a panic.
+pub async fn with_another_world<T>(client: &Client, during: impl Future<Output = T>) -> T {
+    finally(during, async {
+        let world = configuration(client, TOKEN_LIFETIME).await;
+        put(client, "/world", world).await.unwrap();
+    })
+    .await
+}
+
+/// Runs `after` when `during` has ended, even by a panic.
+async fn finally<T>(during: impl Future<Output = T>, after: impl Future<Output = ()>) -> T {
     let ended = AssertUnwindSafe(during).catch_unwind().await;
-    set_port(client, json!("https")).await;
-    put(client, "/faults", slowness()).await.unwrap();
+    after.await;
     ended.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
@@ -122,13 +139,6 @@ async fn put(client: &Client, path: &str, body: Value) -> kube::Result<String> {
 pub async fn empty_world(client: &Client) -> Value {
     let (issuer, jwks) = issuer(client).await;
     world(&issuer, jwks, Vec::new(), UPSTREAM, Vec::new())
-}
-
-/// Configures Azure again after a test with another Azure.
-pub async fn restore(client: &Client) {
-    put(client, "/world", configuration(client, TOKEN_LIFETIME).await)
-        .await
-        .expect("the emulator accepts the configuration");
 }
 
 /// The issuer of the cluster, and its keys.

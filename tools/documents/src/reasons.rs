@@ -30,24 +30,18 @@ struct Texts {
 
 /// `docs/reasons.md`.
 pub fn page() -> Result<String, DocumentError> {
-    let reasons: Vec<_> = Reason::ALL.iter().map(|reason| Facts::of(*reason)).collect();
-    let rows = reasons.iter().map(|facts| {
+    let reasons = Reason::ALL.iter().copied();
+    let rows = reasons.clone().map(|reason| {
         row([
-            link(facts.name),
-            facts.summary.to_owned(),
-            facts.answer.to_owned(),
+            link(reason.as_str()),
+            reason.summary().to_owned(),
+            answer(reason).to_owned(),
         ])
     });
     let table: String = rows.collect();
+    let meaning = |reason: Reason| format!("{} The Pod is {}.", reason.summary(), answer(reason));
     let sections = sections(
-        reasons.iter().map(|facts| {
-            let Facts {
-                name,
-                summary,
-                answer,
-            } = facts;
-            (*name, format!("{summary} The Pod is {answer}."))
-        }),
+        reasons.map(|reason| (reason.as_str(), meaning(reason))),
         OF_WEBHOOK,
     )?;
     let of_check = check::REASONS.iter();
@@ -65,23 +59,6 @@ pub fn page() -> Result<String, DocumentError> {
 
 fn link(name: &str) -> String {
     format!("[{name}](#{})", name.to_lowercase())
-}
-
-/// What the program knows about a reason.
-struct Facts {
-    name: &'static str,
-    summary: &'static str,
-    answer: &'static str,
-}
-
-impl Facts {
-    fn of(reason: Reason) -> Self {
-        Self {
-            name: reason.as_str(),
-            summary: reason.summary(),
-            answer: answer(reason),
-        }
-    }
 }
 
 /// What happens to a Pod that meets this reason during its admission.
