@@ -151,8 +151,13 @@ impl Webhook {
 
     /// How many lines of the log contain this text.
     pub fn logged(&self, text: &str) -> usize {
+        self.log_lines(text).len()
+    }
+
+    /// The lines of the log that contain this text.
+    pub fn log_lines(&self, text: &str) -> Vec<String> {
         let log = self.log.lock().unwrap();
-        log.iter().filter(|line| line.contains(text)).count()
+        log.iter().filter(|line| line.contains(text)).cloned().collect()
     }
 
     /// Waits until a line of the log contains this text.
