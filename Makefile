@@ -22,6 +22,8 @@ cargo_deny := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/acr-pull-webhook/cargo-deny
 cargo_fuzz := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/acr-pull-webhook/cargo-fuzz/0.13.2
 fuzz_folder := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/acr-pull-webhook/fuzz
 fuzz_targets = $(shell sed -n 's/^name = "\([a-z_]*\)"$$/\1/p' fuzz/Cargo.toml)
+# The tests wait for Kubernetes most of the time.
+test_threads := $(or $(RUST_TEST_THREADS),$(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN)))))
 actionlint := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 terraform_config_inspect := github.com/hashicorp/terraform-config-inspect@v0.0.0-20260904064934-75d64de68c31
 
@@ -35,7 +37,7 @@ demo: ## Pull a private image without and with the annotation, on a local kind c
 
 .PHONY: test
 test: check-cluster programs ## All tests: unit, integration and end-to-end
-	cargo test --locked --workspace --exclude e2e
+	RUST_TEST_THREADS=$(test_threads) cargo test --locked --workspace --exclude e2e
 	tests/registry/test.sh
 	@bench/run.sh --smoke
 	tests/cluster/test.sh
@@ -48,7 +50,7 @@ unit: tools ## Unit and property tests, without network and cluster
 
 .PHONY: integration
 integration: programs ## Integration tests against a real API server and azure-emulator, on loopback
-	cargo test --locked --workspace --exclude e2e --test '*'
+	RUST_TEST_THREADS=$(test_threads) cargo test --locked --workspace --exclude e2e --test '*'
 
 .PHONY: chart-tests
 chart-tests: programs ## Tests of the Helm chart and the kustomize manifests, also with a real API server

@@ -5,6 +5,7 @@ mod chain;
 mod client;
 mod connections;
 mod credentials;
+mod field_managers;
 mod files;
 mod listener;
 mod manager;
@@ -14,6 +15,7 @@ mod settings;
 mod slot;
 mod spec;
 mod state;
+mod watched_object;
 mod webhook_configuration;
 
 pub use certificate_and_key::CertificateAndKey;

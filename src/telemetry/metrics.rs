@@ -42,6 +42,7 @@ pub struct Metrics {
     renewals: Family<RenewalLabels, Counter>,
     collected: Counter,
     upkeep_panics: Counter,
+    registration_repairs: Counter,
     pull_secrets: Family<PullSecretLabels, Gauge>,
     /// NaN if unknown.
     first_expiration: Gauge<f64, AtomicU64>,
@@ -71,6 +72,7 @@ impl Metrics {
             renewals: Family::default(),
             collected: Counter::default(),
             upkeep_panics: Counter::default(),
+            registration_repairs: Counter::default(),
             pull_secrets: Family::default(),
             first_expiration: Gauge::default(),
             reconciliations_waiting: Gauge::default(),
@@ -194,6 +196,11 @@ impl Metrics {
             self.certificate_expiration.clone(),
         );
         registry.register(
+            "registration_repairs",
+            "Times that another field manager changed caBundle or path of the MutatingWebhookConfiguration and this replica wrote them again",
+            self.registration_repairs.clone(),
+        );
+        registry.register(
             "watches_failing",
             "Scopes in which this watch fails; a scope is a namespace of --namespaces, or the cluster",
             self.failing_watches.clone(),
@@ -279,6 +286,11 @@ impl Metrics {
     /// Counts a panic in the upkeep of one pull secret.
     pub fn count_upkeep_panic(&self) {
         self.upkeep_panics.inc();
+    }
+
+    /// Counts that the registration was repaired after a change by another field manager.
+    pub fn count_registration_repair(&self) {
+        self.registration_repairs.inc();
     }
 
     /// Counts a token request as in flight until the guard is dropped.

@@ -7,7 +7,9 @@
 use super::{
     AcceptedPaths, CertificateAndKey, CertificateSlot, CertificateSpec, SecretPath,
     credentials::ServingCredentials,
+    field_managers,
     state::{CertificateState, RotationStep},
+    watched_object::WatchedObject,
     webhook_configuration::WebhookConfiguration,
 };
 use crate::{
@@ -15,12 +17,12 @@ use crate::{
     kubernetes::{self, CallError},
     names::NamespacedName,
     telemetry::{FIELD_MANAGER, UnreadyReason},
-    watch::{Change, Selector, Watch},
+    watch::{Selector, Watch},
 };
 use jiff::Timestamp;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{
-    Api, Client, Resource, ResourceExt,
+    Api, Client, ResourceExt,
     api::{ObjectMeta, Patch, PatchParams, PostParams},
 };
 use std::{collections::BTreeMap, time::Duration};
@@ -30,6 +32,8 @@ use tokio::time::{Instant, sleep};
 const RETRY_DELAY: Duration = Duration::from_secs(2);
 /// Validity is checked at least this often, because wall clocks are adjusted and machines sleep.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(30);
+/// How a field manager is made to ignore what the webhook publishes.
+const OVERWRITTEN_LINK: &str = "https://acr-pull.dev/certificates.html#the-secret-path";
 const UNREADY_REASON: &str = "secret path and serving certificate";
 /// The maximum number of retired paths that are still accepted. Each request is compared with each path.
 const MAX_RETIRED_PATHS: usize = 4;
@@ -64,6 +68,7 @@ pub fn manage(
         last_served: None,
         retired: Vec::new(),
         published: None,
+        overwritten: false,
     };
     manager.run()
 }
@@ -86,6 +91,8 @@ struct CertificateManager {
     retired: Vec<(SecretPath, Instant)>,
     /// The published state, and since when API servers and other replicas can see it.
     published: Option<(CertificateState, Instant)>,
+    /// Whether the published state was changed since this replica last saw it.
+    overwritten: bool,
 }
 
 impl CertificateManager {
@@ -286,9 +293,18 @@ impl CertificateManager {
                 _ => now,
             };
             self.published = Some((state.clone(), since));
+            self.overwritten = false;
             return Ok(Some(now - since));
         }
-        self.published = None;
+        if let Some((published, _)) = self.published.take() {
+            self.overwritten = published == *state;
+        }
+        let overwritten_by = match self.overwritten {
+            true => field_managers::last_foreign(&self.client, &self.targets.webhook_configuration)
+                .await
+                .unwrap_or_else(|_| Some("an unknown field manager".to_owned())),
+            false => None,
+        };
         let patch: json_patch::Patch = serde_json::from_value(patch.into())
             .map_err(|e| WriteError::Failed(format!("the patch of the webhook configuration: {e}")))?;
         let name = &self.targets.webhook_configuration;
@@ -307,7 +323,29 @@ impl CertificateManager {
             patched => WriteError::from_result(&call, patched)?,
         }
         tracing::info!(name, "secret path and CA published");
+        // Only the replica whose patch succeeds reports the change.
+        if let Some(manager) = overwritten_by {
+            self.report_overwritten(&manager);
+        }
         Ok(None)
+    }
+
+    /// Reports that another field manager has changed what was published. Until it was published again, API servers could
+    /// not call the webhook.
+    fn report_overwritten(&self, manager: &str) {
+        let name = &self.targets.webhook_configuration;
+        self.cluster.metrics.count_registration_repair();
+        tracing::warn!(
+            name,
+            manager,
+            "another field manager changed caBundle or path; both were published again"
+        );
+        let note = format!(
+            "{manager} changed caBundle or path of MutatingWebhookConfiguration {name}, and the webhook wrote both again. \
+             API servers cannot call the webhook in the meantime: let {manager} ignore both fields; see {OVERWRITTEN_LINK}"
+        );
+        let events = &self.cluster.events;
+        events.warn_about_own_pod("webhook configuration", "RegistrationOverwritten", &note);
     }
 }
 
@@ -324,34 +362,6 @@ impl WriteError {
             Ok(_) => Ok(()),
             Err(CallError::Api(status)) if status.code == 409 => Err(Self::Conflict),
             Err(error) => Err(Self::Failed(kubernetes::api_problem(call, error).sentence())),
-        }
-    }
-}
-
-/// The object of a watch that selects one name.
-struct WatchedObject<K> {
-    object: Option<Box<K>>,
-    /// Whether the first list is complete.
-    synced: bool,
-}
-
-impl<K: Resource> WatchedObject<K> {
-    fn apply(&mut self, change: Change<K>) {
-        match change {
-            Change::Applied(object) => self.object = Some(Box::new(object)),
-            Change::Deleted(_) => self.object = None,
-            Change::Relisted(_, all) if all.is_empty() => self.object = None,
-            Change::Synced => self.synced = true,
-            Change::Relisted(..) | Change::Stale(_) | Change::Recovered(_) => {}
-        }
-    }
-}
-
-impl<K> Default for WatchedObject<K> {
-    fn default() -> Self {
-        Self {
-            object: None,
-            synced: false,
         }
     }
 }

@@ -24,6 +24,7 @@ use testkit::{
 use x509_cert::{Certificate, der::Decode};
 
 const REGISTRATION: &str = "acr-pull-webhook";
+const NOTHING: [String; 0] = [];
 
 pub struct Certificates {
     pub secrets: Api<Secret>,
@@ -161,14 +162,28 @@ async fn rotate_and_repair(certificates: &Certificates) {
     certificates.wait_until_rotated(&before).await;
 }
 
-/// Removes one authority of the registration and replaces the other one, and waits for the repair.
-async fn repair_registration(env: &TestEnv, certificates: &Certificates) {
+/// Removes one authority of the registration and replaces the other one, waits for the repair, and asserts that one
+/// replica reports who changed the registration.
+async fn repair_registration(env: &TestEnv, certificates: &Certificates, replicas: [&Webhook; 2]) {
+    let reports = || {
+        let lines =
+            replicas.map(|replica| replica.log_lines("another field manager changed caBundle or path"));
+        lines.concat()
+    };
+    assert_eq!(
+        reports(),
+        NOTHING,
+        "a rotation is not a change by another field manager"
+    );
     let foreign = ByteString(env.azure.ca_pem().into());
     let patch = json!([{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"},
         {"op": "replace", "path": "/webhooks/1/clientConfig/caBundle", "value": foreign}]);
     let patch = Patch::Json::<()>(serde_json::from_value(patch).unwrap());
     let registrations = &certificates.registrations;
-    let params = PatchParams::default();
+    let params = PatchParams {
+        field_manager: Some("gitops-agent".to_owned()),
+        ..PatchParams::default()
+    };
     registrations.patch(REGISTRATION, &params, &patch).await.unwrap();
     eventually("the registration is repaired", async || {
         let bundles = certificates.bundles().await;
@@ -180,6 +195,11 @@ async fn repair_registration(env: &TestEnv, certificates: &Certificates) {
             .then_some(())
     })
     .await;
+    let report = eventually("a replica reports the change", async || reports().pop()).await;
+    assert!(report.contains("gitops-agent"), "{report}");
+    let [first, second] = replicas;
+    let metric = "registration_repairs_total";
+    assert_eq!(first.metric(metric).await + second.metric(metric).await, 1);
 }
 
 /// Stops the replicas until their certificate has expired, and waits for the next one.
@@ -219,7 +239,7 @@ async fn no_pod_is_refused_during_rotations_and_repairs() {
     let created = created.into_inner();
     assert!(created > 50, "{created} Pods were created");
 
-    repair_registration(&env, &certificates).await;
+    repair_registration(&env, &certificates, replicas).await;
     outlast_certificate(&certificates, replicas).await;
     env.team_a
         .namespace

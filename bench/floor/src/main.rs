@@ -36,7 +36,7 @@ struct Args {
     /// The key of it, PEM.
     #[arg(long)]
     tls_key: PathBuf,
-    /// Where to write the first review that comes, as it came.
+    /// The file to which the first review is written, unchanged.
     #[arg(long)]
     capture: PathBuf,
 }
@@ -144,7 +144,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         stream.set_nodelay(true)?;
         let (acceptor, service) = (acceptor.clone(), service.clone());
         tokio::spawn(async move {
-            // Whoever goes without a word is no concern of the floor's.
+            // A client that closes the connection early needs no report.
             if let Ok(stream) = acceptor.accept(stream).await {
                 let _ = http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service)

@@ -2,7 +2,7 @@
 //! ResourceQuota for them may use them.
 
 use super::cluster::Cluster;
-use chart::{NAME, Run, helm, kubectl::object_names, repository};
+use chart::{NAME, Run, helm, kubectl::object_names};
 use k8s_openapi::api::{apps::v1::ReplicaSet, core::v1::Pod};
 use kube::api::ListParams;
 use std::{
@@ -10,6 +10,7 @@ use std::{
     io::Write,
     ops::Deref,
     sync::{Arc, OnceLock},
+    time::Instant,
 };
 use tempfile::NamedTempFile;
 use testkit::{control_plane::ControlPlane, eventually};
@@ -25,6 +26,9 @@ const CLUSTER_KINDS: &str = "mutatingwebhookconfigurations,validatingadmissionpo
     validatingadmissionpolicybindings,clusterroles,clusterrolebindings";
 const NAMESPACED_KINDS: &str = "all,resourcequotas,configmaps,secrets,serviceaccounts,roles,rolebindings,\
     poddisruptionbudgets,leases";
+
+/// The label of all objects of the chart and of the kustomize base.
+const LABEL: &str = "app.kubernetes.io/name=acr-pull-webhook";
 
 const LIMITED_PRIORITY_CLASSES: &str = "
 apiVersion: apiserver.config.k8s.io/v1
@@ -60,7 +64,13 @@ impl Release {
     pub async fn none_of(version: helm::Version) -> Self {
         static TURN: Mutex<()> = Mutex::const_new(());
         static LIMITED: OnceLock<Arc<ControlPlane>> = OnceLock::new();
-        let turn = TURN.lock().await;
+        let asked = Instant::now();
+        let turn = {
+            let _waiting = testkit::waiting_for("the turn of this test on the cluster of the release");
+            TURN.lock().await
+        };
+        // The tests before this one do not shorten the time of this one.
+        testkit::allow_more_time(asked.elapsed());
         let release = Self {
             cluster: Cluster::of(LIMITED.get_or_init(start_limited)).await,
             version,
@@ -86,12 +96,19 @@ impl Release {
         self.kubectl("delete --all").arg(cluster).succeed().await;
         let bindings = "delete rolebindings --all --namespace default";
         self.kubectl(bindings).succeed().await;
-        if !self.objects().await.is_empty() {
-            let uninstall = self.helm("uninstall").arg("--ignore-not-found");
-            uninstall.succeed().await;
-            let base = self.kubectl("delete --ignore-not-found --kustomize");
-            base.arg(repository("deploy/kustomize/base")).succeed().await;
+        if self.objects().await.is_empty() {
+            return;
         }
+        self.helm("uninstall").arg("--ignore-not-found").succeed().await;
+        // The namespace is kept: its deletion takes as long as the garbage collector, and a test that gives up in the
+        // meantime leaves a namespace in which the next test cannot create anything.
+        let kinds = format!("{CLUSTER_KINDS},{NAMESPACED_KINDS}");
+        let delete = self
+            .kubectl("delete --all-namespaces --selector")
+            .arg(LABEL)
+            .arg(kinds);
+        delete.succeed().await;
+        self.wait_until_no_object_is_left().await;
     }
 
     fn helm(&self, verb: &str) -> Run {

@@ -50,6 +50,7 @@ impl Run {
 
     /// Runs the program. Returns its standard output, or its standard error if it fails.
     pub async fn outcome(mut self) -> Result<String, String> {
+        let _waiting = testkit::waiting_for(&format!("{:?}", self.command.as_std()));
         let mut child = self
             .command
             .stdin(Stdio::piped())

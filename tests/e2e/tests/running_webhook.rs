@@ -8,11 +8,16 @@ use e2e::{
     azure, client, eventually,
     webhook::{self, NAMESPACE},
 };
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::{
+    admissionregistration::v1::MutatingWebhookConfiguration,
+    core::v1::{Node, Pod},
+    events::v1::Event,
+};
 use kube::{
     Api, Client, ResourceExt,
-    api::{ListParams, LogParams},
+    api::{ListParams, LogParams, Patch, PatchParams},
 };
+use serde_json::json;
 
 const MIB: f64 = 1024.0 * 1024.0;
 
@@ -110,4 +115,51 @@ async fn the_image_is_smaller_than_14_mb() {
     .await;
     println!("{image}: {:.1} MB", bytes as f64 / 1e6);
     assert!((1..14_000_000).contains(&bytes), "{bytes} bytes");
+}
+
+#[testkit::test]
+async fn a_field_manager_that_overwrites_the_registration_is_named_in_an_event() {
+    let client = client().await;
+    let registrations = Api::<MutatingWebhookConfiguration>::all(client.clone());
+    let bundles = async || {
+        let registration = registrations.get("acr-pull-webhook").await.unwrap();
+        let entries = registration.webhooks.unwrap().into_iter();
+        entries
+            .map(|entry| entry.client_config.ca_bundle)
+            .collect::<Vec<_>>()
+    };
+    let published = bundles().await;
+    let remove = json!([{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]);
+    let remove = Patch::Json::<()>(serde_json::from_value(remove).unwrap());
+    let params = PatchParams {
+        field_manager: Some("gitops-agent".to_owned()),
+        ..PatchParams::default()
+    };
+    registrations
+        .patch("acr-pull-webhook", &params, &remove)
+        .await
+        .unwrap();
+    eventually("the registration is repaired", async || {
+        (bundles().await == published).then_some(())
+    })
+    .await;
+    let events = Api::<Event>::namespaced(client.clone(), NAMESPACE);
+    let event = eventually("an Event reports the change", async || {
+        let events = events.list(&ListParams::default()).await.unwrap();
+        events
+            .items
+            .into_iter()
+            .find(|event| event.reason.as_deref() == Some("RegistrationOverwritten"))
+    })
+    .await;
+    let note = event.note.unwrap();
+    assert!(
+        note.starts_with("gitops-agent changed caBundle or path"),
+        "{note}"
+    );
+    let about = event.regarding.unwrap().name.unwrap();
+    assert!(
+        replicas(&client).await.iter().any(|pod| pod.name_any() == about),
+        "{about} is a Pod of the webhook"
+    );
 }

@@ -109,7 +109,7 @@ pub fn allow_more_time(nominal: Duration) {
 }
 
 /// Records what the current test waits for, until the returned value is dropped.
-pub(crate) fn waiting_for(what: &str) -> impl Drop {
+pub fn waiting_for(what: &str) -> Waiting {
     let progress = PROGRESS.try_with(Arc::clone).ok();
     if let Some(progress) = &progress {
         progress.waits.lock().unwrap().push(what.to_owned());
@@ -120,7 +120,8 @@ pub(crate) fn waiting_for(what: &str) -> impl Drop {
     }
 }
 
-struct Waiting {
+/// Removes what the test waits for from the report when it is dropped.
+pub struct Waiting {
     what: String,
     progress: Option<Arc<Progress>>,
 }
