@@ -12,4 +12,5 @@ mod permissions;
 mod platforms;
 mod release;
 mod schemas;
+mod turn;
 mod webhooks;

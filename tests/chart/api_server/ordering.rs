@@ -3,13 +3,16 @@
 
 use super::{
     cluster::Cluster,
+    turn,
     webhooks::{Call, Change, Webhooks},
 };
 use chart::helm::{render, set};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use serde_json::{Value, json};
-use std::sync::Mutex as SyncMutex;
-use testkit::{eventually_within, namespace::TestNamespace, objects::ANNOTATION};
+use std::sync::{Arc, Mutex as SyncMutex, OnceLock};
+use testkit::{
+    control_plane::ControlPlane, eventually_within, namespace::TestNamespace, objects::ANNOTATION,
+};
 use tokio::sync::{Mutex, MutexGuard};
 
 /// The registration of Kyverno. It sorts after the default name of this project's registration.
@@ -39,8 +42,10 @@ impl Ordering {
     /// A new namespace with these labels.
     async fn in_namespace(name: &str, labels: Value) -> Self {
         static TURN: Mutex<()> = Mutex::const_new(());
-        let turn = TURN.lock().await;
-        let cluster = Cluster::shared().await;
+        let turn = turn::wait_for(&TURN).await;
+        // The registrations of these tests affect all Pods of their cluster, so other tests have another one.
+        static CLUSTER: OnceLock<Arc<ControlPlane>> = OnceLock::new();
+        let cluster = Cluster::of(CLUSTER.get_or_init(|| Arc::new(ControlPlane::start()))).await;
         // A failed test leaves its registrations.
         let kinds = "mutatingwebhookconfigurations,mutatingadmissionpolicies,mutatingadmissionpolicybindings";
         cluster.kubectl("delete --all").arg(kinds).succeed().await;

@@ -1,16 +1,18 @@
 //! The release on a control plane that limits the priority classes of the system, as GKE does: only a namespace with a
 //! ResourceQuota for them may use them.
 
-use super::cluster::Cluster;
+use super::{cluster::Cluster, turn};
 use chart::{NAME, Run, helm, kubectl::object_names};
-use k8s_openapi::api::{apps::v1::ReplicaSet, core::v1::Pod};
-use kube::api::ListParams;
+use k8s_openapi::{
+    api::{apps::v1::ReplicaSet, core::v1::Pod},
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{ResourceExt, api::ListParams};
 use std::{
     ffi::OsStr,
     io::Write,
     ops::Deref,
     sync::{Arc, OnceLock},
-    time::Instant,
 };
 use tempfile::NamedTempFile;
 use testkit::{control_plane::ControlPlane, eventually};
@@ -64,13 +66,7 @@ impl Release {
     pub async fn none_of(version: helm::Version) -> Self {
         static TURN: Mutex<()> = Mutex::const_new(());
         static LIMITED: OnceLock<Arc<ControlPlane>> = OnceLock::new();
-        let asked = Instant::now();
-        let turn = {
-            let _waiting = testkit::waiting_for("the turn of this test on the cluster of the release");
-            TURN.lock().await
-        };
-        // The tests before this one do not shorten the time of this one.
-        testkit::allow_more_time(asked.elapsed());
+        let turn = turn::wait_for(&TURN).await;
         let release = Self {
             cluster: Cluster::of(LIMITED.get_or_init(start_limited)).await,
             version,
@@ -96,6 +92,7 @@ impl Release {
         self.kubectl("delete --all").arg(cluster).succeed().await;
         let bindings = "delete rolebindings --all --namespace default";
         self.kubectl(bindings).succeed().await;
+        self.delete_foreign_crds().await;
         if self.objects().await.is_empty() {
             return;
         }
@@ -109,6 +106,23 @@ impl Release {
             .arg(kinds);
         delete.succeed().await;
         self.wait_until_no_object_is_left().await;
+    }
+
+    /// Deletes the CRDs that Helm has not created: it would refuse to install them.
+    async fn delete_foreign_crds(&self) {
+        let foreign = ListParams::default().labels("app.kubernetes.io/managed-by!=Helm");
+        let crds = self.all::<CustomResourceDefinition>();
+        let mut names: Vec<_> = crds
+            .list(&foreign)
+            .await
+            .unwrap()
+            .iter()
+            .map(ResourceExt::name_any)
+            .collect();
+        names.retain(|name| CRDS.contains(&name.as_str()));
+        if !names.is_empty() {
+            self.kubectl("delete crd").args(names).succeed().await;
+        }
     }
 
     fn helm(&self, verb: &str) -> Run {
