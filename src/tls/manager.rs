@@ -341,8 +341,8 @@ impl CertificateManager {
             "another field manager changed caBundle or path; both were published again"
         );
         let note = format!(
-            "{manager} changed caBundle or path of MutatingWebhookConfiguration {name}, and the webhook wrote both again. \
-             API servers cannot call the webhook in the meantime: let {manager} ignore both fields; see {OVERWRITTEN_LINK}"
+            "{manager} changed caBundle or path of MutatingWebhookConfiguration {name}, and API servers could not call the \
+             webhook until it wrote both again: let {manager} ignore both fields; see {OVERWRITTEN_LINK}"
         );
         let events = &self.cluster.events;
         events.warn_about_own_pod("webhook configuration", "RegistrationOverwritten", &note);

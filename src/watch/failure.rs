@@ -1,6 +1,11 @@
 //! The failures of a watch.
 
-use crate::kubernetes::CallError;
+use crate::{
+    kubernetes::{CallError, is_kind_missing},
+    telemetry::Outage,
+    untrusted::UntrustedText,
+};
+use kube::Resource;
 use std::{fmt, time::Duration};
 
 /// A watch works when it has lasted this long, or has delivered an event.
@@ -23,9 +28,32 @@ impl Failure {
         }
     }
 
-    /// Whether this is normal as long as it is not repeated: the API server restarts, or has compacted its history.
+    /// Whether the API server refuses the watch, or does not answer it.
+    pub fn outage(&self) -> Outage {
+        match self.code() {
+            code @ 400..500 if !matches!(code, 408 | 429) => Outage::Refused,
+            _ => Outage::Unreachable,
+        }
+    }
+
+    /// Whether the API server does not know the kind.
+    pub fn is_kind_missing(&self) -> bool {
+        matches!(self, Self::Call(CallError::Api(status)) if is_kind_missing(status))
+    }
+
+    /// What failed in a watch of this kind, for a person.
+    pub fn describe<K: Resource<DynamicType = ()>>(&self) -> String {
+        if !self.is_kind_missing() {
+            return UntrustedText::new(&self.to_string()).to_string();
+        }
+        let (plural, group) = (K::plural(&()), K::group(&()));
+        format!("CustomResourceDefinition {plural}.{group} is not installed: install the CRDs of the chart")
+    }
+
+    /// Whether this is normal as long as it is not repeated: the API server restarts, has compacted its history (410), or
+    /// asks to try again (429), as it does for a moment after a CRD was installed.
     pub fn is_interruption(&self) -> bool {
-        matches!(self, Self::EndedEarly) || self.code() == 410
+        matches!(self, Self::EndedEarly) || matches!(self.code(), 410 | 429)
     }
 }
 

@@ -5,13 +5,7 @@ use super::{
     failure::{Failure, MIN_WATCH_DURATION},
     list,
 };
-use crate::{
-    cluster::Cluster,
-    kubernetes::{CallError, is_kind_missing},
-    names::NamespaceName,
-    telemetry::{Outage, ScopeHealth},
-    untrusted::UntrustedText,
-};
+use crate::{cluster::Cluster, kubernetes::CallError, names::NamespaceName, telemetry::ScopeHealth};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::{
     StreamExt,
@@ -68,6 +62,8 @@ pub struct ScopeWatch<K: Resource> {
     retry_at: Option<Instant>,
     consecutive_failures: u32,
     failing: bool,
+    /// Whether the last failure was that the kind does not exist.
+    kind_missing: bool,
     /// Whether the scope has been listed, or counts as empty.
     listed: bool,
     started: Instant,
@@ -131,6 +127,7 @@ where
             retry_at: None,
             consecutive_failures: 0,
             failing: false,
+            kind_missing: false,
             listed: false,
             started: Instant::now(),
         }
@@ -288,6 +285,7 @@ where
         }
         self.consecutive_failures = 0;
         self.health.set_working();
+        self.kind_missing = false;
         if mem::take(&mut self.failing) {
             tracing::info!(
                 namespace = self.namespace.as_deref(),
@@ -343,35 +341,32 @@ where
     }
 
     fn report_failure(&mut self, failure: &Failure) {
-        self.health.set_failing(match failure.code() {
-            400..500 if !matches!(failure.code(), 408 | 429) => Outage::Refused,
-            _ => Outage::Unreachable,
-        });
+        self.health.set_failing(failure.outage());
         let name = self.name;
         let namespace = self.namespace.as_deref();
-        let is_kind_missing =
-            matches!(failure, Failure::Call(CallError::Api(status)) if is_kind_missing(status));
+        let is_kind_missing = failure.is_kind_missing();
         self.health.set_kind_missing(is_kind_missing);
-        let why = if is_kind_missing {
-            let (plural, group) = (K::plural(&()), K::group(&()));
-            format!(
-                "CustomResourceDefinition {plural}.{group} is not installed: install the CRDs of the chart"
-            )
-        } else {
-            UntrustedText::new(&failure.to_string()).to_string()
-        };
-        if mem::replace(&mut self.failing, true) {
-            tracing::debug!(namespace, why, "the {name} still fails");
-            return;
-        }
+        let why = failure.describe::<K>();
+        let was_failing = mem::replace(&mut self.failing, true);
+        let was_kind_missing = mem::replace(&mut self.kind_missing, is_kind_missing);
         match is_kind_missing {
-            // Only a person can install the kind.
-            true => tracing::error!(namespace, why, "the {name} fails; retrying with back-off"),
-            false => tracing::warn!(namespace, why, "the {name} fails; retrying with back-off"),
+            // Only a person can install the kind, so this is reported even if the watch has failed for another reason.
+            true if !was_kind_missing => {
+                tracing::error!(namespace, why, "the {name} fails; retrying with back-off");
+            }
+            false if !was_failing => {
+                tracing::warn!(namespace, why, "the {name} fails; retrying with back-off");
+            }
+            _ => {
+                tracing::debug!(namespace, why, "the {name} still fails");
+                return;
+            }
         }
         self.cluster
             .report_failing_watch(name, self.namespace.as_ref(), &why);
-        self.pending.push_back(Change::Stale(self.namespace.clone()));
+        if !was_failing {
+            self.pending.push_back(Change::Stale(self.namespace.clone()));
+        }
     }
 }
 

@@ -56,7 +56,8 @@ async fn a_service_account_of_another_namespace_is_used_if_it_permits() {
             &[client_id, ("acr-pull.dev/allowed-namespaces", team.name())],
         )
         .await;
-    let name = pull_secret_name(&team.create_pod(&pod("app", &reference)).await);
+    // The webhook looks the service account up again a moment after the refusal.
+    let name = pull_secret_name(&team.retry_create_pod(&pod("app", &reference)).await);
     let subject = env.azure.records(Endpoint::EntraToken).remove(0).subject.unwrap();
     assert_eq!(subject, format!("system:serviceaccount:{central}:puller"));
     let owner = team.pull_secret(&name).await;

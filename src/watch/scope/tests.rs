@@ -96,9 +96,13 @@ fn expired() -> Value {
     json!({"type": "ERROR", "object": {"kind": "Status", "status": "Failure", "code": 410, "reason": "Expired", "message": "too old"}})
 }
 
+fn throttled() -> Value {
+    json!({"type": "ERROR", "object": {"kind": "Status", "status": "Failure", "code": 429, "reason": "TooManyRequests", "message": "storage is (re)initializing"}})
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_always_ends_at_once_fails_and_is_started_with_back_off() {
-    for lines in [vec![], vec![expired()]] {
+    for lines in [vec![], vec![expired()], vec![throttled()]] {
         let server = Server::default();
         server.0.lock().lines = lines.clone();
         let (mut watch, cluster) = watch(&server);
@@ -128,7 +132,7 @@ async fn a_watch_that_always_ends_at_once_fails_and_is_started_with_back_off() {
 
 #[tokio::test(start_paused = true)]
 async fn a_single_interruption_of_a_watch_is_not_a_failure() {
-    for lines in [vec![], vec![expired()]] {
+    for lines in [vec![], vec![expired()], vec![throttled()]] {
         let server = Server::default();
         server.0.lock().lines = lines;
         let (mut watch, _cluster) = watch(&server);
@@ -139,4 +143,52 @@ async fn a_single_interruption_of_a_watch_is_not_a_failure() {
         let watches = server.0.lock().watches;
         assert!((2..10).contains(&watches), "{watches} watches in a minute");
     }
+}
+
+/// A status with this code as the only line of a watch.
+fn failure(code: u16) -> Vec<Value> {
+    vec![json!({"type": "ERROR", "object": {"kind": "Status", "status": "Failure", "code": code}})]
+}
+
+/// The log of this thread, on which the runtime of a test runs all tasks.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn count(&self, text: &str) -> usize {
+        String::from_utf8(self.0.lock().clone())
+            .unwrap()
+            .matches(text)
+            .count()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_kind_is_reported_even_if_the_watch_failed_before_for_another_reason() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let server = Server::default();
+    server.0.lock().lines = failure(500);
+    let (mut watch, _cluster) = watch(&server);
+    assert_eq!(follow(&mut watch, Duration::from_secs(20)).await, (1, 0));
+    assert_eq!((log.count(" WARN "), log.count(" ERROR ")), (1, 0));
+    server.0.lock().lines = failure(404);
+    assert_eq!(follow(&mut watch, Duration::from_secs(60)).await, (0, 0));
+    assert_eq!((log.count(" WARN "), log.count(" ERROR ")), (1, 1));
+    assert_eq!(log.count("is not installed"), 1);
 }
