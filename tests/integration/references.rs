@@ -56,7 +56,7 @@ async fn a_service_account_of_another_namespace_is_used_if_it_permits() {
             &[client_id, ("acr-pull.dev/allowed-namespaces", team.name())],
         )
         .await;
-    // The webhook looks the service account up again a moment after the refusal.
+    // A refusal is repeated for a moment.
     let name = pull_secret_name(&team.retry_create_pod(&pod("app", &reference)).await);
     let subject = env.azure.records(Endpoint::EntraToken).remove(0).subject.unwrap();
     assert_eq!(subject, format!("system:serviceaccount:{central}:puller"));
@@ -117,7 +117,7 @@ async fn only_permitted_namespaces_use_a_restricted_cluster_generator() {
     })
     .await;
     allow(Some("*")).await;
-    a.create_pod(&pod("app", &reference)).await;
+    a.retry_create_pod(&pod("app", &reference)).await;
     allow(None).await;
     a.create_pod(&pod("later", &reference)).await;
 }
