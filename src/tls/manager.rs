@@ -7,7 +7,7 @@
 use super::{
     AcceptedPaths, CertificateAndKey, CertificateSlot, CertificateSpec, SecretPath,
     credentials::ServingCredentials,
-    field_managers,
+    field_managers::{self, ChangedBy},
     state::{CertificateState, RotationStep},
     watched_object::WatchedObject,
     webhook_configuration::WebhookConfiguration,
@@ -299,11 +299,14 @@ impl CertificateManager {
         if let Some((published, _)) = self.published.take() {
             self.overwritten = published == *state;
         }
-        let overwritten_by = match self.overwritten {
-            true => field_managers::last_foreign(&self.client, &self.targets.webhook_configuration)
-                .await
-                .unwrap_or_else(|_| Some("an unknown field manager".to_owned())),
-            false => None,
+        // Asked before the patch, which makes the webhook the owner of the fields again.
+        let changed_by = match self.overwritten {
+            true => {
+                let configuration = &self.targets.webhook_configuration;
+                let found = field_managers::changed_by(&self.client, configuration, bundle.is_some()).await;
+                found.unwrap_or(ChangedBy::Unknown)
+            }
+            false => ChangedBy::Replica,
         };
         let patch: json_patch::Patch = serde_json::from_value(patch.into())
             .map_err(|e| WriteError::Failed(format!("the patch of the webhook configuration: {e}")))?;
@@ -324,8 +327,10 @@ impl CertificateManager {
         }
         tracing::info!(name, "secret path and CA published");
         // Only the replica whose patch succeeds reports the change.
-        if let Some(manager) = overwritten_by {
-            self.report_overwritten(&manager);
+        match changed_by {
+            ChangedBy::Replica => {}
+            ChangedBy::Manager(name) => self.report_overwritten(&format!("field manager {name}")),
+            ChangedBy::Unknown => self.report_overwritten("an unknown field manager"),
         }
         Ok(None)
     }
@@ -338,11 +343,11 @@ impl CertificateManager {
         tracing::warn!(
             name,
             manager,
-            "another field manager changed caBundle or path; both were published again"
+            "caBundle or path were changed by another field manager and published again"
         );
         let note = format!(
-            "{manager} changed caBundle or path of MutatingWebhookConfiguration {name}, and API servers could not call the \
-             webhook until it wrote both again: let {manager} ignore both fields; see {OVERWRITTEN_LINK}"
+            "caBundle or path of MutatingWebhookConfiguration {name} were changed by {manager}, and API servers could not \
+             call the webhook until it wrote them again: that manager must ignore both; see {OVERWRITTEN_LINK}"
         );
         let events = &self.cluster.events;
         events.warn_about_own_pod("webhook configuration", "RegistrationOverwritten", &note);

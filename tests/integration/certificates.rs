@@ -166,8 +166,8 @@ async fn rotate_and_repair(certificates: &Certificates) {
 /// replica reports who changed the registration.
 async fn repair_registration(env: &TestEnv, certificates: &Certificates, replicas: [&Webhook; 2]) {
     let reports = || {
-        let lines =
-            replicas.map(|replica| replica.log_lines("another field manager changed caBundle or path"));
+        let lines = replicas
+            .map(|replica| replica.log_lines("caBundle or path were changed by another field manager"));
         lines.concat()
     };
     assert_eq!(

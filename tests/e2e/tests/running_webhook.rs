@@ -129,14 +129,17 @@ async fn a_field_manager_that_overwrites_the_registration_is_named_in_an_event()
             .collect::<Vec<_>>()
     };
     let published = bundles().await;
-    let remove = json!([{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]);
-    let remove = Patch::Json::<()>(serde_json::from_value(remove).unwrap());
+    // The API server trusts a bundle that contains each certificate twice, so Pods are created in the meantime.
+    let mut twice = published[0].clone().unwrap();
+    twice.0.extend_from_within(..);
+    let replace = json!([{"op": "replace", "path": "/webhooks/0/clientConfig/caBundle", "value": twice}]);
+    let replace = Patch::Json::<()>(serde_json::from_value(replace).unwrap());
     let params = PatchParams {
         field_manager: Some("gitops-agent".to_owned()),
         ..PatchParams::default()
     };
     registrations
-        .patch("acr-pull-webhook", &params, &remove)
+        .patch("acr-pull-webhook", &params, &replace)
         .await
         .unwrap();
     eventually("the registration is repaired", async || {
