@@ -154,7 +154,7 @@ mod tests {
     fn a_url_is_owned_in_place_of_a_path() {
         let url = json!({"f:url": {}});
         let own = manager("own", url.clone(), url.clone());
-        assert_eq!(changed_by(&[own.clone()], false), ChangedBy::Replica);
+        assert_eq!(changed_by(std::slice::from_ref(&own), false), ChangedBy::Replica);
         let kubectl = manager("kubectl-edit", url, json!({}));
         let expected = ChangedBy::Manager("kubectl-edit".to_owned());
         assert_eq!(changed_by(&[own, kubectl], false), expected);
