@@ -77,12 +77,13 @@ impl Target {
         let deployment = self.deployment.as_ref().ok();
         let apply = "kubectl apply --server-side --force-conflicts --filename";
         match deployment.and_then(|d| metadata_entry(d, "annotations", "meta.helm.sh/release-name")) {
-            Some(release) => {
-                format!(
-                    "helm get manifest {release} --namespace {} | {apply} -",
-                    self.namespace
-                )
-            }
+            // The manifest lacks the annotations by which Helm knows its objects, and Helm 4 would not uninstall them.
+            Some(release) => format!(
+                "helm get manifest {release} --namespace {namespace} \
+                 | kubectl annotate --local --overwrite --output yaml --filename - \
+                 meta.helm.sh/release-name={release} meta.helm.sh/release-namespace={namespace} | {apply} -",
+                namespace = self.namespace
+            ),
             None => format!("{apply} deploy/kustomize/base/{manifest}"),
         }
     }
