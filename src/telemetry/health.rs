@@ -222,11 +222,11 @@ impl ScopeHealth {
         self.update_metric(false);
     }
 
-    /// Reports whether the API server does not serve the kind.
-    pub fn set_kind_missing(&self, is_missing: bool) {
-        if let Some(scope) = self.watch.readiness.0.scopes.lock().get_mut(&self.number) {
-            scope.is_kind_missing = is_missing;
-        }
+    /// Reports whether the API server does not serve the kind, and returns what was reported before.
+    pub fn set_kind_missing(&self, is_missing: bool) -> bool {
+        let mut scopes = self.watch.readiness.0.scopes.lock();
+        let scope = scopes.get_mut(&self.number);
+        scope.is_some_and(|scope| std::mem::replace(&mut scope.is_kind_missing, is_missing))
     }
 
     fn update_metric(&mut self, failing: bool) {

@@ -37,7 +37,7 @@ pub async fn changed_by(
     let request = request.map_err(|error| CallError::Transport(error.to_string()))?;
     let call = format!("reading the field managers of MutatingWebhookConfiguration {configuration}");
     let managed = kubernetes::try_call(&call, client.request::<Managed>(request)).await?;
-    Ok(managed.changed_by(FIELD_MANAGER, publishes_bundle))
+    Ok(managed.changed_by(publishes_bundle))
 }
 
 /// The field managers of an object. Watches do not decode them.
@@ -77,20 +77,20 @@ impl Entry {
 }
 
 impl Managed {
-    fn changed_by(&self, own: &str, publishes_bundle: bool) -> ChangedBy {
+    fn changed_by(&self, publishes_bundle: bool) -> ChangedBy {
         let mut published = vec![&["/f:service/f:path", "/f:url"][..]];
         if publishes_bundle {
             published.push(&["/f:caBundle"]);
         }
         let entries = &self.metadata.managed_fields;
-        let foreign = entries.iter().filter(|entry| entry.manager != own);
+        let (own, foreign): (Vec<_>, Vec<_>) =
+            entries.iter().partition(|entry| entry.manager == FIELD_MANAGER);
         for entry in foreign {
             if published.iter().any(|paths| entry.owned(paths) > 0) {
                 let name = UntrustedText::new(&entry.manager).at_most(MAX_NAME_BYTES);
                 return ChangedBy::Manager(name.to_string());
             }
         }
-        let own: Vec<_> = entries.iter().filter(|entry| entry.manager == own).collect();
         let owns_all = published.iter().all(|paths| {
             let owned: usize = own.iter().map(|entry| entry.owned(paths)).sum();
             owned >= self.webhooks.len()
@@ -119,7 +119,7 @@ mod tests {
     fn changed_by(managers: &[Value], publishes_bundle: bool) -> ChangedBy {
         let object = json!({"metadata": {"managedFields": managers}, "webhooks": [{}, {}]});
         let managed: Managed = serde_json::from_value(object).unwrap();
-        managed.changed_by("own", publishes_bundle)
+        managed.changed_by(publishes_bundle)
     }
 
     #[test]
@@ -129,7 +129,7 @@ mod tests {
         let bundle = json!({"f:caBundle": {}});
         let service = json!({"f:service": {"f:name": {}, "f:namespace": {}}});
         let helm = manager("helm", service.clone(), service);
-        let own = |first: &Value, second: &Value| manager("own", first.clone(), second.clone());
+        let own = |first: &Value, second: &Value| manager(FIELD_MANAGER, first.clone(), second.clone());
         let injector = manager("cainjector", bundle.clone(), json!({}));
         let by_injector = ChangedBy::Manager("cainjector".to_owned());
 
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn a_url_is_owned_in_place_of_a_path() {
         let url = json!({"f:url": {}});
-        let own = manager("own", url.clone(), url.clone());
+        let own = manager(FIELD_MANAGER, url.clone(), url.clone());
         assert_eq!(changed_by(std::slice::from_ref(&own), false), ChangedBy::Replica);
         let kubectl = manager("kubectl-edit", url, json!({}));
         let expected = ChangedBy::Manager("kubectl-edit".to_owned());

@@ -62,8 +62,6 @@ pub struct ScopeWatch<K: Resource> {
     retry_at: Option<Instant>,
     consecutive_failures: u32,
     failing: bool,
-    /// Whether the last failure was that the kind does not exist.
-    kind_missing: bool,
     /// Whether the scope has been listed, or counts as empty.
     listed: bool,
     started: Instant,
@@ -127,7 +125,6 @@ where
             retry_at: None,
             consecutive_failures: 0,
             failing: false,
-            kind_missing: false,
             listed: false,
             started: Instant::now(),
         }
@@ -285,7 +282,6 @@ where
         }
         self.consecutive_failures = 0;
         self.health.set_working();
-        self.kind_missing = false;
         if mem::take(&mut self.failing) {
             tracing::info!(
                 namespace = self.namespace.as_deref(),
@@ -345,10 +341,9 @@ where
         let name = self.name;
         let namespace = self.namespace.as_deref();
         let is_kind_missing = failure.is_kind_missing();
-        self.health.set_kind_missing(is_kind_missing);
+        let was_kind_missing = self.health.set_kind_missing(is_kind_missing);
         let why = failure.describe::<K>();
         let was_failing = mem::replace(&mut self.failing, true);
-        let was_kind_missing = mem::replace(&mut self.kind_missing, is_kind_missing);
         match is_kind_missing {
             // Only a person can install the kind, so this is reported even if the watch has failed for another reason.
             true if !was_kind_missing => {

@@ -97,8 +97,8 @@ impl Release {
             return;
         }
         self.helm("uninstall").arg("--ignore-not-found").succeed().await;
-        // The namespace is kept: its deletion takes as long as the garbage collector, and a test that gives up in the
-        // meantime leaves a namespace in which the next test cannot create anything.
+        // The namespace is kept: a test that gives up during its deletion would leave a terminating namespace, in which
+        // the next test cannot create anything.
         let kinds = format!("{CLUSTER_KINDS},{NAMESPACED_KINDS}");
         let delete = self
             .kubectl("delete --all-namespaces --selector")
