@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # bench/run.sh [--smoke] [PART...]: builds the programs as they are released, and measures. Needs two cores, and no root.
-# All parts: results.md and the plots beside this script are written again. --smoke: small numbers of a debug build, to see
-# that everything works; nothing is written.
+# All parts: results.md and the plots in this folder are written. --smoke: small numbers of a debug build, to check that
+# everything works and that a warm admission does not execute more instructions than the limit; nothing is written.
 set -euo pipefail
 # shellcheck source=deploy/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../deploy/lib.sh"
@@ -9,7 +9,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/../deploy/lib.sh"
 oha_version=1.14.0
 
 main() {
-  local arguments=() smoke='' argument oha floor webhook built
+  local arguments=() smoke='' argument oha floor webhook built malloc
   (($#)) || arguments=(--out "$root/bench")
   for argument; do
     [[ $argument != --smoke ]] || smoke=yes
@@ -30,7 +30,9 @@ main() {
     deploy/binary.sh floor release "$floor"
     deploy/binary.sh acr-pull-webhook release "$webhook"
   fi
-  exec env "CARGO_BIN_EXE_acr-pull-webhook=$webhook" "$built/bench" --oha "$oha" --floor "$floor" \
+  # The settings of malloc in the image.
+  mapfile -t malloc < <(grep -o 'MALLOC_[A-Z_]*=[0-9]*' Containerfile)
+  exec env "${malloc[@]}" "CARGO_BIN_EXE_acr-pull-webhook=$webhook" "$built/bench" --oha "$oha" --floor "$floor" \
     --floor-dynamic "$built/floor" --webhook-dynamic "$built/acr-pull-webhook" "${arguments[@]}" "$@"
 }
 

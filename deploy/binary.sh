@@ -2,9 +2,9 @@
 # binary.sh PACKAGE PROFILE FILE: builds the statically linked program of a package for the architecture of this
 # machine.
 #
-# The same sources and tools give the same bytes in any folder: Cargo.lock and rust-toolchain.toml pin sources and
-# compiler, the profiles of Cargo.toml pin the options, and paths of this machine are removed from the program.
-# RUSTFLAGS are ignored. `make reproducible` verifies this.
+# The same sources, compilers, linker and glibc give the same bytes in any folder: Cargo.lock and rust-toolchain.toml pin
+# sources and Rust's compiler, the profiles of Cargo.toml pin the options, and paths of this machine are removed from the
+# program. RUSTFLAGS are ignored. `make reproducible` verifies this.
 set -euo pipefail
 # shellcheck source=deploy/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -14,19 +14,17 @@ package=$1 profile=$2 file=$(realpath -m "$3")
 cd "$root"
 
 case $(uname -sm) in
-"Linux x86_64") target=x86_64-unknown-linux-musl ;;
-"Linux aarch64") target=aarch64-unknown-linux-musl ;;
+"Linux x86_64" | "Linux aarch64") target=$(uname -m)-unknown-linux-gnu ;;
 *) die "the program can only be built on Linux, x86_64 or aarch64, not on $(uname -sm): set IMAGE to an image in a registry" ;;
 esac
 command -v cargo >/dev/null || die "cargo is missing, which builds $package: install Rust from https://rustup.rs"
 command -v cc >/dev/null || need gcc
-if [[ ! -d $(rustc --print target-libdir --target "$target") ]]; then
-  command -v rustup >/dev/null || die "Rust's standard library for $target is missing: install it in the same way as Rust"
-  progress "adding Rust's target $target" rustup target add "$target"
-fi
-# Only ring contains C code. Any C compiler for this architecture can build it.
-cc=CC_${target//-/_}
-export "$cc=${!cc:-$(command -v musl-gcc || command -v cc)}"
+# The image contains the program and nothing else. Since version 2.34, glibc itself reads /etc/hosts and asks the DNS;
+# earlier versions load shared libraries for this, also into a static program.
+glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null | cut -d ' ' -f 2) || true
+printf '%s\n' 2.34 "$glibc" | sort --check=quiet --version-sort ||
+  die "$package must be linked with glibc 2.34 or newer, but this system has ${glibc:-another C library}: set IMAGE to an image in a registry"
+[[ $(cc -print-file-name=libc.a) == /* ]] || "$root/deploy/packages.sh" libc6-dev
 
 # Panic messages contain the paths of source files. Paths in the workspace are already relative, and the folder of the
 # workspace is not part of the flags, so that clones can share compiled code.
@@ -39,7 +37,7 @@ compgen -G "$crates/*/" >/dev/null || progress "fetching the sources of $package
 for registry in "$crates"/*/; do
   remap+=("${registry%/}=/crates")
 done
-flags=()
+flags=(-Ctarget-feature=+crt-static)
 for pair in "${remap[@]}"; do
   flags+=("--remap-path-prefix=$pair")
 done

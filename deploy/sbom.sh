@@ -20,7 +20,7 @@ tar -C "$root" -cf - Cargo.toml Cargo.lock src tests | tar -C "$work" -xf -
 cd "$work"
 # Crates that are used only for the build have the scope "excluded".
 progress "listing what is in the program" "$tool/bin/cargo-cyclonedx" cyclonedx --quiet --format json --spec-version 1.5 --all \
-  --target x86_64-unknown-linux-musl --override-filename sbom
+  --target x86_64-unknown-linux-gnu --override-filename sbom
 # Replaces the path of the copy, which differs each time.
 sed "s|$work|/acr-pull-webhook|g" sbom.json >sbom.named
 install -D -m 644 sbom.named "$file"

@@ -33,17 +33,17 @@ pub async fn measure(ground: &Ground, number: usize) -> Part {
     Part {
         title: "Seen by the API server",
         how: format!(
-            "Creations of that Pod as a dry run, through the real API server, one after the other: one in a namespace without a \
-             webhook, one whose Pods are sent to the floor, one whose Pods are sent to the webhook, in turn, {number} of each. \
-             Both are registered in the same way. Medians.",
+            "Creations of the same Pod as a dry run, through the real API server, one after the other: in turn in a namespace \
+             without a webhook, in one whose Pods are sent to the floor, and in one whose Pods are sent to the webhook. Both are \
+             registered in the same way. Medians of {number}.",
         ),
         rows: vec![Row {
             what: format!(
                 "added to a creation (it takes {} without a webhook)",
                 time(nobody)
             ),
-            ours: time(of_webhook),
-            beside: format!("floor {}", time(of_floor)),
+            webhook: time(of_webhook),
+            reference: format!("floor {}", time(of_floor)),
             ratio: of_webhook.div_duration_f64(of_floor),
             target: Some(Target::AtMost(1.2)),
         }],

@@ -58,9 +58,9 @@ pub async fn measure(tools: &Tools, sizes: &[usize], rounds: usize) -> Part {
     Part {
         title: "Burst",
         how: format!(
-            "So many Pods of one identity at once, on {CONNECTIONS} connections to each of {REPLICAS} replicas which have no \
-             token for it yet; Azure answers {} late at each hop. Beside it one cold admission and what as many floors need for \
-             the same burst. Medians of {rounds}.",
+            "Pods of one identity at the same time, on {CONNECTIONS} connections to each of {REPLICAS} replicas, which do not have \
+             a token for it yet; Azure delays each hop by {}. The reference is one cold admission plus the duration of the same \
+             burst on {REPLICAS} floors. Medians of {rounds}.",
             time(DELAY),
         ),
         rows,
@@ -75,15 +75,15 @@ fn rows_of(size: usize, bursts: &[(Duration, Duration, Duration)], sequences: us
     [
         Row {
             what: format!("{size} Pods: until the last one is admitted"),
-            ours: time(took),
-            beside: format!("cold {} + floor {}", time(cold), time(floor)),
+            webhook: time(took),
+            reference: format!("cold {} + floor {}", time(cold), time(floor)),
             ratio: median(bursts.iter().map(ratio)),
             target: Some(Target::AtMost(1.0)),
         },
         Row {
             what: format!("{size} Pods: tokens asked for, at most"),
-            ours: sequences.to_string(),
-            beside: format!("{REPLICAS} replicas"),
+            webhook: sequences.to_string(),
+            reference: format!("{REPLICAS} replicas"),
             ratio: sequences as f64 / REPLICAS as f64,
             target: Some(Target::AtMost(1.0)),
         },

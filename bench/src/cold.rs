@@ -64,11 +64,11 @@ pub async fn measure(number: usize) -> Part {
         }
         let [ours, first, calls] = [ours, first, calls].map(median);
         let bound = calls.mul_f64(1.05) + MARGIN;
-        for (what, took) in [("", ours), (", the first one of a process", first)] {
+        for (what, took) in [("", ours), (", the first admission of a process", first)] {
             rows.push(Row {
                 what: format!("{} per hop{what}", time(delay)),
-                ours: time(took),
-                beside: format!("calls alone {}", time(calls)),
+                webhook: time(took),
+                reference: format!("calls alone {}", time(calls)),
                 ratio: took.div_duration_f64(bound),
                 target: Some(Target::AtMost(1.0)),
             });
@@ -80,9 +80,9 @@ pub async fn measure(number: usize) -> Part {
     Part {
         title: "Cold admission",
         how: format!(
-            "The first Pod of an identity; Azure answers late at each of its two hops. Beside it the calls that nobody could do \
-             without, made in turn with it: the ACRPullSecret, and at the same time assertion, Entra token and exchange, then the \
-             Secret. The ratio is to these calls and 5 % and {} more. {number} of each, medians.",
+            "The first Pod of an identity; Azure delays each of its two hops. The reference is the duration of the necessary calls, \
+             made in turn with the admissions: the ACRPullSecret, at the same time the assertion, the Entra token and the exchange, \
+             and then the Secret. The ratio is to this duration plus 5 % plus {}. Medians of {number}.",
             time(MARGIN),
         ),
         rows,

@@ -52,9 +52,9 @@ pub async fn measure(tools: &Tools, ground: &Ground, rounds: Rounds) -> Part {
     Part {
         title: "Warm admission",
         how: format!(
-            "One review of {size} bytes, as the API server sends it, over HTTP/1.1 and TLS 1.3, on connections that are kept. \
-             {} rounds of {} s for each, floor and webhook in turn; the server has one core, oha the other. Figures and ratios \
-             are medians over the rounds.",
+            "One review of {size} bytes, as the API server sends it, over HTTP/1.1 and TLS 1.3, on persistent connections. Floor \
+             and webhook take turns, {} rounds of {} s each; the server has one core, and oha has the other. Figures and ratios \
+             are medians of the rounds.",
             rounds.number,
             rounds.each.as_secs_f64(),
         ),
@@ -125,8 +125,8 @@ impl Pairs {
             .map(|(floor, webhook)| figure(webhook).div_duration_f64(figure(floor)));
         Row {
             what,
-            ours: time(of_webhook),
-            beside: format!("floor {}", time(of_floor)),
+            webhook: time(of_webhook),
+            reference: format!("floor {}", time(of_floor)),
             ratio: median(ratios),
             target: target.map(Target::AtMost),
         }

@@ -34,9 +34,9 @@ pub async fn measure(waves: &[Wave]) -> Part {
     Part {
         title: "Many identities",
         how: format!(
-            "The first Pods of so many identities at once, one replica; Azure answers {} late at each of two hops. The bound is \
-             what `--issue-concurrency` allows at a time, each as fast as it is alone. API server, etcd and emulator share the \
-             webhook's processors here: where the bound asks more of them than there is, they are the limit.",
+            "The first Pods of many identities at the same time, on one replica; Azure delays each of two hops by {}. The \
+             reference is the duration if as many issue at the same time as `--issue-concurrency` allows, each as fast as alone. \
+             The API server, etcd and azure-emulator use the same processors as the webhook, and limit the larger runs.",
             time(DELAY),
         ),
         rows,
@@ -86,8 +86,8 @@ async fn measure_one(
     let what = format!("{identities} identities, {concurrency} at a time");
     rows.push(Row {
         what: format!("{what}: until the last one has its token"),
-        ours: time(took),
-        beside: format!("{} each when alone: {}", time(alone), time(bound)),
+        webhook: time(took),
+        reference: format!("{} each when alone: {}", time(alone), time(bound)),
         ratio: bound.div_duration_f64(took),
         target: Some(Target::AtLeast(0.9)),
     });
@@ -98,8 +98,8 @@ async fn measure_one(
     let slowest = answers.iter().map(|a| a.took).max().unwrap_or_default();
     rows.push(Row {
         what: format!("{what}: admitted without a token, or late"),
-        ours: format!("{late}; the slowest took {}", time(slowest)),
-        beside: format!("the API server waits {}", time(DEADLINE)),
+        webhook: format!("{late}; the slowest took {}", time(slowest)),
+        reference: format!("the API server waits {}", time(DEADLINE)),
         ratio: late as f64 / identities as f64,
         target: Some(Target::AtMost(0.0)),
     });
@@ -107,8 +107,8 @@ async fn measure_one(
     let all = took * u32::try_from(cores).expect("the number is small");
     rows.push(Row {
         what: format!("{what}: CPU of the webhook for each"),
-        ours: time(cpu / u32::try_from(identities).expect("the number is small")),
-        beside: format!(
+        webhook: time(cpu / u32::try_from(identities).expect("the number is small")),
+        reference: format!(
             "of {} that there was on {cores} cores",
             time(all / u32::try_from(identities).expect("the number is small"))
         ),

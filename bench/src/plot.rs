@@ -5,6 +5,8 @@ use plotters::prelude::*;
 use std::{error::Error, path::Path};
 
 const SIZE: (u32, u32) = (560, 300);
+/// The height of the plot, relative to the highest point: the legend is above all curves.
+const LEGEND_SPACE: f64 = 1.5;
 /// Colours that are distinct with colour blindness (Okabe and Ito).
 const COLOURS: [RGBColor; 3] = [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 158, 115)];
 
@@ -12,7 +14,7 @@ const COLOURS: [RGBColor; 3] = [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGB
 pub fn draw(curves: &Curves, file: &Path) -> Result<(), Box<dyn Error>> {
     let points = || curves.curves.iter().flat_map(|curve| &curve.points);
     let [least, most] = [f64::min, f64::max].map(|which| points().map(|p| p.0).reduce(which).unwrap_or(1.0));
-    let top = points().map(|p| p.1).fold(0.0, f64::max) * 1.1;
+    let top = points().map(|p| p.1).fold(0.0, f64::max) * LEGEND_SPACE;
     let area = SVGBackend::new(file, SIZE).into_drawing_area();
     // The background is readable on dark pages.
     area.fill(&WHITE)?;

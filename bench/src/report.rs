@@ -17,8 +17,8 @@ pub struct Part {
 /// One figure and the figure that it is compared with, both of this run.
 pub struct Row {
     pub what: String,
-    pub ours: String,
-    pub beside: String,
+    pub webhook: String,
+    pub reference: String,
     pub ratio: f64,
     pub target: Option<Target>,
 }
@@ -65,7 +65,7 @@ impl Part {
     /// The part in Markdown, without its plots.
     pub fn table(&self) -> String {
         let mut text = format!("### {}\n\n{}\n\n", self.title, self.how);
-        text.push_str("| what | ours | beside it | ratio | target | |\n|---|---|---|---|---|---|\n");
+        text.push_str("| what | webhook | reference | ratio | target | |\n|---|---|---|---|---|---|\n");
         for row in &self.rows {
             let target = row.target.map(|t| t.to_string()).unwrap_or_default();
             let met = match row.met() {
@@ -75,14 +75,14 @@ impl Part {
             };
             let Row {
                 what,
-                ours,
-                beside,
+                webhook,
+                reference,
                 ratio,
                 ..
             } = row;
             let _ = writeln!(
                 text,
-                "| {what} | {ours} | {beside} | {ratio:.2} | {target} | {met} |"
+                "| {what} | {webhook} | {reference} | {ratio:.2} | {target} | {met} |"
             );
         }
         text

@@ -1,6 +1,24 @@
-//! The floor: the least that an HTTPS webhook of this stack can do. It reads the review, parses the few fields that any
-//! such webhook needs, and answers a patch that is always the same. It looks nothing up, decides nothing, counts
-//! nothing, bounds nothing and cannot be stopped gently: a webhook that needs more CPU needs it for one of these.
+//! The baseline, or floor: the least that an HTTPS webhook on this stack can do. It reads the review, parses the few
+//! fields that every such webhook needs, and always answers with the same patch. It looks nothing up, decides nothing,
+//! counts nothing, limits nothing and does not shut down gracefully: a webhook that needs more CPU needs it for one of
+//! these.
+//!
+//! It is the fastest known build of the stack: fat LTO, linked statically with glibc, a read buffer for whole TLS records.
+//! Its CPU per request was compared with that of other builds at 1, 16 and 64 connections, in alternating rounds:
+//!
+//! | build | ratio |
+//! |---|---|
+//! | musl | 1.1, 1.8, 1.4 |
+//! | musl with mimalloc | 1.1, 1.3, 1.1 |
+//! | musl with jemalloc | 1.0, 1.6, 1.1 |
+//! | glibc with mimalloc | 0.9, 1.0, 1.1 |
+//! | without the read buffer | 1.0, 1.0, 1.1 |
+//! | a runtime of one thread | 1.0, 1.0, 0.9 |
+//!
+//! A difference of 0.1 was within the noise, and a webhook needs all cores, so the last three rows were not adopted or
+//! did not matter. musl is slower because its `memmove` copies backwards byte by byte, also if source and destination are
+//! the same, as in rustls (`DeframerVecBuffer::discard`) for each part of a record, and because its `malloc` maps and
+//! unmaps buffers of 16 KiB.
 
 use axum::{
     Router,
@@ -25,15 +43,18 @@ use std::{
     path::PathBuf,
     sync::{Arc, LazyLock, OnceLock},
 };
-use tokio::net::TcpListener;
+use tokio::{io::BufReader, net::TcpListener};
 use tokio_rustls::TlsAcceptor;
+
+/// As in the webhook: one system call reads a whole review.
+const READ_BUFFER_BYTES: usize = 16 * 1024;
 
 #[derive(Parser)]
 struct Args {
-    /// Its certificate chain, PEM.
+    /// The certificate chain, in PEM.
     #[arg(long)]
     tls_cert: PathBuf,
-    /// The key of it, PEM.
+    /// The key of the certificate, in PEM.
     #[arg(long)]
     tls_key: PathBuf,
     /// The file to which the first review is written, unchanged.
@@ -111,7 +132,7 @@ struct Decision<'a> {
     patch: &'static str,
 }
 
-/// As long as the webhook's own for the same Pod.
+/// As long as the webhook's patch for the same Pod.
 static PATCH: LazyLock<String> = LazyLock::new(|| {
     STANDARD.encode(concat!(
         r#"[{"op":"add","path":"/spec/imagePullSecrets","value":[{"name":"acr-pull-contoso-app-0123456789"}]},"#,
@@ -143,6 +164,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
         let (acceptor, service) = (acceptor.clone(), service.clone());
+        let stream = BufReader::with_capacity(READ_BUFFER_BYTES, stream);
         tokio::spawn(async move {
             // A client that closes the connection early needs no report.
             if let Ok(stream) = acceptor.accept(stream).await {
@@ -168,7 +190,7 @@ async fn mutate(State(floor): State<Arc<Floor>>, body: Bytes) -> Response {
 
 fn decide(body: &[u8]) -> serde_json::Result<Vec<u8>> {
     let Review { request } = serde_json::from_slice(body)?;
-    // Read by every webhook of this kind, and so by this one; used by none that answers the same to everybody.
+    // Every webhook of this kind reads these fields. This one does not need them, because its answer is always the same.
     let Request {
         namespace, object, ..
     } = &request;

@@ -19,8 +19,8 @@ fn curve(name: &str, all: &[Found], y: impl Fn(&Found) -> f64) -> Curve {
 pub fn memory(idle: u64, floor: u64, all: &[Found]) -> Part {
     let mut rows = vec![Row {
         what: "idle".to_owned(),
-        ours: bytes(idle as f64),
-        beside: format!("12 MiB (the floor, without objects, has {})", bytes(floor as f64)),
+        webhook: bytes(idle as f64),
+        reference: format!("12 MiB (the floor, without objects, has {})", bytes(floor as f64)),
         ratio: idle as f64 / (12.0 * MIB),
         target: Some(Target::AtMost(1.0)),
     }];
@@ -34,8 +34,8 @@ pub fn memory(idle: u64, floor: u64, all: &[Found]) -> Part {
             let each = more as f64 / number as f64;
             rows.push(Row {
                 what: format!("for each {what} of {number}"),
-                ours: format!("{} ({} in all)", bytes(each), bytes(more as f64)),
-                beside: bytes(limit),
+                webhook: format!("{} ({} in all)", bytes(each), bytes(more as f64)),
+                reference: bytes(limit),
                 ratio: each / limit,
                 target: Some(Target::AtMost(1.0)),
             });
@@ -44,8 +44,8 @@ pub fn memory(idle: u64, floor: u64, all: &[Found]) -> Part {
     Part {
         title: "Memory",
         how: format!(
-            "Resident memory of a leader that has just started: where nothing is, with so many pull secrets, and with {PODS_EACH} \
-             live Pods for each of them.",
+            "Resident memory of a leader after its start: without objects, with this number of pull secrets, and with {PODS_EACH} \
+             live Pods for each pull secret.",
         ),
         rows,
         curves: vec![Curves {
@@ -64,8 +64,8 @@ pub fn memory(idle: u64, floor: u64, all: &[Found]) -> Part {
 pub fn start(idle: Duration, floor: Duration, all: &[Found]) -> Part {
     let row = |what: String, took: Duration, target: Option<Target>| Row {
         what,
-        ours: time(took),
-        beside: format!(
+        webhook: time(took),
+        reference: format!(
             "50 ms (the floor, without objects, answers after {})",
             time(floor)
         ),
@@ -87,14 +87,14 @@ pub fn start(idle: Duration, floor: Duration, all: &[Found]) -> Part {
     let size = std::fs::metadata(program()).map_or(0, |file| file.len()) as f64 / 1e6;
     rows.push(Row {
         what: "the program, which is all of the image".to_owned(),
-        ours: format!("{size:.1} MB"),
-        beside: "14 MB".to_owned(),
+        webhook: format!("{size:.1} MB"),
+        reference: "14 MB".to_owned(),
         ratio: size / 14.0,
         target: Some(Target::AtMost(1.0)),
     });
     Part {
         title: "Start",
-        how: "From the start of the process until /readyz says so, once everything is known that admission needs.".to_owned(),
+        how: "From the start of the process until /readyz returns 200, which requires all objects that an admission needs.".to_owned(),
         rows,
         curves: vec![Curves {
             file: "start.svg",
@@ -119,8 +119,8 @@ pub fn renewal(all: &[Found]) -> Part {
             let each = found.each(count);
             rows.push(Row {
                 what: format!("{what} for each renewal of {number}"),
-                ours: format!("{each:.2}; {:.0} an hour with tokens of 3 h", each * hourly),
-                beside: format!("{limit}"),
+                webhook: format!("{each:.2}; {:.0} an hour with tokens of 3 h", each * hourly),
+                reference: format!("{limit}"),
                 ratio: each / limit,
                 target: Some(Target::AtMost(1.0)),
             });
@@ -128,12 +128,12 @@ pub fn renewal(all: &[Found]) -> Part {
         let share = found.cpu.as_secs_f64() * found.renewed as f64 / found.took.as_secs_f64();
         rows.push(Row {
             what: format!("CPU for each renewal of {number}"),
-            ours: format!(
+            webhook: format!(
                 "{}; {} an hour with tokens of 3 h",
                 time(found.cpu),
                 time(found.cpu.mul_f64(hourly))
             ),
-            beside: format!(
+            reference: format!(
                 "{:.0} renewals a second took {share:.2} of a core",
                 found.renewed as f64 / found.took.as_secs_f64()
             ),
@@ -143,8 +143,8 @@ pub fn renewal(all: &[Found]) -> Part {
     }
     Part {
         title: "Renewal",
-        how: "All pull secrets of the row before are renewed once, as fast as the machine allows. The calls are counted by the \
-              webhook's and the API server's own metrics; the ratio of CPU is to that of the first size."
+        how: "All pull secrets are renewed once, as fast as the machine allows. The metrics of the webhook and of the API server \
+              count the calls. The ratio of CPU is to the CPU of the first size."
             .to_owned(),
         rows,
         curves: vec![Curves {
