@@ -58,7 +58,7 @@ pub struct Asked {
 impl Ground {
     /// Both are warm: the webhook has issued the pull secret, and the floor has received its review.
     pub async fn new(tools: &Tools) -> Self {
-        let env = TestEnv::leading(&FLAGS, |_| ()).await;
+        let env = TestEnv::leading_with_default_periods(&FLAGS).await;
         let files = TempDir::with_prefix("acr-pull-webhook-bench-").expect("a temporary folder can be made");
         let floor = Floor::start(tools).await;
         env.create_namespace(NOBODYS, "nobody", env.team_a.client_id)

@@ -33,9 +33,11 @@ use std::{
 };
 use tokio::process::Command;
 
+/// Lets the webhook become the leader.
+const LEADER_NAMESPACE: &str = "--leader-election-namespace=acr-pull-webhook";
 /// A leader that was killed is replaced within seconds.
 const LEADER_FLAGS: [&str; 4] = [
-    "--leader-election-namespace=acr-pull-webhook",
+    LEADER_NAMESPACE,
     "--leader-election-retry-period=500ms",
     "--leader-election-renew-deadline=2s",
     "--leader-election-lease-duration=3s",
@@ -86,6 +88,12 @@ impl TestEnv {
     pub async fn leading(flags: &[&str], change: impl FnOnce(&mut Value)) -> Self {
         let cluster = ControlPlane::start_own().await;
         Self::on(cluster, None, &[&LEADER_FLAGS, flags].concat(), change).await
+    }
+
+    /// The same with the default periods of the leader election: what the webhook does when idle is part of a measurement.
+    pub async fn leading_with_default_periods(flags: &[&str]) -> Self {
+        let cluster = ControlPlane::start_own().await;
+        Self::on(cluster, None, &[&[LEADER_NAMESPACE], flags].concat(), |_| ()).await
     }
 
     /// The same, whose kube-apiserver has these additional flags.
