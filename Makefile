@@ -118,6 +118,9 @@ lint-rust: tools
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	tests/rooms.sh
+	@source deploy/lib.sh; copy=$$(mktemp -d); trap 'rm -rf "$$copy"' EXIT; copy_sources "$$copy"; \
+	cargo metadata --locked --no-deps --format-version 1 --manifest-path "$$copy/Cargo.toml" >/dev/null || \
+	  die "copy_sources in deploy/lib.sh, which 'make reproducible' and 'make sbom' use, does not copy the whole workspace"
 
 # Only the hosted workflow checks advisories: they need a remote database and change without a commit here.
 .PHONY: lint-dependencies

@@ -91,3 +91,8 @@ build_once() {
 need() {
   command -v "$1" >/dev/null || "$root/deploy/packages.sh" "${@:$(($# > 1 ? 2 : 1))}"
 }
+
+# copy_sources FOLDER: copies the repository to FOLDER, with uncommitted changes and without what was built.
+copy_sources() {
+  tar -C "$root" --exclude ./.git --exclude ./target -cf - . | tar -C "$1" -xf -
+}

@@ -10,15 +10,13 @@ file=$(realpath -m "$1")
 package=acr-pull-webhook profile=${PROFILE:-release}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-# Copied without git, so that uncommitted changes are built too.
-sources=(Cargo.toml Cargo.lock rust-toolchain.toml src tests deploy)
 
 # build FOLDER: builds in a folder with separate sources, target folder and CARGO_HOME. Both builds share the downloaded
 # crates.
 build() {
   local folder=$work/$1 home=${CARGO_HOME:-$HOME/.cargo}
   mkdir -p "$folder/sources" "$folder/cargo" "$home/registry"
-  tar -C "$root" -cf - "${sources[@]}" | tar -C "$folder/sources" -xf -
+  copy_sources "$folder/sources"
   ln -s "$(realpath "$home/registry")" "$folder/cargo/registry"
   if [[ -e $home/config.toml ]]; then
     cp "$home/config.toml" "$folder/cargo/"

@@ -16,7 +16,7 @@ tool=$(cache_dir)/cargo-cyclonedx/$version
 # cargo-cyclonedx writes a file next to each Cargo.toml, so it runs in a copy.
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-tar -C "$root" -cf - Cargo.toml Cargo.lock src tests | tar -C "$work" -xf -
+copy_sources "$work"
 cd "$work"
 # Crates that are used only for the build have the scope "excluded".
 progress "listing what is in the program" "$tool/bin/cargo-cyclonedx" cyclonedx --quiet --format json --spec-version 1.5 --all \
