@@ -266,3 +266,5 @@ programs: tools
 	@tests/prometheus/build.sh >/dev/null
 	@tools/mdbook.sh >/dev/null
 	@tools/azure-cli/setup.sh >/dev/null
+	@command -v ip >/dev/null || deploy/packages.sh iproute2
+	@tests/resolver/build.sh >/dev/null
