@@ -4,21 +4,22 @@
 //! these.
 //!
 //! It is the fastest known build of the stack: fat LTO, linked statically with glibc, a read buffer for whole TLS records.
-//! Its CPU per request was compared with that of other builds at 1, 16 and 64 connections, in alternating rounds:
+//! The CPU per request of other builds, at 1, 16 and 64 connections in alternating rounds, relative to glibc without the
+//! read buffer:
 //!
 //! | build | ratio |
 //! |---|---|
 //! | musl | 1.1, 1.8, 1.4 |
 //! | musl with mimalloc | 1.1, 1.3, 1.1 |
 //! | musl with jemalloc | 1.0, 1.6, 1.1 |
-//! | glibc with mimalloc | 0.9, 1.0, 1.1 |
-//! | without the read buffer | 1.0, 1.0, 1.1 |
-//! | a runtime of one thread | 1.0, 1.0, 0.9 |
+//! | glibc with mimalloc | 0.9, 1.0, 1.0 |
+//! | glibc with the read buffer | 1.0, 1.0, 1.0 |
+//! | glibc with the read buffer and a runtime of one thread | 1.0, 1.0, 0.9 |
 //!
-//! A difference of 0.1 was within the noise, and a webhook needs all cores, so the last three rows were not adopted or
-//! did not matter. musl is slower because its `memmove` copies backwards byte by byte, also if source and destination are
-//! the same, as in rustls (`DeframerVecBuffer::discard`) for each part of a record, and because its `malloc` maps and
-//! unmaps buffers of 16 KiB.
+//! A difference of 0.1 is within the noise. The read buffer is used because it saves two system calls for each request,
+//! as in the webhook. mimalloc needs several times the memory, and a webhook needs all cores. musl is slower because its
+//! `memmove` copies backwards byte by byte, also if source and destination are the same, as in rustls
+//! (`DeframerVecBuffer::discard`) for each part of a record, and because its `malloc` maps and unmaps buffers of 16 KiB.
 
 use axum::{
     Router,

@@ -90,12 +90,6 @@ impl TestEnv {
         Self::on(cluster, None, &[&LEADER_FLAGS, flags].concat(), change).await
     }
 
-    /// The same with the default periods of the leader election: what the webhook does when idle is part of a measurement.
-    pub async fn leading_with_default_periods(flags: &[&str]) -> Self {
-        let cluster = ControlPlane::start_own().await;
-        Self::on(cluster, None, &[&[LEADER_NAMESPACE], flags].concat(), |_| ()).await
-    }
-
     /// The same, whose kube-apiserver has these additional flags.
     pub async fn leading_on_api_server_with(
         api_server_flags: &'static [&'static str],
@@ -117,6 +111,13 @@ impl TestEnv {
     pub async fn certifying(lifetime: &str) -> Self {
         let lifetime = format!("--certificate-lifetime={lifetime}");
         Self::leading(&["--tls-names=127.0.0.1", &lifetime], |_| ()).await
+    }
+
+    /// An environment on a control plane of its own, whose webhook becomes the leader with the default periods of the
+    /// leader election: the work of an idle webhook is part of a measurement.
+    pub async fn leading_with_default_periods(flags: &[&str]) -> Self {
+        let cluster = ControlPlane::start_own().await;
+        Self::on(cluster, None, &[&[LEADER_NAMESPACE], flags].concat(), |_| ()).await
     }
 
     async fn on(

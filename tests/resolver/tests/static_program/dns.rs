@@ -55,10 +55,9 @@ fn reply(question: &[u8], is_udp: bool) -> Vec<u8> {
     let (code, addresses) = match name.trim_end_matches(".example.") {
         "aaaa-without-records" | "service.app.svc.cluster.local." => (ResponseCode::NoError, 1),
         "truncated" => (ResponseCode::NoError, 60),
-        "aaaa-is-nxdomain" if is_ipv4 => (ResponseCode::NoError, 1),
-        "aaaa-is-servfail" if is_ipv4 => (ResponseCode::NoError, 1),
-        "aaaa-is-refused" if is_ipv4 => (ResponseCode::NoError, 1),
-        "aaaa-is-notimp" if is_ipv4 => (ResponseCode::NoError, 1),
+        "aaaa-is-nxdomain" | "aaaa-is-servfail" | "aaaa-is-refused" | "aaaa-is-notimp" if is_ipv4 => {
+            (ResponseCode::NoError, 1)
+        }
         "aaaa-is-servfail" | "servfail" => (ResponseCode::ServFail, 0),
         "aaaa-is-refused" => (ResponseCode::Refused, 0),
         "aaaa-is-notimp" => (ResponseCode::NotImp, 0),

@@ -9,8 +9,8 @@ use std::{fs, path::Path, process::Command};
 use tempfile::TempDir;
 use testkit::programs::built_by;
 
-/// Set in the process that runs in its own network namespace.
-const INSIDE: &str = "RESOLVER_TEST_INSIDE_NETWORK_NAMESPACE";
+/// The path of the program. Set in the process that runs in its own network namespace.
+const PROGRAM: &str = "RESOLVER_TEST_PROGRAM";
 /// As the kubelet writes it for a Pod with the DNS policy ClusterFirst.
 const RESOLV_CONF: &str =
     "nameserver 127.0.0.1\nsearch app.svc.cluster.local svc.cluster.local\noptions ndots:5\n";
@@ -41,16 +41,16 @@ const CASES: [(&str, &str); 10] = [
 
 #[test]
 fn a_static_program_finds_each_name_without_any_file_of_the_c_library() {
-    if std::env::var_os(INSIDE).is_none() {
+    let Some(program) = std::env::var_os(PROGRAM) else {
         return repeat_in_network_namespace();
-    }
+    };
     dns::serve();
     // Has no nsswitch.conf, as the image.
     let image = TempDir::with_prefix("acr-pull-webhook-test-").unwrap();
     fs::create_dir(image.path().join("etc")).unwrap();
     fs::write(image.path().join("etc/resolv.conf"), RESOLV_CONF).unwrap();
     fs::write(image.path().join("etc/hosts"), HOSTS).unwrap();
-    fs::copy(built_by("tests/resolver/build.sh"), image.path().join("resolver")).unwrap();
+    fs::copy(program, image.path().join("resolver")).unwrap();
     let printed = CASES.map(|(name, _)| (name, print(image.path(), name)));
     let printed = printed.each_ref().map(|(name, lines)| (*name, lines.as_str()));
     assert_eq!(printed, CASES);
@@ -74,8 +74,6 @@ fn print(image: &Path, name: &str) -> String {
 
 /// Runs this test again in a process with its own network, whose port 53 is free.
 fn repeat_in_network_namespace() {
-    // Built here, because the namespace has no network.
-    built_by("tests/resolver/build.sh");
     let repeated = Command::new("unshare")
         .args([
             "--map-root-user",
@@ -88,7 +86,8 @@ fn repeat_in_network_namespace() {
         ])
         .arg(std::env::current_exe().unwrap())
         .arg("--nocapture")
-        .env(INSIDE, "yes")
+        // Built here, because the namespace has no network.
+        .env(PROGRAM, built_by("tests/resolver/build.sh"))
         .output()
         .expect("unshare can be started: install the package util-linux");
     assert!(
