@@ -37,12 +37,7 @@ demo: ## Pull a private image without and with the annotation, on a local kind c
 
 .PHONY: test
 test: check-cluster programs ## All tests: unit, integration and end-to-end
-	RUST_TEST_THREADS=$(test_threads) cargo test --locked --workspace --exclude e2e
-	tests/registry/test.sh
-	@bench/run.sh --smoke
-	tests/cluster/test.sh
-	tests/kind/test.sh
-	@tests/e2e/run.sh
+	@RUST_TEST_THREADS=$(test_threads) tests/run.sh
 
 .PHONY: unit
 unit: tools ## Unit and property tests, without network and cluster
