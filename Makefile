@@ -16,8 +16,8 @@ go_modules = $(patsubst %/,%,$(dir $(call files,go.mod)))
 overlays = $(filter-out deploy/kustomize/components/%,$(patsubst %/,%,$(dir $(call files,kustomization.yaml))))
 # go vet of the excluded modules would analyse all of Kubernetes, for eight minutes, or cert-manager; the compiler
 # checks their few lines anyway, and go test vets the control plane. tests/kind, tests/chart and tests/prometheus only pin
-# programs.
-go_vetted = $(filter-out tests/cluster/kubernetes tests/cert-manager tests/kind tests/chart tests/prometheus,$(go_modules))
+# programs, as bench/peer does.
+go_vetted = $(filter-out tests/cluster/kubernetes tests/cert-manager tests/kind tests/chart tests/prometheus bench/peer,$(go_modules))
 cargo_deny := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/acr-pull-webhook/cargo-deny/0.20.2
 cargo_fuzz := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/acr-pull-webhook/cargo-fuzz/0.13.2
 fuzz_folder := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/acr-pull-webhook/fuzz
@@ -92,6 +92,10 @@ soak: programs ## Soak test: 1,000 pull secrets with 20 s tokens, five minutes (
 .PHONY: bench
 bench: ## Benchmark against a baseline, about half an hour on an idle machine; writes bench/results.md (PART=warm, ...)
 	@bench/run.sh $(PART)
+
+.PHONY: flame-graphs
+flame-graphs: ## Draw bench/flame-webhook.svg and bench/flame-floor.svg: where warm admissions spend CPU time
+	@bench/run.sh --profile bench
 
 .PHONY: test-cluster
 test-cluster: ## Tests of the local kind cluster and of the control plane, or of PART: build, control-plane

@@ -1,25 +1,35 @@
 #!/usr/bin/env bash
-# bench/run.sh [--smoke] [PART...]: builds the programs as they are released, and measures. Needs two cores, and no root.
-# All parts: results.md and the plots in this folder are written. --smoke: small numbers of a debug build, to check that
-# everything works and that a warm admission does not execute more instructions than the limit; nothing is written.
+# bench/run.sh [PART...]: builds the programs as they are released, and measures. Needs two cores, and no root. All parts:
+# results.md and the plots in this folder are written.
+# bench/run.sh --smoke [PART...]: small numbers of a debug build, to check that everything works and that a warm admission
+# does not execute more instructions than the limit; nothing is written. By default all parts but 'peer'.
+# bench/run.sh --profile FOLDER: draws flame graphs of warm admissions in FOLDER.
 set -euo pipefail
 # shellcheck source=deploy/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../deploy/lib.sh"
 
-oha_version=1.14.0
+oha_version=1.14.0 inferno_version=0.12.8
 
 main() {
-  local arguments=() smoke='' argument oha floor webhook built malloc
-  (($#)) || arguments=(--out "$root/bench")
-  for argument; do
-    [[ $argument != --smoke ]] || smoke=yes
-  done
+  local arguments=("$@") smoke='' oha peer='' floor webhook built malloc
+  case ${1:-} in
+  '') arguments=(--out "$root/bench") ;;
+  --smoke) smoke=yes ;;
+  --profile)
+    need perf linux-perf
+    arguments=(--profile "$(realpath "${2:?usage: run.sh --profile FOLDER}")" --inferno "$(build_inferno)")
+    # perf needs the symbols.
+    export CARGO_PROFILE_RELEASE_STRIP=none CARGO_PROFILE_RELEASE_DEBUG=line-tables-only
+    ;;
+  esac
   (($(nproc) >= 2)) || die "the server and its client need a core each, but this machine has one core"
   command -v taskset >/dev/null || die "'taskset' is missing: install the package util-linux"
   need valgrind
   "$root/tests/cluster/build.sh" >/dev/null
-  oha=$(build_oha)
   cd "$root"
+  oha=$(build_oha)
+  # Without it unless it is measured: its build takes longer than all of --smoke.
+  [[ $smoke && " $* " != *" peer "* ]] || peer=$(build_peer)
   built=$(realpath -m "${CARGO_TARGET_DIR:-target}")/$([[ $smoke ]] && echo debug || echo quick)
   progress "building the benchmark" cargo build --locked --profile "$([[ $smoke ]] && echo dev || echo quick)" \
     --package bench --package floor --package acr-pull-webhook --bins
@@ -32,8 +42,8 @@ main() {
   fi
   # The settings of malloc in the image.
   mapfile -t malloc < <(grep -o 'MALLOC_[A-Z_]*=[0-9]*' Containerfile)
-  exec env "${malloc[@]}" "CARGO_BIN_EXE_acr-pull-webhook=$webhook" "$built/bench" --oha "$oha" --floor "$floor" \
-    --floor-dynamic "$built/floor" --webhook-dynamic "$built/acr-pull-webhook" "${arguments[@]}" "$@"
+  exec env "${malloc[@]}" "CARGO_BIN_EXE_acr-pull-webhook=$webhook" "$built/bench" --oha "$oha" --peer "$peer" --floor "$floor" \
+    --floor-dynamic "$built/floor" --webhook-dynamic "$built/acr-pull-webhook" "${arguments[@]}"
 }
 
 build_oha() {
@@ -46,6 +56,31 @@ build_oha() {
 fill_oha() {
   progress "building oha $oha_version (first time: some four minutes on two cores)" \
     cargo install --locked oha --version "$oha_version" --no-default-features --features rustls --root "$1"
+}
+
+build_inferno() {
+  local folder
+  folder=$(cache_dir)/inferno/$inferno_version
+  build_once "$folder" fill_inferno
+  echo "$folder/bin"
+}
+
+fill_inferno() {
+  progress "building inferno $inferno_version (first time: about a minute on two cores)" \
+    cargo install --locked inferno --version "$inferno_version" --root "$1"
+}
+
+build_peer() {
+  local folder
+  folder=$(cache_dir)/bench/peer-$(content_hash bench/peer/{go.mod,go.sum} bench/peer/mlog/mlog.go)
+  build_once "$folder" fill_peer
+  echo "$folder/webhook"
+}
+
+fill_peer() {
+  command -v go >/dev/null || die "'go' is missing, which builds the peer: install it from https://go.dev/dl/"
+  progress "building azure-workload-identity (first time: about a minute on two cores)" \
+    env CGO_ENABLED=0 go -C bench/peer build -ldflags "-s -w" -o "$1/webhook" github.com/Azure/azure-workload-identity/cmd/webhook
 }
 
 main "$@"; exit

@@ -132,19 +132,9 @@ struct Log {
 
 /// Sends this many requests one after the other.
 async fn ask(asked: &Asked, times: usize) {
-    let target = asked.target();
-    let ca = std::fs::read(target.ca).expect("the file was written before");
-    let body = std::fs::read(target.body).expect("the file was written before");
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .tls_certs_only([reqwest::Certificate::from_pem(&ca).expect("the authority is a certificate")])
-        .build()
-        .expect("a client can be built");
+    let request = asked.request();
     for _ in 0..times {
-        let request = client
-            .post(target.url)
-            .header("content-type", "application/json")
-            .body(body.clone());
+        let request = request.try_clone().expect("the body is in memory");
         let reply = request.send().await.expect("the server answers");
         assert_eq!(reply.status(), 200);
         reply.bytes().await.expect("the server answers");

@@ -101,7 +101,8 @@ impl Ground {
         )
     }
 
-    fn asked(&self, name: &str, url: &str, ca_pem: &str, process: u32, namespace: &str) -> Asked {
+    /// The requests about Pods in this namespace to the server at this URL.
+    pub fn asked(&self, name: &str, url: &str, ca_pem: &str, process: u32, namespace: &str) -> Asked {
         Asked::new(
             self.files.path(),
             name,
@@ -201,5 +202,20 @@ impl Asked {
     /// The body of each request.
     pub fn body(&self) -> &Path {
         &self.body
+    }
+
+    /// The request of a client without load, which keeps its connection from one copy of the request to the next.
+    pub fn request(&self) -> reqwest::RequestBuilder {
+        let ca = std::fs::read(&self.ca).expect("the file was written before");
+        let body = std::fs::read(&self.body).expect("the file was written before");
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .tls_certs_only([reqwest::Certificate::from_pem(&ca).expect("the authority is a certificate")])
+            .build()
+            .expect("a client can be built");
+        client
+            .post(&self.url)
+            .header("content-type", "application/json")
+            .body(body)
     }
 }

@@ -10,44 +10,48 @@ use std::time::Duration;
 use testkit::webhook::program;
 
 /// The core of the server. The client has the other core.
-const CORE: &str = "0";
+pub const CORE: &str = "0";
 const CONNECTIONS: [usize; 4] = [1, 4, 16, 64];
 /// The rates that have targets for latencies.
 const FEW_AND_MANY: [usize; 2] = [1, 64];
-const PACE: u32 = 50;
+pub const PACE: u32 = 50;
 
-/// Alternating rounds of floor and webhook, and the duration of each round.
+/// Alternating rounds of a reference and the webhook, and the duration of each round.
 #[derive(Clone, Copy)]
 pub struct Rounds {
     pub number: usize,
     pub each: Duration,
 }
 
-/// The measurements of both in all rounds.
-struct Pairs(Vec<(Seen, Seen)>);
+/// The measurements of a reference and of the webhook in all rounds.
+pub struct Pairs {
+    reference: &'static str,
+    rounds: Vec<(Seen, Seen)>,
+}
 
 pub async fn measure(tools: &Tools, ground: &Ground, rounds: Rounds) -> Part {
     let floor = Floor::start_as(on_core(CORE, &tools.floor)).await;
     let webhook = ground.env.replica_by(on_core(CORE, program())).await;
-    let both = (&ground.ask_floor(&floor), &ground.ask(&webhook));
-    let size = std::fs::metadata(both.1.body()).map_or(0, |file| file.len());
+    let floor = ("floor", &ground.ask_floor(&floor));
+    let webhook = &ground.ask(&webhook);
+    let size = std::fs::metadata(webhook.body()).map_or(0, |file| file.len());
     let (mut rows, mut curves) = (Vec::new(), [Vec::new(), Vec::new()]);
     for connections in CONNECTIONS {
-        let pairs = Pairs::measure(tools, both, connections, None, rounds).await;
+        let pairs = Pairs::measure(tools, floor, webhook, connections, None, rounds).await;
         let plural = if connections == 1 { "" } else { "s" };
         let at = |what| format!("{what}, {connections} connection{plural}");
-        rows.push(pairs.row(at("server CPU per request"), |seen| seen.cpu, Some(1.15)));
+        rows.push(pairs.row(&at("server CPU per request"), |seen| seen.cpu, Some(1.15)));
         for (curve, cpu) in curves.iter_mut().zip(pairs.medians(|seen| seen.cpu)) {
             curve.push((connections as f64, cpu.as_secs_f64() * 1e6));
         }
         if FEW_AND_MANY.contains(&connections) {
-            rows.push(pairs.row(at("latency p50"), |seen| seen.p50, Some(1.15)));
-            rows.push(pairs.row(at("latency p99"), |seen| seen.p99, Some(1.3)));
+            rows.push(pairs.row(&at("latency p50"), |seen| seen.p50, Some(1.15)));
+            rows.push(pairs.row(&at("latency p99"), |seen| seen.p99, Some(1.3)));
         }
     }
-    let paced = Pairs::measure(tools, both, 4, Some(PACE), rounds).await;
+    let paced = Pairs::measure(tools, floor, webhook, 4, Some(PACE), rounds).await;
     let what = format!("server CPU per request, {PACE} requests a second");
-    rows.push(paced.row(what, |seen| seen.cpu, Some(1.25)));
+    rows.push(paced.row(&what, |seen| seen.cpu, Some(1.25)));
     let [of_floor, of_webhook] = curves;
     Part {
         title: "Warm admission",
@@ -79,9 +83,10 @@ pub async fn measure(tools: &Tools, ground: &Ground, rounds: Rounds) -> Part {
 }
 
 impl Pairs {
-    async fn measure(
+    pub async fn measure(
         tools: &Tools,
-        (floor, webhook): (&Asked, &Asked),
+        (reference, to_reference): (&'static str, &Asked),
+        to_webhook: &Asked,
         connections: usize,
         rate: Option<u32>,
         rounds: Rounds,
@@ -95,9 +100,9 @@ impl Pairs {
         for round in 0..rounds.number {
             // The order alternates: neither always runs on caches that the other one has warmed.
             let (first, second) = if round % 2 == 0 {
-                (floor, webhook)
+                (to_reference, to_webhook)
             } else {
-                (webhook, floor)
+                (to_webhook, to_reference)
             };
             let first = load(tools, first.target(), measured).await;
             let second = load(tools, second.target(), measured).await;
@@ -107,26 +112,29 @@ impl Pairs {
                 (second, first)
             });
         }
-        Self(pairs)
+        Self {
+            reference,
+            rounds: pairs,
+        }
     }
 
     fn medians(&self, figure: impl Fn(&Seen) -> Duration) -> [Duration; 2] {
         [
-            median(self.0.iter().map(|(floor, _)| figure(floor))),
-            median(self.0.iter().map(|(_, webhook)| figure(webhook))),
+            median(self.rounds.iter().map(|(reference, _)| figure(reference))),
+            median(self.rounds.iter().map(|(_, webhook)| figure(webhook))),
         ]
     }
 
-    fn row(&self, what: String, figure: impl Fn(&Seen) -> Duration, target: Option<f64>) -> Row {
-        let [of_floor, of_webhook] = self.medians(&figure);
+    pub fn row(&self, what: &str, figure: impl Fn(&Seen) -> Duration, target: Option<f64>) -> Row {
+        let [of_reference, of_webhook] = self.medians(&figure);
         let ratios = self
-            .0
+            .rounds
             .iter()
-            .map(|(floor, webhook)| figure(webhook).div_duration_f64(figure(floor)));
+            .map(|(reference, webhook)| figure(webhook).div_duration_f64(figure(reference)));
         Row {
-            what,
+            what: what.to_owned(),
             webhook: time(of_webhook),
-            reference: format!("floor {}", time(of_floor)),
+            reference: format!("{} {}", self.reference, time(of_reference)),
             ratio: median(ratios),
             target: target.map(Target::AtMost),
         }

@@ -11,8 +11,10 @@ mod ground;
 mod hot;
 mod identities;
 mod load;
+mod peer;
 mod plot;
 mod process;
+mod profile;
 mod report;
 mod request;
 mod scale;
@@ -41,13 +43,17 @@ struct Args {
     /// The folder of results.md and the plots
     #[arg(long)]
     out: Option<PathBuf>,
-    /// The parts to measure; all parts by default
+    /// Draw flame graphs of warm admissions in this folder, and measure nothing
+    #[arg(long)]
+    profile: Option<PathBuf>,
+    /// The parts to measure; all parts by default, with --smoke all but peer
     parts: Vec<Name>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Name {
     Warm,
+    Peer,
     Counted,
     ApiServer,
     Cold,
@@ -64,12 +70,17 @@ const MAX_DEBUG_RATIO: f64 = 0.62;
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    let names = match args.parts.is_empty() {
-        true => Name::value_variants(),
-        false => &args.parts,
-    };
+    if let Some(folder) = args.profile {
+        profile::draw(&args.tools, &Ground::new(&args.tools).await, &folder).await;
+        return ExitCode::SUCCESS;
+    }
+    let mut names = args.parts;
+    if names.is_empty() {
+        let is_included = |name: &Name| !(args.smoke && *name == Name::Peer);
+        names.extend(Name::value_variants().iter().copied().filter(is_included));
+    }
     let mut parts = Vec::new();
-    for name in names {
+    for name in &names {
         eprintln!(
             "bench: measuring {} ...",
             name.to_possible_value()
@@ -140,20 +151,19 @@ fn machine() -> String {
 
 impl Name {
     async fn measure(self, tools: &Tools, smoke: bool) -> Vec<Part> {
+        let rounds = match smoke {
+            true => hot::Rounds {
+                number: 1,
+                each: Duration::from_millis(300),
+            },
+            false => hot::Rounds {
+                number: 5,
+                each: Duration::from_secs(4),
+            },
+        };
         let part = match self {
-            Self::Warm => {
-                let rounds = match smoke {
-                    true => hot::Rounds {
-                        number: 1,
-                        each: Duration::from_millis(300),
-                    },
-                    false => hot::Rounds {
-                        number: 5,
-                        each: Duration::from_secs(4),
-                    },
-                };
-                hot::measure(tools, &Ground::new(tools).await, rounds).await
-            }
+            Self::Warm => hot::measure(tools, &Ground::new(tools).await, rounds).await,
+            Self::Peer => peer::measure(tools, &Ground::new(tools).await, rounds).await,
             Self::Counted => {
                 let (requests, max_ratio) = if smoke {
                     (100, MAX_DEBUG_RATIO)

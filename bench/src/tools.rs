@@ -16,9 +16,23 @@ pub struct Tools {
     /// The webhook with an allocator in a shared library.
     #[arg(long)]
     pub webhook_dynamic: PathBuf,
+    /// The webhook of azure-workload-identity.
+    #[arg(long)]
+    pub peer: PathBuf,
     /// oha.
     #[arg(long)]
     pub oha: PathBuf,
+    /// The folder of inferno's programs, for --profile.
+    #[arg(long)]
+    pub inferno: Option<PathBuf>,
+}
+
+impl Tools {
+    /// The path of one of inferno's programs.
+    pub fn inferno(&self, program: &str) -> PathBuf {
+        let folder = self.inferno.as_ref();
+        folder.expect("--profile needs --inferno").join(program)
+    }
 }
 
 /// A command that runs a program on this core.

@@ -31,6 +31,8 @@ func startComponent(o options, fail context.CancelCauseFunc, name string, argume
 	command := exec.Command(filepath.Join(o.programs, name), arguments...)
 	// The path of a socket may have at most 107 bytes, so the arguments name files relative to DIR.
 	command.Dir = o.dir
+	// A fifth of the processor time for half as much memory again. Tests start many control planes, for a short time each.
+	command.Env = append(os.Environ(), "GOGC=400")
 	command.Stdout, command.Stderr = log, log
 	// In a process group of its own, a component does not get the SIGINT of a terminal, and so is not taken for dead.
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
