@@ -22,7 +22,7 @@ cargo_deny := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/acr-pull-webhook/cargo-deny
 cargo_fuzz := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/acr-pull-webhook/cargo-fuzz/0.13.2
 fuzz_folder := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/acr-pull-webhook/fuzz
 fuzz_targets = $(shell sed -n 's/^name = "\([a-z_]*\)"$$/\1/p' fuzz/Cargo.toml)
-# The tests wait for Kubernetes most of the time.
+# Integration tests wait for Kubernetes half of the time.
 test_threads := $(or $(RUST_TEST_THREADS),$(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN)))))
 actionlint := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 terraform_config_inspect := github.com/hashicorp/terraform-config-inspect@v0.0.0-20260904064934-75d64de68c31
@@ -37,7 +37,7 @@ demo: ## Pull a private image without and with the annotation, on a local kind c
 
 .PHONY: test
 test: check-cluster programs ## All tests: unit, integration and end-to-end
-	@RUST_TEST_THREADS=$(test_threads) tests/run.sh
+	@tests/run.sh
 
 .PHONY: unit
 unit: tools ## Unit and property tests, without network and cluster

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All tests, in two sequences at the same time: the tests on kind clusters, which wait most of the time, and the other
-# tests, which need the processors and have a lower priority. The output of the tests on kind clusters is printed after
-# that of the others. The first failure ends both sequences. RUST_TEST_THREADS is for the other tests.
+# tests, which need the processors. The output of the tests on kind clusters is printed after that of the others. The
+# first failure ends both sequences.
 set -euo pipefail
 # shellcheck source=deploy/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../deploy/lib.sh"
@@ -46,10 +46,10 @@ cargo test --locked --workspace --no-run
 
 # Each sequence is a process group, so that it can be stopped with the processes that it started.
 set -m
-(unset RUST_TEST_THREADS && run_kind_tests) </dev/null >"$kind_log" 2>&1 &
+run_kind_tests </dev/null >"$kind_log" 2>&1 &
 kind_tests=$!
 say "the tests on kind clusters have started beside the other tests; their output so far: tail -f $kind_log"
-(renice --priority 10 --pid "$BASHPID" >/dev/null && run_other_tests) </dev/null &
+run_other_tests </dev/null &
 other_tests=$!
 set +m
 
