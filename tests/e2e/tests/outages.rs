@@ -6,6 +6,7 @@ use e2e::{
     azure, client, eventually,
     scenario::{Scenario, ScenarioNamespace},
 };
+use futures::future::join_all;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
@@ -45,9 +46,11 @@ async fn pods_admitted_during_an_outage_run_after_it() {
             },
         )
         .await;
-        for (namespace, name, generator) in &pods {
-            create(namespace, name, generator).await;
-        }
+        // At the same time: the longer the outage, the longer the kubelet waits until it pulls again.
+        let created = pods
+            .iter()
+            .map(|(namespace, name, generator)| create(namespace, name, generator));
+        join_all(created).await;
         for (namespace, name, _) in &pods {
             namespace.wait_until_pull_fails(name).await;
         }
