@@ -2,7 +2,8 @@
 # bench/run.sh [PART...]: builds the programs as they are released, and measures. Needs two cores, and no root. All parts:
 # results.md and the plots in this folder are written.
 # bench/run.sh --smoke [PART...]: small numbers of a debug build, to check that everything works and that a warm admission
-# does not execute more instructions than the limit; nothing is written. By default all parts but 'peer'.
+# does not execute more instructions than the limit; nothing is written. Without parts, all but 'peer', whose
+# build takes longer than all of --smoke.
 # bench/run.sh --profile FOLDER: draws flame graphs of warm admissions in FOLDER.
 set -euo pipefail
 # shellcheck source=deploy/lib.sh
@@ -11,7 +12,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/../deploy/lib.sh"
 oha_version=1.14.0 inferno_version=0.12.8
 
 main() {
-  local arguments=("$@") smoke='' oha peer='' floor webhook built malloc
+  local arguments=("$@") smoke='' oha peer floor webhook built malloc
   case ${1:-} in
   '') arguments=(--out "$root/bench") ;;
   --smoke) smoke=yes ;;
@@ -28,8 +29,10 @@ main() {
   "$root/tests/cluster/build.sh" >/dev/null
   cd "$root"
   oha=$(build_oha)
-  # Without it unless it is measured: its build takes longer than all of --smoke.
-  [[ $smoke && " $* " != *" peer "* ]] || peer=$(build_peer)
+  if [[ -z $* || " $* " == *" peer "* ]]; then
+    peer=$(build_peer)
+    arguments+=(--peer "$peer")
+  fi
   built=$(realpath -m "${CARGO_TARGET_DIR:-target}")/$([[ $smoke ]] && echo debug || echo quick)
   progress "building the benchmark" cargo build --locked --profile "$([[ $smoke ]] && echo dev || echo quick)" \
     --package bench --package floor --package acr-pull-webhook --bins
@@ -42,7 +45,7 @@ main() {
   fi
   # The settings of malloc in the image.
   mapfile -t malloc < <(grep -o 'MALLOC_[A-Z_]*=[0-9]*' Containerfile)
-  exec env "${malloc[@]}" "CARGO_BIN_EXE_acr-pull-webhook=$webhook" "$built/bench" --oha "$oha" --peer "$peer" --floor "$floor" \
+  exec env "${malloc[@]}" "CARGO_BIN_EXE_acr-pull-webhook=$webhook" "$built/bench" --oha "$oha" --floor "$floor" \
     --floor-dynamic "$built/floor" --webhook-dynamic "$built/acr-pull-webhook" "${arguments[@]}"
 }
 

@@ -30,7 +30,10 @@ command=(apt-get install --no-install-recommends "${missing[@]}")
 agrees() {
   [[ -n ${CI:-} || -f $agreed ]] && return
   { : </dev/tty; } 2>/dev/null || return 0
-  local answer
+  # A process in the background would be stopped when it reads from the terminal.
+  local group foreground answer
+  read -r _ _ _ _ group _ _ foreground _ <"/proc/$$/stat"
+  [[ $group == "$foreground" ]] || return 1
   { read -rp "Missing Debian packages: ${missing[*]}. Install them, and others later when they are needed? [y/N] " answer; } \
     </dev/tty 2>/dev/tty || return 1
   [[ $answer == [yY]* ]] && "$here/packages.sh" --agree

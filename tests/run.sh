@@ -42,6 +42,11 @@ trap stop EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
+# Before the two sequences start, which cannot ask whether packages may be installed.
+need valgrind
+need skopeo
+need curl
+tests/kind/prepare.sh
 # Both sequences use these programs, and cargo lets only one process compile at a time.
 cargo test --locked --workspace --no-run
 

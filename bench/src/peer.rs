@@ -89,7 +89,7 @@ impl Peer {
         let files = TempDir::with_prefix("acr-pull-webhook-bench-").expect("a temporary folder can be made");
         let ca_pem = write_certificate(files.path());
         let began = Instant::now();
-        let child = on_core(CORE, &tools.peer)
+        let child = on_core(CORE, tools.peer())
             .arg("--webhook-cert-dir")
             .arg(files.path())
             // "0" disables the listener.

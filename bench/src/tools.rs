@@ -1,7 +1,10 @@
 //! The paths of the programs.
 
 use clap::Args;
-use std::{ffi::OsStr, path::PathBuf};
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+};
 use tokio::process::Command;
 
 /// `bench/run.sh` builds them all.
@@ -16,18 +19,23 @@ pub struct Tools {
     /// The webhook with an allocator in a shared library.
     #[arg(long)]
     pub webhook_dynamic: PathBuf,
-    /// The webhook of azure-workload-identity.
+    /// The webhook of azure-workload-identity, for the part peer.
     #[arg(long)]
-    pub peer: PathBuf,
+    peer: Option<PathBuf>,
     /// oha.
     #[arg(long)]
     pub oha: PathBuf,
     /// The folder of inferno's programs, for --profile.
     #[arg(long)]
-    pub inferno: Option<PathBuf>,
+    inferno: Option<PathBuf>,
 }
 
 impl Tools {
+    /// The path of azure-workload-identity.
+    pub fn peer(&self) -> &Path {
+        self.peer.as_deref().expect("the part peer needs --peer")
+    }
+
     /// The path of one of inferno's programs.
     pub fn inferno(&self, program: &str) -> PathBuf {
         let folder = self.inferno.as_ref();

@@ -33,4 +33,7 @@ packages_are_not_installed_without_consent() {
     script --quiet --return --command "$*" /dev/null </dev/null >&2
   }
   contains "$(refusal on_a_terminal "$root/deploy/packages.sh" no-such-package)" "make packages"
+  # In the background, where a process that reads from the terminal is stopped.
+  contains "$(refusal on_a_terminal bash -mc "'timeout --signal=KILL 20 $root/deploy/packages.sh no-such-package & wait \$!'")" \
+    "make packages"
 }
