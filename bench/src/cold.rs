@@ -48,8 +48,7 @@ pub async fn measure(number: usize) -> Part {
     let (mut rows, mut curves) = (Vec::new(), [Vec::new(), Vec::new()]);
     for delay in DELAYS {
         crowd.set_delay(delay);
-        let warm = crowd.asker(&crowd.env.webhook);
-        warm.connect(1).await;
+        let warm = crowd.connected_asker(&crowd.env.webhook, 1).await;
         // Both have open connections to Azure.
         warm.ask(next()).await;
         bare.admit(next()).await;
@@ -58,8 +57,7 @@ pub async fn measure(number: usize) -> Part {
             calls.push(bare.admit(next()).await);
             ours.push(admit(&warm, next()).await);
             let started = crowd.env.replica().await;
-            let asker = crowd.asker(&started);
-            asker.connect(1).await;
+            let asker = crowd.connected_asker(&started, 1).await;
             first.push(admit(&asker, next()).await);
         }
         let [ours, first, calls] = [ours, first, calls].map(median);

@@ -18,7 +18,6 @@ use testkit::{
 
 /// Concurrent calls of the benchmark to the API server during preparations.
 pub const PREPARING: usize = 32;
-const CONNECTION_ATTEMPTS: usize = 10;
 
 pub struct Crowd {
     pub env: TestEnv,
@@ -26,7 +25,8 @@ pub struct Crowd {
 
 /// Sends reviews of the identities' Pods to one webhook.
 pub struct Asker {
-    client: reqwest::Client,
+    /// Used in turn. If there are several, each has one connection.
+    clients: Vec<reqwest::Client>,
     url: String,
     namespace: TestNamespace,
 }
@@ -100,13 +100,26 @@ impl Crowd {
         self.env.azure.set_faults(&faults);
     }
 
-    /// A client of this webhook.
+    /// A client of this webhook, which opens connections when they are needed.
     pub fn asker(&self, webhook: &Webhook) -> Asker {
         Asker {
-            client: webhook.client(),
+            clients: vec![webhook.client()],
             url: webhook.url(),
             namespace: self.env.team_a.namespace.clone(),
         }
+    }
+
+    /// A client with this many open connections. They are opened one after the other, because the webhook closes new
+    /// connections of a busy client that sends no request on them within a second.
+    pub async fn connected_asker(&self, webhook: &Webhook, connections: usize) -> Asker {
+        let mut asker = self.asker(webhook);
+        asker.clients = (0..connections).map(|_| webhook.client()).collect();
+        let mut review = asker.review(0);
+        review["request"]["dryRun"] = true.into();
+        for client in &asker.clients {
+            asker.send(client, &review).await;
+        }
+        asker
     }
 
     /// The number of calls to Entra of the identity with this number.
@@ -124,43 +137,22 @@ impl Asker {
 
     /// Sends the review of a Pod of this identity.
     pub async fn ask(&self, n: usize) -> Answer {
-        self.send(self.review(n)).await
+        let client = &self.clients[n % self.clients.len()];
+        self.send(client, &self.review(n)).await
     }
 
-    /// Opens this many connections before a measurement.
-    pub async fn connect(&self, connections: usize) {
-        let dry_run = |n| {
-            let mut review = self.review(n);
-            review["request"]["dryRun"] = true.into();
-            // On a busy machine, the webhook closes connections whose handshake takes longer than a second.
-            async move {
-                for _ in 0..CONNECTION_ATTEMPTS {
-                    if self.try_send(&review).await.is_ok() {
-                        return;
-                    }
-                }
-                panic!("a connection cannot be opened in {CONNECTION_ATTEMPTS} attempts");
-            }
-        };
-        futures::future::join_all((0..connections).map(|_| dry_run(0))).await;
-    }
-
-    async fn send(&self, review: Value) -> Answer {
-        self.try_send(&review).await.expect("the webhook answers")
-    }
-
-    async fn try_send(&self, review: &Value) -> reqwest::Result<Answer> {
-        let request = self.client.post(format!("{}?timeout=10s", self.url)).json(review);
+    async fn send(&self, client: &reqwest::Client, review: &Value) -> Answer {
+        let request = client.post(format!("{}?timeout=10s", self.url)).json(review);
         let began = Instant::now();
-        let reply = request.send().await?;
-        let answer: Value = reply.json().await?;
+        let reply = request.send().await.expect("the webhook answers");
+        let answer: Value = reply.json().await.expect("the answer is JSON");
         let took = began.elapsed();
         let response = &answer["response"];
         assert_eq!(response["allowed"], true, "{answer}");
         assert!(response["patch"].is_string(), "{answer}");
-        Ok(Answer {
+        Answer {
             took,
             complete: response["warnings"].as_array().is_none_or(Vec::is_empty),
-        })
+        }
     }
 }

@@ -67,8 +67,11 @@ async fn measure_one(
     }: Wave,
     rows: &mut Vec<Row>,
 ) -> (Duration, Duration) {
-    let flag = format!("--issue-concurrency={concurrency}");
-    let crowd = Crowd::with_flags(identities + ALONE + 1, &[&flag]).await;
+    let concurrency_flag = format!("--issue-concurrency={concurrency}");
+    // More than the default: each Pod waits on a connection of its own.
+    let connections_flag = format!("--max-connections={}", 2 * identities);
+    let flags = [concurrency_flag.as_str(), &connections_flag];
+    let crowd = Crowd::with_flags(identities + ALONE + 1, &flags).await;
     crowd.set_delay(DELAY);
     let asker = crowd.asker(&crowd.env.webhook);
     asker.ask(0).await;
@@ -77,7 +80,7 @@ async fn measure_one(
         alone.push(asker.ask(n).await.took);
     }
     let alone = median(alone);
-    asker.connect(identities).await;
+    let asker = crowd.connected_asker(&crowd.env.webhook, identities).await;
     let (began, cpu) = (Instant::now(), process::cpu(crowd.env.webhook.process()));
     let answers = join_all((ALONE + 1..=ALONE + identities).map(|n| asker.ask(n))).await;
     let took = began.elapsed();
