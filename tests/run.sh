@@ -20,8 +20,8 @@ run_kind_tests() {
 }
 
 run_other_tests() {
-  # Integration tests wait half of the time; still more of them at a time delay the tests on kind clusters too much.
-  RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((3 * $(nproc) / 2))} cargo test --locked --workspace --exclude e2e
+  # As many at a time as there are processors: more integration tests would delay the tests on kind clusters too much.
+  cargo test --locked --workspace --exclude e2e
   tests/registry/test.sh
   bench/run.sh --smoke
   tests/cluster/test.sh
