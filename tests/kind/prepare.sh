@@ -9,3 +9,4 @@ source "$here/provider.sh"
 provider='' image=''
 choose_provider
 kind_program >/dev/null
+[[ $provider != own ]] || "$here/tidy.sh"
