@@ -9,8 +9,6 @@ set -euo pipefail
 # shellcheck source=deploy/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../deploy/lib.sh"
 
-oha_version=1.14.0 inferno_version=0.12.8
-
 main() {
   local arguments=("$@") smoke='' oha peer floor webhook built malloc
   case ${1:-} in
@@ -18,7 +16,7 @@ main() {
   --smoke) smoke=yes ;;
   --profile)
     need perf linux-perf
-    arguments=(--profile "$(realpath "${2:?usage: run.sh --profile FOLDER}")" --inferno "$(build_inferno)")
+    arguments=(--profile "$(realpath "${2:?usage: run.sh --profile FOLDER}")" --inferno "$(cargo_tool inferno 0.12.8 1)")
     # perf needs the symbols.
     export CARGO_PROFILE_RELEASE_STRIP=none CARGO_PROFILE_RELEASE_DEBUG=line-tables-only
     ;;
@@ -28,7 +26,7 @@ main() {
   need valgrind
   "$root/tests/cluster/build.sh" >/dev/null
   cd "$root"
-  oha=$(build_oha)
+  oha=$(cargo_tool oha 1.14.0 4 --no-default-features --features rustls)/oha
   if [[ -z $* || " $* " == *" peer "* ]]; then
     peer=$(build_peer)
     arguments+=(--peer "$peer")
@@ -49,28 +47,18 @@ main() {
     --floor-dynamic "$built/floor" --webhook-dynamic "$built/acr-pull-webhook" "${arguments[@]}"
 }
 
-build_oha() {
+# cargo_tool NAME VERSION MINUTES FLAG...: installs a program of crates.io, and prints its folder.
+cargo_tool() {
   local folder
-  folder=$(cache_dir)/oha/$oha_version
-  build_once "$folder" fill_oha
-  echo "$folder/bin/oha"
-}
-
-fill_oha() {
-  progress "building oha $oha_version (first time: some four minutes on two cores)" \
-    cargo install --locked oha --version "$oha_version" --no-default-features --features rustls --root "$1"
-}
-
-build_inferno() {
-  local folder
-  folder=$(cache_dir)/inferno/$inferno_version
-  build_once "$folder" fill_inferno
+  folder=$(cache_dir)/$1/$2
+  tool=("$@")
+  build_once "$folder" install_tool
   echo "$folder/bin"
 }
 
-fill_inferno() {
-  progress "building inferno $inferno_version (first time: about a minute on two cores)" \
-    cargo install --locked inferno --version "$inferno_version" --root "$1"
+install_tool() {
+  progress "building ${tool[0]} ${tool[1]} (first time: some ${tool[2]} min on two cores)" \
+    cargo install --locked "${tool[0]}" --version "${tool[1]}" "${tool[@]:3}" --root "$1"
 }
 
 build_peer() {

@@ -42,7 +42,7 @@ trap stop EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# Before the two sequences start, which cannot ask whether packages may be installed.
+# What may ask whether packages may be installed: the two sequences cannot ask.
 need valgrind
 need skopeo
 need curl

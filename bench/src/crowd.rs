@@ -112,8 +112,10 @@ impl Crowd {
     /// A client with this many open connections. They are opened one after the other, because the webhook closes new
     /// connections of a busy client that sends no request on them within a second.
     pub async fn connected_asker(&self, webhook: &Webhook, connections: usize) -> Asker {
-        let mut asker = self.asker(webhook);
-        asker.clients = (0..connections).map(|_| webhook.client()).collect();
+        let asker = Asker {
+            clients: (0..connections).map(|_| webhook.client()).collect(),
+            ..self.asker(webhook)
+        };
         let mut review = asker.review(0);
         review["request"]["dryRun"] = true.into();
         for client in &asker.clients {

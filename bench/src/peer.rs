@@ -28,7 +28,7 @@ struct Peer {
     asked: Asked,
     /// From the start of the process until its first answer.
     ready_after: Duration,
-    child: Child,
+    _child: Child,
     _files: TempDir,
 }
 
@@ -36,14 +36,15 @@ pub async fn measure(tools: &Tools, ground: &Ground, rounds: Rounds) -> Part {
     let peer = Peer::start(tools, ground).await;
     let webhook = ground.env.replica_by(on_core(CORE, program())).await;
     let asked = ground.ask(&webhook);
-    let idle = [resident(peer.process()), resident(webhook.process())];
+    let resident = || [resident(peer.asked.target().process), webhook.resident()];
+    let idle = resident();
     let measure = async |connections, rate| {
         Pairs::measure(tools, (NAME, &peer.asked), &asked, connections, rate, rounds).await
     };
     let one = measure(1, None).await;
     let many = measure(16, None).await;
     let paced = measure(4, Some(PACE)).await;
-    let loaded = [resident(peer.process()), resident(webhook.process())];
+    let loaded = resident();
     let memory = |what: &str, [of_peer, of_webhook]: [u64; 2]| Row {
         what: format!("memory, {what}"),
         webhook: bytes(of_webhook as f64),
@@ -70,7 +71,7 @@ pub async fn measure(tools: &Tools, ground: &Ground, rounds: Rounds) -> Part {
             memory("before the first request", idle),
             memory("after the requests", loaded),
             Row {
-                what: "until the first answer".to_owned(),
+                what: "until ready; the peer until its first answer".to_owned(),
                 webhook: time(webhook.ready_after),
                 reference: format!("{NAME} {}", time(peer.ready_after)),
                 ratio: webhook.ready_after.div_duration_f64(peer.ready_after),
@@ -124,12 +125,8 @@ impl Peer {
         Self {
             asked,
             ready_after: began.elapsed(),
-            child,
+            _child: child,
             _files: files,
         }
-    }
-
-    fn process(&self) -> u32 {
-        self.child.id().expect("the peer runs")
     }
 }

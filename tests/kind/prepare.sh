@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# prepare.sh: installs and builds what `cluster.sh up` needs, which asks whether packages may be installed.
+# prepare.sh: installs and builds what `cluster.sh up` needs. On a terminal it asks whether packages may be installed.
 set -euo pipefail
 # shellcheck source=tests/kind/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -9,4 +9,5 @@ source "$here/provider.sh"
 provider='' image=''
 choose_provider
 kind_program >/dev/null
+# The tests of the cluster compare what is on the machine before and after it.
 [[ $provider != own ]] || "$here/tidy.sh"

@@ -11,10 +11,11 @@ use e2e::{
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
+use std::time::Duration;
 use testkit::objects::{ANNOTATION, from, pod_json};
 use tokio::sync::mpsc::{self, UnboundedSender};
 
-const RENEWALS: usize = 5;
+const RENEWALS: usize = 10;
 /// A token is renewed after 16 to 18 s, so that a busy machine has at least 6 s for the renewal.
 const TOKEN_LIFETIME: &str = "24s";
 
@@ -68,6 +69,8 @@ async fn pull_again(namespace: &ScenarioNamespace, n: usize) {
 
 #[testkit::test]
 async fn a_running_pod_pulls_its_removed_image_after_each_renewal() {
+    // Ten renewals take three minutes on an idle machine.
+    testkit::allow_more_time(Duration::from_secs(120));
     let client = client().await;
     azure::ready_with_token_lifetime(&client, TOKEN_LIFETIME).await;
     let namespace = Scenario::Renewals.set_up(&client, json!({})).await;
