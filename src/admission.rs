@@ -14,7 +14,7 @@ pub use annotation::{ACCESS_TOKEN_ANNOTATION, MAX_REFERENCES, parse_default_refe
 use defaults::DefaultRequest;
 pub use http::service;
 pub use image_problems::image_problems;
-pub use patch::{INJECTED_LABEL, PULL_SECRETS_ANNOTATION, patch};
+pub use patch::{INJECTED_LABEL, PULL_SECRETS_ANNOTATION, encoded_patch};
 pub use response::{AdmissionResponse, Verdict};
 pub use review::{PodView, ReferenceSource, Request, parse};
 use warnings::Warning;
@@ -167,7 +167,11 @@ impl Inner {
         }
         warnings.extend(image_problems(&request.object, &plans).map(Warning::from));
         let names: Vec<_> = plans.iter().map(|plan| plan.name().as_str()).collect();
-        let patch = patch(&request.object, &names);
+        let usual_patch = match plans.as_slice() {
+            [plan] => Some(plan.usual_patch()),
+            _ => None,
+        };
+        let patch = encoded_patch(&request.object, &names, usual_patch);
         let mut pending = Vec::new();
         if !request.dry_run {
             let waits: Vec<_> = plans

@@ -72,7 +72,7 @@ fn text(data: &[u8], parse: impl FnOnce(&str)) {
 fn review(data: &[u8]) {
     let (uid, verdict) = match admission::parse(data) {
         Ok(request) => {
-            let patch = admission::patch(&request.object, &["acr-pull-contoso-app"]);
+            let patch = admission::encoded_patch(&request.object, &["acr-pull-contoso-app"], None);
             let verdict = admission::Verdict::Patched {
                 patch,
                 pending: Vec::new(),

@@ -135,24 +135,23 @@ fn timeout(query: Option<&str>) -> Option<Cow<'_, str>> {
         .map(|(_, value)| value)
 }
 
-async fn mutate(State(endpoint): State<Endpoint>, request: Request) -> Response {
+/// Reads the head before the future exists, which would otherwise hold the head until the response.
+fn mutate(
+    State(endpoint): State<Endpoint>,
+    request: Request,
+) -> impl Future<Output = Response> + Send + 'static {
     let (Parts { uri, headers, .. }, body) = request.into_parts();
     let deadline = Deadline::from_query(timeout(uri.query()).as_deref());
-    if !is_json(&headers) {
-        return invalid_review(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "the content type is not application/json".to_owned(),
-        );
-    }
-    let read = endpoint.permits.read(content_length(&headers), body);
-    match deadline.at_most(BODY_TIMEOUT).bound(read).await {
-        Some(Ok(body)) => review(&endpoint.admission, body, deadline).await,
-        Some(Err(response)) => response,
-        // Not 408, because client-go discards the message of a 408.
-        None => invalid_review(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs()),
-        ),
+    let (is_json, content_length) = (is_json(&headers), content_length(&headers));
+    async move {
+        if is_json {
+            endpoint.answer(content_length, body, deadline).await
+        } else {
+            invalid_review(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "the content type is not application/json".to_owned(),
+            )
+        }
     }
 }
 
@@ -161,31 +160,51 @@ fn content_length(headers: &HeaderMap) -> Option<usize> {
     length.to_str().ok()?.parse().ok()
 }
 
-async fn review(admission: &Admission, body: CompleteBody, deadline: Deadline) -> Response {
-    let CompleteBody { bytes, permit } = body;
-    let Some(permit) = permit else {
-        return match parse(&bytes) {
-            Ok(request) => {
-                let verdict = admission.decide(&request, deadline).await;
+impl Endpoint {
+    async fn answer(&self, content_length: Option<usize>, body: Body, deadline: Deadline) -> Response {
+        let read = deadline
+            .at_most(BODY_TIMEOUT)
+            .bound(self.permits.read(content_length, body))
+            .await;
+        let body = match read {
+            Some(Ok(body)) => body,
+            Some(Err(response)) => return response,
+            // Not 408, because client-go discards the message of a 408.
+            None => {
+                return invalid_review(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs()),
+                );
+            }
+        };
+        let CompleteBody { bytes, permit } = body;
+        if let Some(permit) = permit {
+            // Boxed so that the future of a small review stays small.
+            return Box::pin(self.review_large(bytes, permit, deadline)).await;
+        }
+        let request = match parse(&bytes) {
+            Ok(request) => request,
+            Err(error) => return parse_error_response(error),
+        };
+        let verdict = self.admission.decide(&request, deadline).await;
+        verdict_response(&request.uid, &verdict)
+    }
+
+    /// Parses a body that is not small on a blocking thread, because megabytes would keep a worker thread from all other
+    /// tasks, including probes. The permit is released after parsing, and not held while the request waits for Azure.
+    async fn review_large(&self, bytes: Bytes, permit: OwnedSemaphorePermit, deadline: Deadline) -> Response {
+        let parsed = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            parse_detached(&bytes)
+        });
+        match parsed.await {
+            Ok(Ok(request)) => {
+                let verdict = self.admission.decide(&request, deadline).await;
                 verdict_response(&request.uid, &verdict)
             }
-            Err(error) => parse_error_response(error),
-        };
-    };
-    // A body that is not small is parsed on a blocking thread, because megabytes would keep a worker thread from all
-    // other tasks, including probes. The permit is released after parsing, and not held while the request waits for
-    // Azure.
-    let parsed = tokio::task::spawn_blocking(move || {
-        let _permit = permit;
-        parse_detached(&bytes)
-    });
-    match parsed.await {
-        Ok(Ok(request)) => {
-            let verdict = Box::pin(admission.decide(&request, deadline)).await;
-            verdict_response(&request.uid, &verdict)
+            Ok(Err(error)) => parse_error_response(error),
+            Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         }
-        Ok(Err(error)) => parse_error_response(error),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 
@@ -252,9 +271,8 @@ fn incomplete() -> Response {
 fn is_json(headers: &HeaderMap) -> bool {
     headers
         .get(header::CONTENT_TYPE)
-        .and_then(|v| v.to_str().ok())
-        .and_then(|v| v.split(';').next())
-        .is_some_and(|v| v.trim().eq_ignore_ascii_case("application/json"))
+        .and_then(|value| value.as_bytes().split(|byte| *byte == b';').next())
+        .is_some_and(|media_type| media_type.trim_ascii().eq_ignore_ascii_case(JSON.as_bytes()))
 }
 
 #[cfg(test)]

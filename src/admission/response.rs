@@ -11,14 +11,11 @@ use crate::{
     problem::{Class, Problem, Reason},
     untrusted::UntrustedText,
 };
-use base64::{Engine, engine::general_purpose::STANDARD};
-use json_patch::Patch;
 use serde::Serialize;
+use std::sync::Arc;
 
 /// The maximum size of a uid in a message. Those of API servers have 36 bytes.
 const MAX_SHOWN_UID_BYTES: usize = 64;
-/// The typical size of a patch for one pull secret.
-const TYPICAL_PATCH_BYTES: usize = 512;
 
 /// The decision about a Pod.
 #[derive(Debug)]
@@ -34,8 +31,8 @@ pub enum Verdict {
     },
     /// The Pod is admitted with its pull secrets.
     Patched {
-        /// The patch, which is empty if the Pod already has its pull secrets.
-        patch: Patch,
+        /// The patch in base64. `None` if the Pod already has its pull secrets.
+        patch: Option<Arc<str>>,
         /// Why the tokens of some pull secrets are not available yet.
         pending: Vec<Problem>,
         /// Other warnings for the creator of the Pod.
@@ -58,7 +55,7 @@ pub struct AdmissionResponse<'a> {
 
 impl<'a> AdmissionResponse<'a> {
     /// The response to the request with this uid.
-    pub fn new(uid: &'a str, verdict: &Verdict) -> Self {
+    pub fn new(uid: &'a str, verdict: &'a Verdict) -> Self {
         let mut response = Response {
             uid,
             allowed: !matches!(verdict, Verdict::Denied(_) | Verdict::Failed(_)),
@@ -76,13 +73,8 @@ impl<'a> AdmissionResponse<'a> {
                 warnings,
             } => {
                 // The API server refuses a patch type without a patch and a patch without a patch type.
-                if !patch.0.is_empty() {
-                    response.patch_type = Some("JSONPatch");
-                    let mut json = Vec::with_capacity(TYPICAL_PATCH_BYTES);
-                    if serde_json::to_writer(&mut json, patch).is_ok() {
-                        response.patch = Some(STANDARD.encode(json));
-                    }
-                }
+                response.patch_type = patch.as_ref().map(|_| "JSONPatch");
+                response.patch = patch.as_deref();
                 let pending = pending
                     .iter()
                     .map(|problem| Warning::about("the Pod is admitted without a token yet: ", problem));
@@ -113,7 +105,7 @@ struct Response<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     patch_type: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    patch: Option<String>,
+    patch: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<Status>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -147,11 +139,10 @@ fn status(reason: Reason) -> (u16, &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admission::review::PodView;
     use serde_json::json;
 
     #[test]
-    fn a_response_has_both_a_base64_patch_and_its_type_or_neither() {
+    fn a_response_has_both_a_patch_and_its_type_or_neither() {
         let response = |patch| {
             let verdict = Verdict::Patched {
                 patch,
@@ -160,12 +151,12 @@ mod tests {
             };
             serde_json::to_value(AdmissionResponse::new("u-1", &verdict)).unwrap()["response"].clone()
         };
-        let full = response(crate::admission::patch(&PodView::default(), &["a"]));
-        assert_eq!(full["patchType"], "JSONPatch");
-        let decoded = STANDARD.decode(full["patch"].as_str().unwrap()).unwrap();
-        assert!(serde_json::from_slice::<Patch>(&decoded).is_ok());
-        let empty = response(Patch(vec![]));
-        assert_eq!(empty, json!({"uid": "u-1", "allowed": true}));
+        let full = response(Some("W10=".into()));
+        assert_eq!(
+            full,
+            json!({"uid": "u-1", "allowed": true, "patchType": "JSONPatch", "patch": "W10="})
+        );
+        assert_eq!(response(None), json!({"uid": "u-1", "allowed": true}));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::{
     registry::PullToken,
 };
 use kube::runtime::reflector::ObjectRef;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A resolved request: the pull secret that a Pod needs.
 #[derive(Clone, Debug)]
@@ -22,6 +22,8 @@ pub struct PullSecretPlan {
     key: NamespacedName,
     /// The same names as the watch uses them. A warm admission must not build them again.
     object_ref: ObjectRef<WatchedPullSecret>,
+    /// The encoded patch that adds this pull secret alone to a Pod of the usual shape.
+    usual_patch: OnceLock<Arc<str>>,
     /// Everything that the token depends on.
     pub inputs: TokenInputs,
     /// The fingerprint of `inputs`.
@@ -49,6 +51,7 @@ impl PullSecretPlan {
         };
         Self {
             object_ref: key.reference(),
+            usual_patch: OnceLock::new(),
             key,
             request: request.clone(),
             inputs_hash: inputs.fingerprint(),
@@ -71,6 +74,11 @@ impl PullSecretPlan {
         &self.object_ref
     }
 
+    /// The encoded patch that adds this pull secret alone to a Pod of the usual shape, once an admission has built it.
+    pub fn usual_patch(&self) -> &OnceLock<Arc<str>> {
+        &self.usual_patch
+    }
+
     /// The namespace of the Pod, of the `ACRPullSecret` and of the Secret.
     pub fn namespace(&self) -> &NamespaceName {
         &self.key.namespace
@@ -88,6 +96,7 @@ impl PullSecretPlan {
             let plan = Arc::make_mut(&mut self);
             plan.key = plan.key.sibling(name);
             plan.object_ref = plan.key.reference();
+            plan.usual_patch = OnceLock::new();
         }
         self
     }

@@ -253,8 +253,8 @@ fn a_detached_request_is_decided_like_the_original() {
         }
         for names in [&["acr-pull-x"][..], &["acr-pull-y", "acr-pull-x"]] {
             assert_eq!(
-                super::super::patch(&request.object, names),
-                super::super::patch(&original.object, names)
+                super::super::patch::patch(&request.object, names),
+                super::super::patch::patch(&original.object, names)
             );
         }
         assert!(format!("{request:?}").len() < 4000, "{request:?} is small");
