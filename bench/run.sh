@@ -18,7 +18,7 @@ main() {
     need perf linux-perf
     arguments=(--profile "$(realpath "${2:?usage: run.sh --profile FOLDER}")" --inferno "$(cargo_tool inferno 0.12.8 1)")
     # perf needs the symbols.
-    export CARGO_PROFILE_RELEASE_STRIP=none CARGO_PROFILE_RELEASE_DEBUG=line-tables-only
+    export CARGO_PROFILE_RELEASE_STRIP=none
     ;;
   esac
   (($(nproc) >= 2)) || die "the server and its client need a core each, but this machine has one core"

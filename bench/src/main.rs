@@ -157,8 +157,8 @@ impl Name {
                 each: Duration::from_millis(300),
             },
             false => hot::Rounds {
-                number: 5,
-                each: Duration::from_secs(4),
+                number: 15,
+                each: Duration::from_millis(1500),
             },
         };
         let part = match self {

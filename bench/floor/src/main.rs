@@ -16,6 +16,10 @@
 //! | glibc with the read buffer | 1.0, 1.0, 1.0 |
 //! | glibc with the read buffer and a runtime of one thread | 1.0, 1.0, 0.9 |
 //!
+//! Instructions per request: 215,800 with `opt-level = 2`, 217,000 with level "s" for this crate and 2 for its
+//! dependencies, as the webhook is built, and 211,000 with level 2 and `-C target-cpu=x86-64-v3`, which the webhook
+//! cannot use because such a program does not run on every processor.
+//!
 //! A difference of 0.1 is within the noise. The read buffer is used because it saves two system calls for each request,
 //! as in the webhook. mimalloc needs several times the memory, and a webhook needs all cores. musl is slower because its
 //! `memmove` copies backwards byte by byte, also if source and destination are the same, as in rustls
