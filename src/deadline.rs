@@ -1,9 +1,16 @@
 //! The deadline of an admission request.
 
-use futures::FutureExt;
 use jiff::SignedDuration;
-use std::time::Duration;
-use tokio::time::Instant;
+use pin_project_lite::pin_project;
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    task::coop::{Unconstrained, unconstrained},
+    time::{Instant, Sleep, sleep_until},
+};
 
 /// The API server's default for `timeoutSeconds`.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,10 +54,41 @@ impl Deadline {
         Self(self.0 - INNER_MARGIN)
     }
 
-    /// Runs `future` until the deadline; `None` if the deadline passes first. An `async fn` would hold `future` twice, as
-    /// its argument and as what it awaits.
-    pub fn bound<F: Future>(self, future: F) -> impl Future<Output = Option<F::Output>> {
-        tokio::time::timeout_at(self.0, future).map(Result::ok)
+    /// Runs `future` until the deadline; `None` if the deadline passes first.
+    pub fn bound<F: Future>(self, future: F) -> Bound<F> {
+        Bound {
+            future,
+            deadline: self.0,
+            timer: None,
+        }
+    }
+}
+
+pin_project! {
+    /// The future of [`Deadline::bound`]. Unlike `tokio::time::Timeout`, it has no timer before it has to wait: most
+    /// admissions have their body and their decision at once.
+    pub struct Bound<F> {
+        #[pin]
+        future: F,
+        deadline: Instant,
+        timer: Option<Pin<Box<Unconstrained<Sleep>>>>,
+    }
+}
+
+impl<F: Future> Future for Bound<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Poll::Ready(output) = this.future.poll(context) {
+            return Poll::Ready(Some(output));
+        }
+        let deadline = *this.deadline;
+        // Unconstrained, because a future that always has more to do must not use up the timer's budget too.
+        let timer = this
+            .timer
+            .get_or_insert_with(|| Box::pin(unconstrained(sleep_until(deadline))));
+        timer.as_mut().poll(context).map(|()| None)
     }
 }
 
@@ -97,5 +135,32 @@ mod tests {
         assert_eq!(left(Some("nonsense")), Duration::from_secs(9));
         assert_eq!(left(Some("10h")), Duration::from_secs(29));
         assert_eq!(left(Some("1s")), MIN_BUDGET);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_future_ends_at_its_deadline_or_before() {
+        let deadline = Deadline::after(Duration::from_secs(2));
+        assert_eq!(deadline.bound(std::future::ready(1)).await, Some(1));
+        let slow = async |seconds| {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            seconds
+        };
+        assert_eq!(deadline.bound(slow(1)).await, Some(1));
+        assert_eq!(deadline.bound(slow(2)).await, None);
+        assert_eq!(Instant::now(), deadline.0);
+        // The API server does not wait any more, but the answer is there.
+        assert_eq!(deadline.bound(std::future::ready(1)).await, Some(1));
+    }
+
+    #[tokio::test]
+    async fn a_future_that_always_has_more_to_do_ends_at_its_deadline() {
+        let busy = async {
+            loop {
+                tokio::task::consume_budget().await;
+            }
+        };
+        let bound = Deadline::after(Duration::from_millis(10)).bound(busy);
+        let ended: Result<Option<()>, _> = tokio::time::timeout(Duration::from_secs(60), bound).await;
+        assert_eq!(ended, Ok(None));
     }
 }

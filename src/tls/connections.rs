@@ -88,7 +88,7 @@ impl Connections {
             let victim = choose_victim(reached, &candidates, now)?;
             if let Some(connection) = state.remove(victim, now) {
                 connection.evicted.store(true, Ordering::Relaxed);
-                connection.evict.notify_one();
+                connection.must_close.notify_one();
             }
         }
         let connection = Arc::new(Connection {
@@ -97,7 +97,8 @@ impl Connections {
             activity: AtomicU64::new(NO_REQUEST_YET),
             proven: AtomicBool::new(false),
             evicted: AtomicBool::new(false),
-            evict: Notify::new(),
+            stopped: AtomicBool::new(false),
+            must_close: Notify::new(),
         });
         state.last_id += 1;
         state.unproven += 1;
@@ -111,8 +112,12 @@ impl Connections {
         })
     }
 
-    /// Waits until all connections have ended.
-    pub async fn all_ended(&self) {
+    /// Closes each connection after its request in flight, and waits until all have ended.
+    pub async fn stop(&self) {
+        for connection in self.0.state.lock().open.values() {
+            connection.stopped.store(true, Ordering::Relaxed);
+            connection.must_close.notify_one();
+        }
         loop {
             let changed = self.0.changed.notified();
             if self.0.state.lock().open.is_empty() {
@@ -199,7 +204,9 @@ struct Connection {
     /// Whether its address counts it as proven.
     proven: AtomicBool,
     evicted: AtomicBool,
-    evict: Notify,
+    stopped: AtomicBool,
+    /// Notified when the connection is evicted or stopped.
+    must_close: Notify,
 }
 
 /// An admitted connection. Dropping the guard releases it.
@@ -283,9 +290,21 @@ impl ConnectionGuard {
 
     /// Waits until the connection must be closed to admit another one.
     pub async fn evicted(&self) {
-        while !self.connection.evicted.load(Ordering::Relaxed) {
-            self.connection.evict.notified().await;
+        while !self.is_evicted() {
+            self.connection.must_close.notified().await;
         }
+    }
+
+    /// Waits until the connection must be closed, to admit another one or because the listener stops.
+    pub async fn must_close(&self) {
+        while !self.is_evicted() && !self.connection.stopped.load(Ordering::Relaxed) {
+            self.connection.must_close.notified().await;
+        }
+    }
+
+    /// Whether the connection must be closed to admit another one.
+    pub fn is_evicted(&self) -> bool {
+        self.connection.evicted.load(Ordering::Relaxed)
     }
 }
 

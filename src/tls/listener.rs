@@ -122,7 +122,7 @@ pub async fn serve(
         }
     }
     drop(listener);
-    if timeout(DRAIN_TIMEOUT, connections.all_ended()).await.is_err() {
+    if timeout(DRAIN_TIMEOUT, connections.stop()).await.is_err() {
         tracing::warn!(
             "connections were aborted because they did not finish within {} s",
             DRAIN_TIMEOUT.as_secs()
@@ -189,7 +189,6 @@ impl<H: HttpService> ConnectionServer<H> {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let connection = Arc::new(connection);
-        let mut shutdown = self.shutdown.clone();
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
@@ -197,30 +196,25 @@ impl<H: HttpService> ConnectionServer<H> {
             .keep_alive(matches!(self.kind, ListenerKind::Webhook(..)));
         let mut served =
             pin!(http.serve_connection(TokioIo::new(stream), self.connection_service(connection.clone())));
-        let mut must_close = pin!(async {
-            tokio::select! {
-                () = connection.evicted() => {}
-                _ = shutdown.wait_for(|phase| *phase == ShutdownPhase::Stopped) => {}
-            }
-        });
+        let mut must_close = pin!(connection.must_close());
         let mut first_request_timeout = pin!(sleep_until(deadline));
-        let (mut awaits_first_request, mut is_closing) = (true, false);
+        let mut is_closing = false;
         let result = loop {
             tokio::select! {
                 biased;
                 result = &mut served => break result,
                 () = &mut must_close, if !is_closing => {
-                    if !connection.is_proven() && *self.shutdown.borrow() != ShutdownPhase::Stopped {
+                    if !connection.is_proven() && connection.is_evicted() {
                         return tracing::debug!("a connection was closed to admit another one");
                     }
                     served.as_mut().graceful_shutdown();
                     is_closing = true;
                 }
-                () = &mut first_request_timeout, if awaits_first_request => {
+                () = &mut first_request_timeout, if !connection.is_proven() => {
+                    // Its first request may have arrived with this wake-up.
                     if !connection.is_proven() {
                         return tracing::debug!("a connection was closed because it sent no accepted request in time");
                     }
-                    awaits_first_request = false;
                 }
             }
         };

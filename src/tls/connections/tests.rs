@@ -130,11 +130,11 @@ async fn idle_strangers_do_not_keep_out_a_new_connection() {
     }
     server.finish_request();
     strangers.push(all.admit(address(STRANGER)).await);
-    assert!(!server.connection.evicted.load(Ordering::Relaxed));
+    assert!(!server.is_evicted());
     assert_eq!(all.0.state.lock().open.len(), 3);
     drop(strangers);
     drop(server);
-    all.all_ended().await;
+    all.stop().await;
     assert_eq!(
         all.0.state.lock().peers.len(),
         1,
@@ -160,7 +160,7 @@ async fn a_new_connection_waits_if_all_have_a_request_in_flight() {
     one.finish_request();
     let _third = waiting.await.unwrap();
     one.evicted().await;
-    assert!(!other.connection.evicted.load(Ordering::Relaxed));
+    assert!(!other.is_evicted());
 }
 
 /// A burst from a proven address is admitted as fast as its handshakes end. Strangers' connections are closed
@@ -181,11 +181,7 @@ async fn unproven_connections_have_their_own_limit() {
     );
     burst[7].start_request();
     let next = next.await;
-    assert!(
-        burst
-            .iter()
-            .all(|connection| !connection.connection.evicted.load(Ordering::Relaxed))
-    );
+    assert!(burst.iter().all(|connection| !connection.is_evicted()));
     assert_eq!(all.0.state.lock().unproven, MAX_UNPROVEN);
     // An unproven connection that is older is closed.
     drop(
