@@ -21,7 +21,7 @@ const MAX_SHOWN_BYTES: usize = 48;
 
 /// The references in the annotation of a Pod, without duplicates, in their order.
 pub fn parse_references(annotation: &str) -> Result<Vec<Reference>, Problem> {
-    if annotation.trim_ascii() == OPT_OUT {
+    if annotation.trim() == OPT_OUT {
         return Ok(Vec::new());
     }
     let mut references = Vec::new();
@@ -30,7 +30,7 @@ pub fn parse_references(annotation: &str) -> Result<Vec<Reference>, Problem> {
             let why = format!("it references more than {MAX_REFERENCES} generators");
             return Err(invalid(annotation, &why));
         }
-        let reference = parse_reference(item.trim_ascii(), '/').map_err(|why| invalid(annotation, &why))?;
+        let reference = parse_reference(item.trim(), '/').map_err(|why| invalid(annotation, &why))?;
         if !references.contains(&reference) {
             references.push(reference);
         }

@@ -136,10 +136,7 @@ fn timeout(query: Option<&str>) -> Option<Cow<'_, str>> {
 }
 
 /// Reads the head before the future exists, which would otherwise hold the head until the response.
-fn mutate(
-    State(endpoint): State<Endpoint>,
-    request: Request,
-) -> impl Future<Output = Response> + Send + 'static {
+fn mutate(State(endpoint): State<Endpoint>, request: Request) -> impl Future<Output = Response> {
     let (Parts { uri, headers, .. }, body) = request.into_parts();
     let deadline = Deadline::from_query(timeout(uri.query()).as_deref());
     let (is_json, content_length) = (is_json(&headers), content_length(&headers));
@@ -271,8 +268,9 @@ fn incomplete() -> Response {
 fn is_json(headers: &HeaderMap) -> bool {
     headers
         .get(header::CONTENT_TYPE)
-        .and_then(|value| value.as_bytes().split(|byte| *byte == b';').next())
-        .is_some_and(|media_type| media_type.trim_ascii().eq_ignore_ascii_case(JSON.as_bytes()))
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.split(';').next())
+        .is_some_and(|v| v.trim().eq_ignore_ascii_case(JSON))
 }
 
 #[cfg(test)]

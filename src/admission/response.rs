@@ -139,10 +139,13 @@ fn status(reason: Reason) -> (u16, &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::{encoded_patch, review::PodView};
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    use json_patch::Patch;
     use serde_json::json;
 
     #[test]
-    fn a_response_has_both_a_patch_and_its_type_or_neither() {
+    fn a_response_has_both_a_base64_patch_and_its_type_or_neither() {
         let response = |patch| {
             let verdict = Verdict::Patched {
                 patch,
@@ -151,11 +154,10 @@ mod tests {
             };
             serde_json::to_value(AdmissionResponse::new("u-1", &verdict)).unwrap()["response"].clone()
         };
-        let full = response(Some("W10=".into()));
-        assert_eq!(
-            full,
-            json!({"uid": "u-1", "allowed": true, "patchType": "JSONPatch", "patch": "W10="})
-        );
+        let full = response(encoded_patch(&PodView::default(), &["a"], None));
+        assert_eq!(full["patchType"], "JSONPatch");
+        let decoded = STANDARD.decode(full["patch"].as_str().unwrap()).unwrap();
+        assert!(serde_json::from_slice::<Patch>(&decoded).is_ok());
         assert_eq!(response(None), json!({"uid": "u-1", "allowed": true}));
     }
 

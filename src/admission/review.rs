@@ -257,7 +257,7 @@ impl PodView<'_> {
         let images = containers.filter_map(|container| container.image.as_deref());
         let volumes = volumes.iter().flat_map(|BoundedList(list)| list);
         let volumes = volumes.filter_map(|volume| volume.image.as_ref()?.reference.as_deref());
-        images.chain(volumes).map(str::trim_ascii)
+        images.chain(volumes).map(str::trim)
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::admission::annotation::ACCESS_TOKEN_ANNOTATION;
+use crate::admission::{annotation::ACCESS_TOKEN_ANNOTATION, patch::patch};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -252,10 +252,7 @@ fn a_detached_request_is_decided_like_the_original() {
             assert_eq!(repositories(&request), expected, "{registry}");
         }
         for names in [&["acr-pull-x"][..], &["acr-pull-y", "acr-pull-x"]] {
-            assert_eq!(
-                super::super::patch::patch(&request.object, names),
-                super::super::patch::patch(&original.object, names)
-            );
+            assert_eq!(patch(&request.object, names), patch(&original.object, names));
         }
         assert!(format!("{request:?}").len() < 4000, "{request:?} is small");
     }
