@@ -36,7 +36,6 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 const TYPICAL_RESPONSE_BYTES: usize = 1024;
 const JSON: &str = "application/json";
 
-#[derive(Clone)]
 struct Endpoint {
     admission: Admission,
     permits: BodyPermits,
@@ -45,7 +44,6 @@ struct Endpoint {
 /// Limits the memory for bodies. A body acquires a permit when more bytes have arrived than a small body has, so that a
 /// client that announces a large body and sends little holds no permit. A permit covers the largest body of its class,
 /// and a body with a large permit waits for no other permit, so bodies that have arrived in part cannot deadlock.
-#[derive(Clone)]
 struct BodyPermits {
     medium: Arc<Semaphore>,
     large: Arc<Semaphore>,
@@ -124,7 +122,7 @@ struct CompleteBody {
 /// Handles every request that the listener accepts. It is not a router, because the listener checks the path.
 pub fn service(admission: Admission) -> impl HttpService {
     let permits = BodyPermits::new();
-    mutate.with_state(Endpoint { admission, permits })
+    mutate.with_state(Arc::new(Endpoint { admission, permits }))
 }
 
 /// The time-out of the API server, which is a parameter of the query.
@@ -136,7 +134,7 @@ fn timeout(query: Option<&str>) -> Option<Cow<'_, str>> {
 }
 
 /// Reads the head before the future exists, which would otherwise hold the head until the response.
-fn mutate(State(endpoint): State<Endpoint>, request: Request) -> impl Future<Output = Response> {
+fn mutate(State(endpoint): State<Arc<Endpoint>>, request: Request) -> impl Future<Output = Response> {
     let (Parts { uri, headers, .. }, body) = request.into_parts();
     let deadline = Deadline::from_query(timeout(uri.query()).as_deref());
     let (is_json, content_length) = (is_json(&headers), content_length(&headers));

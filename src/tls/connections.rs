@@ -1,22 +1,28 @@
-//! All connections of one listener, and the choice of the connection that is closed to admit a new one.
+//! All connections of one listener. At the limit, one is closed to admit a new one.
 //!
 //! A connection is *proven* after a request for a secret path: only API servers know such a path. A stranger's
 //! connection is never proven, and strangers' connections are closed first.
 
+mod victim;
+
+use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
+    future::poll_fn,
     net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout},
 };
+use victim::{Activity, Candidate, ReachedLimit, choose_victim};
 
 /// The maximum number of unproven connections. Each may take about 120 KiB, mostly for an incomplete handshake message.
 /// An API server's connection is unproven for some milliseconds.
@@ -44,8 +50,10 @@ struct Inner {
     max: usize,
     started: Instant,
     state: Mutex<State>,
-    /// Notified when a connection has ended, is proven, or becomes idle.
+    /// Notified when a connection has ended or is proven, and when one becomes idle while another one waits for admission.
     changed: Notify,
+    /// Whether a connection waits for admission. An outdated value only delays that admission by [`RECHECK_INTERVAL`].
+    is_full: AtomicBool,
 }
 
 impl Connections {
@@ -56,6 +64,7 @@ impl Connections {
             started: Instant::now(),
             state: Mutex::default(),
             changed: Notify::new(),
+            is_full: AtomicBool::new(false),
         }))
     }
 
@@ -66,7 +75,9 @@ impl Connections {
         let peer = peer.to_canonical();
         loop {
             let changed = self.0.changed.notified();
-            if let Some(connection) = self.try_admit(peer) {
+            let admitted = self.try_admit(peer);
+            self.0.is_full.store(admitted.is_none(), Ordering::Relaxed);
+            if let Some(connection) = admitted {
                 return connection;
             }
             let _ = timeout(RECHECK_INTERVAL, changed).await;
@@ -88,7 +99,7 @@ impl Connections {
             let victim = choose_victim(reached, &candidates, now)?;
             if let Some(connection) = state.remove(victim, now) {
                 connection.evicted.store(true, Ordering::Relaxed);
-                connection.must_close.notify_one();
+                connection.task.wake();
             }
         }
         let connection = Arc::new(Connection {
@@ -98,7 +109,7 @@ impl Connections {
             proven: AtomicBool::new(false),
             evicted: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
-            must_close: Notify::new(),
+            task: AtomicWaker::new(),
         });
         state.last_id += 1;
         state.unproven += 1;
@@ -112,11 +123,22 @@ impl Connections {
         })
     }
 
+    /// Closes each connection that has sent no complete request head for this time after its last response.
+    pub fn close_idle(&self, limit: Duration) {
+        let now = self.0.milliseconds();
+        for connection in self.0.state.lock().open.values() {
+            let since = connection.activity.load(Ordering::Relaxed);
+            let is_idle = !matches!(since, NO_REQUEST_YET | REQUEST_IN_FLIGHT);
+            if is_idle && u128::from(now.saturating_sub(since)) >= limit.as_millis() {
+                connection.stop();
+            }
+        }
+    }
+
     /// Closes each connection after its request in flight, and waits until all have ended.
     pub async fn stop(&self) {
         for connection in self.0.state.lock().open.values() {
-            connection.stopped.store(true, Ordering::Relaxed);
-            connection.must_close.notify_one();
+            connection.stop();
         }
         loop {
             let changed = self.0.changed.notified();
@@ -125,6 +147,14 @@ impl Connections {
             }
             changed.await;
         }
+    }
+}
+
+impl Inner {
+    /// The time since the listener started.
+    fn milliseconds(&self) -> u64 {
+        let elapsed = u64::try_from(self.started.elapsed().as_millis());
+        elapsed.map_or(REQUEST_IN_FLIGHT - 1, |time| time.min(REQUEST_IN_FLIGHT - 1))
     }
 }
 
@@ -205,8 +235,33 @@ struct Connection {
     proven: AtomicBool,
     evicted: AtomicBool,
     stopped: AtomicBool,
-    /// Notified when the connection is evicted or stopped.
-    must_close: Notify,
+    /// Woken when the connection is evicted or stopped.
+    task: AtomicWaker,
+}
+
+impl Connection {
+    /// Closes the connection after its request in flight.
+    fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        self.task.wake();
+    }
+
+    /// Waits for a state that this connection enters before its task is woken.
+    async fn until(&self, is_reached: impl Fn(&Self) -> bool) {
+        poll_fn(|context| {
+            self.task.register(context.waker());
+            if is_reached(self) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+
+    fn is_evicted(&self) -> bool {
+        self.evicted.load(Ordering::Relaxed)
+    }
 }
 
 /// An admitted connection. Dropping the guard releases it.
@@ -270,12 +325,13 @@ impl ConnectionGuard {
 
     /// Records the response to that request.
     pub fn finish_request(&self) {
-        let since = self.connections.0.started.elapsed().as_millis();
-        let since = u64::try_from(since)
-            .unwrap_or(REQUEST_IN_FLIGHT - 1)
-            .min(REQUEST_IN_FLIGHT - 1);
-        self.connection.activity.store(since, Ordering::Relaxed);
-        self.connections.0.changed.notify_waiters();
+        let all = &self.connections.0;
+        self.connection
+            .activity
+            .store(all.milliseconds(), Ordering::Relaxed);
+        if all.is_full.load(Ordering::Relaxed) {
+            all.changed.notify_waiters();
+        }
     }
 
     /// Whether a request for a secret path has arrived.
@@ -290,21 +346,19 @@ impl ConnectionGuard {
 
     /// Waits until the connection must be closed to admit another one.
     pub async fn evicted(&self) {
-        while !self.is_evicted() {
-            self.connection.must_close.notified().await;
-        }
+        self.connection.until(Connection::is_evicted).await;
     }
 
-    /// Waits until the connection must be closed, to admit another one or because the listener stops.
+    /// Waits until the connection must be closed: to admit another one, after idle time, or because the listener stops.
     pub async fn must_close(&self) {
-        while !self.is_evicted() && !self.connection.stopped.load(Ordering::Relaxed) {
-            self.connection.must_close.notified().await;
-        }
+        self.connection
+            .until(|connection| connection.is_evicted() || connection.stopped.load(Ordering::Relaxed))
+            .await;
     }
 
     /// Whether the connection must be closed to admit another one.
     pub fn is_evicted(&self) -> bool {
-        self.connection.evicted.load(Ordering::Relaxed)
+        self.connection.is_evicted()
     }
 }
 
@@ -313,80 +367,6 @@ impl Drop for ConnectionGuard {
         self.connections.0.state.lock().remove(self.id, Instant::now());
         self.connections.0.changed.notify_waiters();
     }
-}
-
-/// The limit that a new connection would exceed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ReachedLimit {
-    All,
-    Unproven,
-}
-
-/// A connection that may be closed to admit another one.
-#[derive(Clone, Copy, Debug)]
-struct Candidate {
-    id: u64,
-    peer: IpAddr,
-    opened: Instant,
-    activity: Activity,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Activity {
-    /// No request for a secret path has arrived.
-    Unproven { peer_is_proven: bool },
-    /// A request is in flight.
-    Busy,
-    /// Idle since this time, in milliseconds since the listener started.
-    Idle(u64),
-}
-
-/// Chooses the connection that is closed to admit a new one:
-///
-/// 1. The oldest connection of the unproven address with the most, so that a stranger with many loses its own.
-/// 2. The same among unproven connections of proven addresses, after [`UNPROVEN_GRACE`].
-/// 3. The longest idle connection. It comes late because its API server may be about to use it.
-/// 4. The same as 2, without the grace.
-///
-/// A connection with a request in flight is never chosen.
-///
-/// If only the limit of unproven connections is reached, the new connection waits rather than 3 or 4.
-fn choose_victim(reached: ReachedLimit, all: &[Candidate], now: Instant) -> Option<u64> {
-    let oldest_of_largest_peer = |is_included: &dyn Fn(&Candidate) -> bool| {
-        let mut per_peer = HashMap::<IpAddr, usize>::new();
-        for candidate in all.iter().filter(|candidate| is_included(candidate)) {
-            *per_peer.entry(candidate.peer).or_default() += 1;
-        }
-        let largest = per_peer.values().copied().max()?;
-        all.iter()
-            .filter(|candidate| is_included(candidate) && per_peer[&candidate.peer] == largest)
-            .min_by_key(|candidate| (candidate.opened, candidate.id))
-    };
-    let is_unproven = |candidate: &Candidate| matches!(candidate.activity, Activity::Unproven { .. });
-    let is_strangers = |candidate: &Candidate| {
-        candidate.activity
-            == Activity::Unproven {
-                peer_is_proven: false,
-            }
-    };
-    let is_overdue =
-        |candidate: &Candidate| is_unproven(candidate) && now - candidate.opened >= UNPROVEN_GRACE;
-    let longest_idle = || {
-        let idle = all.iter().filter_map(|candidate| match candidate.activity {
-            Activity::Idle(since) => Some((since, candidate)),
-            _ => None,
-        });
-        idle.min_by_key(|(since, candidate)| (*since, candidate.id))
-            .map(|(_, candidate)| candidate)
-    };
-    let victim = oldest_of_largest_peer(&is_strangers).or_else(|| oldest_of_largest_peer(&is_overdue));
-    let victim = match reached {
-        ReachedLimit::Unproven => victim,
-        ReachedLimit::All => victim
-            .or_else(longest_idle)
-            .or_else(|| oldest_of_largest_peer(&is_unproven)),
-    };
-    victim.map(|candidate| candidate.id)
 }
 
 #[cfg(test)]

@@ -16,10 +16,7 @@ use hyper::{
     server::conn::http1,
     service::{Service, service_fn},
 };
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use rustls::ServerConfig;
 use std::{convert::Infallible, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{
@@ -35,9 +32,12 @@ const HANDSHAKE_START_TIMEOUT: Duration = Duration::from_secs(10);
 /// From the start of the handshake to the end of the first request head. An API server sends it immediately. On the
 /// admin listener, this limits the whole exchange.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// hyper counts the idle time between requests too. The API server closes an idle connection after 90 s. It must close
-/// first: a request could arrive while the webhook closes the connection.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
+/// From a response to the end of the next request head. The API server closes an idle connection after 90 s. It must
+/// close first: a request could arrive while the webhook closes the connection.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// How often [`IDLE_TIMEOUT`] is checked for all connections. A timer of each connection would cost more, because it
+/// would start anew with each request.
+const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// The maximum size of a request head and of each part of a body. An API server's head has some hundred bytes. hyper
 /// accepts 100 headers.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
@@ -103,23 +103,10 @@ pub async fn serve(
         service,
         shutdown: shutdown.clone(),
     };
-    loop {
-        let accepted = async {
-            let (stream, peer) = accept(&listener).await?;
-            Some((stream, connections.admit(peer).await))
-        };
-        let accepted = tokio::select! {
-            accepted = accepted => accepted,
-            _ = shutdown.wait_for(|phase| *phase == ShutdownPhase::Stopped) => break,
-        };
-        match accepted {
-            Some((stream, connection)) => {
-                drop(tokio::spawn(server.clone().serve_connection(stream, connection)));
-                // Let it finish if it can, before the next connection may evict it.
-                tokio::task::yield_now().await;
-            }
-            None => tokio::time::sleep(ACCEPT_RETRY_DELAY).await,
-        }
+    tokio::select! {
+        () = server.accept_connections(&listener, &connections) => {}
+        () = close_idle_connections(&connections) => {}
+        _ = shutdown.wait_for(|phase| *phase == ShutdownPhase::Stopped) => {}
     }
     drop(listener);
     if timeout(DRAIN_TIMEOUT, connections.stop()).await.is_err() {
@@ -127,6 +114,14 @@ pub async fn serve(
             "connections were aborted because they did not finish within {} s",
             DRAIN_TIMEOUT.as_secs()
         );
+    }
+}
+
+async fn close_idle_connections(connections: &Connections) {
+    let mut checks = tokio::time::interval(IDLE_CHECK_INTERVAL);
+    loop {
+        checks.tick().await;
+        connections.close_idle(IDLE_TIMEOUT);
     }
 }
 
@@ -153,6 +148,19 @@ struct ConnectionServer<H> {
 }
 
 impl<H: HttpService> ConnectionServer<H> {
+    async fn accept_connections(&self, listener: &TcpListener, connections: &Connections) {
+        loop {
+            let Some((stream, peer)) = accept(listener).await else {
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
+                continue;
+            };
+            let connection = connections.admit(peer).await;
+            drop(tokio::spawn(self.clone().serve_connection(stream, connection)));
+            // Let it finish if it can, before the next connection may evict it.
+            tokio::task::yield_now().await;
+        }
+    }
+
     async fn serve_connection(self, stream: TcpStream, connection: ConnectionGuard) {
         let ListenerKind::Webhook(tls, _) = self.kind.clone() else {
             let deadline = Instant::now() + FIRST_REQUEST_TIMEOUT;
@@ -188,14 +196,16 @@ impl<H: HttpService> ConnectionServer<H> {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let connection = Arc::new(connection);
+        let open = Arc::new(OpenConnection {
+            guard: connection,
+            shutdown: self.shutdown.clone(),
+        });
+        let connection = &open.guard;
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .max_buf_size(MAX_HEAD_BYTES)
+        http.max_buf_size(MAX_HEAD_BYTES)
             .keep_alive(matches!(self.kind, ListenerKind::Webhook(..)));
         let mut served =
-            pin!(http.serve_connection(TokioIo::new(stream), self.connection_service(connection.clone())));
+            pin!(http.serve_connection(TokioIo::new(stream), self.connection_service(open.clone())));
         let mut must_close = pin!(connection.must_close());
         let mut first_request_timeout = pin!(sleep_until(deadline));
         let mut is_closing = false;
@@ -226,14 +236,10 @@ impl<H: HttpService> ConnectionServer<H> {
     /// Answers each request. A response that is the last one of its connection says so.
     fn connection_service(
         &self,
-        connection: Arc<ConnectionGuard>,
+        connection: Arc<OpenConnection>,
     ) -> impl Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send> + use<H>
     {
-        let Self {
-            kind,
-            service,
-            shutdown,
-        } = self.clone();
+        let Self { kind, service, .. } = self.clone();
         let service = TowerToHyperService::new(service);
         service_fn(move |request: Request<Incoming>| {
             let is_accepted = match &kind {
@@ -241,25 +247,25 @@ impl<H: HttpService> ConnectionServer<H> {
                 ListenerKind::Webhook(_, paths) => {
                     let is_accepted = request.method() == Method::POST && paths.accept(request.uri().path());
                     if is_accepted {
-                        connection.start_request();
+                        connection.guard.start_request();
                     }
                     is_accepted
                 }
             };
             let response = is_accepted.then(|| service.call(request));
-            let (connection, shutdown) = (connection.clone(), shutdown.clone());
+            let connection = connection.clone();
             async move {
                 let mut response = match response {
                     Some(response) => {
                         let response = response.await?;
-                        if connection.is_proven() {
-                            connection.finish_request();
+                        if connection.guard.is_proven() {
+                            connection.guard.finish_request();
                         }
                         response
                     }
                     None => not_found(),
                 };
-                if !is_accepted || *shutdown.borrow() != ShutdownPhase::Serving {
+                if !is_accepted || *connection.shutdown.borrow() != ShutdownPhase::Serving {
                     let close = HeaderValue::from_static("close");
                     response.headers_mut().insert(header::CONNECTION, close);
                 }
@@ -267,6 +273,12 @@ impl<H: HttpService> ConnectionServer<H> {
             }
         })
     }
+}
+
+/// What the requests of a connection share.
+struct OpenConnection {
+    guard: ConnectionGuard,
+    shutdown: ShutdownWatch,
 }
 
 /// The same response for every path and method, so that it does not show whether a guess was close. The body is not

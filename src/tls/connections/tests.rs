@@ -1,4 +1,5 @@
 use super::*;
+use futures::FutureExt;
 use std::{net::Ipv4Addr, pin::pin};
 
 const STRANGER: u8 = 1;
@@ -240,4 +241,31 @@ async fn concurrent_handshakes_are_only_limited_for_unproven_addresses() {
     }
     let more = all.admit(address(STRANGER)).await;
     assert!(permit(&more).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_connections_that_are_idle_for_the_whole_time_are_closed() {
+    let limit = Duration::from_secs(120);
+    let all = Connections::new(10);
+    let [idle, busy, unproven] = [
+        all.admit(address(API_SERVER)).await,
+        all.admit(address(API_SERVER)).await,
+        all.admit(address(STRANGER)).await,
+    ];
+    idle.start_request();
+    tokio::time::advance(limit).await;
+    idle.finish_request();
+    busy.start_request();
+    tokio::time::advance(limit - Duration::from_millis(1)).await;
+    all.close_idle(limit);
+    for open in [&idle, &busy, &unproven] {
+        assert_eq!(open.must_close().now_or_never(), None);
+    }
+    tokio::time::advance(Duration::from_millis(1)).await;
+    all.close_idle(limit);
+    idle.must_close().await;
+    assert!(!idle.is_evicted());
+    for open in [&busy, &unproven] {
+        assert_eq!(open.must_close().now_or_never(), None);
+    }
 }

@@ -152,6 +152,27 @@ async fn the_size_and_the_time_of_a_request_head_are_limited() {
     assert!(took >= FIRST_REQUEST_TIMEOUT, "{took:?}");
 }
 
+/// The clock stands still while bytes are on the way, and then moves on by itself to the next timer.
+#[tokio::test]
+async fn an_idle_connection_and_one_with_half_a_head_are_closed() {
+    let webhook = Webhook::start().await;
+    let mut connections = [webhook.connect().await, webhook.connect().await];
+    for connection in &mut connections {
+        connection.write_all(webhook.request().as_bytes()).await.unwrap();
+        let length = connection.read(&mut [0; 1024]).await.unwrap();
+        assert_ne!(length, 0);
+    }
+    connections[1].write_all(b"POST / HTTP/1.1\r\nx: ").await.unwrap();
+    tokio::time::pause();
+    let began = Instant::now();
+    for mut connection in connections {
+        let rest = timeout(2 * IDLE_TIMEOUT, connection.read_to_end(&mut Vec::new())).await;
+        assert!(rest.is_ok(), "the connection is closed");
+        let took = began.elapsed();
+        assert!(took >= IDLE_TIMEOUT - IDLE_CHECK_INTERVAL, "{took:?}");
+    }
+}
+
 #[tokio::test]
 async fn an_admin_connection_serves_one_exchange_within_the_timeout() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
