@@ -11,10 +11,14 @@ use testkit::webhook::program;
 
 /// The core of the server. The client has the other core.
 pub const CORE: &str = "0";
-const CONNECTIONS: [usize; 4] = [1, 4, 16, 64];
 /// The rates that have targets for latencies.
 const FEW_AND_MANY: [usize; 2] = [1, 64];
 pub const PACE: u32 = 50;
+
+/// The loads of the part, in the order in which they are measured.
+const LOADS: [(usize, Option<u32>); 5] = [(1, None), (4, None), (16, None), (64, None), (4, Some(PACE))];
+/// The requests before a measurement, after which a new process has reserved its memory and run all code of the path.
+const WARM_UP_REQUESTS: usize = 2_000;
 
 /// Alternating rounds of a reference and the webhook, and the duration of each round.
 #[derive(Clone, Copy)]
@@ -26,18 +30,34 @@ pub struct Rounds {
 /// The measurements of a reference and of the webhook in all rounds.
 pub struct Pairs {
     reference: &'static str,
+    connections: usize,
+    rate: Option<u32>,
     rounds: Vec<(Seen, Seen)>,
 }
 
 pub async fn measure(tools: &Tools, ground: &Ground, rounds: Rounds) -> Part {
-    let floor = Floor::start_as(on_core(CORE, &tools.floor)).await;
-    let webhook = ground.env.replica_by(on_core(CORE, program())).await;
-    let floor = ("floor", &ground.ask_floor(&floor));
-    let webhook = &ground.ask(&webhook);
-    let size = std::fs::metadata(webhook.body()).map_or(0, |file| file.len());
+    let mut all = LOADS.map(|(connections, rate)| Pairs::new("floor", connections, rate));
+    let mut size = 0;
+    for _ in 0..rounds.number {
+        // Each round has new processes, because the speed of a process depends by some percent on the pages of memory
+        // that the kernel gives it, as long as the process runs.
+        let floor = Floor::start_as(on_core(CORE, &tools.floor)).await;
+        let webhook = ground.env.replica_by(on_core(CORE, program())).await;
+        let (to_floor, to_webhook) = (ground.ask_floor(&floor), ground.ask(&webhook));
+        size = std::fs::metadata(to_webhook.body()).map_or(0, |file| file.len());
+        warm_up(tools, &[&to_floor, &to_webhook]).await;
+        for pairs in &mut all {
+            pairs.add_round(tools, &to_floor, &to_webhook, rounds.each).await;
+        }
+    }
     let (mut rows, mut curves) = (Vec::new(), [Vec::new(), Vec::new()]);
-    for connections in CONNECTIONS {
-        let pairs = Pairs::measure(tools, floor, webhook, connections, None, rounds).await;
+    for pairs in &all {
+        if let Some(rate) = pairs.rate {
+            let what = format!("server CPU per request, {rate} requests a second");
+            rows.push(pairs.row(&what, |seen| seen.cpu, Some(1.25)));
+            continue;
+        }
+        let connections = pairs.connections;
         let plural = if connections == 1 { "" } else { "s" };
         let at = |what| format!("{what}, {connections} connection{plural}");
         rows.push(pairs.row(&at("server CPU per request"), |seen| seen.cpu, Some(1.15)));
@@ -49,16 +69,13 @@ pub async fn measure(tools: &Tools, ground: &Ground, rounds: Rounds) -> Part {
             rows.push(pairs.row(&at("latency p99"), |seen| seen.p99, Some(1.3)));
         }
     }
-    let paced = Pairs::measure(tools, floor, webhook, 4, Some(PACE), rounds).await;
-    let what = format!("server CPU per request, {PACE} requests a second");
-    rows.push(paced.row(&what, |seen| seen.cpu, Some(1.25)));
     let [of_floor, of_webhook] = curves;
     Part {
         title: "Warm admission",
         how: format!(
             "One review of {size} bytes, as the API server sends it, over HTTP/1.1 and TLS 1.3, on persistent connections. Floor \
-             and webhook take turns, {} rounds of {} s each; the server has one core, and oha has the other. Figures and ratios \
-             are medians of the rounds.",
+             and webhook take turns, {} rounds of {} s each with new processes; the server has one core, and oha has the other. \
+             Figures and ratios are medians of the rounds.",
             rounds.number,
             rounds.each.as_secs_f64(),
         ),
@@ -83,39 +100,37 @@ pub async fn measure(tools: &Tools, ground: &Ground, rounds: Rounds) -> Part {
 }
 
 impl Pairs {
-    pub async fn measure(
-        tools: &Tools,
-        (reference, to_reference): (&'static str, &Asked),
-        to_webhook: &Asked,
-        connections: usize,
-        rate: Option<u32>,
-        rounds: Rounds,
-    ) -> Self {
-        let measured = Load {
-            connections,
-            lasts: Lasts::For(rounds.each),
-            rate,
-        };
-        let mut pairs = Vec::new();
-        for round in 0..rounds.number {
-            // The order alternates: neither always runs on caches that the other one has warmed.
-            let (first, second) = if round % 2 == 0 {
-                (to_reference, to_webhook)
-            } else {
-                (to_webhook, to_reference)
-            };
-            let first = load(tools, first.target(), measured).await;
-            let second = load(tools, second.target(), measured).await;
-            pairs.push(if round % 2 == 0 {
-                (first, second)
-            } else {
-                (second, first)
-            });
-        }
+    pub fn new(reference: &'static str, connections: usize, rate: Option<u32>) -> Self {
         Self {
             reference,
-            rounds: pairs,
+            connections,
+            rate,
+            rounds: Vec::new(),
         }
+    }
+
+    /// Measures the reference and the webhook one after the other.
+    pub async fn add_round(
+        &mut self,
+        tools: &Tools,
+        to_reference: &Asked,
+        to_webhook: &Asked,
+        duration: Duration,
+    ) {
+        let measured = Load {
+            connections: self.connections,
+            lasts: Lasts::For(duration),
+            rate: self.rate,
+        };
+        // The order alternates: neither always runs on caches that the other one has warmed.
+        let round = if self.rounds.len().is_multiple_of(2) {
+            let reference = load(tools, to_reference.target(), measured).await;
+            (reference, load(tools, to_webhook.target(), measured).await)
+        } else {
+            let webhook = load(tools, to_webhook.target(), measured).await;
+            (load(tools, to_reference.target(), measured).await, webhook)
+        };
+        self.rounds.push(round);
     }
 
     fn medians(&self, figure: impl Fn(&Seen) -> Duration) -> [Duration; 2] {
@@ -138,5 +153,17 @@ impl Pairs {
             ratio: median(ratios),
             target: target.map(Target::AtMost),
         }
+    }
+}
+
+/// Sends the first requests to each server.
+async fn warm_up(tools: &Tools, servers: &[&Asked]) {
+    for server in servers {
+        let first = Load {
+            connections: 1,
+            lasts: Lasts::Requests(WARM_UP_REQUESTS),
+            rate: None,
+        };
+        load(tools, server.target(), first).await;
     }
 }

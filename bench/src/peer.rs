@@ -38,12 +38,14 @@ pub async fn measure(tools: &Tools, ground: &Ground, rounds: Rounds) -> Part {
     let asked = ground.ask(&webhook);
     let resident = || [resident(peer.asked.target().process), webhook.resident()];
     let idle = resident();
-    let measure = async |connections, rate| {
-        Pairs::measure(tools, (NAME, &peer.asked), &asked, connections, rate, rounds).await
-    };
-    let one = measure(1, None).await;
-    let many = measure(16, None).await;
-    let paced = measure(4, Some(PACE)).await;
+    let mut all = [(1, None), (16, None), (4, Some(PACE))]
+        .map(|(connections, rate)| Pairs::new(NAME, connections, rate));
+    for pairs in &mut all {
+        for _ in 0..rounds.number {
+            pairs.add_round(tools, &peer.asked, &asked, rounds.each).await;
+        }
+    }
+    let [one, many, paced] = all;
     let loaded = resident();
     let memory = |what: &str, [of_peer, of_webhook]: [u64; 2]| Row {
         what: format!("memory, {what}"),
