@@ -18,8 +18,7 @@ overlays = $(filter-out deploy/kustomize/components/%,$(patsubst %/,%,$(dir $(ca
 # checks their few lines anyway, and go test vets the control plane. tests/kind, tests/chart and tests/prometheus only pin
 # programs, as bench/peer does.
 go_vetted = $(filter-out tests/cluster/kubernetes tests/cert-manager tests/kind tests/chart tests/prometheus bench/peer,$(go_modules))
-cargo_deny := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/acr-pull-webhook/cargo-deny/0.20.2
-cargo_fuzz := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/acr-pull-webhook/cargo-fuzz/0.13.2
+cargo_deny = "$$(deploy/cargo-tool.sh cargo-deny 0.20.2)/cargo-deny" --locked check
 fuzz_folder := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/acr-pull-webhook/fuzz
 fuzz_targets = $(shell sed -n 's/^name = "\([a-z_]*\)"$$/\1/p' fuzz/Cargo.toml)
 # Integration tests wait for Kubernetes half of the time.
@@ -76,11 +75,10 @@ check-cluster:
 # Coverage needs unstable compiler flags; RUSTC_BOOTSTRAP makes the stable compiler accept them.
 .PHONY: fuzz
 fuzz: tools ## Fuzz every parser of untrusted input with libFuzzer, one minute each (TARGET=review, FUZZ_SECONDS=60)
-	@[[ -x $(cargo_fuzz)/bin/cargo-fuzz ]] || { echo "installing cargo-fuzz (about a minute, once) ..."; \
-	  cargo install --quiet --locked cargo-fuzz@$(notdir $(cargo_fuzz)) --root $(cargo_fuzz); }
-	@for target in $(or $(TARGET),$(fuzz_targets)); do \
+	@cargo_fuzz=$$(deploy/cargo-tool.sh cargo-fuzz 0.13.2)/cargo-fuzz; \
+	for target in $(or $(TARGET),$(fuzz_targets)); do \
 	  mkdir -p "fuzz/found/$$target"; \
-	  RUSTC_BOOTSTRAP=1 $(cargo_fuzz)/bin/cargo-fuzz run --target-dir "$(fuzz_folder)" "$$target" \
+	  RUSTC_BOOTSTRAP=1 "$$cargo_fuzz" run --target-dir "$(fuzz_folder)" "$$target" \
 	    "fuzz/found/$$target" "fuzz/corpus/$$target" -- -max_total_time=$(or $(FUZZ_SECONDS),60) -max_len=16384 -print_final_stats=1; \
 	done
 
@@ -121,12 +119,14 @@ lint-rust: tools
 	cargo metadata --locked --no-deps --format-version 1 --manifest-path "$$copy/Cargo.toml" >/dev/null || \
 	  die "copy_sources in deploy/lib.sh, which 'make reproducible' and 'make sbom' use, does not copy the whole workspace"
 
-# Only the hosted workflow checks advisories: they need a remote database and change without a commit here.
 .PHONY: lint-dependencies
 lint-dependencies: tools
-	@[[ -x $(cargo_deny)/bin/cargo-deny ]] || { echo "installing cargo-deny (about three minutes, once) ..."; \
-	  cargo install --quiet --locked cargo-deny@$(notdir $(cargo_deny)) --root $(cargo_deny); }
-	$(cargo_deny)/bin/cargo-deny --locked check bans licenses sources
+	$(cargo_deny) bans licenses sources
+
+# Not a part of 'make lint': advisories need a remote database and change without a commit here.
+.PHONY: advisories
+advisories: tools ## Check that the dependencies have no known vulnerability, by the database of RustSec
+	$(cargo_deny) advisories
 
 .PHONY: lint-shell
 lint-shell:

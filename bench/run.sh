@@ -16,7 +16,7 @@ main() {
   --smoke) smoke=yes ;;
   --profile)
     need perf linux-perf
-    arguments=(--profile "$(realpath "${2:?usage: run.sh --profile FOLDER}")" --inferno "$(cargo_tool inferno 0.12.8 1)")
+    arguments=(--profile "$(realpath "${2:?usage: run.sh --profile FOLDER}")" --inferno "$("$root/deploy/cargo-tool.sh" inferno 0.12.8)")
     # perf needs the symbols.
     export CARGO_PROFILE_RELEASE_STRIP=none
     ;;
@@ -26,7 +26,9 @@ main() {
   need valgrind
   "$root/tests/cluster/build.sh" >/dev/null
   cd "$root"
-  oha=$(cargo_tool oha 1.14.0 4 --no-default-features --features rustls)/oha
+  # The client has a core of its own, but a slow client would see longer latencies.
+  oha=$(CARGO_PROFILE_RELEASE_OPT_LEVEL=3 CARGO_PROFILE_RELEASE_LTO=thin \
+    "$root/deploy/cargo-tool.sh" oha 1.14.0 --no-default-features --features rustls)/oha
   if [[ -z $* || " $* " == *" peer "* ]]; then
     peer=$(build_peer)
     arguments+=(--peer "$peer")
@@ -45,20 +47,6 @@ main() {
   mapfile -t malloc < <(grep -o 'MALLOC_[A-Z_]*=[0-9]*' Containerfile)
   exec env "${malloc[@]}" "CARGO_BIN_EXE_acr-pull-webhook=$webhook" "$built/bench" --oha "$oha" --floor "$floor" \
     --floor-dynamic "$built/floor" --webhook-dynamic "$built/acr-pull-webhook" "${arguments[@]}"
-}
-
-# cargo_tool NAME VERSION MINUTES FLAG...: installs a program of crates.io, and prints its folder.
-cargo_tool() {
-  local folder
-  folder=$(cache_dir)/$1/$2
-  tool=("$@")
-  build_once "$folder" install_tool
-  echo "$folder/bin"
-}
-
-install_tool() {
-  progress "building ${tool[0]} ${tool[1]} (first time: some ${tool[2]} min on two cores)" \
-    cargo install --locked "${tool[0]}" --version "${tool[1]}" "${tool[@]:3}" --root "$1"
 }
 
 build_peer() {

@@ -8,10 +8,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 (($# == 1)) || die "usage: sbom.sh FILE"
 file=$(realpath -m "$1")
-version=0.5.9
-tool=$(cache_dir)/cargo-cyclonedx/$version
-[[ -x $tool/bin/cargo-cyclonedx ]] ||
-  progress "installing cargo-cyclonedx (a few minutes, once)" cargo install --quiet --locked "cargo-cyclonedx@$version" --root "$tool"
+tool=$("$root/deploy/cargo-tool.sh" cargo-cyclonedx 0.5.9)/cargo-cyclonedx
 
 # cargo-cyclonedx writes a file next to each Cargo.toml, so it runs in a copy.
 work=$(mktemp -d)
@@ -19,7 +16,7 @@ trap 'rm -rf "$work"' EXIT
 copy_sources "$work"
 cd "$work"
 # Crates that are used only for the build have the scope "excluded".
-progress "listing what is in the program" "$tool/bin/cargo-cyclonedx" cyclonedx --quiet --format json --spec-version 1.5 --all \
+progress "listing what is in the program" "$tool" cyclonedx --quiet --format json --spec-version 1.5 --all \
   --target x86_64-unknown-linux-gnu --override-filename sbom
 # Replaces the path of the copy, which differs each time.
 sed "s|$work|/acr-pull-webhook|g" sbom.json >sbom.named
