@@ -1,7 +1,6 @@
 //! Decides about Pods: which pull secrets a Pod needs, and the response to its AdmissionReview.
 
 mod annotation;
-mod bounded_list;
 mod defaults;
 mod http;
 mod image_problems;

@@ -23,21 +23,21 @@ pub fn patch(pod: &PodView<'_>, names: &[&str]) -> Patch {
         operations.push(PatchOperation::Add(AddOperation { path, value }));
     };
 
-    match &pod.spec.image_pull_secrets {
+    match &pod.image_pull_secrets {
         None => {
             let all: Vec<_> = names.iter().map(|name| json!({"name": name})).collect();
             add("/spec/imagePullSecrets", Value::Array(all));
         }
         Some(present) => {
             for name in names {
-                if !present.0.iter().any(|p| p.name == *name) {
+                if !present.iter().any(|present| present == name) {
                     add("/spec/imagePullSecrets/-", json!({"name": name}));
                 }
             }
         }
     }
 
-    match &pod.metadata.labels {
+    match &pod.labels {
         None => add("/metadata/labels", json!({INJECTED_LABEL: "true"})),
         Some(labels) if labels.injected.as_deref() != Some("true") => {
             add("/metadata/labels/acr-pull.dev~1injected", json!("true"));
@@ -46,7 +46,7 @@ pub fn patch(pod: &PodView<'_>, names: &[&str]) -> Patch {
     }
 
     let list = names.join(",");
-    match &pod.metadata.annotations {
+    match &pod.annotations {
         None => add("/metadata/annotations", json!({PULL_SECRETS_ANNOTATION: list})),
         Some(annotations) if annotations.pull_secrets.as_deref() != Some(&list) => {
             add(
@@ -82,12 +82,12 @@ pub fn encoded_patch(
 
 /// Whether the Pod has labels and annotations, as those of controllers have, and nothing yet that the patch adds.
 fn has_usual_shape(pod: &PodView<'_>) -> bool {
-    let (labels, annotations) = (&pod.metadata.labels, &pod.metadata.annotations);
+    let (labels, annotations) = (&pod.labels, &pod.annotations);
     labels.as_ref().is_some_and(|labels| labels.injected.is_none())
         && annotations
             .as_ref()
             .is_some_and(|annotations| annotations.pull_secrets.is_none())
-        && pod.spec.image_pull_secrets.is_none()
+        && pod.image_pull_secrets.is_none()
 }
 
 /// An empty patch is no patch: the API server refuses a response with a patch of zero operations and its type.

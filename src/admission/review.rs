@@ -2,20 +2,18 @@
 //! Pod is not decoded as a whole. Source: <https://kubernetes.io/docs/reference/config-api/apiserver-admission.v1/>.
 
 mod images;
+mod reader;
 
 pub use images::without_port;
 
-use super::{
-    ACCESS_TOKEN_ANNOTATION,
-    bounded_list::{BoundedList, ListItem},
-};
+use super::ACCESS_TOKEN_ANNOTATION;
 use crate::{
-    names::{self, MAX_NAME_LENGTH, NamespaceName, ObjectName},
+    names::{MAX_NAME_LENGTH, NamespaceName, ObjectName},
     problem::{Problem, Reason},
     text::Text,
     untrusted::UntrustedText,
 };
-use images::{Container, Volume};
+use reader::Fields;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 
@@ -28,36 +26,20 @@ const MAX_ANNOTATION_LENGTH: usize = 8 * 1024;
 /// The maximum number of distinct registries of a Pod whose request is copied by `Request::detached`.
 const MAX_REGISTRIES: usize = 64;
 
-#[derive(Deserialize)]
-struct AdmissionReview<'a> {
-    #[serde(borrow, rename = "apiVersion", default)]
-    api_version: Text<'a>,
-    #[serde(borrow, default)]
-    kind: Text<'a>,
-    #[serde(borrow)]
-    request: Request<'a>,
-}
-
 /// The fields of an admission request that a decision needs.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug)]
 pub struct Request<'a> {
     /// The id of the request, which the response repeats.
-    #[serde(borrow)]
     pub uid: Text<'a>,
     /// The namespace of the request. The namespace in the metadata of the Pod may be empty.
     pub namespace: NamespaceName,
-    #[serde(borrow)]
     operation: Text<'a>,
-    #[serde(borrow)]
-    resource: Resource<'a>,
-    #[serde(borrow, default)]
-    sub_resource: Option<Text<'a>>,
+    group: Text<'a>,
+    resource: Text<'a>,
+    sub_resource: Text<'a>,
     /// Whether the request must not have side effects.
-    #[serde(default)]
     pub dry_run: bool,
     /// The Pod.
-    #[serde(borrow, default, deserialize_with = "null_is_default")]
     pub object: PodView<'a>,
 }
 
@@ -85,11 +67,9 @@ impl Request<'_> {
             uid: self.uid.into_owned(),
             namespace: self.namespace,
             operation: self.operation.into_owned(),
-            resource: Resource {
-                group: self.resource.group.into_owned(),
-                resource: self.resource.resource.into_owned(),
-            },
-            sub_resource: self.sub_resource.map(Text::into_owned),
+            group: self.group.into_owned(),
+            resource: self.resource.into_owned(),
+            sub_resource: self.sub_resource.into_owned(),
             dry_run: self.dry_run,
             object: self.object.detached(images),
         })
@@ -97,7 +77,7 @@ impl Request<'_> {
 
     /// Refuses an annotation that is too long to be parsed.
     fn oversized_annotation(&self) -> Option<Problem> {
-        let annotations = self.object.metadata.annotations.as_ref()?;
+        let annotations = self.object.annotations.as_ref()?;
         let annotation = annotations.access_token.as_deref()?;
         (annotation.len() > MAX_ANNOTATION_LENGTH).then(|| {
             Problem::new(
@@ -111,12 +91,11 @@ impl Request<'_> {
 
     /// Where the references to generators come from, if this request creates a Pod that may have pull secrets.
     pub fn reference_source(&self) -> Option<ReferenceSource<'_>> {
-        let is_pod = self.resource.group.is_empty() && self.resource.resource == "pods";
-        let has_sub_resource = self.sub_resource.as_ref().is_some_and(|s| !s.is_empty());
-        if !(is_pod && !has_sub_resource && self.operation == "CREATE") {
+        let is_pod = self.group.is_empty() && self.resource == "pods" && self.sub_resource.is_empty();
+        if !(is_pod && self.operation == "CREATE") {
             return None;
         }
-        let Some(annotations) = &self.object.metadata.annotations else {
+        let Some(annotations) = &self.object.annotations else {
             return Some(ReferenceSource::NamespaceLabel);
         };
         match (&annotations.mirror, annotations.access_token.as_deref()) {
@@ -126,14 +105,6 @@ impl Request<'_> {
             (None, None) => Some(ReferenceSource::NamespaceLabel),
         }
     }
-}
-
-#[derive(Debug, Deserialize)]
-struct Resource<'a> {
-    #[serde(borrow, default)]
-    group: Text<'a>,
-    #[serde(borrow)]
-    resource: Text<'a>,
 }
 
 /// How the images of a Pod name a registry.
@@ -147,68 +118,56 @@ pub enum Spelling<'a> {
 }
 
 /// The fields of a Pod that a decision needs.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default)]
 pub struct PodView<'a> {
-    #[serde(borrow, default)]
-    pub(super) metadata: Metadata<'a>,
-    #[serde(borrow, default)]
-    pub(super) spec: Spec<'a>,
+    name: Option<Text<'a>>,
+    generate_name: Option<Text<'a>>,
+    pub(super) annotations: Option<Annotations<'a>>,
+    pub(super) labels: Option<Labels<'a>>,
+    service_account_name: Option<ObjectName>,
+    pub(super) image_pull_secrets: Option<Vec<Text<'a>>>,
+    /// The images of all kinds of containers and of image volumes.
+    images: Vec<Text<'a>>,
 }
 
 impl PodView<'_> {
-    /// A copy with these images, all of containers.
+    /// A copy with these images.
     fn detached(self, images: Vec<String>) -> PodView<'static> {
-        let container = |image: String| Container {
-            image: Some(image.into()),
-        };
-        let containers = images.into_iter().map(container).collect();
         let name = self.name().to_owned();
-        let (metadata, spec) = (self.metadata, self.spec);
-        let annotations = metadata.annotations.map(|annotations| Annotations {
+        let annotations = self.annotations.map(|annotations| Annotations {
             access_token: annotations.access_token.map(Text::into_owned),
             pull_secrets: annotations
                 .pull_secrets
                 .map(|text| owned_if(text, |text| text.len() <= MAX_ANNOTATION_LENGTH)),
             mirror: annotations.mirror.map(|_| Text::default()),
         });
+        let pull_secret = |name| owned_if(name, |name| name.len() <= MAX_NAME_LENGTH);
         PodView {
-            metadata: Metadata {
-                name: Some(name.into()),
-                generate_name: None,
-                annotations,
-                labels: metadata.labels.map(|labels| Labels {
-                    injected: labels.injected.map(|text| owned_if(text, |text| text == "true")),
-                }),
-            },
-            spec: Spec {
-                service_account_name: spec.service_account_name,
-                image_pull_secrets: spec.image_pull_secrets.map(|BoundedList(list)| {
-                    let name = |reference: LocalObjectReference<'_>| LocalObjectReference {
-                        name: owned_if(reference.name, |name| name.len() <= MAX_NAME_LENGTH),
-                    };
-                    BoundedList(list.into_iter().map(name).collect())
-                }),
-                containers: Some(BoundedList(containers)),
-                init_containers: None,
-                ephemeral_containers: None,
-                volumes: None,
-            },
+            name: Some(name.into()),
+            generate_name: None,
+            annotations,
+            labels: self.labels.map(|labels| Labels {
+                injected: labels.injected.map(|text| owned_if(text, |text| text == "true")),
+            }),
+            service_account_name: self.service_account_name,
+            image_pull_secrets: self
+                .image_pull_secrets
+                .map(|names| names.into_iter().map(pull_secret).collect()),
+            images: images.into_iter().map(Text::from).collect(),
         }
     }
 
     /// The name of the Pod, or the prefix of the name that will be generated.
     pub fn name(&self) -> &str {
-        let Metadata {
-            name, generate_name, ..
-        } = &self.metadata;
         // The API server validates the name only after admission.
-        let name = name.as_deref().or(generate_name.as_deref()).unwrap_or_default();
+        let name = self.name.as_deref().or(self.generate_name.as_deref());
+        let name = name.unwrap_or_default();
         &name[..name.floor_char_boundary(MAX_NAME_LENGTH)]
     }
 
     /// The service account, if the Pod names one.
     pub fn service_account(&self) -> Option<&ObjectName> {
-        self.spec.service_account_name.as_ref()
+        self.service_account_name.as_ref()
     }
 
     /// How the images name this registry. `None` if no image comes from it.
@@ -242,80 +201,20 @@ impl PodView<'_> {
 
     /// All images.
     fn images(&self) -> impl Iterator<Item = &str> {
-        let Spec {
-            containers,
-            init_containers,
-            ephemeral_containers,
-            volumes,
-            ..
-        } = &self.spec;
-        let containers = [containers, init_containers, ephemeral_containers];
-        let containers = containers
-            .into_iter()
-            .flatten()
-            .flat_map(|BoundedList(list)| list);
-        let images = containers.filter_map(|container| container.image.as_deref());
-        let volumes = volumes.iter().flat_map(|BoundedList(list)| list);
-        let volumes = volumes.filter_map(|volume| volume.image.as_ref()?.reference.as_deref());
-        images.chain(volumes).map(str::trim)
+        self.images.iter().map(|image| image.trim())
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Metadata<'a> {
-    #[serde(borrow, default)]
-    name: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    generate_name: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    pub annotations: Option<Annotations<'a>>,
-    #[serde(borrow, default)]
-    pub labels: Option<Labels<'a>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default)]
 pub(super) struct Annotations<'a> {
-    #[serde(borrow, default, rename = "acr-pull.dev/access-token")]
     pub access_token: Option<Text<'a>>,
-    #[serde(borrow, default, rename = "acr-pull.dev/pull-secrets")]
     pub pull_secrets: Option<Text<'a>>,
-    #[serde(borrow, default, rename = "kubernetes.io/config.mirror")]
     mirror: Option<Text<'a>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default)]
 pub(super) struct Labels<'a> {
-    #[serde(borrow, default, rename = "acr-pull.dev/injected")]
     pub injected: Option<Text<'a>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Spec<'a> {
-    #[serde(default, deserialize_with = "names::optional")]
-    service_account_name: Option<ObjectName>,
-    #[serde(borrow, default)]
-    pub image_pull_secrets: Option<BoundedList<LocalObjectReference<'a>>>,
-    #[serde(borrow, default)]
-    containers: Option<BoundedList<Container<'a>>>,
-    #[serde(borrow, default)]
-    init_containers: Option<BoundedList<Container<'a>>>,
-    #[serde(borrow, default)]
-    ephemeral_containers: Option<BoundedList<Container<'a>>>,
-    #[serde(borrow, default)]
-    volumes: Option<BoundedList<Volume<'a>>>,
-}
-
-#[derive(Debug, Deserialize)]
-pub(super) struct LocalObjectReference<'a> {
-    #[serde(borrow, default)]
-    pub name: Text<'a>,
-}
-
-impl ListItem for LocalObjectReference<'_> {
-    const PLURAL: &'static str = "imagePullSecrets";
-    const MAX_ITEMS: usize = 128;
 }
 
 /// Where the references to the generators of a Pod come from.
@@ -333,27 +232,44 @@ pub fn parse(body: &[u8]) -> Result<Request<'_>, (Option<String>, Problem)> {
         |why: String| Problem::new(Reason::InvalidReview, "the AdmissionReview is invalid").quoting(&why);
     // UTF-8 is validated once for the whole body; serde would validate every string.
     let body = str::from_utf8(body).map_err(|e| (None, invalid(format!("it is not UTF-8: {e}"))))?;
-    match serde_json::from_str::<AdmissionReview>(body) {
-        Ok(review) if review.request.uid.len() > MAX_UID_LENGTH => Err((
-            None,
-            invalid(format!("its uid is longer than {MAX_UID_LENGTH} bytes")),
-        )),
-        Ok(review) if review.api_version == API_VERSION && review.kind == KIND => {
-            let request = review.request;
-            if let Some(problem) = request.oversized_annotation() {
-                return Err((Some(request.uid.to_string()), problem));
-            }
-            Ok(request)
-        }
-        Ok(review) => Err((
-            Some(review.request.uid.to_string()),
-            invalid(format!(
-                "it is {} {}, not {API_VERSION} {KIND}",
-                UntrustedText::quoted(&review.api_version),
-                UntrustedText::quoted(&review.kind)
-            )),
-        )),
-        Err(error) => Err((parse_uid(body), invalid(error.to_string()))),
+    let fields = match serde_json::from_str::<Fields<'_>>(body) {
+        Ok(fields) => fields,
+        Err(error) => return Err((parse_uid(body), invalid(error.to_string()))),
+    };
+    let uid = fields.uid.unwrap_or_default();
+    if uid.is_empty() || uid.len() > MAX_UID_LENGTH {
+        let why = format!("its uid does not have 1 to {MAX_UID_LENGTH} bytes");
+        return Err((None, invalid(why)));
+    }
+    let api_version = fields.api_version.unwrap_or_default();
+    let kind = fields.kind.unwrap_or_default();
+    if api_version != API_VERSION || kind != KIND {
+        let why = format!(
+            "it is {} {}, not {API_VERSION} {KIND}",
+            UntrustedText::quoted(&api_version),
+            UntrustedText::quoted(&kind)
+        );
+        return Err((Some(uid.to_string()), invalid(why)));
+    }
+    let (Some(namespace), Some(operation), Some(resource)) =
+        (fields.namespace, fields.operation, fields.resource)
+    else {
+        let why = "its request has no namespace, no operation or no resource".to_owned();
+        return Err((Some(uid.to_string()), invalid(why)));
+    };
+    let request = Request {
+        uid,
+        namespace,
+        operation,
+        group: fields.group.unwrap_or_default(),
+        resource,
+        sub_resource: fields.sub_resource.unwrap_or_default(),
+        dry_run: fields.dry_run.unwrap_or_default(),
+        object: fields.pod,
+    };
+    match request.oversized_annotation() {
+        Some(problem) => Err((Some(request.uid.to_string()), problem)),
+        None => Ok(request),
     }
 }
 
@@ -378,14 +294,6 @@ fn owned_if(text: Text<'_>, can_be_equal: impl Fn(&str) -> bool) -> Text<'static
     } else {
         Text::default()
     }
-}
-
-fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: Default + Deserialize<'de>,
-{
-    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 #[cfg(test)]

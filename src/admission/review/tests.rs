@@ -148,6 +148,79 @@ fn registries_of_all_images_are_compared_exactly() {
 }
 
 #[test]
+fn null_is_like_an_absent_field() {
+    for object in [
+        json!(null),
+        json!({"metadata": null, "spec": null}),
+        json!({
+            "metadata": {"name": null, "generateName": null, "annotations": null, "labels": null},
+            "spec": {"serviceAccountName": null, "imagePullSecrets": null, "containers": null, "volumes": null},
+        }),
+    ] {
+        let mut body = review(object);
+        body["request"]["dryRun"] = json!(null);
+        body["request"]["subResource"] = json!(null);
+        let body = body.to_string();
+        let request = parse(body.as_bytes()).unwrap();
+        assert!(!request.dry_run);
+        assert_eq!(request.reference_source(), Some(ReferenceSource::NamespaceLabel));
+        let expected = patch(&PodView::default(), &["a"]);
+        assert_eq!(patch(&request.object, &["a"]), expected, "{body}");
+    }
+    let images =
+        json!({"spec": {"containers": [null, {"image": null}], "volumes": [{"image": {"reference": null}}]}});
+    let body = review(images).to_string();
+    assert_eq!(parse(body.as_bytes()).unwrap().object.registries().count(), 0);
+}
+
+#[test]
+fn a_review_without_a_required_field_is_refused() {
+    for path in [
+        "/apiVersion",
+        "/kind",
+        "/request",
+        "/request/uid",
+        "/request/namespace",
+        "/request/operation",
+        "/request/resource",
+        "/request/resource/resource",
+    ] {
+        for replacement in [None, Some(json!(null))] {
+            let mut body = review(json!({}));
+            let (parent, field) = path.rsplit_once('/').unwrap();
+            let parent = body.pointer_mut(parent).unwrap().as_object_mut().unwrap();
+            parent.remove(field);
+            parent.extend(replacement.map(|value| (field.to_owned(), value)));
+            let (_, problem) = parse(body.to_string().as_bytes()).unwrap_err();
+            assert_eq!(problem.reason, Reason::InvalidReview, "{path}");
+        }
+    }
+}
+
+#[test]
+fn a_field_of_another_type_is_refused() {
+    for object in [
+        json!({"metadata": []}),
+        json!({"metadata": {"annotations": "x"}}),
+        json!({"metadata": {"labels": {"acr-pull.dev/injected": true}}}),
+        json!({"spec": {"containers": {}}}),
+        json!({"spec": {"containers": ["x"]}}),
+        json!({"spec": {"containers": [{"image": {}}]}}),
+        json!({"spec": {"volumes": [{"image": "x"}]}}),
+        json!({"spec": {"imagePullSecrets": [{"name": 1}]}}),
+        json!({"spec": {"serviceAccountName": 1}}),
+    ] {
+        let body = review(object.clone()).to_string();
+        let (uid, problem) = parse(body.as_bytes()).unwrap_err();
+        assert_eq!(
+            (uid.as_deref(), problem.reason),
+            (Some("u-1"), Reason::InvalidReview),
+            "{object}"
+        );
+    }
+}
+
+#[test]
 fn the_uid_of_an_invalid_review_is_parsed() {
     let mut body = review(json!({"metadata": {"annotations": {ACCESS_TOKEN_ANNOTATION: ["not", "text"]}}}));
     let (uid, problem) = parse(body.to_string().as_bytes()).unwrap_err();
