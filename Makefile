@@ -85,7 +85,7 @@ fuzz: tools ## Fuzz every parser of untrusted input with libFuzzer, one minute e
 .PHONY: soak
 soak: programs ## Soak test: 1,000 pull secrets with 20 s tokens, five minutes (SOAK_PULL_SECRETS, SOAK_SECONDS)
 	SOAK_PULL_SECRETS=$(or $(SOAK_PULL_SECRETS),1000) SOAK_SECONDS=$(or $(SOAK_SECONDS),300) \
-	  cargo test --locked --workspace --exclude e2e --profile quick --test integration -- --nocapture scale::
+	  cargo test --locked --workspace --exclude e2e --profile benchmark --test integration -- --nocapture scale::
 
 .PHONY: bench
 bench: ## Benchmark against a baseline, about half an hour on an idle machine; writes bench/results.md (PART=warm, ...)

@@ -18,7 +18,7 @@ main() {
     need perf linux-perf
     arguments=(--profile "$(realpath "${2:?usage: run.sh --profile FOLDER}")" --inferno "$("$root/deploy/cargo-tool.sh" inferno 0.12.8)")
     # perf needs the symbols.
-    export CARGO_PROFILE_RELEASE_STRIP=none
+    export STRIP=none
     ;;
   esac
   (($(nproc) >= 2)) || die "the server and its client need a core each, but this machine has one core"
@@ -33,8 +33,8 @@ main() {
     peer=$(build_peer)
     arguments+=(--peer "$peer")
   fi
-  built=$(realpath -m "${CARGO_TARGET_DIR:-target}")/$([[ $smoke ]] && echo debug || echo quick)
-  progress "building the benchmark" cargo build --locked --profile "$([[ $smoke ]] && echo dev || echo quick)" \
+  built=$(realpath -m "${CARGO_TARGET_DIR:-target}")/$([[ $smoke ]] && echo debug || echo benchmark)
+  progress "building the benchmark" cargo build --locked --profile "$([[ $smoke ]] && echo dev || echo benchmark)" \
     --package bench --package floor --package acr-pull-webhook --bins
   floor=$built/floor webhook=$built/acr-pull-webhook
   if [[ -z $smoke ]]; then

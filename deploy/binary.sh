@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # binary.sh PACKAGE PROFILE FILE: builds the statically linked program of a package for the architecture of this
-# machine.
+# machine. STRIP=none keeps its symbols.
 #
 # The same sources, compilers, linker and glibc give the same bytes in any folder: Cargo.lock and rust-toolchain.toml pin
 # sources and Rust's compiler, the profiles of Cargo.toml pin the options, and paths of this machine are removed from the
@@ -53,3 +53,5 @@ export CARGO_ENCODED_RUSTFLAGS CARGO_TARGET_DIR=$folder
 
 progress "building $package for $target" cargo build --locked --package "$package" --target "$target" --profile "$profile"
 install -D -m 755 "$folder/$target/$profile/$package" "$file"
+# Not by the profile, because cargo ignores the setting for a package whose level differs from that of the others.
+[[ ${STRIP:-} == none ]] || strip "$file"
