@@ -199,7 +199,7 @@ impl Name {
                     true => vec![size(10, 30)],
                     false => vec![size(100, 45), size(1_000, 90), size(10_000, 330)],
                 };
-                return scale::measure(tools, &sizes).await;
+                return scale::measure(tools, &sizes, if smoke { 1 } else { 15 }).await;
             }
         };
         vec![part]

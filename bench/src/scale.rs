@@ -6,7 +6,7 @@ use crate::{
     crowd::{Asker, Crowd, PREPARING, account},
     ground::Floor,
     process,
-    report::Part,
+    report::{Part, median},
     tools::Tools,
 };
 use futures::{StreamExt, stream};
@@ -48,26 +48,40 @@ struct Found {
     writes: u64,
 }
 
-pub async fn measure(tools: &Tools, sizes: &[Size]) -> Vec<Part> {
-    let (idle, idle_ready) = idle().await;
-    let floor = Floor::start(tools).await;
-    let floor_memory = resident(floor.process());
+pub async fn measure(tools: &Tools, sizes: &[Size], starts: usize) -> Vec<Part> {
+    let (idle, idle_ready) = idle(starts).await;
+    let (floor_memory, floor_ready) = idle_floor(tools, starts).await;
     let mut all = Vec::new();
     for &size in sizes {
         all.push(Found::of(size).await);
     }
     vec![
         report::memory(idle, floor_memory, &all),
-        report::start(idle_ready, floor.ready_after, &all),
+        report::start((idle_ready, floor_ready), starts, &all),
         report::renewal(&all),
     ]
 }
 
-/// Memory and start of a leader without objects.
-async fn idle() -> (u64, Duration) {
+/// Memory of a leader without objects, and the median duration of its starts.
+async fn idle(starts: usize) -> (u64, Duration) {
     let mut crowd = Crowd::led(0, "3h", &FLAGS).await;
-    let ready = restart(&mut crowd).await;
-    (crowd.env.webhook.resident(), ready)
+    let mut all = Vec::new();
+    for _ in 0..starts {
+        all.push(restart(&mut crowd).await);
+    }
+    (crowd.env.webhook.resident(), median(all))
+}
+
+/// The same of the floor.
+async fn idle_floor(tools: &Tools, starts: usize) -> (u64, Duration) {
+    let mut memory = 0;
+    let mut all = Vec::new();
+    for _ in 0..starts {
+        let floor = Floor::start(tools).await;
+        memory = resident(floor.process());
+        all.push(floor.ready_after);
+    }
+    (memory, median(all))
 }
 
 /// Restarts the webhook and waits until it leads; returns the duration until it was ready.

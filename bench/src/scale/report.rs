@@ -61,7 +61,7 @@ pub fn memory(idle: u64, floor: u64, all: &[Found]) -> Part {
     }
 }
 
-pub fn start(idle: Duration, floor: Duration, all: &[Found]) -> Part {
+pub fn start((idle, floor): (Duration, Duration), starts: usize, all: &[Found]) -> Part {
     let row = |what: String, took: Duration, target: Option<Target>| Row {
         what,
         webhook: time(took),
@@ -94,7 +94,10 @@ pub fn start(idle: Duration, floor: Duration, all: &[Found]) -> Part {
     });
     Part {
         title: "Start",
-        how: "From the start of the process until /readyz returns 200, which requires all objects that an admission needs.".to_owned(),
+        how: format!(
+            "From the start of the process until /readyz returns 200, which requires all objects that an admission needs. The \
+             first row has the medians of {starts} starts.",
+        ),
         rows,
         curves: vec![Curves {
             file: "start.svg",
