@@ -39,8 +39,8 @@ pub async fn measure(tools: &Tools, ground: &Ground, rounds: Rounds) -> Part {
     let mut all = LOADS.map(|(connections, rate)| Pairs::new("floor", connections, rate));
     let mut size = 0;
     for _ in 0..rounds.number {
-        // Each round has new processes, because the speed of a process depends by some percent on the pages of memory
-        // that the kernel gives it, as long as the process runs.
+        // What differs from process to process, such as the pages of memory that the kernel gives them, becomes a part of
+        // the median.
         let floor = Floor::start_as(on_core(CORE, &tools.floor)).await;
         let webhook = ground.env.replica_by(on_core(CORE, program())).await;
         let (to_floor, to_webhook) = (ground.ask_floor(&floor), ground.ask(&webhook));
