@@ -50,26 +50,7 @@ pub async fn measure(tools: &Tools, ground: &Ground, rounds: Rounds) -> Part {
             pairs.add_round(tools, &to_floor, &to_webhook, rounds.each).await;
         }
     }
-    let (mut rows, mut curves) = (Vec::new(), [Vec::new(), Vec::new()]);
-    for pairs in &all {
-        if let Some(rate) = pairs.rate {
-            let what = format!("server CPU per request, {rate} requests a second");
-            rows.push(pairs.row(&what, |seen| seen.cpu, Some(1.25)));
-            continue;
-        }
-        let connections = pairs.connections;
-        let plural = if connections == 1 { "" } else { "s" };
-        let at = |what| format!("{what}, {connections} connection{plural}");
-        rows.push(pairs.row(&at("server CPU per request"), |seen| seen.cpu, Some(1.15)));
-        for (curve, cpu) in curves.iter_mut().zip(pairs.medians(|seen| seen.cpu)) {
-            curve.push((connections as f64, cpu.as_secs_f64() * 1e6));
-        }
-        if FEW_AND_MANY.contains(&connections) {
-            rows.push(pairs.row(&at("latency p50"), |seen| seen.p50, Some(1.15)));
-            rows.push(pairs.row(&at("latency p99"), |seen| seen.p99, Some(1.3)));
-        }
-    }
-    let [of_floor, of_webhook] = curves;
+    let (rows, [of_floor, of_webhook]) = rows_and_curves(&all);
     Part {
         title: "Warm admission",
         how: format!(
@@ -97,6 +78,30 @@ pub async fn measure(tools: &Tools, ground: &Ground, rounds: Rounds) -> Part {
             ],
         }],
     }
+}
+
+/// The rows of all loads, and the CPU time of the floor and of the webhook by the number of connections.
+fn rows_and_curves(all: &[Pairs]) -> (Vec<Row>, [Vec<(f64, f64)>; 2]) {
+    let (mut rows, mut curves) = (Vec::new(), [Vec::new(), Vec::new()]);
+    for pairs in all {
+        if let Some(rate) = pairs.rate {
+            let what = format!("server CPU per request, {rate} requests a second");
+            rows.push(pairs.row(&what, |seen| seen.cpu, Some(1.25)));
+            continue;
+        }
+        let connections = pairs.connections;
+        let plural = if connections == 1 { "" } else { "s" };
+        let at = |what| format!("{what}, {connections} connection{plural}");
+        rows.push(pairs.row(&at("server CPU per request"), |seen| seen.cpu, Some(1.15)));
+        for (curve, cpu) in curves.iter_mut().zip(pairs.medians(|seen| seen.cpu)) {
+            curve.push((connections as f64, cpu.as_secs_f64() * 1e6));
+        }
+        if FEW_AND_MANY.contains(&connections) {
+            rows.push(pairs.row(&at("latency p50"), |seen| seen.p50, Some(1.15)));
+            rows.push(pairs.row(&at("latency p99"), |seen| seen.p99, Some(1.3)));
+        }
+    }
+    (rows, curves)
 }
 
 impl Pairs {
