@@ -5,7 +5,11 @@ use std::time::{Duration, Instant};
 
 /// The longest wait is for the garbage collector of Kubernetes, which looks for new kinds every 30 s.
 const NOMINAL_LIMIT: Duration = Duration::from_secs(90);
-const PAUSE: Duration = Duration::from_millis(50);
+/// The pause before the next check is this part of the wait so far: a check costs the API server some milliseconds of CPU
+/// time, which the other tests need during a long wait.
+const PAUSE_PART: u32 = 20;
+const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Waits until `check` returns a value.
 pub async fn eventually<T>(what: &str, check: impl AsyncFn() -> Option<T>) -> T {
@@ -21,7 +25,8 @@ pub async fn eventually_within<T>(nominal: Duration, what: &str, check: impl Asy
             if let Some(found) = check().await {
                 return found;
             }
-            tokio::time::sleep(PAUSE).await;
+            let pause = began.elapsed() / PAUSE_PART;
+            tokio::time::sleep(pause.clamp(SHORTEST_PAUSE, LONGEST_PAUSE)).await;
         }
     });
     let Ok(found) = found.await else {
