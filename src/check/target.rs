@@ -94,7 +94,7 @@ fn is_ours(registration: &Value) -> bool {
     entries.any(|entry| {
         [ANNOTATED_PODS, LABELLED_NAMESPACES]
             .iter()
-            .any(|ours| entry["name"] == *ours)
+            .any(|name| entry["name"] == *name)
     })
 }
 

@@ -265,9 +265,8 @@ fn names_that_would_change_the_path_of_a_call_are_refused() {
     assert!(parse(body.as_bytes()).is_err());
 }
 
-#[test]
-fn a_detached_request_is_decided_like_the_original() {
-    let pods = [
+fn pods_with_short_and_long_values() -> [Value; 4] {
+    [
         json!({"metadata": {"generateName": "app-"}, "spec": {}}),
         json!({
             "metadata": {
@@ -289,8 +288,12 @@ fn a_detached_request_is_decided_like_the_original() {
                 "labels": {"acr-pull.dev/injected": "x".repeat(99999)},
             },
         }),
-    ];
-    for pod in pods {
+    ]
+}
+
+#[test]
+fn a_detached_request_is_decided_like_the_original() {
+    for pod in pods_with_short_and_long_values() {
         let body = review(pod).to_string();
         let (original, request) = (
             parse(body.as_bytes()).unwrap(),

@@ -30,7 +30,8 @@ impl Refusal {
     /// The refusal of the token of this pull secret, which a Pod confirms.
     pub fn new(owner: &ACRPullSecret, pod: &NamespacedName) -> Option<Self> {
         let status = owner.status.as_ref()?;
-        // The webhook itself writes the status, but whoever may write it can write other text, and this becomes a command.
+        // The webhook itself writes the status, but others with the right to it can write other text, which becomes part
+        // of a command.
         let registry = owner.registry().filter(|registry| is_dns_name(registry))?;
         let client_id = status.client_id.as_deref().filter(|id| is_guid(id));
         let problem = role_missing(registry, client_id).at(format_args!("pull of Pod {}", pod.name));

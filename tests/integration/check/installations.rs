@@ -65,8 +65,7 @@ fn registrations() -> Vec<Row> {
             "a changed rule",
             Break::Shell(
                 "kubectl patch mutatingwebhookconfiguration acr-pull-webhook --type json --patch '[{\"op\": \
-                 \"replace\", \
-                 \"path\": \"/webhooks/0/rules/0/operations\", \"value\": [\"UPDATE\"]}]'",
+                 \"replace\", \"path\": \"/webhooks/0/rules/0/operations\", \"value\": [\"UPDATE\"]}]'",
             ),
             "RegistrationChanged",
             PRINTED,
@@ -75,8 +74,7 @@ fn registrations() -> Vec<Row> {
             "failurePolicy Ignore",
             Break::Shell(
                 "kubectl patch mutatingwebhookconfiguration acr-pull-webhook --type json --patch '[{\"op\": \
-                 \"replace\", \
-                 \"path\": \"/webhooks/0/failurePolicy\", \"value\": \"Ignore\"}]'",
+                 \"replace\", \"path\": \"/webhooks/0/failurePolicy\", \"value\": \"Ignore\"}]'",
             ),
             "FailurePolicyIgnore",
             PRINTED,

@@ -96,10 +96,7 @@ fn principals() -> Vec<Row> {
     vec![
         row(
             "a service account of another namespace",
-            patch!(
-                "{\"auth\": {\"workloadIdentity\": {\"serviceAccountRef\": {\"name\": \"app\", \"namespace\": \
-                 \"default\"}}}}"
-            ),
+            patch!(r#"{"auth": {"workloadIdentity": {"serviceAccountRef": {"name": "app", "namespace": "default"}}}}"#),
             "CrossNamespaceNotAllowed",
             RESTORE,
         ),
