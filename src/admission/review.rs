@@ -236,37 +236,33 @@ pub fn parse(body: &[u8]) -> Result<Request<'_>, (Option<String>, Problem)> {
         Ok(fields) => fields,
         Err(error) => return Err((parse_uid(body), invalid(error.to_string()))),
     };
-    let uid = fields.uid.unwrap_or_default();
-    if uid.is_empty() || uid.len() > MAX_UID_LENGTH {
-        let why = format!("its uid does not have 1 to {MAX_UID_LENGTH} bytes");
+    let missing = |field| (parse_uid(body), invalid(format!("missing field `{field}`")));
+    let request = Request {
+        uid: fields.uid.ok_or_else(|| missing("uid"))?,
+        namespace: fields.namespace.ok_or_else(|| missing("namespace"))?,
+        operation: fields.operation.ok_or_else(|| missing("operation"))?,
+        group: fields.group.unwrap_or_default(),
+        resource: fields.resource.ok_or_else(|| missing("resource"))?,
+        sub_resource: fields.sub_resource.unwrap_or_default(),
+        dry_run: fields.dry_run.unwrap_or_default(),
+        object: fields.pod,
+    };
+    if request.uid.len() > MAX_UID_LENGTH {
+        let why = format!("its uid is longer than {MAX_UID_LENGTH} bytes");
         return Err((None, invalid(why)));
     }
-    let api_version = fields.api_version.unwrap_or_default();
-    let kind = fields.kind.unwrap_or_default();
+    let (api_version, kind) = (
+        fields.api_version.unwrap_or_default(),
+        fields.kind.unwrap_or_default(),
+    );
     if api_version != API_VERSION || kind != KIND {
         let why = format!(
             "it is {} {}, not {API_VERSION} {KIND}",
             UntrustedText::quoted(&api_version),
             UntrustedText::quoted(&kind)
         );
-        return Err((Some(uid.to_string()), invalid(why)));
+        return Err((Some(request.uid.to_string()), invalid(why)));
     }
-    let (Some(namespace), Some(operation), Some(resource)) =
-        (fields.namespace, fields.operation, fields.resource)
-    else {
-        let why = "its request has no namespace, no operation or no resource".to_owned();
-        return Err((Some(uid.to_string()), invalid(why)));
-    };
-    let request = Request {
-        uid,
-        namespace,
-        operation,
-        group: fields.group.unwrap_or_default(),
-        resource,
-        sub_resource: fields.sub_resource.unwrap_or_default(),
-        dry_run: fields.dry_run.unwrap_or_default(),
-        object: fields.pod,
-    };
     match request.oversized_annotation() {
         Some(problem) => Err((Some(request.uid.to_string()), problem)),
         None => Ok(request),

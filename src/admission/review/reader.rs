@@ -14,13 +14,13 @@ use serde::{
 };
 use std::fmt;
 
-/// The maximum number of containers of one kind, and of volumes. Long lists are refused early, and the memory for their
-/// images is less than twice the size of the body.
+/// The maximum number of containers of one kind, and of volumes. Without it, a small body could take much memory, because
+/// an image of some bytes of JSON takes several times as much memory.
 const MAX_ITEMS: usize = 1_000;
 /// The maximum number of pull secrets that a Pod already has.
 const MAX_IMAGE_PULL_SECRETS: usize = 128;
 
-/// The fields of a review. A field with the value `null` is like a field that is absent.
+/// The fields of a review.
 #[derive(Default)]
 pub struct Fields<'a> {
     pub api_version: Option<Text<'a>>,
@@ -88,6 +88,98 @@ impl Place {
         };
         Some(Items { place, plural, max })
     }
+
+    /// Whether `null` means that the object or the list is absent. Elsewhere `null` is invalid.
+    fn is_nullable(self) -> bool {
+        matches!(
+            self,
+            Self::Pod
+                | Self::Annotations
+                | Self::Labels
+                | Self::ImagePullSecrets
+                | Self::Containers
+                | Self::Volumes
+                | Self::ImageVolume
+        )
+    }
+}
+
+/// The fields that are read.
+#[derive(Clone, Copy)]
+enum Field {
+    ApiVersion,
+    Kind,
+    Request,
+    Uid,
+    Namespace,
+    Operation,
+    Resource,
+    ResourceGroup,
+    ResourceName,
+    SubResource,
+    DryRun,
+    Object,
+    Metadata,
+    Spec,
+    Name,
+    GenerateName,
+    Annotations,
+    Labels,
+    AccessToken,
+    PullSecrets,
+    Mirror,
+    Injected,
+    ServiceAccountName,
+    ImagePullSecrets,
+    ImagePullSecretName,
+    Containers,
+    InitContainers,
+    EphemeralContainers,
+    Image,
+    Volumes,
+    ImageVolume,
+    ImageReference,
+}
+
+impl Field {
+    /// The field with this key in the object at this place, if a decision needs the field.
+    fn at(place: Place, key: &str) -> Option<Self> {
+        Some(match (place, key) {
+            (Place::Review, "apiVersion") => Self::ApiVersion,
+            (Place::Review, "kind") => Self::Kind,
+            (Place::Review, "request") => Self::Request,
+            (Place::Request, "uid") => Self::Uid,
+            (Place::Request, "namespace") => Self::Namespace,
+            (Place::Request, "operation") => Self::Operation,
+            (Place::Request, "resource") => Self::Resource,
+            (Place::Request, "subResource") => Self::SubResource,
+            (Place::Request, "dryRun") => Self::DryRun,
+            (Place::Request, "object") => Self::Object,
+            (Place::Resource, "group") => Self::ResourceGroup,
+            (Place::Resource, "resource") => Self::ResourceName,
+            (Place::Pod, "metadata") => Self::Metadata,
+            (Place::Pod, "spec") => Self::Spec,
+            (Place::Metadata, "name") => Self::Name,
+            (Place::Metadata, "generateName") => Self::GenerateName,
+            (Place::Metadata, "annotations") => Self::Annotations,
+            (Place::Metadata, "labels") => Self::Labels,
+            (Place::Annotations, "acr-pull.dev/access-token") => Self::AccessToken,
+            (Place::Annotations, "acr-pull.dev/pull-secrets") => Self::PullSecrets,
+            (Place::Annotations, "kubernetes.io/config.mirror") => Self::Mirror,
+            (Place::Labels, "acr-pull.dev/injected") => Self::Injected,
+            (Place::Spec, "serviceAccountName") => Self::ServiceAccountName,
+            (Place::Spec, "imagePullSecrets") => Self::ImagePullSecrets,
+            (Place::Spec, "containers") => Self::Containers,
+            (Place::Spec, "initContainers") => Self::InitContainers,
+            (Place::Spec, "ephemeralContainers") => Self::EphemeralContainers,
+            (Place::Spec, "volumes") => Self::Volumes,
+            (Place::ImagePullSecret, "name") => Self::ImagePullSecretName,
+            (Place::Container, "image") => Self::Image,
+            (Place::Volume, "image") => Self::ImageVolume,
+            (Place::ImageVolume, "reference") => Self::ImageReference,
+            _ => return None,
+        })
+    }
 }
 
 /// The items of a list.
@@ -112,13 +204,83 @@ impl<'de> Reader<'_, 'de> {
             fields: self.fields,
         }
     }
+
+    fn read<A: MapAccess<'de>>(&mut self, field: Field, map: &mut A) -> Result<(), A::Error> {
+        let fields = &mut *self.fields;
+        let pod = &mut fields.pod;
+        let place = match field {
+            Field::Request => Place::Request,
+            Field::Resource => Place::Resource,
+            Field::Object => Place::Pod,
+            Field::Metadata => Place::Metadata,
+            Field::Annotations => Place::Annotations,
+            Field::Labels => Place::Labels,
+            Field::Spec => Place::Spec,
+            Field::ImagePullSecrets => Place::ImagePullSecrets,
+            Field::Containers | Field::InitContainers | Field::EphemeralContainers => Place::Containers,
+            Field::Volumes => Place::Volumes,
+            Field::ImageVolume => Place::ImageVolume,
+            Field::Uid => return required(&mut fields.uid, map),
+            Field::ApiVersion => return required(&mut fields.api_version, map),
+            Field::Kind => return required(&mut fields.kind, map),
+            Field::Namespace => return required(&mut fields.namespace, map),
+            Field::Operation => return required(&mut fields.operation, map),
+            Field::ResourceGroup => return required(&mut fields.group, map),
+            Field::ResourceName => return required(&mut fields.resource, map),
+            Field::DryRun => return required(&mut fields.dry_run, map),
+            Field::SubResource => return optional(&mut fields.sub_resource, map),
+            Field::Name => return optional(&mut pod.name, map),
+            Field::GenerateName => return optional(&mut pod.generate_name, map),
+            Field::AccessToken => {
+                return optional(&mut pod.annotations.get_or_insert_default().access_token, map);
+            }
+            Field::PullSecrets => {
+                return optional(&mut pod.annotations.get_or_insert_default().pull_secrets, map);
+            }
+            Field::Mirror => return optional(&mut pod.annotations.get_or_insert_default().mirror, map),
+            Field::Injected => return optional(&mut pod.labels.get_or_insert_default().injected, map),
+            Field::ServiceAccountName => {
+                pod.service_account_name = map.next_value::<OptionalName>()?.0;
+                return Ok(());
+            }
+            Field::ImagePullSecretName => {
+                let name = map.next_value()?;
+                pod.image_pull_secrets.get_or_insert_default().push(name);
+                return Ok(());
+            }
+            Field::Image | Field::ImageReference => {
+                pod.images.extend(map.next_value::<Option<_>>()?);
+                return Ok(());
+            }
+        };
+        map.next_value_seed(self.at(place))
+    }
+}
+
+/// Reads a field that must not be `null`.
+fn required<'de, A: MapAccess<'de>, T: Deserialize<'de>>(
+    field: &mut Option<T>,
+    map: &mut A,
+) -> Result<(), A::Error> {
+    *field = Some(map.next_value()?);
+    Ok(())
+}
+
+/// Reads a text, for which `null` may stand.
+fn optional<'de, A: MapAccess<'de>>(field: &mut Option<Text<'de>>, map: &mut A) -> Result<(), A::Error> {
+    *field = map.next_value()?;
+    Ok(())
 }
 
 impl<'de> DeserializeSeed<'de> for Reader<'_, 'de> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_option(self)
+        if self.place.is_nullable() {
+            deserializer.deserialize_option(self)
+        } else {
+            self.visit_some(deserializer)
+        }
     }
 }
 
@@ -168,76 +330,20 @@ impl<'de> Visitor<'de> for Reader<'_, 'de> {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        let mut read = 0_u64;
         while let Some(key) = map.next_key::<Text<'_>>()? {
-            let inner = match (self.place, &*key) {
-                (Place::Review, "request") => Place::Request,
-                (Place::Request, "resource") => Place::Resource,
-                (Place::Request, "object") => Place::Pod,
-                (Place::Pod, "metadata") => Place::Metadata,
-                (Place::Pod, "spec") => Place::Spec,
-                (Place::Metadata, "annotations") => Place::Annotations,
-                (Place::Metadata, "labels") => Place::Labels,
-                (Place::Spec, "imagePullSecrets") => Place::ImagePullSecrets,
-                (Place::Spec, "containers" | "initContainers" | "ephemeralContainers") => Place::Containers,
-                (Place::Spec, "volumes") => Place::Volumes,
-                (Place::Volume, "image") => Place::ImageVolume,
-                (Place::Container, "image") | (Place::ImageVolume, "reference") => {
-                    let image: Option<_> = map.next_value()?;
-                    self.fields.pod.images.extend(image);
-                    continue;
-                }
-                (Place::ImagePullSecret, "name") => {
-                    let name: Option<_> = map.next_value()?;
-                    let names = &mut self.fields.pod.image_pull_secrets;
-                    names.get_or_insert_default().extend(name);
-                    continue;
-                }
-                (Place::Request, "namespace") => {
-                    self.fields.namespace = map.next_value()?;
-                    continue;
-                }
-                (Place::Request, "dryRun") => {
-                    self.fields.dry_run = map.next_value()?;
-                    continue;
-                }
-                (Place::Spec, "serviceAccountName") => {
-                    self.fields.pod.service_account_name = map.next_value::<OptionalName>()?.0;
-                    continue;
-                }
-                (place, key) => {
-                    match self.fields.text(place, key) {
-                        Some(text) => *text = map.next_value()?,
-                        None => drop(map.next_value::<IgnoredAny>()?),
-                    }
-                    continue;
-                }
+            let Some(field) = Field::at(self.place, &key) else {
+                map.next_value::<IgnoredAny>()?;
+                continue;
             };
-            map.next_value_seed(self.at(inner))?;
+            let bit = 1 << field as u32;
+            if read & bit != 0 {
+                return Err(Error::custom(format_args!("duplicate field `{}`", &*key)));
+            }
+            read |= bit;
+            self.read(field, &mut map)?;
         }
         Ok(())
-    }
-}
-
-impl<'a> Fields<'a> {
-    /// The field for the text of this key.
-    fn text(&mut self, place: Place, key: &str) -> Option<&mut Option<Text<'a>>> {
-        let pod = &mut self.pod;
-        Some(match (place, key) {
-            (Place::Review, "apiVersion") => &mut self.api_version,
-            (Place::Review, "kind") => &mut self.kind,
-            (Place::Request, "uid") => &mut self.uid,
-            (Place::Request, "operation") => &mut self.operation,
-            (Place::Request, "subResource") => &mut self.sub_resource,
-            (Place::Resource, "group") => &mut self.group,
-            (Place::Resource, "resource") => &mut self.resource,
-            (Place::Metadata, "name") => &mut pod.name,
-            (Place::Metadata, "generateName") => &mut pod.generate_name,
-            (Place::Annotations, "acr-pull.dev/access-token") => &mut pod.annotations.as_mut()?.access_token,
-            (Place::Annotations, "acr-pull.dev/pull-secrets") => &mut pod.annotations.as_mut()?.pull_secrets,
-            (Place::Annotations, "kubernetes.io/config.mirror") => &mut pod.annotations.as_mut()?.mirror,
-            (Place::Labels, "acr-pull.dev/injected") => &mut pod.labels.as_mut()?.injected,
-            _ => return None,
-        })
     }
 }
 

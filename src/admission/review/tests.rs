@@ -148,29 +148,50 @@ fn registries_of_all_images_are_compared_exactly() {
 }
 
 #[test]
-fn null_is_like_an_absent_field() {
+fn null_is_like_an_absent_field_where_a_field_is_optional() {
     for object in [
         json!(null),
-        json!({"metadata": null, "spec": null}),
         json!({
             "metadata": {"name": null, "generateName": null, "annotations": null, "labels": null},
-            "spec": {"serviceAccountName": null, "imagePullSecrets": null, "containers": null, "volumes": null},
+            "spec": {
+                "serviceAccountName": null,
+                "imagePullSecrets": null,
+                "containers": null,
+                "initContainers": [{"image": null}],
+                "volumes": [{"image": null}, {"image": {"reference": null}}],
+            },
         }),
     ] {
         let mut body = review(object);
-        body["request"]["dryRun"] = json!(null);
         body["request"]["subResource"] = json!(null);
         let body = body.to_string();
         let request = parse(body.as_bytes()).unwrap();
-        assert!(!request.dry_run);
         assert_eq!(request.reference_source(), Some(ReferenceSource::NamespaceLabel));
+        assert_eq!(request.object.registries().count(), 0);
         let expected = patch(&PodView::default(), &["a"]);
         assert_eq!(patch(&request.object, &["a"]), expected, "{body}");
     }
-    let images =
-        json!({"spec": {"containers": [null, {"image": null}], "volumes": [{"image": {"reference": null}}]}});
-    let body = review(images).to_string();
-    assert_eq!(parse(body.as_bytes()).unwrap().object.registries().count(), 0);
+}
+
+#[test]
+fn a_duplicate_field_is_refused() {
+    let body =
+        review(json!({"metadata": {"name": "a"}, "spec": {"containers": [{"image": "b"}]}})).to_string();
+    assert!(parse(body.as_bytes()).is_ok());
+    for field in [
+        r#""uid":"u-1""#,
+        r#""operation":"CREATE""#,
+        r#""name":"a""#,
+        r#""containers":[{"image":"b"}]"#,
+        r#""image":"b""#,
+    ] {
+        assert!(body.contains(field), "{body}");
+        let doubled = body.replacen(field, &format!("{field},{field}"), 1);
+        let (uid, problem) = parse(doubled.as_bytes()).unwrap_err();
+        assert_eq!(problem.reason, Reason::InvalidReview);
+        assert!(problem.to_string().contains("duplicate field"), "{problem}");
+        assert_eq!(uid.is_none(), field.contains("uid"), "{uid:?}");
+    }
 }
 
 #[test]
@@ -200,11 +221,14 @@ fn a_review_without_a_required_field_is_refused() {
 #[test]
 fn a_field_of_another_type_is_refused() {
     for object in [
-        json!({"metadata": []}),
+        json!({"metadata": null}),
         json!({"metadata": {"annotations": "x"}}),
         json!({"metadata": {"labels": {"acr-pull.dev/injected": true}}}),
         json!({"spec": {"containers": {}}}),
+        json!({"spec": null}),
         json!({"spec": {"containers": ["x"]}}),
+        json!({"spec": {"containers": [null]}}),
+        json!({"spec": {"imagePullSecrets": [{"name": null}]}}),
         json!({"spec": {"containers": [{"image": {}}]}}),
         json!({"spec": {"volumes": [{"image": "x"}]}}),
         json!({"spec": {"imagePullSecrets": [{"name": 1}]}}),
@@ -212,11 +236,8 @@ fn a_field_of_another_type_is_refused() {
     ] {
         let body = review(object.clone()).to_string();
         let (uid, problem) = parse(body.as_bytes()).unwrap_err();
-        assert_eq!(
-            (uid.as_deref(), problem.reason),
-            (Some("u-1"), Reason::InvalidReview),
-            "{object}"
-        );
+        assert_eq!(uid.as_deref(), Some("u-1"));
+        assert_eq!(problem.reason, Reason::InvalidReview, "{object}");
     }
 }
 
