@@ -34,9 +34,9 @@ const HANDSHAKE_START_TIMEOUT: Duration = Duration::from_secs(10);
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// From a response to the end of the next request head. The API server closes an idle connection after 90 s. It must
 /// close first: a request could arrive while the webhook closes the connection.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
-/// How often [`IDLE_TIMEOUT`] is checked for all connections. A timer for each connection would cost more, because each
-/// request would restart it.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(110);
+/// How often [`IDLE_TIMEOUT`] is checked for all connections, so that none is idle for more than 120 s. A timer for each
+/// connection would cost more, because each request would restart it.
 const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// The maximum size of a request head and of each part of a body. An API server's head has some hundred bytes. hyper
 /// accepts 100 headers.
