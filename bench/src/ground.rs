@@ -199,11 +199,6 @@ impl Asked {
         }
     }
 
-    /// The body of each request.
-    pub fn body(&self) -> &Path {
-        &self.body
-    }
-
     /// The request of a client without load, which keeps its connection from one copy of the request to the next.
     pub fn request(&self) -> reqwest::RequestBuilder {
         let ca = std::fs::read(&self.ca).expect("the file was written before");
