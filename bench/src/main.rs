@@ -157,8 +157,8 @@ impl Name {
                 each: Duration::from_millis(300),
             },
             false => hot::Rounds {
-                number: 15,
-                each: Duration::from_millis(1500),
+                number: 31,
+                each: Duration::from_secs(1),
             },
         };
         let part = match self {

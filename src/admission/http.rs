@@ -10,12 +10,12 @@ use axum::{
     body::{Body, Bytes},
     extract::{Request, State},
     handler::Handler,
-    http::{HeaderMap, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use futures::StreamExt;
 use serde_json::json;
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The maximum size of a body. A review contains an object, which etcd limits to 1.5 MiB by default, and the API server
@@ -125,18 +125,17 @@ pub fn service(admission: Admission) -> impl HttpService {
     mutate.with_state(Arc::new(Endpoint { admission, permits }))
 }
 
-/// The time-out of the API server, which is a parameter of the query.
-fn timeout(query: Option<&str>) -> Option<Cow<'_, str>> {
-    let mut parameters = form_urlencoded::parse(query?.as_bytes());
-    parameters
-        .find(|(name, _)| name == "timeout")
-        .map(|(_, value)| value)
+/// The time-out of the API server, which is a parameter of the query. A duration contains no character that is encoded.
+fn timeout_parameter(query: Option<&str>) -> Option<&str> {
+    query?
+        .split('&')
+        .find_map(|parameter| parameter.strip_prefix("timeout="))
 }
 
 /// Reads the head before the future exists, which would otherwise hold the head until the response.
 fn mutate(State(endpoint): State<Arc<Endpoint>>, request: Request) -> impl Future<Output = Response> {
     let (Parts { uri, headers, .. }, body) = request.into_parts();
-    let deadline = Deadline::from_query(timeout(uri.query()).as_deref());
+    let deadline = Deadline::from_query(timeout_parameter(uri.query()));
     let (is_json, content_length) = (is_json(&headers), content_length(&headers));
     async move {
         if is_json {
@@ -225,7 +224,7 @@ fn verdict_response(uid: &str, verdict: &Verdict) -> Response {
     }
     let mut json = Vec::with_capacity(TYPICAL_RESPONSE_BYTES);
     match serde_json::to_writer(&mut json, &AdmissionResponse::new(uid, verdict)) {
-        Ok(()) => (StatusCode::OK, [(header::CONTENT_TYPE, JSON)], json).into_response(),
+        Ok(()) => json_response(StatusCode::OK, json),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
@@ -247,7 +246,15 @@ fn error_response(status: StatusCode, message: &str) -> Response {
         "reason": reason,
         "code": status.as_u16(),
     });
-    (status, [(header::CONTENT_TYPE, JSON)], body.to_string()).into_response()
+    json_response(status, body.to_string())
+}
+
+fn json_response(status: StatusCode, json: impl Into<Body>) -> Response {
+    let mut response = Response::new(json.into());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
+    response
 }
 
 fn invalid_review(status: StatusCode, why: String) -> Response {
@@ -264,11 +271,16 @@ fn incomplete() -> Response {
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    headers
+    let Some(content_type) = headers
         .get(header::CONTENT_TYPE)
-        .and_then(|v| v.to_str().ok())
-        .and_then(|v| v.split(';').next())
-        .is_some_and(|v| v.trim().eq_ignore_ascii_case(JSON))
+        .and_then(|value| value.to_str().ok())
+    else {
+        return false;
+    };
+    let media_type = content_type
+        .split_once(';')
+        .map_or(content_type, |(media_type, _)| media_type);
+    media_type.trim_ascii().eq_ignore_ascii_case(JSON)
 }
 
 #[cfg(test)]
