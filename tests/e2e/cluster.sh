@@ -22,8 +22,9 @@ use_cluster() {
   if [[ -z ${ACR_PULL_CONTEXT:-} && $KUBECONFIG == "$own"*/kubeconfig ]]; then
     ACR_PULL_CLUSTER_NAME=${KUBECONFIG#"$own"}
     export CLUSTER=local ACR_PULL_CLUSTER_NAME=${ACR_PULL_CLUSTER_NAME%/kubeconfig}
-    # The kubectl of the same version.
+    # The kubectl of the same version, whose cache is removed with the cluster.
     KUBECTL=$("$local_cluster" kubectl)
+    export KUBECACHEDIR=${KUBECONFIG%/*}/kubectl-cache
   else
     KUBECTL=${KUBECTL:-kubectl}
     command -v "$KUBECTL" >/dev/null || die "kubectl is missing: install it, or set KUBECTL"

@@ -9,7 +9,7 @@ source "$here/provider.sh"
 source "$here/pods.sh"
 
 name=$1 state=$2 provider='' image=''
-export KUBECONFIG=$state/kubeconfig
+export KUBECONFIG=$state/kubeconfig KUBECACHEDIR=$state/kubectl-cache
 
 main() {
   local started=$SECONDS

@@ -24,6 +24,10 @@
 //! as in the webhook. mimalloc needs several times the memory, and a webhook needs all cores. musl is slower because its
 //! `memmove` copies backwards byte by byte, also if source and destination are the same, as in rustls
 //! (`DeframerVecBuffer::discard`) for each part of a record, and because its `malloc` maps and unmaps buffers of 16 KiB.
+//!
+//! Neither program has its functions in the order of their use (`--symbol-ordering-file` of lld). That halves the pages of
+//! code that a request runs, 135 in this program and 172 in the webhook, and saves both programs some percent of CPU time.
+//! But the order is a list of some hundred mangled names, which change with the compiler and with each dependency.
 
 use axum::{
     Router,

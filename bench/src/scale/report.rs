@@ -66,10 +66,10 @@ pub fn start((idle, floor): (Duration, Duration), starts: usize, all: &[Found]) 
         what,
         webhook: time(took),
         reference: format!(
-            "50 ms (the floor, without objects, answers after {})",
+            "30 ms (the floor, without objects, answers after {})",
             time(floor)
         ),
-        ratio: took.as_secs_f64() / 0.05,
+        ratio: took.as_secs_f64() / 0.03,
         target,
     };
     let mut rows = vec![row(

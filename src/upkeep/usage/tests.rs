@@ -70,6 +70,21 @@ fn pods_of(usage: &UsageIndex, name: &str, after: Option<&str>, limit: usize) ->
     pods.iter().map(|pod| pod.name.to_string()).collect()
 }
 
+#[test]
+fn the_pods_of_a_pull_secret_share_the_texts_of_its_namespace_and_its_name() {
+    let usage = synced(&[("one", "a,b"), ("two", "b"), ("three", "b")]);
+    let texts = |pod: &str| {
+        let index = usage.0.lock();
+        let (pod, names) = index.secrets_by_pod.get_key_value(&key(pod)).unwrap();
+        let name = names.iter().find(|name| **name == secret("b").name).unwrap();
+        (pod.namespace.as_ptr(), name.as_ptr())
+    };
+    assert_eq!(texts("two"), texts("one"));
+    assert_eq!(texts("three"), texts("one"));
+    usage.observe(&applied(pod("three", "a,b")));
+    assert_eq!(texts("three"), texts("one"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn nothing_is_unused_before_pods_are_listed_or_while_the_watch_fails() {
     let usage = UsageIndex::default();

@@ -24,12 +24,12 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{Arc, OnceLock},
 };
-use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 /// A running control plane.
 pub struct ControlPlane {
-    dir: TempDir,
+    /// It is removed when the control plane has ended.
+    dir: PathBuf,
     kubeconfig: PathBuf,
     /// It ends when its standard input closes, so it cannot outlive this process.
     child: Child,
@@ -108,8 +108,16 @@ impl ControlPlane {
     }
 
     fn launch(programs: &Path, flags: &[&str]) -> Self {
-        let dir = TempDir::with_prefix("acr-pull-webhook-test-").unwrap();
-        let mut child = Command::new(programs.join("control-plane"))
+        let dir = tempfile::Builder::new()
+            .prefix("acr-pull-webhook-test-")
+            .disable_cleanup(true)
+            .tempdir()
+            .unwrap();
+        // The control planes of a static outlive all code of this process, so a shell removes the folder.
+        let mut child = Command::new("sh")
+            .args(["-c", r#"dir=$1 && shift && "$@" || exit; rm -rf "$dir""#, "sh"])
+            .arg(dir.path())
+            .arg(programs.join("control-plane"))
             .arg("--dir")
             .arg(dir.path().join("cluster"))
             .args(flags.iter().map(|flag| format!("--api-server-flag={flag}")))
@@ -127,7 +135,7 @@ impl ControlPlane {
             .expect("the control plane starts; its own message is above");
         Self {
             kubeconfig: kubeconfig.into(),
-            dir,
+            dir: dir.path().to_owned(),
             child,
             prepared: OnceCell::new(),
         }
@@ -226,6 +234,10 @@ impl ControlPlane {
             .args(["-euo", "pipefail", "-c", line])
             .env("KUBECONFIG", &self.kubeconfig)
             .env("PATH", path)
+            // What kubectl learns about this cluster has no use after it.
+            .env("KUBECACHEDIR", self.dir.join("kubectl"))
+            // kubectl ends before garbage collection pays.
+            .env("GOGC", "off")
             .current_dir(root())
             .output()
             .await
@@ -321,7 +333,7 @@ impl ControlPlane {
             .unwrap();
         let mut config = serde_json::to_value(Kubeconfig::read_from(&self.kubeconfig).unwrap()).unwrap();
         config["users"][0]["user"] = serde_json::json!({"token": token.status.unwrap().token});
-        let path = self.dir.path().join("webhook.kubeconfig");
+        let path = self.dir.join("webhook.kubeconfig");
         std::fs::write(&path, config.to_string()).unwrap();
         path
     }
