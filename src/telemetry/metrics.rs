@@ -18,7 +18,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 use std::{
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, OnceLock, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
@@ -29,12 +29,18 @@ const LATENCY_BUCKETS: [f64; 14] = [
 /// The value of the label `reason` where there is no problem.
 const OK: &str = "Ok";
 
+/// The series that count and time the admissions of an outcome and a reason.
+type AdmissionSeries = (Counter, Histogram);
+
 /// The metrics. Clones share their values.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
     admissions: Family<AdmissionLabels, Counter>,
     admission_seconds: Family<OutcomeLabels, Histogram>,
+    /// The series of patched Pods, which nearly every admission needs: the look-ups in the families take a hundredth of
+    /// its CPU time.
+    patched: Arc<OnceLock<AdmissionSeries>>,
     upstream_calls: Family<CallResultLabels, Counter>,
     upstream_call_seconds: Family<CallLabels, Histogram>,
     issuing: Gauge,
@@ -65,6 +71,7 @@ impl Metrics {
             registry: Arc::new(Mutex::new(Registry::with_prefix("acr_pull_webhook"))),
             admissions: Family::default(),
             admission_seconds: Family::new_with_constructor(histogram),
+            patched: Arc::default(),
             upstream_calls: Family::default(),
             upstream_call_seconds: Family::new_with_constructor(histogram),
             issuing: Gauge::default(),
@@ -214,13 +221,24 @@ impl Metrics {
 
     /// Counts one answered admission request.
     pub fn count_admission(&self, outcome: AdmissionOutcome, problem: Option<&Problem>, took: Duration) {
+        let count = |(admissions, seconds): &AdmissionSeries| {
+            admissions.inc();
+            seconds.observe(took.as_secs_f64());
+        };
+        let series = || self.admission_series(outcome, problem);
+        match (outcome, problem) {
+            (AdmissionOutcome::Patched, None) => count(self.patched.get_or_init(series)),
+            _ => count(&series()),
+        }
+    }
+
+    fn admission_series(&self, outcome: AdmissionOutcome, problem: Option<&Problem>) -> AdmissionSeries {
         let reason = problem.map_or(OK, |p| p.reason.as_str());
-        self.admissions
-            .get_or_create(&AdmissionLabels { outcome, reason })
-            .inc();
-        self.admission_seconds
-            .get_or_create(&OutcomeLabels { outcome })
-            .observe(took.as_secs_f64());
+        let admissions = self
+            .admissions
+            .get_or_create(&AdmissionLabels { outcome, reason });
+        let seconds = self.admission_seconds.get_or_create(&OutcomeLabels { outcome });
+        (admissions.clone(), seconds.clone())
     }
 
     /// Runs one call, counting and timing it.
