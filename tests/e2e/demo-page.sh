@@ -30,7 +30,9 @@ indented() {
 
 ended() {
   printf '\n'
-  if (($1)); then
+  if (($1 > 128)); then
+    printf 'demo: stopped after %d s in step %d of %d\n' "$SECONDS" "$number" "$steps"
+  elif (($1)); then
     printf 'demo: failed after %d s in step %d of %d; the reason is above\n' "$SECONDS" "$number" "$steps"
   else
     printf 'demo: ok\n'

@@ -17,6 +17,9 @@ steps=5 number=0
 
 main() {
   trap 'ended $?' EXIT
+  # Without these, the status of a demo that a signal ends would be that of the last command, which may be 0.
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
   step "A cluster"
   check_requirements
   start_cluster
