@@ -15,10 +15,10 @@ use std::{
 };
 use tempfile::TempDir;
 use testkit::{
-    control_plane::signal,
     env::TestEnv,
     eventually,
     objects::dry_run,
+    process::signal,
     webhook::{Webhook, write_certificate},
 };
 use tokio::{

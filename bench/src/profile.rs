@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 use tempfile::TempDir;
-use testkit::{control_plane::signal, webhook::program};
+use testkit::{process::signal, webhook::program};
 
 const LOAD: Load = Load {
     connections: 16,

@@ -136,7 +136,7 @@ fn add_calls(metrics: &str, counters: &mut BTreeMap<String, Calls>) {
     }
 }
 
-/// Whether a call with this outcome probably did not reach the host, or got no complete response.
+/// Whether a call with this outcome probably did not reach the host, or received no complete response.
 fn is_unanswered(reason: problem::Reason) -> bool {
     use problem::Reason;
     matches!(

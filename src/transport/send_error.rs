@@ -1,4 +1,4 @@
-//! Why a request to a host outside the cluster got no response, and what a person can do about it.
+//! Why a request to a host outside the cluster received no response, and what a person can do about it.
 
 use crate::problem::{Problem, Reason};
 use hyper_util::client::proxy::matcher::Matcher;

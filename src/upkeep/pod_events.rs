@@ -29,7 +29,7 @@ const MAX_REPORTED: usize = 10_000;
 /// How long to wait after a Pod could not be read.
 const RETRY_DELAY: Duration = Duration::from_secs(30);
 
-/// The Pods that have got Events, and the pull secrets whose Pods may need one.
+/// The Pods about which Events were written, and the pull secrets whose Pods may need one.
 pub struct PodEvents {
     pub(super) queue: Queue,
     limiter: RateLimiter,

@@ -1,6 +1,6 @@
 //! A real Kubernetes control plane, started once for all tests of this run.
 
-use crate::programs;
+use crate::{process, programs};
 use acr_pull_webhook::crds;
 use k8s_openapi::api::{
     admissionregistration::v1::{
@@ -24,6 +24,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{Arc, OnceLock},
 };
+use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 /// A running control plane.
@@ -108,18 +109,14 @@ impl ControlPlane {
     }
 
     fn launch(programs: &Path, flags: &[&str]) -> Self {
-        let dir = tempfile::Builder::new()
-            .prefix("acr-pull-webhook-test-")
-            .disable_cleanup(true)
-            .tempdir()
-            .unwrap();
         // The control planes of a static outlive all code of this process, so a shell removes the folder.
+        let dir = TempDir::with_prefix("acr-pull-webhook-test-").unwrap().keep();
         let mut child = Command::new("sh")
             .args(["-c", r#"dir=$1 && shift && "$@" || exit; rm -rf "$dir""#, "sh"])
-            .arg(dir.path())
+            .arg(&dir)
             .arg(programs.join("control-plane"))
             .arg("--dir")
-            .arg(dir.path().join("cluster"))
+            .arg(dir.join("cluster"))
             .args(flags.iter().map(|flag| format!("--api-server-flag={flag}")))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -135,7 +132,7 @@ impl ControlPlane {
             .expect("the control plane starts; its own message is above");
         Self {
             kubeconfig: kubeconfig.into(),
-            dir: dir.path().to_owned(),
+            dir,
             child,
             prepared: OnceCell::new(),
         }
@@ -207,12 +204,12 @@ impl ControlPlane {
 
     /// Stops it as it is: it takes connections, and says nothing.
     pub async fn freeze_api_server(&self) {
-        signal(self.api_server_process(), "STOP").await;
+        process::signal(self.api_server_process(), "STOP").await;
     }
 
     /// It goes on.
     pub async fn thaw_api_server(&self) {
-        signal(self.api_server_process(), "CONT").await;
+        process::signal(self.api_server_process(), "CONT").await;
     }
 
     fn api_server_process(&self) -> u32 {
@@ -337,16 +334,6 @@ impl ControlPlane {
         std::fs::write(&path, config.to_string()).unwrap();
         path
     }
-}
-
-/// Sends a process a signal by name.
-pub async fn signal(process: u32, name: &str) {
-    let process = process.to_string();
-    let sent = tokio::process::Command::new("kill")
-        .args(["-s", name, &process])
-        .status()
-        .await;
-    assert!(sent.unwrap().success());
 }
 
 pub(crate) async fn client(kubeconfig: &Path, impersonate: Option<String>) -> Client {

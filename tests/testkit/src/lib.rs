@@ -13,6 +13,7 @@ mod eventually;
 pub mod https_server;
 pub mod namespace;
 pub mod objects;
+pub mod process;
 pub mod programs;
 pub mod review;
 mod run;

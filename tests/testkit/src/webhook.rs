@@ -3,7 +3,7 @@
 use crate::{
     azure::{Azure, IDENTITY_HEADER},
     control_plane::{self, ControlPlane, NAMESPACE},
-    eventually, speed,
+    eventually, process, speed,
 };
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
@@ -235,7 +235,7 @@ impl Webhook {
 
     /// Sends a signal by name.
     pub async fn signal(&self, name: &str) {
-        control_plane::signal(self.process(), name).await;
+        process::signal(self.process(), name).await;
     }
 }
 
