@@ -38,8 +38,8 @@ pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
     admissions: Family<AdmissionLabels, Counter>,
     admission_seconds: Family<OutcomeLabels, Histogram>,
-    /// The series of patched Pods, which nearly every admission needs: the look-ups in the families take a hundredth of
-    /// its CPU time.
+    /// The series of patched Pods, which most admissions need. A look-up in the families would hash the labels and take a
+    /// lock for each admission, twice.
     patched: Arc<OnceLock<AdmissionSeries>>,
     upstream_calls: Family<CallResultLabels, Counter>,
     upstream_call_seconds: Family<CallLabels, Histogram>,

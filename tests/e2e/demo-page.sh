@@ -30,11 +30,10 @@ indented() {
 
 ended() {
   printf '\n'
-  if (($1 > 128)); then
-    printf 'demo: stopped after %d s in step %d of %d\n' "$SECONDS" "$number" "$steps"
-  elif (($1)); then
-    printf 'demo: failed after %d s in step %d of %d; the reason is above\n' "$SECONDS" "$number" "$steps"
-  else
-    printf 'demo: ok\n'
-  fi
+  case $1 in
+  0) printf 'demo: ok\n' ;;
+  # SIGINT and SIGTERM. A command that another signal killed has failed.
+  130 | 143) printf 'demo: stopped after %d s in step %d of %d\n' "$SECONDS" "$number" "$steps" ;;
+  *) printf 'demo: failed after %d s in step %d of %d; the reason is above\n' "$SECONDS" "$number" "$steps" ;;
+  esac
 }

@@ -41,8 +41,10 @@ impl Cluster {
 
     /// `kubectl` with these words as arguments.
     pub fn kubectl(&self, line: &str) -> Run {
+        let kubeconfig = self.control_plane.kubeconfig();
         Run::new(self.control_plane.kubectl())
-            .env("KUBECONFIG", self.control_plane.kubeconfig())
+            .env("KUBECONFIG", kubeconfig)
+            .env("KUBECACHEDIR", kubeconfig.with_file_name("kubectl-cache"))
             .args(line.split_whitespace())
     }
 

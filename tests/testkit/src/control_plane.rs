@@ -232,7 +232,7 @@ impl ControlPlane {
             .env("KUBECONFIG", &self.kubeconfig)
             .env("PATH", path)
             // What kubectl learns about this cluster has no use after it.
-            .env("KUBECACHEDIR", self.dir.join("kubectl"))
+            .env("KUBECACHEDIR", self.kubeconfig.with_file_name("kubectl-cache"))
             // kubectl ends before garbage collection pays.
             .env("GOGC", "off")
             .current_dir(root())
