@@ -70,9 +70,7 @@ async fn a_broken_release_is_repaired_by_the_printed_command() {
         assert!(repaired.status.success(), "{command}: {repaired:?}");
         eventually(&format!("{line} is repaired"), async || {
             let (code, findings) = check().await;
-            if code != Some(0) {
-                eprintln!("{findings:#?}");
-            }
+            testkit::observe(json!(findings));
             (code == Some(0)).then_some(())
         })
         .await;

@@ -188,9 +188,7 @@ impl Installation {
     pub async fn wait_until_well(&self, arguments: &str) {
         eventually(&format!("check {arguments} finds nothing wrong"), async || {
             let report = self.check(arguments).await;
-            if report.code != 0 {
-                eprintln!("not yet: {:#?}", report.findings());
-            }
+            testkit::observe(json!(report.findings()));
             (report.code == 0).then_some(())
         })
         .await;

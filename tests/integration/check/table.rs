@@ -90,9 +90,7 @@ impl Row {
         self.correct(installation, own, report).await;
         eventually(&format!("{} is corrected", self.name), async || {
             let report = installation.run(arguments).await;
-            if report.code != 0 {
-                eprintln!("{} not yet: {:#?}", self.name, report.findings());
-            }
+            testkit::observe(json!(report.findings()));
             (report.code == 0).then_some(())
         })
         .await;
@@ -103,14 +101,11 @@ impl Row {
         eventually(&format!("{}: {} is found", self.name, self.reason), async || {
             let report = installation.run(arguments).await;
             let is_found = report.has(self.reason) && report.code == self.code;
-            if !is_found {
-                eprintln!(
-                    "{} not found yet: {} {:#?}",
-                    self.name,
-                    report.code,
-                    report.findings()
-                );
-            }
+            testkit::observe(format!(
+                "exit status {}: {}",
+                report.code,
+                json!(report.findings())
+            ));
             is_found.then_some(report)
         })
         .await

@@ -1,6 +1,9 @@
 //! Waiting for a condition.
 
-use crate::{run::waiting_for, speed};
+use crate::{
+    run::{last_observed, waiting_for},
+    speed,
+};
 use std::time::{Duration, Instant};
 
 /// The longest wait is for the garbage collector of Kubernetes, which looks for new kinds every 30 s.
@@ -30,7 +33,7 @@ pub async fn eventually_within<T>(nominal: Duration, what: &str, check: impl Asy
         }
     });
     let Ok(found) = found.await else {
-        panic!("not within {:?}: {what}", began.elapsed());
+        panic!("not within {:?}: {what}{}", began.elapsed(), last_observed());
     };
     found
 }

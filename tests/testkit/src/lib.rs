@@ -21,5 +21,5 @@ pub mod speed;
 pub mod webhook;
 
 pub use eventually::{eventually, eventually_within};
-pub use run::{allow_more_time, run, waiting_for};
+pub use run::{allow_more_time, observe, run, waiting_for};
 pub use testkit_macros::test;

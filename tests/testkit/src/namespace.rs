@@ -5,6 +5,7 @@ use crate::{
     control_plane::apply,
     eventually,
     objects::{ANNOTATION, dry_run, from, generator_spec},
+    observe,
 };
 use acr_pull_webhook::{
     generator::ACRAccessToken,
@@ -110,7 +111,7 @@ impl TestNamespace {
 
     /// Creates a Pod that may be refused.
     pub async fn try_create_pod(&self, pod: &Pod) -> kube::Result<Pod> {
-        self.pods().create(&PostParams::default(), pod).await
+        observed(self.pods().create(&PostParams::default(), pod).await)
     }
 
     /// Creates a Pod as a controller does: it repeats the creation until the Pod is admitted.
@@ -119,7 +120,7 @@ impl TestNamespace {
     }
 
     pub async fn dry_run_pod(&self, pod: &Pod) -> kube::Result<Pod> {
-        self.pods().create(&dry_run(), pod).await
+        observed(self.pods().create(&dry_run(), pod).await)
     }
 
     /// Creates a Pod that must be refused, and returns the refusal.
@@ -242,6 +243,16 @@ impl TestNamespace {
         assert_eq!(entry["auth"], STANDARD.encode(format!("{user}:{password}")));
         (user.to_owned(), password.to_owned())
     }
+}
+
+/// Records the result of an attempt to create a Pod, which many tests repeat until it is the expected one.
+fn observed(attempt: kube::Result<Pod>) -> kube::Result<Pod> {
+    match &attempt {
+        Ok(_) => observe("the API server admits the Pod"),
+        Err(kube::Error::Api(status)) => observe(&status.message),
+        Err(error) => observe(error),
+    }
+    attempt
 }
 
 impl Serialize for TestNamespace {

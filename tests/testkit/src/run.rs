@@ -3,6 +3,7 @@
 
 use crate::speed;
 use std::{
+    fmt::Display,
     io::Write,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{Arc, Mutex, mpsc},
@@ -28,6 +29,7 @@ struct Progress {
     began: Instant,
     nominal: Mutex<Duration>,
     waits: Mutex<Vec<String>>,
+    observed: Mutex<Option<String>>,
 }
 
 impl Progress {
@@ -36,6 +38,7 @@ impl Progress {
             began: Instant::now(),
             nominal: Mutex::new(nominal),
             waits: Mutex::default(),
+            observed: Mutex::default(),
         }
     }
 
@@ -120,6 +123,21 @@ pub fn waiting_for(what: &str) -> Waiting {
     }
 }
 
+/// Records what the current test observed last, for the message of a wait that ends without its condition: a condition
+/// alone does not say why it is not met.
+pub fn observe(what: impl Display) {
+    let _ = PROGRESS.try_with(|progress| *progress.observed.lock().unwrap() = Some(what.to_string()));
+}
+
+/// The last observation of the current test, as the end of a message.
+pub(crate) fn last_observed() -> String {
+    let observed = PROGRESS.try_with(|progress| progress.observed.lock().unwrap().clone());
+    match observed {
+        Ok(Some(observed)) => format!("; the last observation: {observed}"),
+        Ok(None) | Err(_) => String::new(),
+    }
+}
+
 /// Removes what the test waits for from the report when it is dropped.
 pub struct Waiting {
     what: String,
@@ -139,7 +157,7 @@ impl Drop for Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eventually;
+    use crate::{eventually, eventually_within};
 
     fn message_of(nominal: Duration, test: impl Future<Output = ()>) -> Option<String> {
         let ended = catch_unwind(AssertUnwindSafe(|| run_for(nominal, "the_test", test)));
@@ -160,6 +178,20 @@ mod tests {
         assert!(message.starts_with("the_test has not ended after "), "{message}");
         let waits = "It waits for: the first condition; the second condition";
         assert!(message.ends_with(waits), "{message}");
+    }
+
+    #[test]
+    fn a_wait_without_its_condition_fails_with_the_last_observation() {
+        let message = message_of(Duration::from_secs(60), async {
+            eventually_within(Duration::from_millis(1), "the condition", async || {
+                observe("a refusal");
+                None::<()>
+            })
+            .await;
+        });
+        let message = message.expect("the test fails");
+        let end = ": the condition; the last observation: a refusal";
+        assert!(message.ends_with(end), "{message}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     process::Stdio,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -44,6 +44,9 @@ pub struct Webhook {
 
 /// The Secret with the secret path of all webhooks of a control plane: the deployed account may read it.
 pub const SECRET: &str = "acr-pull-webhook-certificates";
+
+/// How much of the webhook's log is printed when a test fails.
+const LINES_AFTER_FAILURE: usize = 20;
 
 /// The program. Cargo sets the variable for the tests of its package; other programs have to set it.
 pub fn program() -> std::ffi::OsString {
@@ -244,6 +247,23 @@ pub async fn path(client: &kube::Client) -> String {
     let secrets = Api::<Secret>::namespaced(client.clone(), NAMESPACE);
     let data = secrets.get(SECRET).await.unwrap().data.unwrap();
     format!("/mutate/{}", std::str::from_utf8(&data["path"].0).unwrap())
+}
+
+/// The log of a failed test is the only trace of its webhook.
+impl Drop for Webhook {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_brief = |line: &&String| !line.contains("\"TRACE\"") && !line.contains("\"DEBUG\"");
+        let lines: Vec<_> = log.iter().filter(is_brief).collect();
+        let first = lines.len().saturating_sub(LINES_AFTER_FAILURE);
+        eprintln!("the last {} lines of the webhook's log:", lines.len() - first);
+        for line in &lines[first..] {
+            eprintln!("{line}");
+        }
+    }
 }
 
 fn spawn(mut command: Command, folder: &Path, kubeconfig: &Path, azure: &Azure, flags: &[String]) -> Child {
