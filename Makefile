@@ -115,6 +115,8 @@ lint-rust: tools
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	tests/rooms.sh
+	@! git grep --line-number 'env!("CARGO_MANIFEST_DIR")' -- '*.rs' || \
+	  { echo "find the folder at run time: clones that share a target folder run each other's programs"; exit 1; }
 	@source deploy/lib.sh; copy=$$(mktemp -d); trap 'rm -rf "$$copy"' EXIT; copy_sources "$$copy"; \
 	cargo metadata --locked --no-deps --format-version 1 --manifest-path "$$copy/Cargo.toml" >/dev/null || \
 	  die "copy_sources in deploy/lib.sh, which 'make reproducible' and 'make sbom' use, does not copy the whole workspace"

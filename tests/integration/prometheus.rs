@@ -17,10 +17,10 @@ use std::{path::PathBuf, time::Instant};
 use tempfile::TempDir;
 use testkit::{
     azure::token_lifetime,
-    control_plane::root,
     env::TestEnv,
     eventually,
     objects::{pod, pod_of, pull_secret_name, unnamed_pod},
+    repository::root,
 };
 
 const IN_USE: &str = "sum(max by (ready, reason, used) (acr_pull_webhook_pull_secrets{used=\"true\"}))";

@@ -25,5 +25,5 @@ pub const NAME: &str = "acr-pull-webhook";
 
 /// The absolute path of a file in this repository.
 pub fn repository(path: impl AsRef<Path>) -> PathBuf {
-    testkit::control_plane::root().canonicalize().unwrap().join(path)
+    testkit::repository::root().join(path)
 }

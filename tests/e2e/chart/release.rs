@@ -17,10 +17,11 @@ use kube::{
     api::{DeleteParams, ListParams, LogParams},
 };
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, path::Path, process::Stdio};
+use std::{collections::BTreeMap, process::Stdio};
 use testkit::{
     namespace::TestNamespace,
     objects::{unnamed_pod, with_account},
+    repository::root,
 };
 use tokio::{io::AsyncWriteExt, process::Command};
 
@@ -233,8 +234,7 @@ pub fn chart() -> String {
 
 /// The path of a file in this repository.
 pub fn repository(path: &str) -> String {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    root.join(path).to_str().unwrap().to_owned()
+    root().join(path).to_str().unwrap().to_owned()
 }
 
 /// Deletes an object if it exists, and waits until it is gone.

@@ -10,7 +10,8 @@ pub mod scenario;
 pub mod webhook;
 
 use kube::{Client, Config};
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{process::Stdio, time::Duration};
+use testkit::repository::root;
 use tokio::process::Command;
 
 /// Kubelets retry a pull with a back-off, and webhooks are rolled out one replica after the other.
@@ -38,7 +39,7 @@ pub async fn eventually<T>(what: &str, check: impl AsyncFn() -> Option<T>) -> T 
 
 /// Runs one of the scripts in this folder.
 pub async fn script(name: &str, arguments: impl IntoIterator<Item = String>) {
-    let status = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join(name))
+    let status = Command::new(root().join("tests/e2e").join(name))
         .args(arguments)
         .stdin(Stdio::null())
         .status()

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{net::SocketAddr, ops::Range, path::Path, process::Stdio};
 use tempfile::TempDir;
-use testkit::{control_plane::root, eventually, programs::built_by};
+use testkit::{eventually, programs::built_by, repository::root};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},

@@ -1,6 +1,6 @@
 //! A real Kubernetes control plane, started once for all tests of this run.
 
-use crate::{process, programs};
+use crate::{process, programs, repository::root};
 use acr_pull_webhook::crds;
 use k8s_openapi::api::{
     admissionregistration::v1::{
@@ -71,11 +71,6 @@ pub fn for_elections() -> &'static Arc<ControlPlane> {
 pub fn for_stolen_credentials() -> &'static Arc<ControlPlane> {
     static FOR_STOLEN_CREDENTIALS: OnceLock<Arc<ControlPlane>> = OnceLock::new();
     FOR_STOLEN_CREDENTIALS.get_or_init(|| Arc::new(ControlPlane::start()))
-}
-
-/// The root of the repository.
-pub fn root() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
 impl ControlPlane {

@@ -15,6 +15,7 @@ pub mod namespace;
 pub mod objects;
 pub mod process;
 pub mod programs;
+pub mod repository;
 pub mod review;
 mod run;
 pub mod speed;

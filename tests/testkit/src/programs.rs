@@ -1,6 +1,6 @@
 //! Programs that scripts of this repository build, and what they print.
 
-use crate::control_plane::root;
+use crate::repository::root;
 use serde_json::Value;
 use std::{
     path::{Path, PathBuf},

@@ -16,7 +16,10 @@ pub mod reasons;
 pub mod resources;
 mod text;
 
-use std::path::{Path, PathBuf};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
 
 /// A document or a page cannot be generated or checked.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +45,11 @@ impl DocumentError {
     }
 }
 
-/// The absolute path of a file in this repository.
+/// The absolute path of a file in this repository, which is the one of the current folder.
 pub fn repository(path: impl AsRef<Path>) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
+    let folder = env::current_dir().unwrap_or_default();
+    let root = folder
+        .ancestors()
+        .find(|folder| folder.join("tools/documents").is_dir());
+    root.unwrap_or(&folder).join(path)
 }

@@ -2,7 +2,7 @@
 //! too.
 
 use std::{
-    fs,
+    env, fs,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -62,9 +62,11 @@ impl Drop for Registry {
     }
 }
 
-/// The root of the repository.
+/// The root of the repository. It is found at run time: with a target folder that several clones share, cargo runs a
+/// program that was compiled in another clone.
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    env::current_dir()
+        .unwrap()
         .ancestors()
         .find(|folder| folder.join("tests/registry/build.sh").exists())
         .unwrap()
