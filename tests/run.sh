@@ -11,20 +11,28 @@ work=$(mktemp -d)
 kind_log=$work/log
 kind_tests='' other_tests=''
 
+# timed COMMAND...: runs COMMAND, and prints how long it took.
+timed() {
+  local started=$SECONDS
+  "$@"
+  say "$*: $((SECONDS - started)) s"
+}
+
 run_kind_tests() {
   # The end-to-end tests need this program, whose build takes minutes. cargo lets them wait for it.
   [[ -n ${IMAGE:-} ]] || deploy/binary.sh acr-pull-webhook "${PROFILE:-release}" "$work/acr-pull-webhook" &
   # First, because it compares what is on the machine before and after its cluster.
-  tests/kind/test.sh
-  tests/e2e/run.sh
+  timed tests/kind/test.sh
+  timed tests/e2e/run.sh
 }
 
 run_other_tests() {
-  # As many at a time as there are processors: more integration tests would delay the tests on kind clusters too much.
-  cargo test --locked --workspace --exclude e2e
-  tests/registry/test.sh
-  bench/run.sh --smoke
-  tests/cluster/test.sh
+  # Integration tests wait for Kubernetes half of the time, so there are more of them at a time than processors. Twice as
+  # many would delay the tests on kind clusters too much.
+  RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) * 3 / 2))} timed cargo test --locked --workspace --exclude e2e
+  timed tests/registry/test.sh
+  timed bench/run.sh --smoke
+  timed tests/cluster/test.sh
 }
 
 # Stops what still runs, and waits until it has removed its clusters.
