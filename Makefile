@@ -92,7 +92,7 @@ bench: ## Benchmark against a baseline, about half an hour on an idle machine; w
 	@bench/run.sh $(PART)
 
 .PHONY: flame-graphs
-flame-graphs: ## Draw bench/flame-webhook.svg and bench/flame-floor.svg: where warm admissions spend CPU time
+flame-graphs: ## Draw bench/flame-webhook.svg and bench/flame-baseline.svg: where warm admissions spend CPU time
 	@bench/run.sh --profile bench
 
 .PHONY: test-cluster

@@ -10,7 +10,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../deploy/lib.sh"
 
 main() {
-  local arguments=("$@") smoke='' oha peer floor webhook built malloc
+  local arguments=("$@") smoke='' oha peer baseline webhook built malloc
   case ${1:-} in
   '') arguments=(--out "$root/bench") ;;
   --smoke) smoke=yes ;;
@@ -35,18 +35,18 @@ main() {
   fi
   built=$(realpath -m "${CARGO_TARGET_DIR:-target}")/$([[ $smoke ]] && echo debug || echo benchmark)
   progress "building the benchmark" cargo build --locked --profile "$([[ $smoke ]] && echo dev || echo benchmark)" \
-    --package bench --package floor --package acr-pull-webhook --bins
-  floor=$built/floor webhook=$built/acr-pull-webhook
+    --package bench --package baseline --package acr-pull-webhook --bins
+  baseline=$built/baseline webhook=$built/acr-pull-webhook
   if [[ -z $smoke ]]; then
-    # As it is released, and the floor in the same way.
-    floor=$(cache_dir)/bench/floor webhook=$(cache_dir)/bench/acr-pull-webhook
-    deploy/binary.sh floor release "$floor"
+    # As it is released, and the baseline in the same way.
+    baseline=$(cache_dir)/bench/baseline webhook=$(cache_dir)/bench/acr-pull-webhook
+    deploy/binary.sh baseline release "$baseline"
     deploy/binary.sh acr-pull-webhook release "$webhook"
   fi
   # The settings of malloc in the image.
   mapfile -t malloc < <(grep -o 'MALLOC_[A-Z_]*=[0-9]*' Containerfile)
-  exec env "${malloc[@]}" "CARGO_BIN_EXE_acr-pull-webhook=$webhook" "$built/bench" --oha "$oha" --floor "$floor" \
-    --floor-dynamic "$built/floor" --webhook-dynamic "$built/acr-pull-webhook" "${arguments[@]}"
+  exec env "${malloc[@]}" "CARGO_BIN_EXE_acr-pull-webhook=$webhook" "$built/bench" --oha "$oha" --baseline "$baseline" \
+    --baseline-dynamic "$built/baseline" --webhook-dynamic "$built/acr-pull-webhook" "${arguments[@]}"
 }
 
 build_peer() {

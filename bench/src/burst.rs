@@ -2,7 +2,7 @@
 
 use crate::{
     crowd::Crowd,
-    ground::{Asked, Floor},
+    ground::{Asked, Baseline},
     load::{Lasts, Load, load},
     report::{Curve, Curves, Part, Row, Target, median, time},
     tools::Tools,
@@ -22,7 +22,7 @@ pub async fn measure(tools: &Tools, sizes: &[usize], rounds: usize) -> Part {
     let files = TempDir::with_prefix("acr-pull-webhook-bench-").expect("a temporary folder can be made");
     let other = crowd.env.replica().await;
     let webhooks = [&crowd.env.webhook, &other];
-    let floors = [Floor::start(tools).await, Floor::start(tools).await];
+    let baselines = [Baseline::start(tools).await, Baseline::start(tools).await];
     let askers = webhooks.map(|webhook| crowd.asker(webhook));
     // The connections to Azure are open.
     for (n, asker) in askers.iter().enumerate() {
@@ -41,17 +41,17 @@ pub async fn measure(tools: &Tools, sizes: &[usize], rounds: usize) -> Part {
                 let name = format!("{name}-{all}");
                 Asked::new(files.path(), &name, url, ca_pem, process, &body)
             };
-            let of_floors = floors
+            let of_baselines = baselines
                 .each_ref()
-                .map(|f| asked("floor", &f.url, &f.ca_pem, f.process()));
+                .map(|f| asked("baseline", &f.url, &f.ca_pem, f.process()));
             let of_webhooks = webhooks.map(|w| asked("webhook", &w.url(), &w.ca_pem, w.process()));
-            let floor = burst(tools, &of_floors, size).await;
-            bursts.push((cold, floor, burst(tools, &of_webhooks, size).await));
+            let baseline = burst(tools, &of_baselines, size).await;
+            bursts.push((cold, baseline, burst(tools, &of_webhooks, size).await));
             sequences = sequences.max(crowd.sequences(all));
         }
-        let [cold, floor, took] = medians(&bursts);
+        let [cold, baseline, took] = medians(&bursts);
         rows.extend(rows_of(size, &bursts, sequences));
-        for (curve, took) in curves.iter_mut().zip([cold + floor, took]) {
+        for (curve, took) in curves.iter_mut().zip([cold + baseline, took]) {
             curve.push((size as f64, took.as_secs_f64()));
         }
     }
@@ -60,7 +60,7 @@ pub async fn measure(tools: &Tools, sizes: &[usize], rounds: usize) -> Part {
         how: format!(
             "Pods of one identity at the same time, on {CONNECTIONS} connections to each of {REPLICAS} replicas, which do not have \
              a token for it yet; Azure delays each hop by {}. The reference is one cold admission plus the duration of the same \
-             burst on {REPLICAS} floors. Medians of {rounds}.",
+             burst on {REPLICAS} baselines. Medians of {rounds}.",
             time(DELAY),
         ),
         rows,
@@ -70,13 +70,14 @@ pub async fn measure(tools: &Tools, sizes: &[usize], rounds: usize) -> Part {
 
 /// The two rows of a size: the time, and the number of tokens.
 fn rows_of(size: usize, bursts: &[(Duration, Duration, Duration)], sequences: usize) -> [Row; 2] {
-    let [cold, floor, took] = medians(bursts);
-    let ratio = |(cold, floor, took): &(Duration, Duration, Duration)| took.div_duration_f64(*cold + *floor);
+    let [cold, baseline, took] = medians(bursts);
+    let ratio =
+        |(cold, baseline, took): &(Duration, Duration, Duration)| took.div_duration_f64(*cold + *baseline);
     [
         Row {
             what: format!("{size} Pods: until the last one is admitted"),
             webhook: time(took),
-            reference: format!("cold {} + floor {}", time(cold), time(floor)),
+            reference: format!("cold {} + baseline {}", time(cold), time(baseline)),
             ratio: median(bursts.iter().map(ratio)),
             target: Some(Target::AtMost(1.0)),
         },
@@ -90,7 +91,7 @@ fn rows_of(size: usize, bursts: &[(Duration, Duration, Duration)], sequences: us
     ]
 }
 
-/// The medians of one cold admission, of the floors and of the webhooks.
+/// The medians of one cold admission, of the baselines and of the webhooks.
 fn medians(bursts: &[(Duration, Duration, Duration)]) -> [Duration; 3] {
     [
         median(bursts.iter().map(|b| b.0)),
@@ -99,7 +100,7 @@ fn medians(bursts: &[(Duration, Duration, Duration)]) -> [Duration; 3] {
     ]
 }
 
-/// The plot of one cold admission with the floors, and of the webhooks.
+/// The plot of one cold admission with the baselines, and of the webhooks.
 fn plot([of_bound, of_webhook]: [Vec<(f64, f64)>; 2]) -> Curves {
     Curves {
         file: "burst.svg",
@@ -108,7 +109,7 @@ fn plot([of_bound, of_webhook]: [Vec<(f64, f64)>; 2]) -> Curves {
         y: "s",
         curves: vec![
             Curve {
-                name: "cold + floor".to_owned(),
+                name: "cold + baseline".to_owned(),
                 points: of_bound,
             },
             Curve {

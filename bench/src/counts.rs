@@ -2,7 +2,7 @@
 //! program.
 
 use crate::{
-    ground::{Asked, Floor, Ground},
+    ground::{Asked, Baseline, Ground},
     report::{Part, Row, Target},
     tools::Tools,
 };
@@ -35,30 +35,30 @@ const ALLOCATIONS: Counter = Counter {
     position: 1,
 };
 
-/// `max_ratio` limits the instructions of the webhook, relative to those of the floor.
+/// `max_ratio` limits the instructions of the webhook, relative to those of the baseline.
 pub async fn measure(tools: &Tools, ground: &Ground, requests: usize, max_ratio: f64) -> Part {
     let webhook = testkit::webhook::program();
-    let count = async |counter: Counter, floor: &Path, webhook: &Path| {
+    let count = async |counter: Counter, baseline: &Path, webhook: &Path| {
         // The cost of the start is in both counts, and not in their difference.
         let [few, many] = [requests, 3 * requests];
-        let floor = [
-            counter.floor(ground, floor, few).await,
-            counter.floor(ground, floor, many).await,
+        let baseline = [
+            counter.baseline(ground, baseline, few).await,
+            counter.baseline(ground, baseline, many).await,
         ];
         let webhook = [
             counter.webhook(ground, webhook, few).await,
             counter.webhook(ground, webhook, many).await,
         ];
-        [floor, webhook].map(|[few, many]| (many - few) as f64 / (2 * requests) as f64)
+        [baseline, webhook].map(|[few, many]| (many - few) as f64 / (2 * requests) as f64)
     };
-    let instructions = count(INSTRUCTIONS, &tools.floor, Path::new(&webhook)).await;
+    let instructions = count(INSTRUCTIONS, &tools.baseline, Path::new(&webhook)).await;
     // valgrind sees only allocations of an allocator in a shared library.
-    let allocations = count(ALLOCATIONS, &tools.floor_dynamic, &tools.webhook_dynamic).await;
-    let row = |what: &str, [floor, ours]: [f64; 2], target| Row {
+    let allocations = count(ALLOCATIONS, &tools.baseline_dynamic, &tools.webhook_dynamic).await;
+    let row = |what: &str, [baseline, ours]: [f64; 2], target| Row {
         what: what.to_owned(),
         webhook: format!("{ours:.0}"),
-        reference: format!("floor {floor:.0}"),
-        ratio: ours / floor,
+        reference: format!("baseline {baseline:.0}"),
+        ratio: ours / baseline,
         target,
     };
     Part {
@@ -81,11 +81,11 @@ pub async fn measure(tools: &Tools, ground: &Ground, requests: usize, max_ratio:
 }
 
 impl Counter {
-    async fn floor(self, ground: &Ground, program: &Path, requests: usize) -> u64 {
+    async fn baseline(self, ground: &Ground, program: &Path, requests: usize) -> u64 {
         let (command, log) = self.command(program);
-        let mut floor = Floor::start_as(command).await;
-        ask(&ground.ask_floor(&floor), requests).await;
-        floor.terminate().await;
+        let mut baseline = Baseline::start_as(command).await;
+        ask(&ground.ask_baseline(&baseline), requests).await;
+        baseline.terminate().await;
         self.read(&log)
     }
 

@@ -1,5 +1,5 @@
-//! The environment in which webhook and baseline ("floor") are compared: one control plane, one Azure, and three equal
-//! namespaces, whose Pods the API server sends to the webhook, to the floor, or nowhere.
+//! The environment in which webhook and baseline are compared: one control plane, one Azure, and three equal
+//! namespaces, whose Pods the API server sends to the webhook, to the baseline, or nowhere.
 
 use crate::{
     load::Target,
@@ -27,18 +27,18 @@ use tokio::{
 };
 
 /// The namespace whose Pods are sent nowhere.
-pub const NOBODYS: &str = "nobodys";
-/// The namespace whose Pods are sent to the floor.
-pub const FLOORS: &str = "floors";
+pub const NO_WEBHOOK_NAMESPACE: &str = "no-webhook";
+/// The namespace whose Pods are sent to the baseline.
+pub const BASELINE_NAMESPACE: &str = "baselines";
 
 pub struct Ground {
     pub env: TestEnv,
-    pub floor: Floor,
+    pub baseline: Baseline,
     files: TempDir,
 }
 
-/// A running floor. The process ends with this value.
-pub struct Floor {
+/// A running baseline. The process ends with this value.
+pub struct Baseline {
     pub url: String,
     pub ca_pem: String,
     /// From the start of the process until it printed its address.
@@ -56,38 +56,50 @@ pub struct Asked {
 }
 
 impl Ground {
-    /// Both are warm: the webhook has issued the pull secret, and the floor has received its review.
+    /// Both are warm: the webhook has issued the pull secret, and the baseline has received its review.
     pub async fn new(tools: &Tools) -> Self {
         let env = TestEnv::leading_with_default_periods(&FLAGS).await;
         let files = TempDir::with_prefix("acr-pull-webhook-bench-").expect("a temporary folder can be made");
-        let floor = Floor::start(tools).await;
-        env.create_namespace(NOBODYS, "nobody", env.team_a.client_id)
+        let baseline = Baseline::start(tools).await;
+        env.create_namespace(NO_WEBHOOK_NAMESPACE, "no-webhook", env.team_a.client_id)
             .await;
-        env.create_namespace(FLOORS, "floor", env.team_a.client_id).await;
-        env.register_at(Some("floor"), "floor", &floor.url, Some(&floor.ca_pem))
+        env.create_namespace(BASELINE_NAMESPACE, "baseline", env.team_a.client_id)
             .await;
+        env.register_at(
+            Some("baseline"),
+            "baseline",
+            &baseline.url,
+            Some(&baseline.ca_pem),
+        )
+        .await;
         env.team_a.namespace.create_pod(&pod()).await;
-        let pods = Api::<Pod>::namespaced(env.client.clone(), FLOORS);
-        eventually("the API server asks the floor", async || {
+        let pods = Api::<Pod>::namespaced(env.client.clone(), BASELINE_NAMESPACE);
+        eventually("the API server asks the baseline", async || {
             pods.create(&dry_run(), &pod())
                 .await
                 .expect("a Pod can be created");
-            floor.captured().exists().then_some(())
+            baseline.captured().exists().then_some(())
         })
         .await;
-        Self { env, floor, files }
+        Self { env, baseline, files }
     }
 
     /// The review that an API server sends about the Pod in this namespace.
     pub fn review(&self, namespace: &str) -> String {
         let captured =
-            std::fs::read_to_string(self.floor.captured()).expect("the floor has written the review");
-        captured.replace(&format!("\"{FLOORS}\""), &format!("\"{namespace}\""))
+            std::fs::read_to_string(self.baseline.captured()).expect("the baseline has written the review");
+        captured.replace(&format!("\"{BASELINE_NAMESPACE}\""), &format!("\"{namespace}\""))
     }
 
-    /// The requests to a floor.
-    pub fn ask_floor(&self, floor: &Floor) -> Asked {
-        self.asked("floor", &floor.url, &floor.ca_pem, floor.process(), FLOORS)
+    /// The requests to a baseline.
+    pub fn ask_baseline(&self, baseline: &Baseline) -> Asked {
+        self.asked(
+            "baseline",
+            &baseline.url,
+            &baseline.ca_pem,
+            baseline.process(),
+            BASELINE_NAMESPACE,
+        )
     }
 
     /// The requests to a webhook.
@@ -114,13 +126,13 @@ impl Ground {
     }
 }
 
-impl Floor {
-    /// Starts a floor.
+impl Baseline {
+    /// Starts a baseline.
     pub async fn start(tools: &Tools) -> Self {
-        Self::start_as(Command::new(&tools.floor)).await
+        Self::start_as(Command::new(&tools.baseline)).await
     }
 
-    /// Starts a floor by a command that runs its program.
+    /// Starts a baseline by a command that runs its program.
     pub async fn start_as(mut command: Command) -> Self {
         let files = TempDir::with_prefix("acr-pull-webhook-bench-").expect("a temporary folder can be made");
         let ca_pem = write_certificate(files.path());
@@ -138,13 +150,13 @@ impl Floor {
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .expect("the floor can be started");
+            .expect("the baseline can be started");
         let mut lines = BufReader::new(child.stdout.take().expect("the output is piped")).lines();
         let line = lines
             .next_line()
             .await
             .expect("the output can be read")
-            .expect("the floor prints its address");
+            .expect("the baseline prints its address");
         let address = line
             .strip_prefix("listening ")
             .expect("the line contains the address");
@@ -159,13 +171,13 @@ impl Floor {
 
     /// The process id.
     pub fn process(&self) -> u32 {
-        self.child.id().expect("the floor runs")
+        self.child.id().expect("the baseline runs")
     }
 
     /// Terminates the process, and waits for its end.
     pub async fn terminate(&mut self) {
         signal(self.process(), "TERM").await;
-        self.child.wait().await.expect("the floor ends");
+        self.child.wait().await.expect("the baseline ends");
     }
 
     fn captured(&self) -> PathBuf {

@@ -1,7 +1,7 @@
 //! A warm admission, as of nearly every Pod: the review is answered from memory.
 
 use crate::{
-    ground::{Asked, Floor, Ground},
+    ground::{Asked, Baseline, Ground},
     load::{Lasts, Load, Seen, load},
     report::{Curve, Curves, Part, Row, Target, median, time},
     tools::{Tools, on_core},
@@ -36,24 +36,26 @@ pub struct Pairs {
 }
 
 pub async fn measure(tools: &Tools, ground: &Ground, rounds: Rounds) -> Part {
-    let mut all = LOADS.map(|(connections, rate)| Pairs::new("floor", connections, rate));
+    let mut all = LOADS.map(|(connections, rate)| Pairs::new("baseline", connections, rate));
     let size = ground.review(ground.env.team_a.namespace.name()).len();
     for _ in 0..rounds.number {
         // What differs from process to process, such as the pages of memory that the kernel gives them, becomes a part of
         // the median.
-        let floor = Floor::start_as(on_core(CORE, &tools.floor)).await;
+        let baseline = Baseline::start_as(on_core(CORE, &tools.baseline)).await;
         let webhook = ground.env.replica_by(on_core(CORE, program())).await;
-        let (to_floor, to_webhook) = (ground.ask_floor(&floor), ground.ask(&webhook));
-        warm_up(tools, &[&to_floor, &to_webhook]).await;
+        let (to_baseline, to_webhook) = (ground.ask_baseline(&baseline), ground.ask(&webhook));
+        warm_up(tools, &[&to_baseline, &to_webhook]).await;
         for pairs in &mut all {
-            pairs.add_round(tools, &to_floor, &to_webhook, rounds.each).await;
+            pairs
+                .add_round(tools, &to_baseline, &to_webhook, rounds.each)
+                .await;
         }
     }
-    let (rows, [of_floor, of_webhook]) = rows_and_curves(&all);
+    let (rows, [of_baseline, of_webhook]) = rows_and_curves(&all);
     Part {
         title: "Warm admission",
         how: format!(
-            "One review of {size} bytes, as the API server sends it, over HTTP/1.1 and TLS 1.3, on persistent connections. Floor \
+            "One review of {size} bytes, as the API server sends it, over HTTP/1.1 and TLS 1.3, on persistent connections. Baseline \
              and webhook take turns, {} rounds of {} s each with new processes; the server has one core, and oha has the other. \
              Figures and ratios are medians of the rounds.",
             rounds.number,
@@ -67,8 +69,8 @@ pub async fn measure(tools: &Tools, ground: &Ground, rounds: Rounds) -> Part {
             y: "µs",
             curves: vec![
                 Curve {
-                    name: "floor".to_owned(),
-                    points: of_floor,
+                    name: "baseline".to_owned(),
+                    points: of_baseline,
                 },
                 Curve {
                     name: "webhook".to_owned(),
@@ -79,7 +81,7 @@ pub async fn measure(tools: &Tools, ground: &Ground, rounds: Rounds) -> Part {
     }
 }
 
-/// The rows of all loads, and the CPU time of the floor and of the webhook by the number of connections.
+/// The rows of all loads, and the CPU time of the baseline and of the webhook by the number of connections.
 fn rows_and_curves(all: &[Pairs]) -> (Vec<Row>, [Vec<(f64, f64)>; 2]) {
     let (mut rows, mut curves) = (Vec::new(), [Vec::new(), Vec::new()]);
     for pairs in all {

@@ -62,8 +62,8 @@ enum Name {
     Scale,
 }
 
-/// The limit in `make test` for the instructions of a warm admission in a debug build, relative to those of the floor: a
-/// tenth above the ratio that was measured. It is below 1 because the floor decodes the review in its own crate, which is
+/// The limit in `make test` for the instructions of a warm admission in a debug build, relative to those of the baseline: a
+/// tenth above the ratio that was measured. It is below 1 because the baseline decodes the review in its own crate, which is
 /// not optimised in a debug build.
 const MAX_DEBUG_RATIO: f64 = 0.62;
 

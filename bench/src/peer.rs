@@ -2,7 +2,7 @@
 //! controller-runtime, mutates Pods of annotated service accounts, and reads the service account from memory, too.
 
 use crate::{
-    ground::{Asked, FLOORS, Ground},
+    ground::{Asked, BASELINE_NAMESPACE, Ground},
     hot::{CORE, PACE, Pairs, Rounds},
     report::{Part, Row, bytes, time},
     tools::{Tools, on_core},
@@ -115,7 +115,7 @@ impl Peer {
             &format!("https://{ADDRESS}/mutate-v1-pod"),
             &ca_pem,
             process,
-            FLOORS,
+            BASELINE_NAMESPACE,
         );
         let request = asked.request();
         eventually("the peer answers", async || {

@@ -1,7 +1,7 @@
-//! Flame graphs of warm admissions: where webhook and floor spend their CPU time, sampled by perf.
+//! Flame graphs of warm admissions: where webhook and baseline spend their CPU time, sampled by perf.
 
 use crate::{
-    ground::{Asked, Floor, Ground},
+    ground::{Asked, Baseline, Ground},
     hot::CORE,
     load::{Lasts, Load, load},
     tools::{Tools, on_core},
@@ -25,11 +25,11 @@ const FREQUENCY: &str = "499";
 /// Frames that are narrower than this percentage of the graph are not drawn.
 const MIN_WIDTH: &str = "0.3";
 
-/// Writes `flame-floor.svg` and `flame-webhook.svg` to the folder.
+/// Writes `flame-baseline.svg` and `flame-webhook.svg` to the folder.
 pub async fn draw(tools: &Tools, ground: &Ground, out: &Path) {
-    let mut floor = Floor::start_as(on_core(CORE, &tools.floor)).await;
-    draw_one(tools, &ground.ask_floor(&floor), "floor", out).await;
-    floor.terminate().await;
+    let mut baseline = Baseline::start_as(on_core(CORE, &tools.baseline)).await;
+    draw_one(tools, &ground.ask_baseline(&baseline), "baseline", out).await;
+    baseline.terminate().await;
     let webhook = ground.env.replica_by(on_core(CORE, program())).await;
     draw_one(tools, &ground.ask(&webhook), "webhook", out).await;
 }

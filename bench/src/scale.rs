@@ -4,7 +4,7 @@ mod report;
 
 use crate::{
     crowd::{Asker, Crowd, PREPARING, account},
-    ground::Floor,
+    ground::Baseline,
     process,
     report::{Part, median},
     tools::Tools,
@@ -50,14 +50,14 @@ struct Found {
 
 pub async fn measure(tools: &Tools, sizes: &[Size], starts: usize) -> Vec<Part> {
     let (idle, idle_ready) = idle(starts).await;
-    let (floor_memory, floor_ready) = idle_floor(tools, starts).await;
+    let (baseline_memory, baseline_ready) = idle_baseline(tools, starts).await;
     let mut all = Vec::new();
     for &size in sizes {
         all.push(Found::of(size).await);
     }
     vec![
-        report::memory(idle, floor_memory, &all),
-        report::start((idle_ready, floor_ready), starts, &all),
+        report::memory(idle, baseline_memory, &all),
+        report::start((idle_ready, baseline_ready), starts, &all),
         report::renewal(&all),
     ]
 }
@@ -72,14 +72,14 @@ async fn idle(starts: usize) -> (u64, Duration) {
     (crowd.env.webhook.resident(), median(all))
 }
 
-/// The same of the floor.
-async fn idle_floor(tools: &Tools, starts: usize) -> (u64, Duration) {
+/// The same of the baseline.
+async fn idle_baseline(tools: &Tools, starts: usize) -> (u64, Duration) {
     let mut memory = 0;
     let mut all = Vec::new();
     for _ in 0..starts {
-        let floor = Floor::start(tools).await;
-        memory = resident(floor.process());
-        all.push(floor.ready_after);
+        let baseline = Baseline::start(tools).await;
+        memory = resident(baseline.process());
+        all.push(baseline.ready_after);
     }
     (memory, median(all))
 }

@@ -10,12 +10,12 @@ use tokio::process::Command;
 /// `bench/run.sh` builds them all.
 #[derive(Args, Clone, Debug)]
 pub struct Tools {
-    /// The floor.
+    /// The baseline.
     #[arg(long)]
-    pub floor: PathBuf,
-    /// The floor with an allocator in a shared library.
+    pub baseline: PathBuf,
+    /// The baseline with an allocator in a shared library.
     #[arg(long)]
-    pub floor_dynamic: PathBuf,
+    pub baseline_dynamic: PathBuf,
     /// The webhook with an allocator in a shared library.
     #[arg(long)]
     pub webhook_dynamic: PathBuf,

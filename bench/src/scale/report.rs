@@ -5,6 +5,10 @@ use crate::report::{Curve, Curves, Part, Row, Target, bytes, time};
 use std::time::Duration;
 use testkit::webhook::program;
 
+/// The number of pull secrets for which all memory of the leader has a limit, with [`PODS_EACH`] Pods for each.
+const LARGE_CLUSTER: usize = 10_000;
+const LARGE_CLUSTER_LIMIT: f64 = 70.0 * MIB;
+
 fn curve(name: &str, all: &[Found], y: impl Fn(&Found) -> f64) -> Curve {
     let points = all
         .iter()
@@ -16,11 +20,14 @@ fn curve(name: &str, all: &[Found], y: impl Fn(&Found) -> f64) -> Curve {
     }
 }
 
-pub fn memory(idle: u64, floor: u64, all: &[Found]) -> Part {
+pub fn memory(idle: u64, baseline: u64, all: &[Found]) -> Part {
     let mut rows = vec![Row {
         what: "idle".to_owned(),
         webhook: bytes(idle as f64),
-        reference: format!("12 MiB (the floor, without objects, has {})", bytes(floor as f64)),
+        reference: format!(
+            "12 MiB (the baseline, without objects, has {})",
+            bytes(baseline as f64)
+        ),
         ratio: idle as f64 / (12.0 * MIB),
         target: Some(Target::AtMost(1.0)),
     }];
@@ -37,6 +44,15 @@ pub fn memory(idle: u64, floor: u64, all: &[Found]) -> Part {
                 webhook: format!("{} ({} in all)", bytes(each), bytes(more as f64)),
                 reference: bytes(limit),
                 ratio: each / limit,
+                target: Some(Target::AtMost(1.0)),
+            });
+        }
+        if number == LARGE_CLUSTER {
+            rows.push(Row {
+                what: format!("{number} pull secrets and {pods} Pods, in all"),
+                webhook: bytes(with_pods as f64),
+                reference: bytes(LARGE_CLUSTER_LIMIT),
+                ratio: with_pods as f64 / LARGE_CLUSTER_LIMIT,
                 target: Some(Target::AtMost(1.0)),
             });
         }
@@ -61,13 +77,13 @@ pub fn memory(idle: u64, floor: u64, all: &[Found]) -> Part {
     }
 }
 
-pub fn start((idle, floor): (Duration, Duration), starts: usize, all: &[Found]) -> Part {
+pub fn start((idle, baseline): (Duration, Duration), starts: usize, all: &[Found]) -> Part {
     let row = |what: String, took: Duration, target: Option<Target>| Row {
         what,
         webhook: time(took),
         reference: format!(
-            "30 ms (the floor, without objects, answers after {})",
-            time(floor)
+            "30 ms (the baseline, without objects, answers after {})",
+            time(baseline)
         ),
         ratio: took.as_secs_f64() / 0.03,
         target,

@@ -1,4 +1,4 @@
-//! The baseline, or floor: the least that an HTTPS webhook on this stack can do. It reads the review, parses the few
+//! The baseline: the least that an HTTPS webhook on this stack can do. It reads the review, parses the few
 //! fields that every such webhook needs, and always answers with the same patch. It looks nothing up, decides nothing,
 //! counts nothing, limits nothing and does not shut down gracefully: a webhook that needs more CPU needs it for one of
 //! these.
@@ -71,7 +71,7 @@ struct Args {
     capture: PathBuf,
 }
 
-struct Floor {
+struct Baseline {
     capture: PathBuf,
     captured: OnceLock<()>,
 }
@@ -161,11 +161,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
     let acceptor = TlsAcceptor::from(Arc::new(tls));
-    let floor = Arc::new(Floor {
+    let baseline = Arc::new(Baseline {
         capture: args.capture,
         captured: OnceLock::new(),
     });
-    let service = TowerToHyperService::new(Router::new().route("/mutate", post(mutate)).with_state(floor));
+    let service = TowerToHyperService::new(Router::new().route("/mutate", post(mutate)).with_state(baseline));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("listening {}", listener.local_addr()?);
     std::io::stdout().flush()?;
@@ -185,10 +185,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 }
 
-async fn mutate(State(floor): State<Arc<Floor>>, body: Bytes) -> Response {
-    floor.captured.get_or_init(|| {
-        if let Err(error) = std::fs::write(&floor.capture, &body) {
-            eprintln!("{}: {error}", floor.capture.display());
+async fn mutate(State(baseline): State<Arc<Baseline>>, body: Bytes) -> Response {
+    baseline.captured.get_or_init(|| {
+        if let Err(error) = std::fs::write(&baseline.capture, &body) {
+            eprintln!("{}: {error}", baseline.capture.display());
         }
     });
     match decide(&body) {
