@@ -41,10 +41,9 @@ impl Cluster {
 
     /// `kubectl` with these words as arguments.
     pub fn kubectl(&self, line: &str) -> Run {
-        let kubeconfig = self.control_plane.kubeconfig();
         Run::new(self.control_plane.kubectl())
-            .env("KUBECONFIG", kubeconfig)
-            .env("KUBECACHEDIR", kubeconfig.with_file_name("kubectl-cache"))
+            .env("KUBECONFIG", self.control_plane.kubeconfig())
+            .env("KUBECACHEDIR", self.control_plane.kubectl_cache())
             .args(line.split_whitespace())
     }
 

@@ -143,6 +143,11 @@ impl ControlPlane {
         self.kubeconfig.with_file_name("bin").join("kubectl")
     }
 
+    /// The cache folder of kubectl. It ends with the cluster: what kubectl learns about the cluster has no use after it.
+    pub fn kubectl_cache(&self) -> PathBuf {
+        self.kubeconfig.with_file_name("kubectl-cache")
+    }
+
     /// The certificate of the cluster's authority, in PEM.
     pub fn authority(&self) -> String {
         std::fs::read_to_string(self.kubeconfig.with_file_name("pki").join("ca.crt")).unwrap()
@@ -226,8 +231,7 @@ impl ControlPlane {
             .args(["-euo", "pipefail", "-c", line])
             .env("KUBECONFIG", &self.kubeconfig)
             .env("PATH", path)
-            // What kubectl learns about this cluster has no use after it.
-            .env("KUBECACHEDIR", self.kubeconfig.with_file_name("kubectl-cache"))
+            .env("KUBECACHEDIR", self.kubectl_cache())
             // kubectl ends before garbage collection pays.
             .env("GOGC", "off")
             .current_dir(root())
