@@ -6,7 +6,11 @@ use crate::{
     report::{Curve, Curves, Part, Row, Target, median, time},
     tools::{Tools, on_core},
 };
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tempfile::TempDir;
 use testkit::webhook::program;
 
 /// The core of the server. The client has the other core.
@@ -39,10 +43,14 @@ pub async fn measure(tools: &Tools, ground: &Ground, rounds: Rounds) -> Part {
     let mut all = LOADS.map(|(connections, rate)| Pairs::new("baseline", connections, rate));
     let size = ground.review(ground.env.team_a.namespace.name()).len();
     for _ in 0..rounds.number {
-        // What differs from process to process, such as the pages of memory that the kernel gives them, becomes a part of
-        // the median.
-        let baseline = Baseline::start_as(on_core(CORE, &tools.baseline)).await;
-        let webhook = ground.env.replica_by(on_core(CORE, program())).await;
+        // The time of a request depends on the pages of memory that the kernel has chosen for the program: those of its data,
+        // which differ from process to process, and those of its code, which processes of the same file share. With a new
+        // process of a new file in each round, that becomes a part of the median.
+        let files = TempDir::with_prefix("acr-pull-webhook-bench-").expect("a temporary folder can be made");
+        let baseline = on_core(CORE, copy(&tools.baseline, files.path().join("baseline")));
+        let baseline = Baseline::start_as(baseline).await;
+        let webhook = on_core(CORE, copy(program(), files.path().join("webhook")));
+        let webhook = ground.env.replica_by(webhook).await;
         let (to_baseline, to_webhook) = (ground.ask_baseline(&baseline), ground.ask(&webhook));
         warm_up(tools, &[&to_baseline, &to_webhook]).await;
         for pairs in &mut all {
@@ -160,6 +168,12 @@ impl Pairs {
             target: target.map(Target::AtMost),
         }
     }
+}
+
+/// Copies a program, and returns the path of the copy.
+fn copy(program: impl AsRef<Path>, to: PathBuf) -> PathBuf {
+    std::fs::copy(program, &to).expect("a program can be copied");
+    to
 }
 
 /// Sends the first requests to each server.
