@@ -6,7 +6,10 @@
 use super::review::PodView;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use json_patch::{AddOperation, Patch, PatchOperation, jsonptr::Pointer};
-use serde_json::{Value, json};
+use serde_json::{
+    Value, json,
+    value::{RawValue, to_raw_value},
+};
 use std::sync::{Arc, OnceLock};
 
 /// The label of patched Pods, so that only these are watched.
@@ -59,16 +62,15 @@ pub fn patch(pod: &PodView<'_>, names: &[&str]) -> Patch {
     Patch(operations)
 }
 
-/// The patch as an AdmissionReview contains it: JSON, encoded with base64. `None` if the Pod already has these pull
-/// secrets.
+/// The patch as an AdmissionReview contains it: a JSON string of base64. `None` if the Pod already has these pull secrets.
 ///
 /// The patch of a Pod of the usual shape depends on the names alone, and `usual` keeps it for the next Pod with the same
 /// names: to build, serialize and encode it takes 12 allocations, where a warm admission makes 30.
 pub fn encoded_patch(
     pod: &PodView<'_>,
     names: &[&str],
-    usual: Option<&OnceLock<Arc<str>>>,
-) -> Option<Arc<str>> {
+    usual: Option<&OnceLock<Arc<RawValue>>>,
+) -> Option<Arc<RawValue>> {
     let kept = usual.filter(|_| has_usual_shape(pod));
     if let Some(encoded) = kept.and_then(OnceLock::get) {
         return Some(encoded.clone());
@@ -91,12 +93,12 @@ fn has_usual_shape(pod: &PodView<'_>) -> bool {
 }
 
 /// An empty patch is no patch: the API server refuses a response with a patch of zero operations and its type.
-fn encode(patch: &Patch) -> Option<Arc<str>> {
+fn encode(patch: &Patch) -> Option<Arc<RawValue>> {
     if patch.0.is_empty() {
         return None;
     }
     let json = serde_json::to_vec(patch).ok()?;
-    Some(STANDARD.encode(json).into())
+    Some(to_raw_value(&STANDARD.encode(json)).ok()?.into())
 }
 
 #[cfg(test)]
@@ -181,7 +183,7 @@ mod tests {
             let text = once.to_string();
             let view: PodView = serde_json::from_str(&text).unwrap();
             prop_assert!(patch(&view, &names).0.is_empty());
-            prop_assert_eq!(encoded_patch(&view, &names, None), None);
+            prop_assert!(encoded_patch(&view, &names, None).is_none());
             for name in names {
                 let count = once["spec"]["imagePullSecrets"].as_array().unwrap().iter().filter(|s| s["name"] == name).count();
                 prop_assert!(count >= 1);
@@ -195,8 +197,10 @@ mod tests {
             for pod in pods {
                 let text = pod.to_string();
                 let view: PodView = serde_json::from_str(&text).unwrap();
-                let json = encoded_patch(&view, &names, Some(&usual)).map(|encoded| STANDARD.decode(&*encoded).unwrap());
-                let decoded = json.map(|json| serde_json::from_slice::<Patch>(&json).unwrap());
+                let decoded = encoded_patch(&view, &names, Some(&usual)).map(|encoded| {
+                    let base64: String = serde_json::from_str(encoded.get()).unwrap();
+                    serde_json::from_slice::<Patch>(&STANDARD.decode(base64).unwrap()).unwrap()
+                });
                 let built = Some(patch(&view, &names)).filter(|patch| !patch.0.is_empty());
                 prop_assert_eq!(decoded, built, "{}", text);
             }

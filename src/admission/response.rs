@@ -12,6 +12,7 @@ use crate::{
     untrusted::UntrustedText,
 };
 use serde::Serialize;
+use serde_json::value::RawValue;
 use std::sync::Arc;
 
 /// The maximum size of a uid in a message. Those of API servers have 36 bytes.
@@ -31,8 +32,8 @@ pub enum Verdict {
     },
     /// The Pod is admitted with its pull secrets.
     Patched {
-        /// The patch in base64. `None` if the Pod already has its pull secrets.
-        patch: Option<Arc<str>>,
+        /// The patch as a JSON string of base64. `None` if the Pod already has its pull secrets.
+        patch: Option<Arc<RawValue>>,
         /// Why the tokens of some pull secrets are not available yet.
         pending: Vec<Problem>,
         /// Other warnings for the creator of the Pod.
@@ -105,7 +106,7 @@ struct Response<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     patch_type: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    patch: Option<&'a str>,
+    patch: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<Status>,
     #[serde(skip_serializing_if = "Vec::is_empty")]

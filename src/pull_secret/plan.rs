@@ -11,6 +11,7 @@ use crate::{
     registry::PullToken,
 };
 use kube::runtime::reflector::ObjectRef;
+use serde_json::value::RawValue;
 use std::sync::{Arc, OnceLock};
 
 /// A resolved request: the pull secret that a Pod needs.
@@ -23,7 +24,7 @@ pub struct PullSecretPlan {
     /// The same names as the watch uses them. A warm admission must not build them again.
     object_ref: ObjectRef<WatchedPullSecret>,
     /// The encoded patch that adds this pull secret alone to a Pod of the usual shape.
-    usual_patch: OnceLock<Arc<str>>,
+    usual_patch: OnceLock<Arc<RawValue>>,
     /// Everything that the token depends on.
     pub inputs: TokenInputs,
     /// The fingerprint of `inputs`.
@@ -75,7 +76,7 @@ impl PullSecretPlan {
     }
 
     /// The encoded patch that adds this pull secret alone to a Pod of the usual shape, once an admission has built it.
-    pub fn usual_patch(&self) -> &OnceLock<Arc<str>> {
+    pub fn usual_patch(&self) -> &OnceLock<Arc<RawValue>> {
         &self.usual_patch
     }
 

@@ -330,20 +330,55 @@ impl<'de> Visitor<'de> for Reader<'_, 'de> {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        let mut read = 0_u64;
-        while let Some(key) = map.next_key::<Text<'_>>()? {
-            let Some(field) = Field::at(self.place, &key) else {
-                map.next_value::<IgnoredAny>()?;
-                continue;
+        let mut read = 0;
+        loop {
+            let key = Key {
+                place: self.place,
+                read: &mut read,
             };
-            let bit = 1 << field as u32;
-            if read & bit != 0 {
-                return Err(Error::custom(format_args!("duplicate field `{}`", &*key)));
+            match map.next_key_seed(key)? {
+                None => return Ok(()),
+                Some(Some(field)) => self.read(field, &mut map)?,
+                Some(None) => {
+                    map.next_value::<IgnoredAny>()?;
+                }
             }
-            read |= bit;
-            self.read(field, &mut map)?;
         }
-        Ok(())
+    }
+}
+
+/// Finds the field with a key, and refuses the second field with the same key.
+struct Key<'r> {
+    place: Place,
+    /// A bit for each field of the object that was read before.
+    read: &'r mut u64,
+}
+
+impl<'de> DeserializeSeed<'de> for Key<'_> {
+    type Value = Option<Field>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<Field>, D::Error> {
+        deserializer.deserialize_identifier(self)
+    }
+}
+
+impl Visitor<'_> for Key<'_> {
+    type Value = Option<Field>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E: Error>(self, key: &str) -> Result<Option<Field>, E> {
+        let field = Field::at(self.place, key);
+        if let Some(field) = field {
+            let bit = 1 << field as u32;
+            if *self.read & bit != 0 {
+                return Err(E::custom(format_args!("duplicate field `{key}`")));
+            }
+            *self.read |= bit;
+        }
+        Ok(field)
     }
 }
 
