@@ -5,7 +5,10 @@ use jiff::{Timestamp, ToSpan};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt, api::PostParams};
 use serde_json::json;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 use testkit::{
     azure::token_lifetime,
     env::TestEnv,
@@ -24,18 +27,16 @@ const WATCHED: [&str; 6] = [
     "pods",
 ];
 
-/// Creates Pods without a pause until `stop`; returns the created Pods.
-async fn load(env: &TestEnv, stop: &AtomicBool) -> Vec<Pod> {
+/// Creates Pods without a pause until `stop`.
+async fn load(env: &TestEnv, stop: &AtomicBool, created: &Mutex<Vec<Pod>>) {
     let pods = env.team_a.namespace.pods();
-    let mut created = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         match pods.create(&PostParams::default(), &unnamed_pod("contoso")).await {
-            Ok(pod) => created.push(pod),
+            Ok(pod) => created.lock().unwrap().push(pod),
             // More requests would take the processor from the starting API server.
             Err(_) => env.cluster.api_server_is_ready().await,
         }
     }
-    created
 }
 
 /// Asserts that the webhook sees new objects, renews old ones and is ready.
@@ -61,15 +62,18 @@ async fn the_webhook_survives_a_restarting_and_a_silent_api_server() {
     let namespace = &env.team_a.namespace;
     let name = pull_secret_name(&namespace.create_pod(&pod("app", "contoso")).await);
 
-    let stop = AtomicBool::new(false);
-    let (created, ()) = tokio::join!(join_all((0..4).map(|_| load(&env, &stop))), async {
+    let (stop, created) = (AtomicBool::new(false), Mutex::default());
+    tokio::join!(join_all((0..4).map(|_| load(&env, &stop, &created))), async {
         env.cluster.kill_api_server().await;
         env.cluster.start_api_server().await;
         assert_works(&env, &name, "after-restart").await;
+        eventually("the load has created enough Pods", async || {
+            (created.lock().unwrap().len() > 20).then_some(())
+        })
+        .await;
         stop.store(true, Ordering::Relaxed);
     });
-    let created: Vec<_> = created.into_iter().flatten().collect();
-    assert!(created.len() > 20, "{} Pods were created", created.len());
+    let created = created.into_inner().unwrap();
     assert!(created.iter().all(|pod| pull_secret_name(pod) == name));
 
     env.cluster.freeze_api_server().await;

@@ -1,6 +1,6 @@
 //! The secret path of webhooks whose certificates are in files.
 
-use crate::certificates::{Certificates, load};
+use crate::certificates::{Certificates, load, loaded};
 use kube::api::DeleteParams;
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -74,12 +74,11 @@ async fn with_certificate_files_only_the_secret_path_is_managed() {
         call_published(&certificates, replicas, &stop),
         async {
             let next = replace_path(&certificates, &first).await;
+            loaded(&created, 20).await;
             stop.store(true, Ordering::Relaxed);
             next
         }
     );
-    let created = created.into_inner();
-    assert!(created > 20, "{created} Pods were created");
     for replica in replicas {
         eventually("the deleted path is no longer served", async || {
             (call(replica, &first).await == 404).then_some(())
