@@ -88,7 +88,7 @@ soak: programs ## Soak test: 1,000 pull secrets with 20 s tokens, five minutes (
 	  cargo test --locked --workspace --exclude e2e --profile benchmark --test integration -- --nocapture scale::
 
 .PHONY: bench
-bench: ## Benchmark against a baseline, about 45 minutes on an idle machine; writes bench/results.md (PART=warm, ...)
+bench: ## Benchmark against a baseline, about 35 minutes on an idle machine; writes bench/results.md (PART=warm, ...)
 	@bench/run.sh $(PART)
 
 .PHONY: flame-graphs

@@ -1,14 +1,11 @@
 //! The API server stops and starts again.
 
+use crate::certificates::loaded;
 use futures::future::join_all;
 use jiff::{Timestamp, ToSpan};
-use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt, api::PostParams};
 use serde_json::json;
-use std::sync::{
-    Mutex,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use testkit::{
     azure::token_lifetime,
     env::TestEnv,
@@ -27,12 +24,15 @@ const WATCHED: [&str; 6] = [
     "pods",
 ];
 
-/// Creates Pods without a pause until `stop`.
-async fn load(env: &TestEnv, stop: &AtomicBool, created: &Mutex<Vec<Pod>>) {
+/// Creates Pods without a pause until `stop`, and asserts that each has this pull secret.
+async fn load(env: &TestEnv, name: &str, stop: &AtomicBool, created: &AtomicUsize) {
     let pods = env.team_a.namespace.pods();
     while !stop.load(Ordering::Relaxed) {
         match pods.create(&PostParams::default(), &unnamed_pod("contoso")).await {
-            Ok(pod) => created.lock().unwrap().push(pod),
+            Ok(pod) => {
+                assert_eq!(pull_secret_name(&pod), name);
+                created.fetch_add(1, Ordering::Relaxed);
+            }
             // More requests would take the processor from the starting API server.
             Err(_) => env.cluster.api_server_is_ready().await,
         }
@@ -62,19 +62,17 @@ async fn the_webhook_survives_a_restarting_and_a_silent_api_server() {
     let namespace = &env.team_a.namespace;
     let name = pull_secret_name(&namespace.create_pod(&pod("app", "contoso")).await);
 
-    let (stop, created) = (AtomicBool::new(false), Mutex::default());
-    tokio::join!(join_all((0..4).map(|_| load(&env, &stop, &created))), async {
-        env.cluster.kill_api_server().await;
-        env.cluster.start_api_server().await;
-        assert_works(&env, &name, "after-restart").await;
-        eventually("the load has created enough Pods", async || {
-            (created.lock().unwrap().len() > 20).then_some(())
-        })
-        .await;
-        stop.store(true, Ordering::Relaxed);
-    });
-    let created = created.into_inner().unwrap();
-    assert!(created.iter().all(|pod| pull_secret_name(pod) == name));
+    let (stop, created) = (AtomicBool::new(false), AtomicUsize::new(0));
+    tokio::join!(
+        join_all((0..4).map(|_| load(&env, &name, &stop, &created))),
+        async {
+            env.cluster.kill_api_server().await;
+            env.cluster.start_api_server().await;
+            assert_works(&env, &name, "after-restart").await;
+            loaded(&created, 20).await;
+            stop.store(true, Ordering::Relaxed);
+        }
+    );
 
     env.cluster.freeze_api_server().await;
     let end = Timestamp::now() + 60.seconds();

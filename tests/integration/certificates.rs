@@ -122,10 +122,10 @@ pub async fn load(env: &TestEnv, stop: &AtomicBool, created: &AtomicUsize) {
     }
 }
 
-/// Waits until the load has created this many Pods.
+/// Waits until the load has created more than this many Pods.
 pub async fn loaded(created: &AtomicUsize, number: usize) {
     eventually("the load has created enough Pods", async || {
-        (created.load(Ordering::Relaxed) >= number).then_some(())
+        (created.load(Ordering::Relaxed) > number).then_some(())
     })
     .await;
 }
