@@ -37,7 +37,8 @@ async fn pods_admitted_during_an_outage_run_after_it() {
         eventually(
             "the token expires and the condition states why there is no new one",
             async || {
-                let status = served.status(&before).await;
+                // The write of the first status can fail, which does not delay the Pod.
+                let status = served.pull_secret(&before).await.status?;
                 let condition = &status.conditions[0];
                 let is_outage =
                     ["EntraUnavailable", "RegistryUnavailable"].contains(&condition.reason.as_str());

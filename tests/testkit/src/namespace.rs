@@ -178,13 +178,10 @@ impl TestNamespace {
         list.unwrap().items
     }
 
-    /// The status of a pull secret. The write of the first status can fail, which does not delay the Pod, so it may come
-    /// later than the token.
+    /// The status of a pull secret that has one.
     pub async fn status(&self, name: &str) -> ACRPullSecretStatus {
-        eventually("the pull secret has a status", async || {
-            self.pull_secret(name).await.status
-        })
-        .await
+        let status = self.pull_secret(name).await.status;
+        status.expect("the webhook has written a status")
     }
 
     /// When a pull secret was renewed last.
