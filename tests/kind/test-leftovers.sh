@@ -15,7 +15,8 @@ traces() {
     containers
     ls -d "$state"
     [[ -n $others ]] || {
-      cut -d ' ' -f 5 /proc/self/mountinfo
+      # The first named network namespace of a machine, whoever creates it, makes this folder a mount for good.
+      cut -d ' ' -f 5 /proc/self/mountinfo | grep -vx /run/netns
       ip -o link | awk -F '[:@] *' '{ print $2 }'
       ip -4 -o address | awk '{ print $2, $4 }'
       ip -4 route
