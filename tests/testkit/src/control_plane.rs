@@ -97,12 +97,6 @@ impl ControlPlane {
         crate::speed::measured(|| Self::launch(programs, flags))
     }
 
-    /// Starts a control plane of the oldest release of Kubernetes that is supported.
-    pub fn start_oldest() -> Self {
-        let programs = programs::built_oldest();
-        crate::speed::measured(|| Self::launch(programs, &[]))
-    }
-
     fn launch(programs: &Path, flags: &[&str]) -> Self {
         // The control planes of a static outlive all code of this process, so a shell removes the folder.
         let dir = TempDir::with_prefix("acr-pull-webhook-test-").unwrap().keep();

@@ -24,16 +24,10 @@ pub fn built_with(script: &str, variables: &[(&str, &str)]) -> PathBuf {
     String::from_utf8(build.stdout).unwrap().trim().into()
 }
 
-/// The folder of etcd, the programs of Kubernetes and `control-plane`.
+/// The folder of etcd, the programs of Kubernetes and `control-plane`: of the newest release that is supported, or of the
+/// oldest one with `KUBERNETES=oldest` in the environment.
 pub fn built() -> &'static Path {
     static PROGRAMS: LazyLock<PathBuf> = LazyLock::new(|| built_by("tests/cluster/build.sh"));
-    &PROGRAMS
-}
-
-/// The same of the oldest release of Kubernetes that is supported.
-pub fn built_oldest() -> &'static Path {
-    static PROGRAMS: LazyLock<PathBuf> =
-        LazyLock::new(|| built_with("tests/cluster/build.sh", &[("KUBERNETES", "oldest")]));
     &PROGRAMS
 }
 
