@@ -21,8 +21,8 @@ go_vetted = $(filter-out tests/cluster/kubernetes tests/cert-manager tests/kind 
 cargo_deny = "$$(deploy/cargo-tool.sh cargo-deny 0.20.2)/cargo-deny" --locked check
 fuzz_folder := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/acr-pull-webhook/fuzz
 fuzz_targets = $(shell sed -n 's/^name = "\([a-z_]*\)"$$/\1/p' fuzz/Cargo.toml)
-# Integration tests wait for Kubernetes half of the time.
-test_threads := $(or $(RUST_TEST_THREADS),$(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN)))))
+# More than can run: each thread starts its next test while processors are idle (tests/testkit/src/concurrency.rs).
+export RUST_TEST_THREADS ?= $(shell echo $$((4 * $$(getconf _NPROCESSORS_ONLN))))
 actionlint := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 terraform_config_inspect := github.com/hashicorp/terraform-config-inspect@v0.0.0-20260904064934-75d64de68c31
 
@@ -44,7 +44,7 @@ unit: tools ## Unit and property tests, without network and cluster
 
 .PHONY: integration
 integration: programs ## Integration tests against a real API server and azure-emulator, on loopback
-	RUST_TEST_THREADS=$(test_threads) cargo test --locked --workspace --exclude e2e --test '*'
+	cargo test --locked --workspace --exclude e2e --test '*'
 
 .PHONY: chart-tests
 chart-tests: programs ## Tests of the Helm chart and the kustomize manifests, also with a real API server
@@ -62,8 +62,8 @@ e2e-kind: tools ## End-to-end tests on a temporary local kind cluster in any cas
 .PHONY: e2e-oldest
 e2e-oldest: export KUBERNETES := oldest
 e2e-oldest: tools ## End-to-end tests on the oldest supported Kubernetes release, on a separate local kind cluster
-	HELM_VERSION=4 tests/chart/build.sh >/dev/null
-	tests/cluster/build.sh >/dev/null
+	@HELM_VERSION=4 tests/chart/build.sh >/dev/null
+	@tests/cluster/build.sh >/dev/null
 	cargo test --locked --workspace --exclude e2e --test api_server -- schemas
 	@unset KUBECONFIG ACR_PULL_CONTEXT; ACR_PULL_CLUSTER_NAME=oldest tests/e2e/run.sh
 

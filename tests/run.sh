@@ -27,9 +27,7 @@ run_kind_tests() {
 }
 
 run_other_tests() {
-  # Integration tests wait for Kubernetes half of the time, so there are more of them at a time than processors. Twice as
-  # many would delay the tests on kind clusters too much.
-  RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) * 3 / 2))} timed cargo test --locked --workspace --exclude e2e
+  timed cargo test --locked --workspace --exclude e2e
   timed tests/registry/test.sh
   timed bench/run.sh --smoke
   timed tests/cluster/test.sh

@@ -7,6 +7,7 @@
 
 pub mod api_proxy;
 pub mod azure;
+mod concurrency;
 pub mod control_plane;
 pub mod env;
 mod eventually;

@@ -1,7 +1,7 @@
 //! Runs a test with a deadline. A test that does not end fails under its own name, and its message lists what the test
 //! was waiting for.
 
-use crate::speed;
+use crate::{concurrency, speed};
 use std::{
     fmt::Display,
     io::Write,
@@ -67,6 +67,7 @@ pub fn run(name: &'static str, test: impl Future<Output = ()>) {
 }
 
 fn run_for(nominal: Duration, name: &'static str, test: impl Future<Output = ()>) {
+    let _running = concurrency::start();
     let progress = Arc::new(Progress::new(nominal));
     let _watchdog = watch(name, progress.clone());
     let runtime = Builder::new_multi_thread().enable_all().build().unwrap();
