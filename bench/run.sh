@@ -10,7 +10,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../deploy/lib.sh"
 
 main() {
-  local arguments=("$@") smoke='' oha peer baseline webhook built malloc
+  local arguments=("$@") smoke='' oha peer profile targets baseline webhook built malloc
   case ${1:-} in
   '') arguments=(--out "$root/bench") ;;
   --smoke) smoke=yes ;;
@@ -27,15 +27,18 @@ main() {
   "$root/tests/cluster/build.sh" >/dev/null
   cd "$root"
   # The client has a core of its own, but a slow client would see longer latencies.
-  oha=$(CARGO_PROFILE_RELEASE_OPT_LEVEL=3 CARGO_PROFILE_RELEASE_LTO=thin \
-    "$root/deploy/cargo-tool.sh" oha 1.14.0 --no-default-features --features rustls)/oha
+  [[ $smoke ]] || export CARGO_PROFILE_RELEASE_OPT_LEVEL=3 CARGO_PROFILE_RELEASE_LTO=thin
+  oha=$("$root/deploy/cargo-tool.sh" oha 1.14.0 --no-default-features --features rustls)/oha
+  unset CARGO_PROFILE_RELEASE_OPT_LEVEL CARGO_PROFILE_RELEASE_LTO
   if [[ -z $* || " $* " == *" peer "* ]]; then
     peer=$(build_peer)
     arguments+=(--peer "$peer")
   fi
-  built=$(realpath -m "${CARGO_TARGET_DIR:-target}")/$([[ $smoke ]] && echo debug || echo benchmark)
-  progress "building the benchmark" cargo build --locked --profile "$([[ $smoke ]] && echo dev || echo benchmark)" \
-    --package bench --package baseline --package acr-pull-webhook --bins
+  profile=benchmark targets=(--package bench --package baseline --package acr-pull-webhook --bins)
+  # Those of `make test`, which cargo has compiled for it: other targets need other features of the dependencies.
+  [[ -z $smoke ]] || profile=dev targets=(--workspace --bins --tests)
+  built=$(realpath -m "${CARGO_TARGET_DIR:-target}")/${profile/dev/debug}
+  progress "building the benchmark" cargo build --locked --profile "$profile" "${targets[@]}"
   baseline=$built/baseline webhook=$built/acr-pull-webhook
   if [[ -z $smoke ]]; then
     # As it is released, and the baseline in the same way.

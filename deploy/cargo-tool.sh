@@ -20,6 +20,6 @@ install_tool() {
     cargo install --locked "$name@$version" "${flags[@]}" --root "$1"
 }
 
-folder=$(cache_dir)/$name/$version
+folder=$(cache_dir)/$name/$version-$CARGO_PROFILE_RELEASE_OPT_LEVEL-$CARGO_PROFILE_RELEASE_LTO
 build_once "$folder" install_tool
 printf '%s\n' "$folder/bin"
