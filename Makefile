@@ -51,21 +51,21 @@ chart-tests: programs ## Tests of the Helm chart and the kustomize manifests, al
 	cargo test --locked --workspace --exclude e2e --test rendering --test api_server
 
 .PHONY: e2e
-e2e: check-cluster tools ## End-to-end tests on a temporary local kind cluster, or on the one that 'make cluster' started
-	@tests/e2e/run.sh
+e2e: check-cluster tools ## All end-to-end tests, on two local kind clusters or on the cluster of KUBECONFIG
+	@tests/e2e/all.sh
 
 # The clusters have names of their own and ignore KUBECONFIG, so a running cluster is not touched.
 .PHONY: e2e-kind
-e2e-kind: tools ## End-to-end tests on a temporary local kind cluster in any case
-	@unset KUBECONFIG ACR_PULL_CONTEXT; ACR_PULL_CLUSTER_NAME=e2e tests/e2e/run.sh
+e2e-kind: tools ## All end-to-end tests on two temporary local kind clusters, whatever KUBECONFIG is
+	@unset KUBECONFIG ACR_PULL_CONTEXT; ACR_PULL_CLUSTER_NAME=e2e tests/e2e/all.sh
 
 .PHONY: e2e-oldest
 e2e-oldest: export KUBERNETES := oldest
-e2e-oldest: tools ## End-to-end tests on the oldest supported Kubernetes release, on a separate local kind cluster
+e2e-oldest: tools ## All end-to-end tests on the oldest supported Kubernetes release, on two more local kind clusters
 	@HELM_VERSION=4 tests/chart/build.sh >/dev/null
 	@tests/cluster/build.sh >/dev/null
 	cargo test --locked --workspace --exclude e2e --test api_server -- schemas
-	@unset KUBECONFIG ACR_PULL_CONTEXT; ACR_PULL_CLUSTER_NAME=oldest tests/e2e/run.sh
+	@unset KUBECONFIG ACR_PULL_CONTEXT; ACR_PULL_CLUSTER_NAME=oldest tests/e2e/all.sh
 
 .PHONY: e2e-helm
 e2e-helm: check-cluster tools ## End-to-end tests of the Helm chart (E2E_ROTATIONS under load, 20 s each)
