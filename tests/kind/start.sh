@@ -28,10 +28,13 @@ main() {
   unset HTTP_PROXY HTTPS_PROXY http_proxy https_proxy
   # The lock keeps tidy.sh from removing the network; the nodes must not inherit it.
   mkdir -p "$storage"
-  config | flock --shared --close "$storage/starting.lock" \
-    "$kind" create cluster --name "$name" --image "$image" --kubeconfig "$KUBECONFIG" --retain --config - \
-    --wait "$(built_image && echo 0s || echo 300s)" >"$state/create.log" 2>&1 ||
+  exec {starting}>"$storage/starting.lock"
+  flock --shared "$starting"
+  [[ $provider != own ]] || create_network
+  config | "$kind" create cluster --name "$name" --image "$image" --kubeconfig "$KUBECONFIG" --retain --config - \
+    --wait "$(built_image && echo 0s || echo 300s)" >"$state/create.log" 2>&1 {starting}>&- ||
     gave_up "kind could not create it"
+  exec {starting}>&-
   if built_image; then
     connect_pods
     probe
@@ -39,6 +42,14 @@ main() {
   touch "$state/complete"
   say "the cluster is up after $((SECONDS - started)) s"
 }
+
+# create_network: kind would create it, too, but fails if another cluster that starts at the same time creates it first.
+create_network() (
+  exec {lock}>"$storage/network.lock"
+  flock "$lock"
+  podman network exists "$network" || podman network create "$network" >"$state/network.log" 2>&1 ||
+    die "podman could not create the network $network: $(<"$state/network.log")"
+)
 
 # Two nodes: the API server and a Pod's kubelet are rarely on the same machine.
 config() {
