@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# All tests, in two sequences at the same time: the tests on kind clusters, which wait most of the time, and the other
-# tests, which need the processors.
+# All tests, in two sequences of about the same length at the same time: those of `cargo test` without a node, and those that
+# scripts start, most of them on kind clusters.
 set -euo pipefail
 # shellcheck source=deploy/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../deploy/lib.sh"
@@ -17,16 +17,16 @@ timed() {
   say "$*: $((SECONDS - started)) s"
 }
 
-run_kind_tests() {
+run_cargo_tests() {
+  timed cargo test --locked --workspace --exclude e2e
+}
+
+run_script_tests() {
   # The end-to-end tests need this program, whose build takes minutes. cargo lets them wait for it.
   [[ -n ${IMAGE:-} ]] || deploy/binary.sh acr-pull-webhook "${PROFILE:-release}" "$work/acr-pull-webhook" &
   # First, because it compares what is on the machine before and after its cluster.
   timed tests/kind/test.sh
   timed tests/e2e/all.sh
-}
-
-run_other_tests() {
-  timed cargo test --locked --workspace --exclude e2e
   timed tests/registry/test.sh
   timed bench/run.sh --smoke
   timed tests/cluster/test.sh
@@ -50,4 +50,5 @@ tests/kind/prepare.sh
 # Both sequences use these programs, and cargo lets only one process compile at a time.
 cargo test --locked --workspace --no-run
 
-run_sequences "on kind clusters" "$work/log" run_other_tests run_kind_tests
+run_sequences "in tests/kind, tests/e2e, tests/registry, tests/cluster and bench" "$work/log" \
+  run_cargo_tests run_script_tests
