@@ -4,105 +4,104 @@
 //! (`--load-average`), but the load average follows the load only after a minute.
 
 use std::{
-    fs,
     sync::{Condvar, Mutex},
     thread::available_parallelism,
     time::Duration,
 };
+use sysinfo::System;
 
-/// Idle processors are a reason to start one more test if they were idle for this part of an interval.
-const MIN_IDLE_PART: f64 = 0.2;
-/// A test that has just started needs the processors within this time.
+/// Processors that were busy for less than this part of an interval, in percent, are a reason to start one more test.
+const BUSY: f32 = 80.0;
+/// A control plane needs 1 GB, so that on a machine with many processors memory is the limit: one part in four of it stays
+/// available.
+const MEMORY_PARTS: u64 = 4;
+/// A test that has just started uses the processors within this time.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The number of running tests of this process.
-static RUNNING: Mutex<usize> = Mutex::new(0);
-static ENDED: Condvar = Condvar::new();
-/// Held by the test that starts next: each start changes what the others may conclude from idle processors.
-static NEXT: Mutex<()> = Mutex::new(());
+static TESTS: Tests = Tests::new();
 
-/// A test that runs, until it is dropped.
-pub(crate) struct Running;
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        *RUNNING.lock().unwrap() -= 1;
-        ENDED.notify_all();
-    }
+/// Waits until fewer than three tests for two processors run, or until processors are idle and memory is available.
+pub(crate) fn start() -> Running<'static> {
+    let processors = available_parallelism().map_or(1, usize::from);
+    let mut system = System::new().expect("the usage of the processors can be read");
+    TESTS.start(processors + processors.div_ceil(2), || {
+        system.refresh_cpu_usage();
+        system.refresh_memory();
+        system.global_cpu_usage() < BUSY && system.available_memory() > system.total_memory() / MEMORY_PARTS
+    })
 }
 
-/// Waits until fewer tests run than there are processors, or until processors are idle.
-pub(crate) fn start() -> Running {
-    let _next = NEXT.lock().unwrap();
-    let processors = available_parallelism().map_or(1, usize::from);
-    let mut before = Times::now();
-    let mut running = RUNNING.lock().unwrap();
-    while *running >= processors {
-        let (guard, waited) = ENDED.wait_timeout(running, INTERVAL).unwrap();
-        running = guard;
-        if waited.timed_out() {
-            let now = Times::now();
-            if now.idle_part_since(&before) >= MIN_IDLE_PART {
+/// The tests of this process.
+struct Tests {
+    running: Mutex<usize>,
+    ended: Condvar,
+    /// Held by the test that starts next: each start changes what the others may conclude from idle processors.
+    next: Mutex<()>,
+}
+
+impl Tests {
+    const fn new() -> Self {
+        Self {
+            running: Mutex::new(0),
+            ended: Condvar::new(),
+            next: Mutex::new(()),
+        }
+    }
+
+    /// Up to `always` tests run in any case. `has_room` returns whether the machine had room for one more test since the
+    /// last call.
+    fn start(&self, always: usize, mut has_room: impl FnMut() -> bool) -> Running<'_> {
+        let _next = self.next.lock().unwrap();
+        let mut running = self.running.lock().unwrap();
+        has_room();
+        while *running >= always {
+            let waited = self.ended.wait_timeout(running, INTERVAL).unwrap();
+            running = waited.0;
+            if waited.1.timed_out() && has_room() {
                 break;
             }
-            before = now;
         }
+        *running += 1;
+        Running(self)
     }
-    *running += 1;
-    Running
 }
 
-/// The times of all processors since the start of the machine, in ticks.
-#[derive(Clone, Copy)]
-struct Times {
-    all: u64,
-    idle: u64,
-}
+/// A running test, until it is dropped.
+pub(crate) struct Running<'a>(&'a Tests);
 
-impl Times {
-    /// On a system other than Linux, the processors are never idle.
-    fn now() -> Self {
-        Self::parse(&fs::read_to_string("/proc/stat").unwrap_or_default())
-    }
-
-    /// The first line of `/proc/stat`: `cpu`, then the times in the modes user, nice, system, idle, iowait, irq,
-    /// softirq and steal (proc_stat(5)). Those of guests are also a part of user and nice.
-    fn parse(stat: &str) -> Self {
-        let line = stat.lines().next().unwrap_or_default();
-        let times: Vec<u64> = line
-            .split_whitespace()
-            .skip(1)
-            .take(8)
-            .filter_map(|time| time.parse().ok())
-            .collect();
-        Self {
-            all: times.iter().sum(),
-            idle: times.iter().skip(3).take(2).sum(),
-        }
-    }
-
-    fn idle_part_since(&self, before: &Self) -> f64 {
-        match self.all.saturating_sub(before.all) {
-            0 => 0.0,
-            all => self.idle.saturating_sub(before.idle) as f64 / all as f64,
-        }
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        *self.0.running.lock().unwrap() -= 1;
+        self.0.ended.notify_all();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{sync::mpsc, thread};
 
     #[test]
-    fn the_idle_part_is_that_of_the_time_between_two_readings() {
-        let before = Times::parse("cpu  100 0 50 800 50 0 0 0 0 0\ncpu0 1 2 3 4 5 6 7 8 9 10\n");
-        let after = Times::parse("cpu  150 0 60 830 60 0 0 0 7 7\ncpu0 1 2 3 4 5 6 7 8 9 10\n");
-        assert_eq!(after.idle_part_since(&before), 0.4);
-        assert_eq!(before.idle_part_since(&before), 0.0);
+    fn on_a_busy_machine_a_test_waits_until_another_one_ends() {
+        let tests = Tests::new();
+        let first = tests.start(1, || false);
+        let (started, second) = mpsc::channel();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let _running = tests.start(1, || false);
+                started.send(()).unwrap();
+            });
+            let waited = second.recv_timeout(2 * INTERVAL);
+            assert!(waited.is_err(), "the second test started beside the first one");
+            drop(first);
+            second.recv().unwrap();
+        });
     }
 
     #[test]
-    fn processors_are_not_idle_where_their_times_are_unknown() {
-        assert_eq!(Times::parse("").idle_part_since(&Times::parse("")), 0.0);
+    fn on_an_idle_machine_more_tests_run_than_in_any_case() {
+        let tests = Tests::new();
+        let _running: Vec<_> = (0..3).map(|_| tests.start(1, || true)).collect();
+        assert_eq!(*tests.running.lock().unwrap(), 3);
     }
 }
