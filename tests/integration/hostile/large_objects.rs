@@ -46,6 +46,26 @@ async fn dry_run_refusal(namespace: &TestNamespace, pod: &Pod) -> String {
     }
 }
 
+/// The messages with which dry runs of these Pods at the same time are refused. While other tests use the processors, the
+/// API server may need longer for such an object than the webhook waits. Such a Pod is tried again, without the others.
+async fn dry_run_refusals(namespace: &TestNamespace, pods: Vec<Pod>) -> Vec<String> {
+    let mut messages = join_all(pods.iter().map(|pod| dry_run_refusal(namespace, pod))).await;
+    for (pod, message) in pods.iter().zip(&mut messages) {
+        if is_late(message) {
+            *message = eventually("the API server answers the webhook in time", async || {
+                let message = dry_run_refusal(namespace, pod).await;
+                (!is_late(&message)).then_some(message)
+            })
+            .await;
+        }
+    }
+    messages
+}
+
+fn is_late(message: &str) -> bool {
+    message.contains("ApiServerUnavailable") && message.contains("no response within")
+}
+
 /// Asserts that bystanders are unaffected while both replicas run, of which the second has just listed all objects.
 async fn check_both(env: &TestEnv, attempt: impl Future<Output = ()>) {
     let attempt = async {
@@ -78,11 +98,8 @@ async fn a_scope_of_a_mebibyte_is_refused_and_uses_little_memory() {
             let scope = part.repeat(bytes / part.len());
             create_unlimited_generator(&env, generator, json!({"scope": scope})).await;
             for _ in 0..4 {
-                let messages = (0..ACCOUNTS).map(async |n| {
-                    let pod = with_account(unnamed_pod(generator), &account(n));
-                    dry_run_refusal(namespace, &pod).await
-                });
-                for message in join_all(messages).await {
+                let pods = (0..ACCOUNTS).map(|n| with_account(unnamed_pod(generator), &account(n)));
+                for message in dry_run_refusals(namespace, pods.collect()).await {
                     assert!(message.contains(reason), "{message}");
                 }
             }
@@ -125,10 +142,8 @@ async fn hundreds_of_thousands_of_audiences_are_refused() {
     check_both(&env, async {
         for _ in 0..3 {
             for names in all.chunks(GENERATORS) {
-                let messages = names
-                    .iter()
-                    .map(async |name| dry_run_refusal(&env.team_a.namespace, &unnamed_pod(name)).await);
-                for message in join_all(messages).await {
+                let pods = names.iter().map(|name| unnamed_pod(name)).collect();
+                for message in dry_run_refusals(&env.team_a.namespace, pods).await {
                     assert!(message.contains("GeneratorInvalid"), "{message}");
                 }
             }
