@@ -100,7 +100,7 @@ async fn a_useless_repair_reports_the_roles_until_the_pod_pulls() {
     })
     .await;
     let metric = "renewals_total{outcome=\"Failed\",reason=\"RoleAssignmentNotFound\"}";
-    assert_eq!(env.webhook.metric(metric).await, 1);
+    env.webhook.wait_until_counted(metric, 1).await;
     // The token itself is fresh, so admissions are unaffected.
     assert_eq!(
         pull_secret_name(&namespace.create_pod(&pod("next", "contoso")).await),

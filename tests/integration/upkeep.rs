@@ -161,7 +161,9 @@ async fn only_unused_pull_secrets_are_collected_after_the_grace() {
     namespace.delete_pod("back").await;
     namespace.wait_until_secret_is_gone(&unused).await;
     assert!(namespace.pull_secrets().get_opt(&unused).await.unwrap().is_none());
-    assert_eq!(env.webhook.metric("pull_secrets_collected_total").await, 1);
+    env.webhook
+        .wait_until_counted("pull_secrets_collected_total", 1)
+        .await;
     namespace.credentials(&used).await;
     // The next Pod creates the pull secret again.
     let again = pull_secret_name(&namespace.create_pod(&pod("again", "contoso")).await);

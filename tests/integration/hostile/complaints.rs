@@ -140,7 +140,7 @@ async fn only_a_confirmed_complaint_about_the_current_token_costs_a_token() {
     };
     unaffected_by(&env, &[&env.webhook], attempt).await;
     let repaired = "renewals_total{outcome=\"Repaired\",reason=\"Ok\"}";
-    assert_eq!(env.webhook.metric(repaired).await, 2);
+    env.webhook.wait_until_counted(repaired, 2).await;
 }
 
 /// Creates a Pod without an annotation as soon as the label of its namespace applies; returns its pull secret.

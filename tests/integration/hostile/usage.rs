@@ -189,7 +189,9 @@ async fn the_grace_of_a_pull_secret_begins_when_it_is_first_seen() {
     };
     unaffected_by(&env, &[&env.webhook], attempt).await;
     assert_eq!(marks(), 2);
-    assert_eq!(env.webhook.metric("pull_secrets_collected_total").await, 2);
+    env.webhook
+        .wait_until_counted("pull_secrets_collected_total", 2)
+        .await;
 }
 
 /// Attempt 27: the Pods of a namespace are larger than the memory of a replica.

@@ -20,11 +20,11 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 static TESTS: Tests = Tests::new();
 
-/// Waits until fewer than three tests for two processors run, or until processors are idle and memory is available.
+/// Waits until fewer tests run than there are processors, or until processors are idle and memory is available.
 pub(crate) fn start() -> Running<'static> {
     let processors = available_parallelism().map_or(1, usize::from);
     let mut system = System::new().expect("the usage of the processors can be read");
-    TESTS.start(processors + processors.div_ceil(2), || {
+    TESTS.start(processors, || {
         system.refresh_cpu_usage();
         system.refresh_memory();
         system.global_cpu_usage() < BUSY && system.available_memory() > system.total_memory() / MEMORY_PARTS

@@ -122,7 +122,23 @@ impl Webhook {
         self.metric_text(name).await.parse().unwrap()
     }
 
+    /// Waits until a counter has this value. The webhook counts after it has acted, so that a test sees the effect first.
+    pub async fn wait_until_counted(&self, name: &str, count: u64) {
+        let counted = eventually(&format!("{name} is at least {count}"), async || {
+            let counted: u64 = self.find_metric(name).await?.parse().unwrap();
+            (counted >= count).then_some(counted)
+        })
+        .await;
+        assert_eq!(counted, count, "{name}");
+    }
+
     async fn metric_text(&self, name: &str) -> String {
+        let value = self.find_metric(name).await;
+        value.unwrap_or_else(|| panic!("{name} is a metric"))
+    }
+
+    /// `None` before the first event of a counter with labels.
+    async fn find_metric(&self, name: &str) -> Option<String> {
         let (status, metrics) = self.admin_get("/metrics").await;
         assert_eq!(status, 200, "{metrics}");
         let value = metrics.lines().find_map(|line| {
@@ -130,7 +146,7 @@ impl Webhook {
                 .strip_prefix(name)?
                 .strip_prefix(' ')
         });
-        value.unwrap_or_else(|| panic!("{name} is a metric")).to_owned()
+        value.map(str::to_owned)
     }
 
     pub async fn is_leader(&self) -> bool {
