@@ -10,7 +10,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../deploy/lib.sh"
 
 main() {
-  local arguments=("$@") smoke='' oha peer profile targets baseline webhook built malloc
+  local arguments=("$@") smoke='' fast=() oha peer profile targets baseline webhook built malloc
   case ${1:-} in
   '') arguments=(--out "$root/bench") ;;
   --smoke) smoke=yes ;;
@@ -27,9 +27,8 @@ main() {
   "$root/tests/cluster/build.sh" >/dev/null
   cd "$root"
   # The client has a core of its own, but a slow client would see longer latencies.
-  [[ $smoke ]] || export CARGO_PROFILE_RELEASE_OPT_LEVEL=3 CARGO_PROFILE_RELEASE_LTO=thin
-  oha=$("$root/deploy/cargo-tool.sh" oha 1.14.0 --no-default-features --features rustls)/oha
-  unset CARGO_PROFILE_RELEASE_OPT_LEVEL CARGO_PROFILE_RELEASE_LTO
+  [[ $smoke ]] || fast=(CARGO_PROFILE_RELEASE_OPT_LEVEL=3 CARGO_PROFILE_RELEASE_LTO=thin)
+  oha=$(env "${fast[@]}" "$root/deploy/cargo-tool.sh" oha 1.14.0 --no-default-features --features rustls)/oha
   if [[ -z $* || " $* " == *" peer "* ]]; then
     peer=$(build_peer)
     arguments+=(--peer "$peer")
