@@ -8,8 +8,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/../deploy/lib.sh"
 source "$root/tests/sequences.sh"
 cd "$root"
 
-work=$(mktemp -d)
-
 # timed COMMAND...: runs COMMAND, and prints how long it took.
 timed() {
   local started=$SECONDS
@@ -23,7 +21,7 @@ run_cargo_tests() {
 
 run_script_tests() {
   # The end-to-end tests need this program, whose build takes minutes. cargo lets them wait for it.
-  [[ -n ${IMAGE:-} ]] || deploy/binary.sh acr-pull-webhook "${PROFILE:-release}" "$work/acr-pull-webhook" &
+  [[ -n ${IMAGE:-} ]] || deploy/binary.sh acr-pull-webhook "${PROFILE:-release}" "$sequences_folder/acr-pull-webhook" &
   # First, because it compares what is on the machine before and after its cluster.
   timed tests/kind/test.sh
   timed tests/e2e/all.sh
@@ -31,16 +29,6 @@ run_script_tests() {
   timed bench/run.sh --smoke
   timed tests/cluster/test.sh
 }
-
-stop() {
-  local status=$?
-  stop_sequences
-  rm -rf "$work"
-  exit "$status"
-}
-trap stop EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
 
 # What may ask whether packages may be installed: the two sequences cannot ask.
 need valgrind
@@ -50,5 +38,4 @@ tests/kind/prepare.sh
 # Both sequences use these programs, and cargo lets only one process compile at a time.
 cargo test --locked --workspace --no-run
 
-run_sequences "in tests/kind, tests/e2e, tests/registry, tests/cluster and bench" "$work/log" \
-  run_cargo_tests run_script_tests
+run_sequences "in tests/kind, tests/e2e, tests/registry, tests/cluster and bench" run_cargo_tests run_script_tests

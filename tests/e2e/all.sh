@@ -16,19 +16,8 @@ run_chart_tests() {
   ACR_PULL_CLUSTER_NAME=${ACR_PULL_CLUSTER_NAME:-local}-chart "$run" helm
 }
 
-stop() {
-  local status=$?
-  stop_sequences
-  rm -f "$log"
-  exit "$status"
-}
-
 ! foreign_named || exec "$run"
 # What may ask whether packages may be installed: the two sequences cannot ask.
 need skopeo
 "$root/tests/kind/prepare.sh"
-log=$(mktemp)
-trap stop EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-run_sequences "of the chart" "$log" run_webhook_tests run_chart_tests
+run_sequences "of the chart" run_webhook_tests run_chart_tests
