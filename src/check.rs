@@ -48,7 +48,7 @@ const DEFAULT_NAMESPACE: &str = "default";
 /// The pause between two runs of the checks.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
 /// The oldest minor version of Kubernetes 1 that is supported.
-const OLDEST_MINOR: u32 = 30;
+pub const OLDEST_MINOR: u32 = 30;
 
 /// Runs `check` and prints the report.
 pub async fn run(args: &CheckArgs) -> ExitCode {

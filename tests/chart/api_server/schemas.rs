@@ -3,6 +3,7 @@
 //! because the API server merges them, so this test has a control plane of its own.
 
 use super::cluster::Cluster;
+use acr_pull_webhook::check::OLDEST_MINOR;
 use chart::{
     NAME,
     helm::{render, set},
@@ -10,9 +11,6 @@ use chart::{
 };
 use std::env;
 use testkit::control_plane::ControlPlane;
-
-/// Of 1.30; see docs/support.md.
-const OLDEST_MINOR: &str = "30";
 
 const DRY_RUN: &str = "apply --server-side --force-conflicts --dry-run=server --validate=strict --filename -";
 
@@ -34,7 +32,7 @@ async fn kubernetes_accepts_every_valid_row_of_values() {
     let cluster = Cluster::of(&ControlPlane::start_own().await).await;
     if env::var("KUBERNETES").as_deref() == Ok("oldest") {
         let version = cluster.client.apiserver_version().await.unwrap();
-        assert_eq!(version.minor, OLDEST_MINOR);
+        assert_eq!(version.minor, OLDEST_MINOR.to_string());
     }
     for namespace in [NAME, "other", "monitoring"] {
         cluster.ensure_namespace(namespace).await;

@@ -219,10 +219,9 @@ async fn collection_among_very_many_pods_uses_little_memory() {
         let params = DeleteParams::default().grace_period(0);
         let pods = namespace.pods();
         pods.delete_collection(&params, &injected).await.unwrap();
-        eventually("all pull secrets are collected", async || {
-            (env.webhook.metric("pull_secrets_collected_total").await == 20).then_some(())
-        })
-        .await;
+        env.webhook
+            .wait_until_counted("pull_secrets_collected_total", 20)
+            .await;
     };
     unaffected_by(&env, &[&env.webhook], attempt).await;
 }
