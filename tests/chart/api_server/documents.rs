@@ -29,10 +29,9 @@ fn block(document: &str, text: &str) -> String {
         .unwrap_or_else(|| panic!("{} contains a block with {text}", document.display()))
 }
 
-/// Runs the command in the code block with this text.
-async fn run(cluster: &Cluster, document: &str, text: &str) -> String {
-    let block = block(document, text);
-    let command = block.strip_prefix("$ ").unwrap_or(&block);
+/// Runs the command in a code block.
+async fn run(cluster: &Cluster, block: &str) -> String {
+    let command = block.strip_prefix("$ ").unwrap_or(block);
     let output = cluster.control_plane.shell(command).await;
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(
@@ -61,20 +60,24 @@ fn deployment(name: &str, account: &str, image: &str) -> Value {
 #[testkit::test]
 async fn workloads_without_a_client_id_are_listed_for_a_namespace() {
     let cluster = Cluster::shared().await;
-    let namespace = TestNamespace::create(&cluster.client, "team-a", json!({})).await;
+    // The manifests of the documents have the namespace `team-a` too, and another test creates it.
+    let documented = "--namespace team-a";
+    let command = block("migrating.md", "IN($ready[])");
+    assert!(command.contains(documented), "{command}");
+    let namespace = TestNamespace::create(&cluster.client, "without-client-id", json!({})).await;
+    let command = command.replace(documented, &format!("--namespace {namespace}"));
     namespace
         .apply_service_account("app", &[("azure.workload.identity/client-id", "x")])
         .await;
+    let create = format!("create --namespace {namespace}");
     for (name, account, image) in [
         ("ready", "app", "contoso.azurecr.io/app:1"),
         ("elsewhere", "default", "docker.io/app:1"),
         ("unready", "default", "contoso.azurecr.io/app:1"),
     ] {
-        cluster
-            .send("create --namespace team-a", deployment(name, account, image))
-            .await;
+        cluster.send(&create, deployment(name, account, image)).await;
     }
-    let listed = run(&cluster, "migrating.md", "IN($ready[])").await;
+    let listed = run(&cluster, &command).await;
     assert_eq!(listed, "Deployment/unready: service account default");
 }
 
@@ -89,7 +92,7 @@ async fn restored_secrets_without_an_owner_are_listed() {
     let label = format!("app.kubernetes.io/managed-by={NAME}");
     let label = cluster.kubectl("label secret acr-pull-restored").arg(label);
     label.succeed().await;
-    let listed = run(&cluster, "operations.md", "ownerReferences == null").await;
+    let listed = run(&cluster, &block("operations.md", "ownerReferences == null")).await;
     assert_eq!(
         listed,
         "kubectl delete secret --namespace default acr-pull-restored"
