@@ -11,6 +11,7 @@ use testkit::{
     env::TestEnv,
     eventually,
     objects::{pod, pull_secret_name, unnamed_pod},
+    turns,
 };
 
 /// The plural names of all kinds that a leader watches, without Events, whose resource versions are compacted only
@@ -24,10 +25,11 @@ const WATCHED: [&str; 6] = [
     "pods",
 ];
 
-/// Creates Pods without a pause until `stop`, and asserts that each has this pull secret.
+/// Creates Pods until `stop`, and asserts that each has this pull secret.
 async fn load(env: &TestEnv, name: &str, stop: &AtomicBool, created: &AtomicUsize) {
-    let pods = env.team_a.namespace.pods();
+    let (pods, mut turns) = (env.team_a.namespace.pods(), turns());
     while !stop.load(Ordering::Relaxed) {
+        turns.tick().await;
         match pods.create(&PostParams::default(), &unnamed_pod("contoso")).await {
             Ok(pod) => {
                 assert_eq!(pull_secret_name(&pod), name);
@@ -76,8 +78,9 @@ async fn the_webhook_survives_a_restarting_and_a_silent_api_server() {
 
     env.cluster.freeze_api_server().await;
     let end = Timestamp::now() + 60.seconds();
-    let mut message = None;
+    let (mut message, mut turns) = (None, turns());
     while Timestamp::now() < end || message.is_none() {
+        turns.tick().await;
         let (status, body) = env.webhook.admin_get("/readyz").await;
         assert_eq!(
             env.webhook.admin_get("/livez").await.0,
@@ -96,7 +99,6 @@ async fn the_webhook_survives_a_restarting_and_a_silent_api_server() {
             Timestamp::now() < end + 60.seconds(),
             "the webhook is still ready"
         );
-        tokio::task::yield_now().await;
     }
     assert!(message.unwrap().contains("API server unreachable"));
     env.cluster.thaw_api_server().await;

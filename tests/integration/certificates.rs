@@ -18,7 +18,7 @@ use testkit::{
     env::TestEnv,
     eventually,
     objects::{pull_secret_names, unnamed_pod},
-    speed,
+    speed, turns,
     webhook::{SECRET, Webhook},
 };
 use x509_cert::{Certificate, der::Decode};
@@ -114,8 +114,9 @@ impl Certificates {
 
 /// Creates Pods one after the other until `stop`, and asserts that all of them are patched.
 pub async fn load(env: &TestEnv, stop: &AtomicBool, created: &AtomicUsize) {
-    let pods = env.team_a.namespace.pods();
+    let (pods, mut turns) = (env.team_a.namespace.pods(), turns());
     while !stop.load(Ordering::Relaxed) {
+        turns.tick().await;
         let pod = pods.create(&PostParams::default(), &unnamed_pod("contoso")).await;
         assert_eq!(pull_secret_names(&pod.expect("the Pod is admitted")).len(), 1);
         created.fetch_add(1, Ordering::Relaxed);
@@ -132,7 +133,9 @@ pub async fn loaded(created: &AtomicUsize, number: usize) {
 
 /// Calls each replica with the published authority and path until `stop`, and asserts that all calls succeed.
 async fn ask(certificates: &Certificates, replicas: [&Webhook; 2], stop: &AtomicBool) {
+    let mut turns = turns();
     while !stop.load(Ordering::Relaxed) {
+        turns.tick().await;
         let (bundle, path) = certificates.published().await.remove(0);
         let roots = reqwest::Certificate::from_pem_bundle(&bundle.0).unwrap();
         for replica in replicas {

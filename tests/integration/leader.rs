@@ -17,7 +17,7 @@ use testkit::{
     env::TestEnv,
     eventually,
     objects::{from, pod, pull_secret_name},
-    speed,
+    speed, turns,
     webhook::Webhook,
 };
 
@@ -124,8 +124,9 @@ async fn one_of_three_candidates_leads_at_every_moment() {
     let (election, leader) = Election::start("three", 3, ["3s", "2s", "250ms"]).await;
     let end = Timestamp::now() + 9.seconds();
     let mut last = election.record().await;
-    let mut renewals = 0;
+    let (mut renewals, mut turns) = (0, turns());
     while Timestamp::now() < end {
+        turns.tick().await;
         assert_eq!(election.leaders().await, [leader]);
         let record = election.record().await;
         renewals += usize::from(record.renew_time != last.renew_time);

@@ -8,6 +8,7 @@ use testkit::{
     env::TestEnv,
     eventually,
     objects::unnamed_pod,
+    turns,
     webhook::{SECRET, Webhook},
 };
 
@@ -46,7 +47,9 @@ async fn replace_path(certificates: &Certificates, first: &str) -> String {
 
 /// Calls each replica at the published path until `stop`.
 async fn call_published(certificates: &Certificates, replicas: [&Webhook; 2], stop: &AtomicBool) {
+    let mut turns = turns();
     while !stop.load(Ordering::Relaxed) {
+        turns.tick().await;
         let (_, path) = certificates.published().await.remove(0);
         let path = path.strip_prefix("/mutate/").unwrap();
         for replica in replicas {

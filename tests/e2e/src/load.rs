@@ -1,4 +1,4 @@
-//! Pods that are created without a pause while replicas or certificates of the webhook are replaced.
+//! Pods that are created while replicas or certificates of the webhook are replaced.
 
 use crate::scenario::ScenarioNamespace;
 use futures::future::join_all;
@@ -6,9 +6,13 @@ use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use kube::{ResourceExt, api::DeleteParams};
 use serde_json::json;
 use std::cell::Cell;
-use testkit::objects::{ANNOTATION, from, pod_json};
+use testkit::{
+    objects::{ANNOTATION, from, pod_json},
+    turns,
+};
 
-const CREATORS: usize = 4;
+/// Each has up to ten turns per second.
+const CREATORS: usize = 2;
 /// Fewer than are created during any rollout.
 pub const MIN_CREATED: usize = 50;
 
@@ -34,8 +38,9 @@ async fn create(
     ended: &Cell<bool>,
 ) -> Vec<String> {
     let pods = namespace.api::<Pod>();
-    let mut wrong = Vec::new();
+    let (mut wrong, mut turns) = (Vec::new(), turns());
     for n in 0.. {
+        turns.tick().await;
         if ended.get() {
             break;
         }

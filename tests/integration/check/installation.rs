@@ -14,7 +14,6 @@ use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
     path::Path,
     process::Output,
-    time::Duration,
 };
 use testkit::{
     azure::{REGISTRY, add_service_principal},
@@ -22,6 +21,7 @@ use testkit::{
     env::TestEnv,
     eventually,
     objects::from,
+    turns,
     webhook::program,
 };
 use tokio::net::{TcpListener, TcpStream};
@@ -247,7 +247,9 @@ async fn forward(address: IpAddr, to: SocketAddr) -> u16 {
 
 /// Does what kubelets would do: reports each Pod as running and ready.
 async fn report_ready(pods: Api<Pod>) {
+    let mut turns = turns();
     loop {
+        turns.tick().await;
         for pod in pods
             .list(&ListParams::default())
             .await
@@ -264,8 +266,6 @@ async fn report_ready(pods: Api<Pod>) {
                     .await;
             }
         }
-        // There is nothing to wait for: a new Pod of a ReplicaSet may come at any time.
-        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 

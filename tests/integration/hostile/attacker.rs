@@ -8,11 +8,10 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
-use testkit::{eventually, webhook::Webhook};
+use testkit::{eventually, turns_every, webhook::Webhook};
 use tokio::{
     io::AsyncReadExt,
     net::{TcpSocket, TcpStream},
-    time::{MissedTickBehavior, interval},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -69,8 +68,7 @@ impl Attacker {
     ) {
         let attempt = &attempt;
         let all = (0..sockets).map(async |n| {
-            let mut turns = interval(pause);
-            turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut turns = turns_every(pause);
             loop {
                 turns.tick().await;
                 let _ = attempt(n).await;

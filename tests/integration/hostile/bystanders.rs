@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use testkit::{
     env::TestEnv,
     objects::{pull_secret_name, unnamed_pod},
-    speed,
+    speed, turns, turns_every,
     webhook::Webhook,
 };
 
@@ -123,13 +123,13 @@ impl<'a> Bystanders<'a> {
 
     /// Checks during an attempt and after it.
     pub async fn check_during<T>(&self, attempt: impl Future<Output = T>) -> T {
-        let mut attempt = std::pin::pin!(attempt);
+        let (mut attempt, mut turns) = (std::pin::pin!(attempt), turns());
         let outcome = loop {
             tokio::select! {
                 outcome = &mut attempt => break outcome,
                 () = async {
+                    turns.tick().await;
                     self.check().await;
-                    tokio::time::sleep(Duration::from_millis(100)).await;
                 } => {}
             }
         };
@@ -141,7 +141,7 @@ impl<'a> Bystanders<'a> {
     pub async fn check_during_endless(&self, attack: impl Future<Output = ()>) {
         let checks = async {
             let mut times = Vec::new();
-            let mut turns = tokio::time::interval(CHECK_INTERVAL);
+            let mut turns = turns_every(CHECK_INTERVAL);
             for _ in 0..CHECKS {
                 turns.tick().await;
                 times.push(self.check().await);

@@ -14,6 +14,7 @@ use testkit::{
     env::TestEnv,
     eventually,
     objects::{pod, pull_secret_name, unnamed_pod},
+    turns,
 };
 
 /// Longer than a replica with failing watches stays ready at its start.
@@ -38,11 +39,11 @@ async fn wait_until_watched(env: &TestEnv, watch: &str) {
 }
 
 async fn assert_stays_ready(env: &TestEnv) {
-    let until = Instant::now() + READY_PERIOD;
+    let (until, mut turns) = (Instant::now() + READY_PERIOD, turns());
     while Instant::now() < until {
+        turns.tick().await;
         let (status, body) = env.webhook.admin_get("/readyz").await;
         assert!(status == 200 && body.starts_with("ok"), "{status} {body}");
-        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 

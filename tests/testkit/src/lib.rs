@@ -20,8 +20,10 @@ pub mod repository;
 pub mod review;
 mod run;
 pub mod speed;
+mod turns;
 pub mod webhook;
 
 pub use eventually::{eventually, eventually_within};
 pub use run::{allow_more_time, observe, run, waiting_for};
 pub use testkit_macros::test;
+pub use turns::{turns, turns_every};
