@@ -121,6 +121,9 @@ lint-rust: tools
 	tests/rooms.sh
 	@! git grep --line-number 'env!("CARGO_MANIFEST_DIR")' -- '*.rs' || \
 	  { echo "find the folder at run time: clones that share a target folder run each other's programs"; exit 1; }
+	@features() { cargo tree --locked --workspace --prefix none --format '{p} {f}' "$$@" | sed 's/ (\*)$$//' | sort -u; }; \
+	different=$$(comm -13 <(features) <(features --exclude e2e)); [[ -z $$different ]] || \
+	  { echo "with tests/e2e, these have more features, so make test compiles the workspace twice:"$$'\n'"$$different"; exit 1; }
 	@source deploy/lib.sh; copy=$$(mktemp -d); trap 'rm -rf "$$copy"' EXIT; copy_sources "$$copy"; \
 	cargo metadata --locked --no-deps --format-version 1 --manifest-path "$$copy/Cargo.toml" >/dev/null || \
 	  die "copy_sources in deploy/lib.sh, which 'make reproducible' and 'make sbom' use, does not copy the whole workspace"

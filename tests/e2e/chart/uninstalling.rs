@@ -17,9 +17,8 @@ use kube::{
     api::{DeleteParams, PostParams},
 };
 use serde_json::json;
-use std::{cell::RefCell, collections::BTreeSet, time::Duration};
-use testkit::speed;
-use tokio::time::timeout;
+use std::{collections::BTreeSet, time::Duration};
+use testkit::{eventually_within, observe};
 
 const NOMINAL_LIMIT: Duration = Duration::from_secs(120);
 /// What each uninstallation leaves: docs/uninstall.md lists the commands that delete it.
@@ -119,14 +118,12 @@ async fn assert_rest(
 /// Waits until exactly these objects exist that did not exist `before`.
 async fn wait_until_left(client: &Client, before: &BTreeSet<String>, left: &[&str]) {
     let expected: BTreeSet<_> = left.iter().map(|line| (*line).to_owned()).collect();
-    let seen = RefCell::new(BTreeSet::new());
-    let wait = timeout(speed::scaled(NOMINAL_LIMIT), async {
-        while *seen.borrow() != expected {
-            let now = everything(client).await;
-            seen.replace(now.difference(before).cloned().collect());
-        }
-    });
-    if wait.await.is_err() {
-        panic!("left: {:#?}, expected: {expected:#?}", seen.borrow());
-    }
+    let what = format!("exactly these objects are left: {expected:?}");
+    eventually_within(NOMINAL_LIMIT, &what, async || {
+        let now = everything(client).await;
+        let left: BTreeSet<_> = now.difference(before).cloned().collect();
+        observe(json!(left));
+        (left == expected).then_some(())
+    })
+    .await;
 }
