@@ -43,7 +43,7 @@ async fn tokens_are_renewed_in_time_despite_a_clock_difference() {
     assert_eq!(env.webhook.logged("synchronize the clocks"), 1);
 }
 
-/// Attempt 25: what a registry claims about time affects its own pull secrets only.
+/// What a registry claims about time affects its own pull secrets only.
 #[testkit::test]
 async fn a_token_that_expires_in_the_year_9989_is_used() {
     let env = TestEnv::leading(&[], |world| {

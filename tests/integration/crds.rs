@@ -281,7 +281,7 @@ async fn check_immutability(api: &Api<ACRPullSecret>) {
     }
 }
 
-/// Attempts 13 and 14, with the CRDs of this project.
+/// With the CRDs of this project. External Secrets Operator has CRDs of its own.
 #[testkit::test]
 async fn the_api_server_refuses_generators_with_large_fields() {
     let crds = Crds::start().await;

@@ -7,7 +7,7 @@ use tokio::sync::{Mutex, MutexGuard};
 pub async fn wait_for(turn: &'static Mutex<()>) -> MutexGuard<'static, ()> {
     let _waiting = testkit::waiting_for("the turn of this test");
     let asked = Instant::now();
-    let guard = turn.lock().await;
+    let guard = testkit::wait_for_another_test(turn.lock()).await;
     testkit::allow_more_time(asked.elapsed());
     guard
 }

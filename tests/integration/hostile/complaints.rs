@@ -102,7 +102,7 @@ fn unfounded(namespace: &TestNamespace, name: &str, at: Timestamp, renewed: Time
     ]
 }
 
-/// Attempt 18: Events of another namespace, about other Secrets, from before the last renewal, about other registries,
+/// Events of another namespace, about other Secrets, from before the last renewal, about other registries,
 /// and about running Pods.
 #[testkit::test]
 async fn only_a_confirmed_complaint_about_the_current_token_costs_a_token() {

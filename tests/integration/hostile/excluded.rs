@@ -12,7 +12,7 @@ use testkit::{
     review::{post, review},
 };
 
-/// Attempt 26: AKS requires of every webhook that it ignores namespaces with this label. A user who may label a
+/// AKS requires of every webhook that it ignores namespaces with this label. A user who may label a
 /// Namespace gets unpatched Pods in that Namespace and nothing else, as docs/security.md states.
 #[testkit::test]
 async fn only_a_namespace_labelled_as_control_plane_is_ignored() {
@@ -85,7 +85,7 @@ async fn check_upkeep(namespace: &TestNamespace) {
     assert!(namespace.secrets().get_opt(NAME).await.unwrap().is_none());
 }
 
-/// Attempt 6, after the registration was bypassed: the program itself issues nothing for an excluded namespace.
+/// The registration was bypassed: the program itself issues nothing for an excluded namespace.
 #[testkit::test]
 async fn no_pull_secret_is_issued_in_an_excluded_namespace() {
     let env = TestEnv::leading(&["--excluded-namespaces=infra,TEAM_A"], |_| ()).await;

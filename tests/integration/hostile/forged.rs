@@ -37,7 +37,7 @@ async fn forge(env: &TestEnv, namespace: &TestNamespace, pod: &Pod) {
     }
 }
 
-/// Attempts 6 and 7: a forged review for kube-system with a ClusterGenerator, and one for team B.
+/// A forged review for kube-system with a ClusterGenerator, and one for team B.
 #[testkit::test]
 async fn a_forged_review_creates_no_pull_secret() {
     let env = TestEnv::start().await;
@@ -61,7 +61,7 @@ async fn a_forged_review_creates_no_pull_secret() {
     assert_eq!(env.azure.calls(Endpoint::EntraToken), calls);
 }
 
-/// Attempt 8: forged reviews with unknown client ids, 10 per second.
+/// Forged reviews with unknown client ids, 10 per second.
 #[testkit::test]
 async fn forged_reviews_cause_no_call() {
     let env = TestEnv::start().await;

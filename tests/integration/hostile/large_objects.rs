@@ -76,7 +76,7 @@ async fn check_both(env: &TestEnv, attempt: impl Future<Output = ()>) {
     unaffected_by(env, &[&env.webhook, &replica], async {}).await;
 }
 
-/// Attempt 13: one scope, a copy for each of twelve service accounts.
+/// One scope, a copy for each of twelve service accounts.
 #[testkit::test]
 async fn a_scope_of_a_mebibyte_is_refused_and_uses_little_memory() {
     const ACCOUNTS: usize = 12;
@@ -108,7 +108,7 @@ async fn a_scope_of_a_mebibyte_is_refused_and_uses_little_memory() {
     .await;
 }
 
-/// Attempt 14: eight generators with as many audiences as an object can contain.
+/// Eight generators with as many audiences as an object can contain.
 #[testkit::test]
 async fn hundreds_of_thousands_of_audiences_are_refused() {
     const GENERATORS: usize = 8;
@@ -152,7 +152,7 @@ async fn hundreds_of_thousands_of_audiences_are_refused() {
     .await;
 }
 
-/// Attempt 13: annotations as long as an API server accepts.
+/// Annotations as long as an API server accepts.
 #[testkit::test]
 async fn hundreds_of_large_service_accounts_use_little_memory() {
     let env = TestEnv::start().await;

@@ -22,7 +22,7 @@ use testkit::{
     review::{post, review},
 };
 
-/// Attempt 16: the number of pull secrets in a namespace is limited for all its Pods together.
+/// The number of pull secrets in a namespace is limited for all its Pods together.
 #[testkit::test]
 async fn a_namespace_has_at_most_the_permitted_number_of_pull_secrets() {
     let env = TestEnv::with_flags(&["--max-pull-secrets-per-namespace=5"]).await;
@@ -65,7 +65,7 @@ async fn a_namespace_has_at_most_the_permitted_number_of_pull_secrets() {
     namespace.retry_create_pod(&unnamed_pod("g-5")).await;
 }
 
-/// Attempt 25: unexpected answers to the requests of one application.
+/// Unexpected answers to the requests of one application.
 #[testkit::test]
 async fn bad_answers_to_one_application_do_not_affect_others() {
     let env = TestEnv::start().await;

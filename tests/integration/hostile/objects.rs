@@ -134,7 +134,7 @@ pub async fn check_renewal(env: &TestEnv) {
     .await;
 }
 
-/// Attempts 11 and 12: an undecodable time in an object of each watched kind.
+/// An undecodable time in an object of each watched kind.
 #[testkit::test]
 async fn no_time_in_managed_fields_hides_an_object() {
     let env = TestEnv::leading(&[], token_lifetime(12)).await;

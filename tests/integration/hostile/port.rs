@@ -16,7 +16,7 @@ use testkit::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// Attempt 1: 200 requests declare a body of 3 MiB and send one byte, to guessed paths and to the secret path.
+/// 200 requests declare a body of 3 MiB and send one byte, to guessed paths and to the secret path.
 #[testkit::test]
 async fn incomplete_bodies_delay_no_bystander() {
     let env = TestEnv::start().await;
@@ -38,7 +38,7 @@ async fn incomplete_bodies_delay_no_bystander() {
     }
 }
 
-/// Attempt 2: open connections to the admin port.
+/// Open connections to the admin port.
 #[testkit::test]
 async fn open_connections_to_the_admin_port_delay_no_probe() {
     let env = TestEnv::start().await;
@@ -60,7 +60,7 @@ async fn open_connections_to_the_admin_port_delay_no_probe() {
     attacker.check(&bystanders, 300, attack).await;
 }
 
-/// Attempt 3: 1,024 open connections to the webhook port, then the API server restarts, then a Pod is created.
+/// 1,024 open connections to the webhook port, then the API server restarts, then a Pod is created.
 #[testkit::test]
 async fn open_connections_do_not_exclude_a_restarted_api_server() {
     const SOCKETS: usize = 1024;
@@ -102,7 +102,7 @@ async fn open_connections_do_not_exclude_a_restarted_api_server() {
     bystanders.check_during_endless(attack).await;
 }
 
-/// Attempt 4: large incomplete headers, and small ones on more connections than the webhook accepts.
+/// Large incomplete headers, and small ones on more connections than the webhook accepts.
 #[testkit::test]
 async fn incomplete_headers_use_little_memory() {
     let env = TestEnv::start().await;
@@ -145,7 +145,7 @@ async fn incomplete_handshakes_use_little_memory() {
     attacker.check(&bystanders, 1200, attack).await;
 }
 
-/// Attempt 5: 10 bodies of 3 MiB with `containers:[{},…]` and `timeout=30s`, to a guessed path and to the secret path.
+/// 10 bodies of 3 MiB with `containers:[{},…]` and `timeout=30s`, to a guessed path and to the secret path.
 #[testkit::test]
 async fn bodies_with_many_small_items_use_little_memory() {
     let env = TestEnv::start().await;

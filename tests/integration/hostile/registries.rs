@@ -39,7 +39,6 @@ async fn assert_refused(namespace: &TestNamespace, pod: &Pod, reason: &str) {
     );
 }
 
-/// Attempt 24.
 #[testkit::test]
 async fn no_spelling_or_reference_sends_a_token_to_another_host() {
     let env = TestEnv::start().await;

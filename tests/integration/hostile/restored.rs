@@ -52,7 +52,7 @@ async fn wait_until_ready(namespace: &TestNamespace, names: &BTreeSet<String>) {
     .await;
 }
 
-/// Finding M7: hundreds of pull secrets are deleted at the same moment.
+/// Hundreds of pull secrets are deleted at the same moment.
 #[testkit::test]
 async fn all_pull_secrets_are_restored_after_a_bulk_deletion() {
     let flags = [
@@ -78,7 +78,7 @@ async fn all_pull_secrets_are_restored_after_a_bulk_deletion() {
     unaffected_by(&env, &[&env.webhook], attempt).await;
 }
 
-/// Finding H4 (c): a Pod is deleted while the webhook checks its complaint.
+/// A Pod is deleted while the webhook checks its complaint.
 #[testkit::test]
 async fn the_complaint_of_a_deleted_pod_causes_no_repair() {
     let env = TestEnv::leading_through_proxy(&[], |_| ()).await;

@@ -14,7 +14,7 @@ use testkit::{
     review::{post, review},
 };
 
-/// Attempt 21: users paste commands from messages into shells. A refusal lists no namespace that the service account
+/// Users paste commands from messages into shells. A refusal lists no namespace that the service account
 /// allows.
 #[testkit::test]
 async fn allowed_namespaces_are_not_in_messages_or_commands() {
@@ -108,7 +108,7 @@ fn client_id(number: usize) -> String {
     format!("{number:08}-dddd-dddd-dddd-dddddddddddd")
 }
 
-/// Attempt 25: redirects, endless bodies, control characters, and text for shells.
+/// Redirects, endless bodies, control characters, and text for shells.
 #[testkit::test]
 async fn hostile_answers_of_upstreams_are_bounded_and_harmless() {
     let cases = hostile_answers();

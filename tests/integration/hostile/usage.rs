@@ -75,7 +75,6 @@ async fn create_forged_pods(namespace: &TestNamespace) {
     namespace.create_pod(&mirror).await;
 }
 
-/// Attempts 9, 10 and 19.
 #[testkit::test]
 async fn forged_annotations_cost_the_leader_no_memory_and_no_token() {
     let env = TestEnv::leading(&[], token_lifetime(12)).await;
@@ -110,7 +109,7 @@ async fn a_failed_restoration_is_retried() {
     unaffected_by(&env, &[&env.webhook], attempt).await;
 }
 
-/// Attempt 17: times in a status that no clock has shown.
+/// Times in a status that no clock has shown.
 #[testkit::test]
 async fn absurd_times_in_a_status_do_not_stop_the_leader() {
     let env = TestEnv::leading(&[], token_lifetime(12)).await;
@@ -148,7 +147,7 @@ async fn refuse_after_webhook(namespace: &TestNamespace) {
     assert!(refused.to_string().contains("violates PodSecurity"), "{refused}");
 }
 
-/// Attempt 20, and a cold admission by a leader that is older than the grace.
+/// Also while a cold admission waits for its token, and with a leader that is older than the grace.
 #[testkit::test]
 async fn the_grace_of_a_pull_secret_begins_when_it_is_first_seen() {
     const GRACE: i64 = 8;
@@ -194,7 +193,7 @@ async fn the_grace_of_a_pull_secret_begins_when_it_is_first_seen() {
         .await;
 }
 
-/// Attempt 27: the Pods of a namespace are larger than the memory of a replica.
+/// The Pods of a namespace are larger than the memory of a replica.
 #[testkit::test]
 async fn collection_among_very_many_pods_uses_little_memory() {
     const PODS: usize = 1_500;

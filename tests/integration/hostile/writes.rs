@@ -57,7 +57,7 @@ async fn name_of_contoso(namespace: &TestNamespace) -> String {
     pull_secret_name(&namespace.dry_run_pod(&unnamed_pod("contoso")).await.unwrap())
 }
 
-/// Finding M8: a generator changes while one replica is between its two writes; another replica makes both writes in
+/// A generator changes while one replica is between its two writes; another replica makes both writes in
 /// between.
 #[testkit::test]
 async fn a_status_describes_the_token_in_the_secret() {
@@ -94,7 +94,7 @@ async fn a_status_describes_the_token_in_the_secret() {
     unaffected_by(&env, &[&env.webhook, &second], attempt).await;
 }
 
-/// Finding M8: an `ACRPullSecret` is deleted before its Secret is written, and another replica creates both again.
+/// An `ACRPullSecret` is deleted before its Secret is written, and another replica creates both again.
 #[testkit::test]
 async fn a_secret_belongs_to_the_existing_pull_secret() {
     let env = TestEnv::leading_through_proxy(&[], |_| ()).await;
@@ -136,7 +136,7 @@ async fn create_unused(namespace: &TestNamespace, generator: &str) -> String {
     name
 }
 
-/// Finding M9: a Pod needs a pull secret whose collection was announced and which was deleted or replaced since.
+/// A Pod needs a pull secret whose collection was announced and which was deleted or replaced since.
 #[testkit::test]
 async fn a_pod_is_admitted_while_its_unused_pull_secret_is_deleted() {
     let flags = ["--unused-grace=2s", "--unused-notice=60s"];
@@ -213,7 +213,7 @@ async fn check_queue(env: &TestEnv) {
     env.azure.clear_faults();
 }
 
-/// Finding M13: only a delay that Azure causes admits the Pod.
+/// Only a delay that Azure causes admits the Pod.
 #[testkit::test]
 async fn a_slow_api_server_and_a_long_queue_are_reported_as_such() {
     let env = TestEnv::leading_through_proxy(&["--issue-concurrency=2"], |_| ()).await;

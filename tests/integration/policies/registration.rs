@@ -88,7 +88,7 @@ async fn only_authority_and_path_of_its_registration_can_be_changed() {
     assert_denied(&thief, other_changes()).await;
 }
 
-/// Attempt 23: the API server itself refuses two webhooks with one name, whatever a policy evaluates for such a list.
+/// The API server itself refuses two webhooks with one name, whatever a policy evaluates for such a list.
 #[testkit::test]
 async fn one_webhook_of_the_registration_cannot_replace_the_other() {
     let thief = thief().await;

@@ -168,7 +168,7 @@ fn elsewhere() -> Vec<Attempt> {
     attempts
 }
 
-/// Attempts 22 and 23: fields that a pull Secret may not have, and creations that are not a plain POST.
+/// Fields that a pull Secret may not have, and creations that are not a plain POST.
 #[testkit::test]
 async fn a_pull_secret_has_no_other_fields_and_no_other_namespace() {
     let thief = thief().await;

@@ -7,7 +7,7 @@ use super::{
 use serde_json::json;
 use testkit::control_plane::{self, NAMESPACE};
 
-/// Attempt 22: a token of a system account with the permitted audience.
+/// A token of a system account with the permitted audience.
 #[testkit::test]
 async fn no_token_is_issued_for_accounts_of_unserved_namespaces() {
     let thief = thief().await;

@@ -23,6 +23,7 @@ pub mod speed;
 mod turns;
 pub mod webhook;
 
+pub use concurrency::wait_for_another_test;
 pub use eventually::{eventually, eventually_within};
 pub use run::{allow_more_time, observe, run, waiting_for};
 pub use testkit_macros::test;
