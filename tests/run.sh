@@ -15,13 +15,20 @@ timed() {
   say "$*: $((SECONDS - started)) s"
 }
 
+# Builds the programs that the end-to-end tests deploy.
+build_deployed() {
+  local folder
+  folder=$(mktemp -d)
+  [[ -n ${IMAGE:-} ]] || deploy/binary.sh acr-pull-webhook "${PROFILE:-release}" "$folder/acr-pull-webhook"
+  deploy/binary.sh azure-emulator quick "$folder/azure-emulator"
+  rm -r "$folder"
+}
+
 run_cargo_tests() {
   timed cargo test --locked --workspace --exclude e2e
 }
 
 run_script_tests() {
-  # The end-to-end tests need this program, whose build takes minutes. cargo lets them wait for it.
-  [[ -n ${IMAGE:-} ]] || deploy/binary.sh acr-pull-webhook "${PROFILE:-release}" "$sequences_folder/acr-pull-webhook" &
   # First, because it compares what is on the machine before and after its cluster.
   timed tests/kind/test.sh
   timed tests/e2e/all.sh
@@ -35,7 +42,14 @@ need valgrind
 need skopeo
 need curl
 tests/kind/prepare.sh
-# Both sequences use these programs, and cargo lets only one process compile at a time.
-cargo test --locked --workspace --no-run
+# Everything is compiled before the first test: beside tests, the release takes ten minutes, and the end-to-end tests wait
+# for it. Most of its build uses one processor, so the tests are compiled at the same time.
+set -m
+build_deployed </dev/null &
+deployed=$!
+set +m
+trap 'kill -TERM -- "-$deployed" 2>/dev/null || true' EXIT
+timed cargo test --locked --workspace --no-run
+wait "$deployed"
 
 run_sequences "in tests/kind, tests/e2e, tests/registry, tests/cluster and bench" run_cargo_tests run_script_tests
