@@ -64,17 +64,18 @@ content_hash() {
   cat "$@" | sha256sum | cut -c 1-12
 }
 
-# build_once FOLDER FUNCTION: calls FUNCTION with a temporary folder, which it fills, and renames that to FOLDER: FOLDER is
-# complete or absent. Two callers at the same time build it once.
+# take_lock FILE WHAT: opens and locks FILE as $lock. While another process has the lock, the script waits for WHAT.
+take_lock() {
+  exec {lock}>"$1"
+  flock --nonblock "$lock" || { say "waiting for $2 ..." && flock "$lock"; }
+}
+
+# build_once FOLDER FUNCTION: FUNCTION fills a folder that then becomes FOLDER, once if there are two callers at a time.
 build_once() {
   local folder=$1 fill=$2 temporary lock
   [[ -d $folder ]] && return
   mkdir -p "${folder%/*}"
-  exec {lock}>"$folder.lock"
-  if ! flock --nonblock "$lock"; then
-    say "waiting for another build of ${folder##*/} ..."
-    flock "$lock"
-  fi
+  take_lock "$folder.lock" "another build of ${folder##*/}"
   if [[ ! -d $folder ]]; then
     temporary=$(mktemp -d "$folder.XXXXXX")
     # shellcheck disable=SC2064 # the name of now, not of then
