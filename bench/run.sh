@@ -10,13 +10,15 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../deploy/lib.sh"
 
 main() {
-  local arguments=("$@") smoke='' fast=() oha peer profile targets baseline webhook built malloc
+  local arguments=("$@") smoke='' fast=() oha inferno peer profile targets baseline webhook built malloc
   case ${1:-} in
   '') arguments=(--out "$root/bench") ;;
   --smoke) smoke=yes ;;
   --profile)
     need perf linux-perf
-    arguments=(--profile "$(realpath "${2:?usage: run.sh --profile FOLDER}")" --inferno "$("$root/deploy/cargo-tool.sh" inferno 0.12.8)")
+    # It reads all samples of perf, which takes long without optimisation.
+    inferno=$(CARGO_PROFILE_RELEASE_OPT_LEVEL=1 "$root/deploy/cargo-tool.sh" inferno 0.12.8)
+    arguments=(--profile "$(realpath "${2:?usage: run.sh --profile FOLDER}")" --inferno "$inferno")
     # perf needs the symbols.
     export STRIP=none
     ;;
