@@ -12,9 +12,9 @@ use testkit::{
 };
 
 /// Each has up to ten turns per second.
-const CREATORS: usize = 2;
-/// Fewer than are created during any rollout, also on a busy machine.
-pub const MIN_CREATED: usize = 20;
+const CREATORS: usize = 4;
+/// Fewer than are created during any rollout.
+pub const MIN_CREATED: usize = 50;
 
 /// Creates Pods while `during` runs, and asserts that all of them are patched. `during` receives the number of created
 /// Pods.

@@ -151,8 +151,8 @@ async fn check_third_namespace(env: &TestEnv, bystanders: &Bystanders<'_>, pull_
     assert!(renewals >= 2, "{renewals} renewals in {duration:?}");
 }
 
-/// Attempts 15 and 16: one registry hangs, and packets to another cloud are dropped, under 200 pull secrets of one
-/// namespace; 5,000 combinations of another namespace are refused again and again.
+/// One registry hangs, and packets to another cloud are dropped, under 200 pull secrets of one namespace; 5,000 combinations
+/// of another namespace are refused again and again.
 #[testkit::test]
 async fn hanging_hosts_and_thousands_of_refusals_delay_no_namespace() {
     let flags = ["--log-level=info", "--max-pull-secrets-per-namespace=5100"];
