@@ -11,6 +11,11 @@ the_network_of_the_other_cache_is_still_there() {
   XDG_CACHE_HOME=$work/cache "$here/test-other-cache.sh" remove "${nodes[0]}"
 }
 
+# kind mounts /lib/modules again into a node that is started again.
+the_removal_of_the_other_cache_keeps_what_this_cluster_needs() {
+  [[ -d /lib/modules ]]
+}
+
 # With a Pod on each node: kube-proxy chooses between them by an extension of iptables with a library of its own.
 pods_of_both_nodes_answer_through_one_service() {
   go_build "$work/hello" "$root/tests/cluster/kubernetes" ./hello

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Removes what podman leaves on this machine after the last cluster: its network, cgroups, mounts and folders.
+# Removes what podman leaves on this machine after the last cluster of this cache folder: its network, cgroups, mounts and
+# folders.
 set -euo pipefail
 # shellcheck source=tests/kind/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -38,7 +39,9 @@ flock --nonblock "$lock" || exit 0
 [[ -z $(podman ps --all --quiet) ]] || exit 0
 remove_network
 podman volume prune --force >/dev/null
+# Only cgroups without processes can be removed.
 find /sys/fs/cgroup -depth -type d -path '*/libpod_parent*' -exec rmdir {} \; 2>/dev/null || true
 umount "$storage/storage/overlay" 2>/dev/null || true
 rm -rf --one-file-system "$runtime"
-[[ ! -d /lib/modules ]] || rmdir --ignore-fail-on-non-empty /lib/modules
+# The clusters of another cache folder mount /lib/modules, too.
+compgen -G "/run/acr-pull-*" >/dev/null || [[ ! -d /lib/modules ]] || rmdir --ignore-fail-on-non-empty /lib/modules
