@@ -8,7 +8,13 @@ use crate::{
 };
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
-use tokio::process::Command;
+use tokio::{
+    process::Command,
+    time::{Duration, Instant, sleep_until},
+};
+
+/// The requests that each process answers before the ones that are counted.
+const FIRST_REQUESTS: usize = 50;
 
 /// A tool of valgrind, and the line that it prints about a program that has ended.
 #[derive(Clone, Copy)]
@@ -39,17 +45,24 @@ const ALLOCATIONS: Counter = Counter {
 pub async fn measure(tools: &Tools, ground: &Ground, requests: usize, max_ratio: f64) -> Part {
     let webhook = testkit::webhook::program();
     let count = async |counter: Counter, baseline: &Path, webhook: &Path| {
-        // The cost of the start is in both counts, and not in their difference.
-        let [few, many] = [requests, 3 * requests];
-        let baseline = [
-            counter.baseline(ground, baseline, few).await,
-            counter.baseline(ground, baseline, many).await,
-        ];
-        let webhook = [
-            counter.webhook(ground, webhook, few).await,
-            counter.webhook(ground, webhook, many).await,
-        ];
-        [baseline, webhook].map(|[few, many]| (many - few) as f64 / (2 * requests) as f64)
+        [
+            cost(requests, async |requests, duration| {
+                let (command, log) = counter.command(baseline);
+                let mut process = Baseline::start_as(command).await;
+                let duration = ask(&ground.ask_baseline(&process), requests, duration).await;
+                process.terminate().await;
+                (counter.read(&log), duration)
+            })
+            .await,
+            cost(requests, async |requests, duration| {
+                let (command, log) = counter.command(webhook);
+                let mut process = ground.env.replica_by(command).await;
+                let duration = ask(&ground.ask(&process), requests, duration).await;
+                process.terminate().await;
+                (counter.read(&log), duration)
+            })
+            .await,
+        ]
     };
     let instructions = count(INSTRUCTIONS, &tools.baseline, Path::new(&webhook)).await;
     // valgrind sees only allocations of an allocator in a shared library.
@@ -64,9 +77,8 @@ pub async fn measure(tools: &Tools, ground: &Ground, requests: usize, max_ratio:
     Part {
         title: "Counted",
         how: format!(
-            "Warm admissions of the same review, one after the other, on one connection, under valgrind: the cost of {} admissions, \
-             divided by their number. Instructions of the kernel are not counted.",
-            2 * requests,
+            "Warm admissions of the same review, one after the other, on one connection, under valgrind: the cost of {requests} \
+             admissions, divided by their number. Instructions of the kernel are not counted.",
         ),
         rows: vec![
             row(
@@ -80,23 +92,19 @@ pub async fn measure(tools: &Tools, ground: &Ground, requests: usize, max_ratio:
     }
 }
 
+/// What one request costs: the difference between two counts, divided by the number of requests. `run` starts a process, sends
+/// it this number of requests, waits until this time has passed, and returns the count and the time.
+///
+/// The start, the first requests, and what a program does without requests, as the renewal of a Lease, are in both counts and
+/// not in their difference, because both processes answer for the same time. Otherwise the difference is larger on a busy
+/// machine.
+async fn cost(requests: usize, run: impl AsyncFn(usize, Duration) -> (u64, Duration)) -> f64 {
+    let (all, duration) = run(FIRST_REQUESTS + requests, Duration::ZERO).await;
+    let (first, _) = run(FIRST_REQUESTS, duration).await;
+    (all - first) as f64 / requests as f64
+}
+
 impl Counter {
-    async fn baseline(self, ground: &Ground, program: &Path, requests: usize) -> u64 {
-        let (command, log) = self.command(program);
-        let mut baseline = Baseline::start_as(command).await;
-        ask(&ground.ask_baseline(&baseline), requests).await;
-        baseline.terminate().await;
-        self.read(&log)
-    }
-
-    async fn webhook(self, ground: &Ground, program: &Path, requests: usize) -> u64 {
-        let (command, log) = self.command(program);
-        let mut webhook = ground.env.replica_by(command).await;
-        ask(&ground.ask(&webhook), requests).await;
-        webhook.terminate().await;
-        self.read(&log)
-    }
-
     fn command(self, program: &Path) -> (Command, Log) {
         let folder = TempDir::with_prefix("acr-pull-webhook-bench-").expect("a temporary folder can be made");
         let log = Log {
@@ -130,13 +138,17 @@ struct Log {
     _folder: TempDir,
 }
 
-/// Sends this many requests one after the other.
-async fn ask(asked: &Asked, times: usize) {
+/// Sends this number of requests one after the other, and waits until the time since the first one is at least `duration`.
+/// Returns this time.
+async fn ask(asked: &Asked, requests: usize, duration: Duration) -> Duration {
+    let started = Instant::now();
     let request = asked.request();
-    for _ in 0..times {
+    for _ in 0..requests {
         let request = request.try_clone().expect("the body is in memory");
         let reply = request.send().await.expect("the server answers");
         assert_eq!(reply.status(), 200);
         reply.bytes().await.expect("the server answers");
     }
+    sleep_until(started + duration).await;
+    started.elapsed()
 }

@@ -161,9 +161,9 @@ impl Name {
             Self::Peer => peer::measure(tools, &Ground::new(tools).await, rounds(31)).await,
             Self::Counted => {
                 let (requests, max_ratio) = if smoke {
-                    (100, MAX_DEBUG_RATIO)
+                    (400, MAX_DEBUG_RATIO)
                 } else {
-                    (500, 1.15)
+                    (1000, 1.15)
                 };
                 counts::measure(tools, &Ground::new(tools).await, requests, max_ratio).await
             }
