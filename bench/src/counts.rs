@@ -45,24 +45,19 @@ const ALLOCATIONS: Counter = Counter {
 pub async fn measure(tools: &Tools, ground: &Ground, requests: usize, max_ratio: f64) -> Part {
     let webhook = testkit::webhook::program();
     let count = async |counter: Counter, baseline: &Path, webhook: &Path| {
-        [
-            cost(requests, async |requests, duration| {
-                let (command, log) = counter.command(baseline);
-                let mut process = Baseline::start_as(command).await;
-                let duration = ask(&ground.ask_baseline(&process), requests, duration).await;
-                process.terminate().await;
-                (counter.read(&log), duration)
-            })
-            .await,
-            cost(requests, async |requests, duration| {
-                let (command, log) = counter.command(webhook);
-                let mut process = ground.env.replica_by(command).await;
-                let duration = ask(&ground.ask(&process), requests, duration).await;
-                process.terminate().await;
-                (counter.read(&log), duration)
-            })
-            .await,
-        ]
+        let baseline = counter.cost(baseline, requests, async |command, requests, duration| {
+            let mut process = Baseline::start_as(command).await;
+            let duration = ask(&ground.ask_baseline(&process), requests, duration).await;
+            process.terminate().await;
+            duration
+        });
+        let webhook = counter.cost(webhook, requests, async |command, requests, duration| {
+            let mut process = ground.env.replica_by(command).await;
+            let duration = ask(&ground.ask(&process), requests, duration).await;
+            process.terminate().await;
+            duration
+        });
+        [baseline.await, webhook.await]
     };
     let instructions = count(INSTRUCTIONS, &tools.baseline, Path::new(&webhook)).await;
     // valgrind sees only allocations of an allocator in a shared library.
@@ -92,19 +87,29 @@ pub async fn measure(tools: &Tools, ground: &Ground, requests: usize, max_ratio:
     }
 }
 
-/// What one request costs: the difference between two counts, divided by the number of requests. `run` starts a process, sends
-/// it this number of requests, waits until this time has passed, and returns the count and the time.
-///
-/// The start, the first requests, and what a program does without requests, as the renewal of a Lease, are in both counts and
-/// not in their difference, because both processes answer for the same time. Otherwise the difference is larger on a busy
-/// machine.
-async fn cost(requests: usize, run: impl AsyncFn(usize, Duration) -> (u64, Duration)) -> f64 {
-    let (all, duration) = run(FIRST_REQUESTS + requests, Duration::ZERO).await;
-    let (first, _) = run(FIRST_REQUESTS, duration).await;
-    (all - first) as f64 / requests as f64
-}
-
 impl Counter {
+    /// What one request to this program costs: the difference between two counts, divided by the number of requests. `run` starts
+    /// the command, sends it this number of requests, waits until this time has passed, and returns the time.
+    ///
+    /// The start, the first requests, and what a program does without requests, as the renewal of a Lease, are in both counts
+    /// and not in their difference, because both processes answer for the same time. Otherwise the difference is larger on a
+    /// busy machine.
+    async fn cost(
+        self,
+        program: &Path,
+        requests: usize,
+        run: impl AsyncFn(Command, usize, Duration) -> Duration,
+    ) -> f64 {
+        let count = async |requests, duration| {
+            let (command, log) = self.command(program);
+            let duration = run(command, requests, duration).await;
+            (self.read(&log), duration)
+        };
+        let (all, duration) = count(FIRST_REQUESTS + requests, Duration::ZERO).await;
+        let (first, _) = count(FIRST_REQUESTS, duration).await;
+        (all - first) as f64 / requests as f64
+    }
+
     fn command(self, program: &Path) -> (Command, Log) {
         let folder = TempDir::with_prefix("acr-pull-webhook-bench-").expect("a temporary folder can be made");
         let log = Log {

@@ -44,4 +44,6 @@ find /sys/fs/cgroup -depth -type d -path '*/libpod_parent*' -exec rmdir {} \; 2>
 umount "$storage/storage/overlay" 2>/dev/null || true
 rm -rf --one-file-system "$runtime"
 # The clusters of another cache folder mount /lib/modules, too.
-compgen -G "/run/acr-pull-*" >/dev/null || [[ ! -d /lib/modules ]] || rmdir --ignore-fail-on-non-empty /lib/modules
+if [[ -d /lib/modules ]] && ! compgen -G "/run/acr-pull-*" >/dev/null; then
+  rmdir --ignore-fail-on-non-empty /lib/modules
+fi
