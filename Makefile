@@ -39,8 +39,9 @@ test: check-cluster programs ## All tests: unit, integration and end-to-end
 	@tests/run.sh
 
 .PHONY: unit
-unit: tools ## Unit and property tests, without network and cluster
-	cargo test --locked --workspace --exclude e2e --lib --bins
+unit: tools renderers ## Tests without a cluster: unit and property tests, rendered manifests, documents
+	KUBECTL=$$(command -v kubectl || true) cargo test --locked --workspace --exclude e2e \
+	  --lib --bins --test rendering --test documents --test book
 
 .PHONY: integration
 integration: programs ## Integration tests against a real API server and azure-emulator, on loopback
@@ -112,7 +113,7 @@ fmt: ## Format Rust and Go code
 	gofmt -l -w $(go_modules)
 
 .PHONY: lint
-lint: lint-rust lint-dependencies lint-shell lint-go lint-manifests lint-chart lint-documents lint-workflows ## All linters: Rust, dependencies, shell, Go, manifests, chart, documents, workflows
+lint: lint-rust lint-dependencies lint-shell lint-go lint-manifests lint-workflows ## All linters: Rust, dependencies, shell, Go, manifests, workflows
 
 .PHONY: lint-rust
 lint-rust: tools
@@ -122,8 +123,10 @@ lint-rust: tools
 	@! git grep --line-number 'env!("CARGO_MANIFEST_DIR")' -- '*.rs' || \
 	  { echo "find the folder at run time: clones that share a target folder run each other's programs"; exit 1; }
 	@features() { cargo tree --locked --workspace --prefix none --format '{p} {f}' "$$@" | sed 's/ (\*)$$//' | sort -u; }; \
-	different=$$(comm -13 <(features) <(features --exclude e2e)); [[ -z $$different ]] || \
-	  { echo "with tests/e2e, these have more features, so make test compiles the workspace twice:"$$'\n'"$$different"; exit 1; }
+	for without in e2e "e2e --exclude chart"; do \
+	  different=$$(comm -13 <(features) <(features --exclude $$without)); [[ -z $$different ]] || \
+	    { echo "without tests/$${without##* }, cargo compiles again, for other features:"$$'\n'"$$different"; exit 1; }; \
+	done
 	@source deploy/lib.sh; copy=$$(mktemp -d); trap 'rm -rf "$$copy"' EXIT; copy_sources "$$copy"; \
 	cargo metadata --locked --no-deps --format-version 1 --manifest-path "$$copy/Cargo.toml" >/dev/null || \
 	  die "copy_sources in deploy/lib.sh, which 'make reproducible' and 'make sbom' use, does not copy the whole workspace"
@@ -154,19 +157,6 @@ lint-manifests:
 	@kubectl=$$(command -v kubectl || echo "$$(tests/cluster/build.sh)/kubectl"); \
 	for overlay in $(overlays); do echo "kubectl kustomize $$overlay"; "$$kubectl" kustomize "$$overlay" >/dev/null; done
 	go run $(terraform_config_inspect) examples/terraform >/dev/null
-
-.PHONY: lint-chart
-lint-chart: tools
-	@HELM_VERSION=3 tests/chart/build.sh >/dev/null
-	@HELM_VERSION=4 tests/chart/build.sh >/dev/null
-	@tests/prometheus/build.sh >/dev/null
-	@tools/azure-cli/setup.sh >/dev/null
-	KUBECTL=$$(command -v kubectl || true) cargo test --locked --workspace --exclude e2e --test rendering
-
-.PHONY: lint-documents
-lint-documents: tools
-	@tools/mdbook.sh >/dev/null
-	cargo test --locked --workspace --exclude e2e --test documents --test book
 
 .PHONY: lint-workflows
 lint-workflows:
@@ -265,13 +255,17 @@ tools:
 
 # The programs that integration tests start. They are built first, so that the progress of the first build is visible.
 .PHONY: programs
-programs: tools
+programs: tools renderers
 	@tests/cluster/build.sh >/dev/null
 	@tests/registry/build.sh >/dev/null
+	@command -v ip >/dev/null || deploy/packages.sh iproute2
+	@tests/resolver/build.sh >/dev/null
+
+# What renders and parses the manifests and documents in tests that need no cluster.
+.PHONY: renderers
+renderers: tools
 	@HELM_VERSION=3 tests/chart/build.sh >/dev/null
 	@HELM_VERSION=4 tests/chart/build.sh >/dev/null
 	@tests/prometheus/build.sh >/dev/null
 	@tools/mdbook.sh >/dev/null
 	@tools/azure-cli/setup.sh >/dev/null
-	@command -v ip >/dev/null || deploy/packages.sh iproute2
-	@tests/resolver/build.sh >/dev/null

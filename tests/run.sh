@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# All tests, in two sequences of about the same length at the same time: those of `cargo test` without a node, and those that
-# scripts start, most of them on kind clusters.
+# All tests, in two sequences of about the same length at the same time: those of `cargo test` without a node but for the
+# chart's, and those of the chart and of scripts, most of them on kind clusters.
 set -euo pipefail
 # shellcheck source=deploy/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../deploy/lib.sh"
@@ -25,7 +25,7 @@ build_deployed() {
 }
 
 run_cargo_tests() {
-  timed cargo test --locked --workspace --exclude e2e
+  timed cargo test --locked --workspace --exclude e2e --exclude chart
 }
 
 run_script_tests() {
@@ -34,6 +34,9 @@ run_script_tests() {
   timed tests/e2e/all.sh
   timed tests/registry/test.sh
   timed bench/run.sh --smoke
+  # Here, so that both sequences take about the same time. From the whole workspace: for --package chart, cargo would compile
+  # the dependencies again with fewer features. The library of tests/chart has no tests.
+  timed cargo test --locked --workspace --test rendering --test api_server
   timed tests/cluster/test.sh
 }
 
@@ -52,4 +55,4 @@ trap 'kill -TERM -- "-$deployed" 2>/dev/null || true' EXIT
 timed cargo test --locked --workspace --no-run
 wait "$deployed"
 
-run_sequences "in tests/kind, tests/e2e, tests/registry, tests/cluster and bench" run_cargo_tests run_script_tests
+run_sequences "in tests/kind, tests/e2e, tests/registry, tests/chart, tests/cluster and bench" run_cargo_tests run_script_tests
