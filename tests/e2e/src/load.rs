@@ -1,6 +1,6 @@
 //! Pods that are created while replicas or certificates of the webhook are replaced.
 
-use crate::scenario::ScenarioNamespace;
+use crate::{eventually, scenario::ScenarioNamespace};
 use futures::future::join_all;
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use kube::{ResourceExt, api::DeleteParams};
@@ -28,6 +28,15 @@ pub async fn while_pods_are_created(namespace: &ScenarioNamespace, during: impl 
     let (wrong, ()) = tokio::join!(creators, during);
     let (wrong, created) = (wrong.concat(), created.get());
     assert!(wrong.is_empty(), "{} of {created}: {wrong:#?}", wrong.len());
+}
+
+/// Waits until more Pods than `MIN_CREATED` have been created since the call.
+pub async fn more_are_created(created: &Cell<usize>) {
+    let enough = created.get() + MIN_CREATED;
+    eventually("Pods are created", async || {
+        (created.get() > enough).then_some(())
+    })
+    .await;
 }
 
 /// Creates and deletes Pods until `ended`; returns the failures.
