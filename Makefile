@@ -39,7 +39,7 @@ test: check-cluster programs ## All tests: unit, integration and end-to-end
 	@tests/run.sh
 
 .PHONY: unit
-unit: tools renderers ## Tests without a cluster: unit and property tests, rendered manifests, documents
+unit: renderers ## Tests without a cluster: unit and property tests, rendered manifests, documents
 	KUBECTL=$$(command -v kubectl || true) cargo test --locked --workspace --exclude e2e \
 	  --lib --bins --test rendering --test documents --test book
 
@@ -255,7 +255,7 @@ tools:
 
 # The programs that integration tests start. They are built first, so that the progress of the first build is visible.
 .PHONY: programs
-programs: tools renderers
+programs: renderers
 	@tests/cluster/build.sh >/dev/null
 	@tests/registry/build.sh >/dev/null
 	@command -v ip >/dev/null || deploy/packages.sh iproute2

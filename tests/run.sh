@@ -34,9 +34,8 @@ run_script_tests() {
   timed tests/e2e/all.sh
   timed tests/registry/test.sh
   timed bench/run.sh --smoke
-  # Here, so that both sequences take about the same time. From the whole workspace: for --package chart, cargo would compile
-  # the dependencies again with fewer features. The library of tests/chart has no tests.
-  timed cargo test --locked --workspace --test rendering --test api_server
+  # Here, so that both sequences take about the same time. The library of tests/chart has no tests.
+  timed make chart-tests
   timed tests/cluster/test.sh
 }
 
